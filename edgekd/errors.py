@@ -1,0 +1,126 @@
+"""Every way to stop: one class per exit code, each message in five parts.
+
+    <what could not be done, one sentence>
+      at:       <file:key, stage, target, tensor>
+      got:      <the value>
+      expected: <the rule or the allowed values>
+      fix:      <one command or edit that works>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, told in the five parts of an edgekd message."""
+
+    what: str
+    at: str
+    got: str
+    expected: str
+    fix: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}\n  at:       {self.at}\n  got:      {self.got}\n"
+            f"  expected: {self.expected}\n  fix:      {self.fix}"
+        )
+
+
+class EdgekdError(Exception):
+    """A stop with an exit code and one or more faults; the cause, if any, is chained."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, *faults: Fault) -> None:
+        if not faults:
+            raise ValueError("an EdgekdError tells at least one fault")
+        self.faults = faults
+        super().__init__("\n\n".join(str(fault) for fault in faults))
+
+
+class InternalError(EdgekdError):
+    """A bug in edgekd."""
+
+    exit_code = 1
+
+
+class RecipeError(EdgekdError):
+    """The recipe, the arguments or what they name are wrong."""
+
+    exit_code = 2
+
+
+class RefusedError(EdgekdError):
+    """A target cannot take what the recipe asks of it."""
+
+    exit_code = 3
+
+
+class MissingPackageError(EdgekdError):
+    """An optional package is not installed."""
+
+    exit_code = 4
+
+
+class ConversionError(EdgekdError):
+    """A converter failed, or wrote a file its own runtime cannot load."""
+
+    exit_code = 5
+
+
+class UnreachableError(EdgekdError):
+    """A device cannot be reached, or has no runtime for the artifact."""
+
+    exit_code = 6
+
+
+class DisagreementError(EdgekdError):
+    """An artifact disagrees with its network, or the metric is below `accept`."""
+
+    exit_code = 7
+
+
+class BudgetMissedError(EdgekdError):
+    """A budget is missed."""
+
+    exit_code = 8
+
+
+class BudgetUndecidedError(EdgekdError):
+    """A budget could not be decided."""
+
+    exit_code = 9
+
+
+ERRORS: dict[int, type[EdgekdError]] = {
+    error.exit_code: error
+    for error in (
+        InternalError,
+        RecipeError,
+        RefusedError,
+        MissingPackageError,
+        ConversionError,
+        UnreachableError,
+        DisagreementError,
+        BudgetMissedError,
+        BudgetUndecidedError,
+    )
+}
+
+
+def listed(names: Iterable[str]) -> str:
+    """`names` as one readable phrase: "a, b or c"."""
+    known = list(names)
+    return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The entry of `known` that `name` was probably meant to be, or None."""
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,0 +1,101 @@
+"""Percentiles of latencies, and what can be said of them for sure.
+
+A percentile is by nearest rank: the smallest sample with at least that share of samples at or below
+it. Its confidence interval is between two order statistics and exact for independent samples: the
+number of samples at or below the true percentile is binomial (David and Nagaraja, Order Statistics,
+3rd ed., section 7.1). Latencies are not independent, so the binomial is taken with the effective
+number of samples, n / (1 + 2 * the sum of the autocorrelations of "over the percentile").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_LAG = 20
+"""Autocorrelations of latency are about 0 beyond lag 2; the sum stops at the first that is not
+positive and here at the latest."""
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile and its confidence interval, in the samples' unit.
+
+    `low` is -inf and `high` is inf where the samples are too few to bound it.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def nearest_rank(ordered: Sequence[float], frac: float) -> float:
+    """The percentile `frac` (0-1) of samples in ascending order, by nearest rank."""
+    return ordered[max(0, math.ceil(frac * len(ordered)) - 1)]
+
+
+def binomial_cdf(count: int, trials: int, frac: float) -> float:
+    """P(X <= count) for X binomial with `trials` trials of probability `frac`."""
+    if count < 0:
+        return 0.0
+    if count >= trials:
+        return 1.0
+    log_p, log_q = math.log(frac), math.log1p(-frac)
+    return min(
+        1.0,
+        math.fsum(
+            math.exp(
+                math.lgamma(trials + 1)
+                - math.lgamma(k + 1)
+                - math.lgamma(trials - k + 1)
+                + k * log_p
+                + (trials - k) * log_q
+            )
+            for k in range(count + 1)
+        ),
+    )
+
+
+def effective_count(samples: Sequence[float], threshold: float) -> int:
+    """How many independent samples `samples`, in the order taken, are worth at `threshold`."""
+    n = len(samples)
+    over = [1.0 if sample > threshold else 0.0 for sample in samples]
+    mean = math.fsum(over) / n
+    variance = mean * (1.0 - mean)
+    if variance == 0.0:
+        return n
+    total = 0.0
+    for lag in range(1, min(MAX_LAG, n - 1) + 1):
+        pairs = zip(over[lag:], over[:-lag], strict=True)
+        rho = math.fsum((a - mean) * (b - mean) for a, b in pairs) / (n * variance)
+        if rho <= 0.0:
+            break
+        total += rho
+    return max(1, int(n / (1.0 + 2.0 * total)))
+
+
+def percentile(samples: Sequence[float], frac: float, *, confidence: float = 0.95) -> Percentile:
+    """The percentile `frac` (0-1) of `samples`, in the order they were taken, with its interval.
+
+    Each bound alone holds with probability (1 + confidence) / 2.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not samples:
+        raise ValueError("a percentile needs at least one sample")
+    ordered = sorted(samples)
+    value = nearest_rank(ordered, frac)
+    n = len(ordered)
+    worth = effective_count(samples, value)
+    tail = (1.0 - confidence) / 2.0
+    # Ranks among `worth` independent samples: the r-th lies over the true percentile with
+    # probability P(X <= r - 1), and at or under it with probability P(X >= r).
+    high = next((r for r in range(1, worth + 1) if binomial_cdf(r - 1, worth, frac) >= 1 - tail), 0)
+    low = next((r for r in range(worth, 0, -1) if 1 - binomial_cdf(r - 1, worth, frac) >= 1 - tail), 0)
+    return Percentile(
+        value=value,
+        low=ordered[math.floor((low - 1) * n / worth)] if low else -math.inf,
+        high=ordered[min(n - 1, math.ceil(high * n / worth) - 1)] if high else math.inf,
+    )

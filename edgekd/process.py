@@ -1,0 +1,94 @@
+"""The one start of a subprocess, and the one place where a library's chatter is sent to a log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a subprocess ended. `code` is None when it ran past its time limit and was killed."""
+
+    code: int | None
+    stdout: bytes
+    stderr: str
+
+    @property
+    def last_lines(self) -> str:
+        """The end of what it wrote on stderr, for a message."""
+        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        return " | ".join(lines[-4:]) or "nothing on stderr"
+
+
+def run_process(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> Completed:
+    """The finished process of `argv`, never through a shell, with `env` added to ours.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+    code: int | None
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stdout, stderr = process.communicate()
+        code = None
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return Completed(code=code, stdout=stdout, stderr=stderr.decode(errors="replace"))
+
+
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """While open, all that this process writes on stdout and stderr is appended to `log`.
+
+    Converters print from C++ too, so the file descriptors are redirected, not only Python's
+    `sys.stdout`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    try:
+        with log.open("a", encoding="utf-8", buffering=1) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+    finally:
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        os.close(kept[0])
+        os.close(kept[1])
+
+
+def last_lines(log: Path, count: int = 3) -> str:
+    """The last `count` lines of `log` that say something, for a message."""
+    if not log.exists():
+        return ""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(line[:200] for line in lines[-count:])

@@ -1,0 +1,176 @@
+"""What is on disk: atomic writes, digests, and results that are made once and looked up after.
+
+A run writes into its own folder, `runs/NAME/RUN/`. What is costly is made in `runs/NAME/store/`,
+under the digest of everything it depends on, and linked from there, so that the next run of the
+recipe, or one that continues after Ctrl-C, does only what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+PACKAGE = Path(__file__).parent
+
+
+def data_folder(name: str) -> Path:
+    """The folder of shipped data `name`: inside an installed wheel, or at the repository's root."""
+    shipped = PACKAGE / "_data" / name
+    return shipped if shipped.is_dir() else PACKAGE.parent / name
+
+
+def digest(document: Any) -> str:
+    """The sha256, in hex, of a JSON document with its keys sorted."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """The sha256, in hex, of a file's bytes, or of a folder's file names and bytes."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
+                hashlib, "file_digest"
+            ) else hashlib.sha256(file.read()).hexdigest()
+    files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+    return digest([[entry.relative_to(path).as_posix(), path_digest(entry)] for entry in files])
+
+
+def path_bytes(path: Path) -> int:
+    """The size of a file, or of all files in a folder, in bytes."""
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    return sum(entry.stat().st_size for entry in files)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it when the block ends well, gone otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        draft = scratch / path.name
+        yield draft
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        draft.replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path`, whole or not at all."""
+    with written_atomically(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes `document` to `path` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def link_tree(source: Path, destination: Path) -> None:
+    """Makes `destination` hold the files of the folder `source`, as links where it can be."""
+    with written_atomically(destination) as draft:
+        shutil.copytree(source, draft, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, destination: str) -> str:
+    try:
+        os.link(source, destination)
+    except OSError:  # Another file system, or one without links.
+        shutil.copy2(source, destination)
+    return destination
+
+
+class Tell(Protocol):
+    """Who is told how far the work is; the command line draws it."""
+
+    def __call__(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        """`item` of `stage` is at step `done` of `total` (0 of 0: no count)."""
+
+
+def told_to_nobody(stage: str, item: str, done: int = 0, total: int = 0) -> None:  # noqa: ARG001
+    """A `Tell` that drops what it is told."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A folder in the store, and whether an earlier run had made it."""
+
+    folder: Path
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's place on disk and its seed.
+
+    Attributes:
+        folder: `runs/NAME/RUN/`.
+        store: where results that later runs may use are made.
+        seed: of everything random.
+        tell: who is told how far the work is.
+        reused: what was looked up instead of made, "stage/name" each; grows while the run goes on.
+    """
+
+    folder: Path
+    store: Path
+    seed: int
+    tell: Tell = told_to_nobody
+    reused: list[str] | None = None
+
+    @property
+    def log(self) -> Path:
+        """The run's log, where converters' output goes."""
+        return self.folder / "log.txt"
+
+    def make(self, stage: str, name: str, key: Any, work: Callable[[Path], None]) -> Made:
+        """The folder that `work` fills, made now or found under the same `key`.
+
+        It is linked into the run at `stage/name`. `work` gets a scratch folder in the store that
+        outlives an interruption (`partial`), so that what it writes there can be continued.
+
+        Args:
+            key: a JSON document of everything the result depends on.
+        """
+        place = self.store / stage / digest([stage, key])[:32]
+        reused = (place / "key.json").exists()
+        if not reused:
+            partial = place.with_name(place.name + ".partial")
+            partial.mkdir(parents=True, exist_ok=True)
+            work(partial)
+            write_json(partial / "key.json", key)
+            if place.exists():
+                shutil.rmtree(place)
+            partial.replace(place)
+        elif self.reused is not None:
+            self.reused.append(f"{stage}/{name}" if name else stage)
+        link_tree(place, self.folder / stage / name)
+        return Made(folder=self.folder / stage / name, reused=reused)
+
+
+def open_run(out: Path, name: str, seed: int, tell: Tell) -> Run:
+    """A new run folder `out/NAME/RUN/`, named after the time, UTC."""
+    home = out / name
+    stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
+    folder = home / stamp
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = home / f"{stamp}-{number}"
+    folder.mkdir(parents=True)
+    return Run(folder=folder, store=home / "store", seed=seed, tell=tell, reused=[])
+
+
+def mark_latest(run: Run) -> None:
+    """Points `runs/NAME/latest` at `run`."""
+    with written_atomically(run.folder.parent / "latest") as draft:
+        draft.symlink_to(run.folder.name, target_is_directory=True)
