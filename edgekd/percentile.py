@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 MAX_LAG = 20
 """Autocorrelations of latency are about 0 beyond lag 2; the sum stops at the first that is not
@@ -35,25 +36,20 @@ def nearest_rank(ordered: Sequence[float], frac: float) -> float:
     return ordered[max(0, math.ceil(frac * len(ordered)) - 1)]
 
 
-def binomial_cdf(count: int, trials: int, frac: float) -> float:
-    """P(X <= count) for X binomial with `trials` trials of probability `frac`."""
-    if count < 0:
-        return 0.0
-    if count >= trials:
-        return 1.0
-    log_p, log_q = math.log(frac), math.log1p(-frac)
-    return min(
-        1.0,
-        math.fsum(
+def binomial_cdf(trials: int, frac: float) -> list[float]:
+    """P(X <= k) for k from 0 to `trials`, X binomial with `trials` trials of probability `frac`."""
+    log_p, log_q, log_n = math.log(frac), math.log1p(-frac), math.lgamma(trials + 1)
+    return list(
+        accumulate(
             math.exp(
-                math.lgamma(trials + 1)
+                log_n
                 - math.lgamma(k + 1)
                 - math.lgamma(trials - k + 1)
                 + k * log_p
                 + (trials - k) * log_q
             )
-            for k in range(count + 1)
-        ),
+            for k in range(trials + 1)
+        )
     )
 
 
@@ -90,10 +86,11 @@ def percentile(samples: Sequence[float], frac: float, *, confidence: float = 0.9
     n = len(ordered)
     worth = effective_count(samples, value)
     tail = (1.0 - confidence) / 2.0
-    # Ranks among `worth` independent samples: the r-th lies over the true percentile with
+    # Among `worth` independent samples the r-th, from 1, lies at or over the true percentile with
     # probability P(X <= r - 1), and at or under it with probability P(X >= r).
-    high = next((r for r in range(1, worth + 1) if binomial_cdf(r - 1, worth, frac) >= 1 - tail), 0)
-    low = next((r for r in range(worth, 0, -1) if 1 - binomial_cdf(r - 1, worth, frac) >= 1 - tail), 0)
+    cdf = binomial_cdf(worth, frac)
+    high = next((r for r in range(1, worth + 1) if cdf[r - 1] >= 1.0 - tail), 0)
+    low = next((r for r in range(worth, 0, -1) if cdf[r - 1] <= tail), 0)
     return Percentile(
         value=value,
         low=ordered[math.floor((low - 1) * n / worth)] if low else -math.inf,

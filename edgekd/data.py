@@ -1,0 +1,159 @@
+"""Data: what a recipe's `data.load` returns, and how samples and views are drawn from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import TensorDataset, default_collate
+
+from edgekd.errors import Fault, RecipeError
+
+Inputs = dict[str, Tensor]
+"""Input tensors by name, batch first."""
+
+Augment = Callable[[Inputs, Int[Tensor, "batch"]], Inputs]
+"""A random view of a batch, a pure function of the batch and of one seed a sample."""
+
+
+class Dataset(Protocol):
+    """A map-style dataset; an item is (input, target), (inputs_dict, target), or input alone."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """The item at `index`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a recipe.
+
+    Attributes:
+        train: items with targets, to learn from.
+        validation: items with targets, by which candidates are chosen.
+        test: items with targets, only ever reported on.
+        unlabeled: items that are inputs alone; they take part in losses that need no label.
+        augment: called with a batch of inputs and one 63-bit seed a sample, uniform and made from
+            (run seed, epoch, sample); it must draw all randomness from those seeds, so that an
+            interrupted run sees the very same views again and a teacher's outputs can be kept.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    unlabeled: Dataset | None = None
+    augment: Augment | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A dataset read in batches, its inputs under the network's names."""
+
+    dataset: Dataset
+    input_names: tuple[str, ...]
+    labelled: bool = True
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def take(self, ids: Int[Tensor, "batch"]) -> tuple[Inputs, Tensor | None]:
+        """The inputs and targets of the items `ids`; tensors in memory are indexed, not collated."""
+        if isinstance(self.dataset, TensorDataset):
+            columns = [column[ids] for column in self.dataset.tensors]
+            item: Any = columns if len(columns) > 1 else columns[0]
+        else:
+            item = default_collate([self.dataset[int(index)] for index in ids])
+        inputs, target = (item[0], item[1]) if self.labelled else (_bare(item), None)
+        return self._named(inputs), target
+
+    def batches(self, size: int) -> list[Int[Tensor, "batch"]]:
+        """The ids of all samples in order, `size` at a time."""
+        return list(torch.arange(len(self)).split(size))
+
+    def _named(self, inputs: Any) -> Inputs:
+        named = dict(inputs) if isinstance(inputs, Mapping) else {self.input_names[0]: inputs}
+        if set(named) != set(self.input_names):
+            raise RecipeError(
+                Fault(
+                    what="The data's inputs are not the network's.",
+                    at="data.load",
+                    got=", ".join(map(str, named)),
+                    expected=", ".join(self.input_names),
+                    fix="return items of ({input name: tensor}, target)",
+                )
+            )
+        return {name: named[name] for name in self.input_names}
+
+
+def _bare(item: Any) -> Any:
+    return item[0] if isinstance(item, list | tuple) else item
+
+
+def view_seeds(seed: int, epoch: int, ids: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    """One uniform 63-bit seed a sample, a function of (seed, epoch, sample id) alone.
+
+    Source: the finalizer of SplitMix64, Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195.
+    """
+    start = (seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03) % 2**64
+    state = ids.to(torch.int64) * _wrap(0xBF58476D1CE4E5B9) + _wrap(start)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ _logical_shift(state, shift)) * _wrap(factor)
+    return (state ^ _logical_shift(state, 31)) & 0x7FFFFFFFFFFFFFFF
+
+
+def _wrap(value: int) -> int:
+    """`value`, an unsigned 64-bit number, as the signed one of the same bits."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _logical_shift(state: Tensor, shift: int) -> Tensor:
+    return (state >> shift) & (2 ** (64 - shift) - 1)
+
+
+def single(inputs: Inputs) -> list[Inputs]:
+    """The samples of a batch, each a batch of one."""
+    count = len(next(iter(inputs.values())))
+    return [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(count)]
+
+
+def joined(samples: Sequence[Inputs]) -> Inputs:
+    """The samples as one batch."""
+    return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def fingerprint(dataset: Dataset | None) -> str | None:
+    """A digest of the dataset's length and values.
+
+    All of a TensorDataset is read; of any other, 64 items spread evenly, since items may be costly.
+    """
+    if dataset is None:
+        return None
+    sha = hashlib.sha256(str(len(dataset)).encode())
+    if isinstance(dataset, TensorDataset):
+        for column in dataset.tensors:
+            sha.update(str(tuple(column.shape)).encode())
+            sha.update(column.contiguous().numpy().tobytes())
+        return sha.hexdigest()
+    count = min(64, len(dataset))
+    for i in range(count):
+        _hash_into(sha, dataset[i * len(dataset) // count])
+    return sha.hexdigest()
+
+
+def _hash_into(sha: Any, item: Any) -> None:
+    if isinstance(item, Mapping):
+        for key in sorted(item):
+            sha.update(str(key).encode())
+            _hash_into(sha, item[key])
+    elif isinstance(item, list | tuple):
+        for part in item:
+            _hash_into(sha, part)
+    else:
+        sha.update(torch.as_tensor(item).contiguous().numpy().tobytes())
