@@ -71,10 +71,16 @@ def weights_digest(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def call(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def call(
+    module: nn.Module, inputs: Mapping[str, Tensor], *, names_of: nn.Module | None = None
+) -> dict[str, Tensor]:
     """The outputs of `module` by name: a dict's keys, a named tuple's fields, else "output" or
-    "output_0", "output_1", ...; inputs are passed by name where `forward` has these names."""
-    names = _forward_names(module)
+    "output_0", "output_1", ...; inputs are passed by name where `forward` has these names.
+
+    Args:
+        names_of: whose `forward` has the names, where `module` is a wrapper around it.
+    """
+    names = _forward_names(names_of or module)
     if set(inputs) <= set(names):
         return _named(module(**inputs))
     return _named(module(*inputs.values()))
@@ -372,3 +378,19 @@ def _load_weights(module: nn.Module, path: Path, at: str) -> None:
                 fix="save them with safetensors.torch.save_file(module.state_dict(), path)",
             )
         ) from error
+
+
+class Exportable(nn.Module):
+    """A copy of a network's module, in eval mode on the CPU, that takes and returns named tensors.
+
+    What converters are given: inputs by keyword, outputs as a dict in the signature's order.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network.module).eval().cpu()
+        self.names = tuple(network.signature.output_names)
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        outputs = call(self.module, inputs)
+        return {name: outputs[name] for name in self.names}

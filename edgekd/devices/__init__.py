@@ -1,0 +1,153 @@
+"""The ways to a device, one file each: how the agent and its files get there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekd.devices import local, ssh
+from edgekd.errors import Fault, RecipeError, listed
+
+AGENT = Path(__file__).with_name("agent.py")
+JOB_VERSION = 1
+
+
+class Device(Protocol):
+    """A module of this room."""
+
+    def run_agent(self, url: str, folder: Path, *, timeout_s: float) -> None:
+        """Does the job in `folder` on the device: `job.json` and what it names are there, and
+        `agent.py`; after it, `report.json` and the outputs are there too.
+
+        Raises:
+            UnreachableError: there is no way to the device, or no Python on it.
+            ConversionError: the agent did not live to write its report.
+        """
+
+
+DEVICES: dict[str, Device] = {
+    "local": local,
+    "ssh": ssh,
+}
+
+
+def find_device(url: str) -> Device:
+    """The way to the device at `url`: "local", or a URL whose scheme names it.
+
+    Raises:
+        RecipeError: there is no such way.
+    """
+    kind = url.partition("://")[0]
+    if kind in DEVICES:
+        return DEVICES[kind]
+    entries = {entry.name: entry for entry in entry_points(group="edgekd.devices")}
+    if kind in entries:
+        device: Device = entries[kind].load()
+        return device
+    raise RecipeError(
+        Fault(
+            what=f"There is no way to a device by {kind!r}.",
+            at=f"device = {url!r}",
+            got=repr(url),
+            expected=listed(["local", "ssh://user@host", *(f"{name}://..." for name in entries)]),
+            fix='use device = "local", or ssh://user@host',
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the agent is to do.
+
+    Attributes:
+        action: "run" the inputs through the artifacts, or "time" them.
+        runtime: the agent's name of what loads them.
+        artifacts: path of each by name.
+        batches: the batch size each artifact was exported with.
+        inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
+        options: of the timing; see the agent.
+    """
+
+    action: str
+    runtime: str
+    artifacts: Mapping[str, Path]
+    threads: int
+    batches: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the agent found: `results` by artifact, their `outputs` where it ran them, and facts."""
+
+    results: Mapping[str, Mapping[str, Any]]
+    outputs: Mapping[str, Mapping[str, Any]]
+    device: Mapping[str, Any]
+    peak_memory_bytes: int | None
+
+
+def run_job(url: str, job: Job) -> Report:
+    """What the agent reports of `job` on the device at `url`.
+
+    Raises:
+        RecipeError: there is no way to such a device.
+        UnreachableError: it cannot be reached.
+        ConversionError: the runtime took the agent's process down.
+    """
+    import json
+    import shutil
+    import tempfile
+
+    import numpy as np
+
+    from edgekd.artifact import parts
+    from edgekd.store import link_tree
+
+    device = find_device(url)
+    with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
+        folder = Path(scratch)
+        entries: list[dict[str, Any]] = []
+        for name, path in job.artifacts.items():
+            (folder / name).mkdir()
+            for part in parts(path):
+                target = folder / name / part.name
+                if part.is_dir():
+                    link_tree(part, target)
+                else:
+                    shutil.copyfile(part, target)
+            batch = job.batches.get(name, 1)
+            entries.append({"name": name, "path": f"{name}/{path.name}", "batch": batch})
+        if job.inputs is not None:
+            np.savez(folder / "inputs.npz", **job.inputs)
+        document = {
+            "version": JOB_VERSION,
+            "action": job.action,
+            "runtime": job.runtime,
+            "threads": job.threads,
+            "artifacts": entries,
+            "inputs": "inputs.npz" if job.inputs is not None else None,
+            **job.options,
+        }
+        (folder / "job.json").write_text(json.dumps(document))
+        shutil.copyfile(AGENT, folder / "agent.py")
+        device.run_agent(url, folder, timeout_s=job.timeout_s)
+        report = json.loads((folder / "report.json").read_text())
+        outputs = {name: _arrays(folder / f"outputs-{name}.npz") for name in job.artifacts}
+    return Report(report["results"], outputs, report["device"], report["peak_memory_bytes"])
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+__all__: Sequence[str] = ["AGENT", "DEVICES", "Device", "Job", "Report", "find_device", "run_job"]

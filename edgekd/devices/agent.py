@@ -1,0 +1,384 @@
+"""The program that runs artifacts where they are: on this host, or sent to a board as it is.
+
+Standard library, numpy and one runtime; Python 3.8 and later. It reads a job, runs or times the
+artifacts it names, and writes a report, all in one folder:
+
+    python agent.py FOLDER      FOLDER/job.json -> FOLDER/report.json, FOLDER/outputs-NAME.npz
+
+The monotonic clock is read around one inference: inputs in host memory to outputs in host memory.
+"""
+
+import json
+import os
+import platform
+import random
+import sys
+import time
+import traceback
+
+VERSION = 1
+
+
+class Unavailable(Exception):
+    """This machine has no runtime for the artifact."""
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime's CPU execution provider."""
+
+    def __init__(self, path, threads):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        wanted = ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(path, options, providers=wanted)
+        self.inputs = [(i.name, i.shape, i.type[7:-1]) for i in self.session.get_inputs()]
+        self.outputs = [entry.name for entry in self.session.get_outputs()]
+        providers = self.session.get_providers()
+        self.facts = {
+            "runtime": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "providers": providers,
+        }
+        missing = [name for name in wanted if name not in providers]
+        self.fell_back = "%s is not used" % missing[0] if missing else None
+
+    def infer(self, feed):
+        return self.session.run(self.outputs, feed)
+
+
+class OpenVino:
+    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized."""
+
+    def __init__(self, path, threads):
+        import openvino
+
+        config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Without it the plugin quietly computes in bf16 or fp16 where the CPU can.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = openvino.Core().compile_model(path, "CPU", config)
+        self.request = compiled.create_infer_request()
+        self.inputs = [
+            (entry.get_any_name(), _static(entry.partial_shape), entry.element_type.to_dtype().name)
+            for entry in compiled.inputs
+        ]
+        self.outputs = [entry.get_any_name() for entry in compiled.outputs]
+        precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.facts = {
+            "runtime": "openvino",
+            "version": openvino.__version__.split("-")[0],
+            "precision": precision,
+            "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
+        }
+        self.fell_back = None if precision == "f32" else "computed in %s, not f32" % precision
+
+    def infer(self, feed):
+        self.request.infer(feed)
+        return [tensor.data.copy() for tensor in self.request.output_tensors]
+
+
+class LiteRt:
+    """A TFLite file in LiteRT's interpreter, by XNNPACK where it takes the operators."""
+
+    def __init__(self, path, threads):
+        from ai_edge_litert import interpreter
+
+        self.interpreter = interpreter.Interpreter(model_path=path, num_threads=threads)
+        self.interpreter.allocate_tensors()
+        runner = self.interpreter.get_signature_runner()
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        del runner  # The interpreter refuses to run while a runner refers to its tensors.
+        self.inputs = [
+            (name, [int(size) for size in entry["shape"]], entry["dtype"].__name__)
+            for name, entry in inputs.items()
+        ]
+        self.outputs = list(outputs)
+        self.places = {name: entry["index"] for name, entry in inputs.items()}
+        self.output_places = [outputs[name]["index"] for name in self.outputs]
+        operators = [entry["op_name"] for entry in self.interpreter._get_ops_details()]
+        self.facts = {
+            "runtime": "litert",
+            "version": _version("ai-edge-litert"),
+            "operators": len(operators) - operators.count("DELEGATE"),
+            "delegate": "XNNPACK" if "DELEGATE" in operators else None,
+        }
+        self.fell_back = None
+
+    def infer(self, feed):
+        for name, value in feed.items():
+            self.interpreter.set_tensor(self.places[name], value)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(place) for place in self.output_places]
+
+
+class CoreMl:
+    """Core ML programs run on Apple's systems alone."""
+
+    def __init__(self, path, threads):
+        raise Unavailable("Core ML has no runtime on %s" % platform.system())
+
+
+RUNTIMES = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "litert": LiteRt,
+    "coreml": CoreMl,
+}
+
+
+def run(job, folder):
+    """The outputs of every artifact for all samples of the inputs, written beside the job."""
+    import numpy
+
+    results = {}
+    samples = read_samples(job, folder)
+    for entry in job["artifacts"]:
+        model, result = load(job, folder, entry)
+        results[entry["name"]] = result
+        if model is None:
+            continue
+        try:
+            collected = [model.infer(feed) for feed in feeds(model, samples, entry)]
+        except Exception:
+            result["failure"] = failure("run-failed")
+            continue
+        arrays = {
+            name: numpy.concatenate([outputs[i] for outputs in collected])
+            for i, name in enumerate(model.outputs)
+        }
+        numpy.savez(os.path.join(folder, "outputs-%s.npz" % entry["name"]), **arrays)
+        del model
+    return results
+
+
+def time_all(job, folder):
+    """The latencies of every artifact, their blocks interleaved in random order."""
+    results, models = {}, {}
+    samples = read_samples(job, folder)
+    for entry in job["artifacts"]:
+        name = entry["name"]
+        model, results[name] = load(job, folder, entry)
+        if model is None:
+            continue
+        try:
+            ring = Ring(feeds(model, samples, entry))
+            start = time.perf_counter_ns()
+            model.infer(ring.next())
+            results[name]["first_ns"] = time.perf_counter_ns() - start
+            results[name]["warm_up_count"] = warm_up(model, ring, job)
+            results[name]["blocks_ns"] = []
+            models[name] = (model, ring)
+        except Exception:
+            results[name]["failure"] = failure("run-failed")
+    dice = random.Random(job["seed"])
+    blocks = 0
+    spent = dict.fromkeys(models, 0)
+    while models and (
+        blocks * job["block"] < job["runs"] or min(spent.values()) < job["seconds"] * 1e9
+    ):
+        for name in dice.sample(sorted(models), len(models)):
+            model, ring = models[name]
+            model.infer(ring.next())  # Untimed: fills the caches the other artifacts emptied.
+            block = []
+            for _ in range(job["block"]):
+                feed = ring.next()
+                start = time.perf_counter_ns()
+                model.infer(feed)
+                block.append(time.perf_counter_ns() - start)
+            results[name]["blocks_ns"].append(block)
+            spent[name] += sum(block)
+        blocks += 1
+    return results
+
+
+def warm_up(model, ring, job):
+    """Runs until the medians of two blocks of ten agree within 2 %, and returns how many it took."""
+    count, last, begin = 0, None, time.perf_counter()
+    while True:
+        block = []
+        for _ in range(10):
+            start = time.perf_counter_ns()
+            model.infer(ring.next())
+            block.append(time.perf_counter_ns() - start)
+        count += 10
+        median = sorted(block)[5]
+        spent = time.perf_counter() - begin
+        settled = last is not None and abs(median - last) <= 0.02 * last
+        if (settled and spent >= job["warm_up_s"]) or spent >= job["warm_up_limit_s"]:
+            return count
+        last = median
+
+
+class Ring:
+    """The samples, over and over."""
+
+    def __init__(self, items):
+        self.items, self.at = items, -1
+
+    def next(self):
+        self.at = (self.at + 1) % len(self.items)
+        return self.items[self.at]
+
+
+def load(job, folder, entry):
+    """The loaded artifact, or None, and the beginning of its result."""
+    path = os.path.join(folder, entry["path"])
+    try:
+        start = time.perf_counter_ns()
+        model = RUNTIMES[job["runtime"]](path, job["threads"])
+        init = time.perf_counter_ns() - start
+    except Unavailable as error:
+        return None, {"failure": {"outcome": "unavailable", "detail": str(error)}}
+    except ImportError as error:
+        detail = "%s is not installed there: %s" % (job["runtime"], error)
+        return None, {"failure": {"outcome": "unavailable", "detail": detail}}
+    except Exception:
+        return None, {"failure": failure("load-failed")}
+    result = {"init_ns": init, "facts": model.facts, "failure": None}
+    if model.fell_back:
+        result["failure"] = {"outcome": "fell-back", "detail": model.fell_back}
+    return model, result
+
+
+def failure(outcome):
+    lines = traceback.format_exc().strip().splitlines()
+    return {"outcome": outcome, "detail": lines[-1][:500]}
+
+
+def read_samples(job, folder):
+    """The input arrays by name, samples first, or None where the job brings none."""
+    import numpy
+
+    if not job["inputs"]:
+        return None
+    with numpy.load(os.path.join(folder, job["inputs"]), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def feeds(model, samples, entry):
+    """One feed an inference: the artifact's own batch size at a time, named as it names them."""
+    import numpy
+
+    if samples is None:
+        dice = numpy.random.default_rng(0)
+        return [
+            {
+                name: dice.standard_normal([_size(size) for size in shape]).astype(_dtype(dtype))
+                for name, shape, dtype in model.inputs
+            }
+        ]
+    known = {name: (shape, _dtype(dtype)) for name, shape, dtype in model.inputs}
+    if set(known) != set(samples):
+        raise ValueError(
+            "%s takes the inputs %s, not %s" % (entry["name"], sorted(known), sorted(samples))
+        )
+    batch = entry.get("batch", 1)
+    count = len(next(iter(samples.values())))
+    if count % batch:
+        raise ValueError("%d samples do not fill batches of %d" % (count, batch))
+    return [
+        {
+            name: numpy.ascontiguousarray(values[i : i + batch].astype(known[name][1], copy=False))
+            for name, values in samples.items()
+        }
+        for i in range(0, count, batch)
+    ]
+
+
+def _dtype(name):
+    import numpy
+
+    return numpy.dtype({"float": "float32", "double": "float64"}.get(name, name))
+
+
+def _size(size):
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _static(shape):
+    return [size.get_length() if size.is_static else None for size in shape]
+
+
+def _version(package):
+    try:
+        from importlib.metadata import version
+
+        return version(package)
+    except Exception:
+        return None
+
+
+def device_facts():
+    """What this machine is."""
+    info = _read("/proc/cpuinfo") or ""
+    fields = dict(
+        (part.strip() for part in line.split(":", 1)) for line in info.splitlines() if ":" in line
+    )
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    wanted = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+    return {
+        "machine": platform.machine(),
+        "processor": fields.get("model name") or fields.get("Hardware") or platform.processor(),
+        "cpu_count": os.cpu_count(),
+        "instructions": [flag for flag in wanted if flag in flags],
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def device_state():
+    """What changes while a measurement goes on; None where the system does not tell."""
+    heat = _read("/sys/class/thermal/thermal_zone0/temp")
+    clock = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    return {
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "temperature_celsius": int(heat) / 1000 if heat else None,
+        "clock_khz": int(clock) if clock else None,
+    }
+
+
+def peak_memory_bytes():
+    """The most memory this process has held, or None where the system does not tell."""
+    for line in (_read("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def main(folder):
+    with open(os.path.join(folder, "job.json")) as file:
+        job = json.load(file)
+    if job["version"] != VERSION:
+        raise SystemExit("agent version %d cannot do a job of version %s" % (VERSION, job["version"]))
+    before = device_state()
+    results = {"run": run, "time": time_all}[job["action"]](job, folder)
+    report = {
+        "version": VERSION,
+        "results": results,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": dict(device_facts(), before=before, after=device_state()),
+    }
+    draft = os.path.join(folder, "report.json.part")
+    with open(draft, "w") as file:
+        json.dump(report, file)
+    os.replace(draft, os.path.join(folder, "report.json"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

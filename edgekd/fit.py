@@ -1,0 +1,222 @@
+"""The one training loop: every stage that trains calls it with a module and a loss.
+
+The order of samples and the views of them are functions of (seed, epoch, sample), so a training that
+was interrupted continues to the very same weights (bit for bit on a CPU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.data import Augment, Inputs, Samples, view_seeds
+from edgekd.errors import Fault, RecipeError
+from edgekd.network import call
+from edgekd.store import written_atomically
+
+WARM_UP_FRAC = 0.05
+"""Share of all steps over which the learning rate grows from 0: losses scaled by T^2 have larger
+gradients, and an unnormalised network diverged without it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples.
+
+    Attributes:
+        epoch: from 0.
+        ids: of the samples in their dataset.
+        inputs: as the student sees them, augmented.
+        labels: None for samples without.
+    """
+
+    epoch: int
+    ids: Tensor
+    inputs: Inputs
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How to train: the numbers of a recipe's `[distill]` or `[teacher] train`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    schedule: str
+    clip_norm: float
+    seed: int
+
+
+LossOf = Callable[[dict[str, Tensor], Batch], Tensor]
+Record = dict[str, float]
+
+
+def fit(
+    module: nn.Module,
+    loss_of: LossOf,
+    samples: Samples,
+    fitting: Fitting,
+    *,
+    augment: Augment | None = None,
+    view_of: Callable[[int], int] = lambda epoch: epoch,
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    tell: Callable[[int, int, Record], None] = lambda epoch, epochs, record: None,  # noqa: ARG005
+    checkpoint: Path | None = None,
+) -> list[Record]:
+    """What each epoch came to; `module` is trained in place and is the last epoch's, in eval mode.
+
+    Args:
+        loss_of: the loss of the module's named outputs on a batch.
+        view_of: the number that seeds an epoch's views; it repeats where views are cached.
+        validate: figures of the module, in eval mode, on the validation split after each epoch.
+        tell: called after each epoch with (epochs done, epochs, record).
+        checkpoint: where the state is kept after each epoch, and read from if it is there.
+
+    Raises:
+        RecipeError: the loss is not finite; the step and the samples are named.
+    """
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="auto", devices=1)
+    optimizer = _optimizer(module, fitting)
+    student, optimizer = fabric.setup(module, optimizer)
+    steps = max(1, math.ceil(len(samples) / fitting.batch_size))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _rate(step, steps * fitting.epochs, fitting.schedule)
+    )
+    records: list[Record] = []
+    if checkpoint is not None and checkpoint.exists():
+        records = _restore(checkpoint, module, optimizer, schedule)
+    for epoch in range(len(records), fitting.epochs):
+        module.train()
+        torch.manual_seed(_mix(fitting.seed, epoch))  # dropout's generator
+        order = torch.randperm(
+            len(samples), generator=torch.Generator().manual_seed(_mix(fitting.seed, epoch))
+        )
+        total = torch.zeros((), device=fabric.device)
+        for step, ids in enumerate(order.split(fitting.batch_size)):
+            inputs, labels = samples.take(ids)
+            if augment is not None:
+                inputs = augment(inputs, view_seeds(fitting.seed, view_of(epoch), ids))
+            batch = Batch(epoch, ids, fabric.to_device(inputs), fabric.to_device(labels))
+            loss = loss_of(call(student, batch.inputs, names_of=module), batch)
+            if not torch.isfinite(loss):
+                raise RecipeError(_not_finite(epoch, step, ids, float(loss.detach())))
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), fitting.clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += loss.detach() * len(ids)
+        module.eval()
+        record = {
+            "epoch": float(epoch + 1),
+            "loss": float(total) / len(samples),
+            "learning_rate": float(schedule.get_last_lr()[0]),
+            **(validate(module) if validate else {}),
+        }
+        records.append(record)
+        if checkpoint is not None:
+            _save(checkpoint, module, optimizer, schedule, records)
+        tell(epoch + 1, fitting.epochs, record)
+    module.eval().cpu()
+    return records
+
+
+def outputs_of(
+    module: nn.Module, samples: Samples, *, batch_size: int, view: Callable[[Inputs, Tensor], Inputs]
+) -> dict[str, Tensor]:
+    """The named outputs of `module`, in eval mode, for all samples in order, each seen as `view`."""
+    was_training = module.training
+    module.eval()
+    found: dict[str, list[Tensor]] = {}
+    with torch.inference_mode():
+        for ids in samples.batches(batch_size):
+            inputs, _ = samples.take(ids)
+            for name, value in call(module, view(inputs, ids)).items():
+                found.setdefault(name, []).append(value)
+    module.train(was_training)
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _optimizer(module: nn.Module, fitting: Fitting) -> torch.optim.Optimizer:
+    parameters = [entry for entry in module.parameters() if entry.requires_grad]
+    rate, decay = fitting.learning_rate, fitting.weight_decay
+    if fitting.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    if fitting.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(
+        parameters, lr=rate, weight_decay=decay, momentum=fitting.momentum, nesterov=True
+    )
+
+
+def _rate(step: int, steps: int, schedule: str) -> float:
+    """The learning rate at `step` of `steps`, as a share of the recipe's."""
+    warm_up = max(1, round(WARM_UP_FRAC * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return int(view_seeds(seed, epoch, torch.tensor([2**62]))[0])
+
+
+def _save(
+    path: Path, module: nn.Module, optimizer: Any, schedule: Any, records: list[Record]
+) -> None:
+    with written_atomically(path) as draft:
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": {"last_epoch": schedule.last_epoch, "_last_lr": schedule.get_last_lr()},
+                "records": records,
+            },
+            draft,
+        )
+
+
+def _restore(path: Path, module: nn.Module, optimizer: Any, schedule: Any) -> list[Record]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:
+        raise RecipeError(
+            Fault(
+                what="The checkpoint of an interrupted training cannot be read.",
+                at=str(path),
+                got=f"{type(error).__name__}: {error}",
+                expected="the checkpoint this very training wrote",
+                fix=f"delete {path} to train from the start",
+            )
+        ) from error
+    schedule.last_epoch = state["schedule"]["last_epoch"]
+    schedule._last_lr = state["schedule"]["_last_lr"]
+    records: list[Record] = state["records"]
+    return records
+
+
+def _not_finite(epoch: int, step: int, ids: Tensor, loss: float) -> Fault:
+    return Fault(
+        what="The training loss is not finite.",
+        at=f"epoch {epoch + 1}, step {step + 1}, samples {ids[:8].tolist()} and "
+        f"{max(0, len(ids) - 8)} more",
+        got=str(loss),
+        expected="a finite loss",
+        fix="lower optimizer.learning_rate, or look for NaN in these samples",
+    )

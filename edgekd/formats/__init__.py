@@ -1,0 +1,65 @@
+"""The formats an artifact can have, one file each: how a network becomes a file of that format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgekd.formats import coreml, litert, onnx, openvino
+
+if TYPE_CHECKING:
+    from edgekd.data import Inputs
+    from edgekd.network import Network
+
+
+class Format(Protocol):
+    """A module of this room.
+
+    Attributes:
+        SUFFIX: of the file or folder that the runtime is given.
+        RUNTIME: what runs it, as the agent calls it.
+        EXTRA: the optional dependencies it needs.
+        PACKAGES: the packages of that extra that are imported, for converting and for running.
+        SCHEMES: the precisions it can be written in here, each with how.
+    """
+
+    SUFFIX: str
+    RUNTIME: str
+    EXTRA: str
+    PACKAGES: tuple[str, ...]
+    SCHEMES: dict[str, str]
+
+    def convert(
+        self, network: Network, scheme: str, calibration: Sequence[Inputs], path: Path
+    ) -> None:
+        """Writes `network` to `path` in `scheme`, by the format's own converter and quantizer.
+
+        What the converter raises is raised.
+        """
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": onnx,
+    "openvino": openvino,
+    "litert": litert,
+    "coreml": coreml,
+}
+
+
+def find_format(name: str) -> Format:
+    """The format `name`: of this table, or an installed package's entry point `edgekd.formats`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    found: Format = {entry.name: entry for entry in entry_points(group="edgekd.formats")}[name].load()
+    return found
+
+
+def format_names() -> list[str]:
+    """All formats there are."""
+    return [*FORMATS, *(entry.name for entry in entry_points(group="edgekd.formats"))]

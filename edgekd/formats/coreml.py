@@ -1,0 +1,98 @@
+"""Core ML programs (`.mlpackage`), written and compressed by coremltools.
+
+They are written on any system and run on Apple's alone.
+Source: https://apple.github.io/coremltools/docs-guides/
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.need import need
+
+if TYPE_CHECKING:
+    from edgekd.data import Inputs
+    from edgekd.network import Network
+
+SUFFIX = ".mlpackage"
+RUNTIME = "coreml"
+EXTRA = "coreml"
+PACKAGES = ("coremltools",)
+SCHEMES = {
+    "fp32": "computed in fp32, so not on the Neural Engine",
+    "fp16": "computed in fp16",
+    "int8": "int8 weights per channel, fp16 activations: calibrating those needs macOS",
+}
+
+WEIGHT_THRESHOLD = 512
+"""Tensors with fewer elements stay in float; coremltools' 2048 leaves small networks as they are."""
+
+
+def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> None:  # noqa: ARG001
+    """Writes `network` to `path`; see `Format`."""
+    import numpy as np
+    import torch
+
+    from edgekd.network import Exportable
+
+    ct = need("coremltools", extra=EXTRA)
+    program = torch.export.export(Exportable(network), (), dict(network.example), strict=False)
+    precision = ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16
+    model = ct.convert(
+        program.run_decompositions({}),
+        inputs=[
+            ct.TensorType(
+                name=spec.name,
+                shape=spec.shape,
+                dtype=np.int32 if spec.dtype.startswith("int") else np.float32,
+            )
+            for spec in network.signature.inputs
+        ],
+        outputs=[ct.TensorType(name=name) for name in network.signature.output_names],
+        minimum_deployment_target=ct.target.iOS16,
+        compute_precision=precision,
+        skip_model_load=True,
+    )
+    if scheme == "int8":
+        model = _quantize_weights(ct, model)
+    # The date of the conversion would make every file a different one.
+    model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
+    model.save(str(path))
+    _name_parts_by_content(path)
+
+
+def _quantize_weights(ct: Any, model: Any) -> Any:
+    optimize = need("coremltools.optimize.coreml", extra=EXTRA)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.mlpackage"
+        model.save(str(plain))
+        config = optimize.OpLinearQuantizerConfig(
+            mode="linear_symmetric", weight_threshold=WEIGHT_THRESHOLD
+        )
+        return optimize.linear_quantize_weights(
+            ct.models.MLModel(str(plain), skip_model_load=True),
+            config=optimize.OptimizationConfig(global_config=config),
+        )
+
+
+def _name_parts_by_content(path: Path) -> None:
+    """Replaces the manifest's random identifiers, so that the same network gives the same bytes."""
+    place = path / "Manifest.json"
+    manifest = json.loads(place.read_text(encoding="utf-8"))
+    names = {
+        key: str(uuid.uuid5(uuid.NAMESPACE_URL, entry["path"])).upper()
+        for key, entry in manifest["itemInfoEntries"].items()
+    }
+    entries = manifest["itemInfoEntries"].items()
+    manifest["itemInfoEntries"] = {names[key]: entry for key, entry in sorted(entries, key=_path)}
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    place.write_text(json.dumps(manifest, indent=4, sort_keys=True), encoding="utf-8")
+
+
+def _path(item: tuple[str, dict[str, Any]]) -> str:
+    return str(item[1]["path"])

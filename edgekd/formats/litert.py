@@ -1,0 +1,109 @@
+"""LiteRT (TFLite), written by litert-torch and quantized by ai-edge-quantizer.
+
+Source: https://github.com/google-ai-edge/litert-torch,
+https://github.com/google-ai-edge/ai-edge-quantizer
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.need import need
+
+if TYPE_CHECKING:
+    from edgekd.data import Inputs
+    from edgekd.network import Network
+
+SUFFIX = ".tflite"
+RUNTIME = "litert"
+EXTRA = "litert"
+PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+SCHEMES = {
+    "fp32": "litert-torch",
+    "fp16": "weights in fp16, widened when XNNPACK packs them",
+    "int8": "static, activations by true min-max, weights per channel, float inputs and outputs",
+}
+
+SIGNATURE = "serving_default"
+LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+
+
+def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> None:
+    """Writes `network` to `path`; see `Format`."""
+    from edgekd.network import Exportable
+
+    litert_torch = need("litert_torch", extra=EXTRA)
+    edge_model = litert_torch.convert(
+        Exportable(network), sample_kwargs=dict(network.example), strict_export=False
+    )
+    if scheme == "fp32":
+        edge_model.export(str(path))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.tflite"
+        edge_model.export(str(plain))
+        (_halve if scheme == "fp16" else _quantize)(plain, calibration, path)
+
+
+def _halve(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:  # noqa: ARG001
+    types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
+    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain))
+    quantizer.update_quantization_recipe(
+        regex=".*",
+        operation_name=types.TFLOperationName.ALL_SUPPORTED,
+        op_config=types.OpQuantizationConfig(
+            weight_tensor_config=types.TensorQuantizationConfig(
+                num_bits=16, dtype=types.TensorDataType.FLOAT
+            ),
+            compute_precision=types.ComputePrecision.FLOAT,
+        ),
+        algorithm_key=need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName.FLOAT_CASTING,
+    )
+    quantizer.quantize().export_model(str(path), overwrite=True)
+
+
+def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:
+    calibrator = need("ai_edge_quantizer.calibrator", extra=EXTRA)
+    manager = need("ai_edge_quantizer.recipe_manager", extra=EXTRA)
+    updates = need("ai_edge_quantizer.utils.qsv_utils", extra=EXTRA)
+    arrays = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in calibration]
+    recipe = _recipe(_operators(plain))
+    recipes = manager.RecipeManager()
+    recipes.load_quantization_recipe(recipe)
+    # The quantizer's own calibrate() averages with smoothing 0.95, so the first sample decides and
+    # later extremes are clipped: 9 to 19 dB less than the true minimum and maximum.
+    ranges = calibrator.Calibrator(plain.read_bytes(), qsv_update_func=updates.min_max_update)
+    ranges.calibrate({SIGNATURE: arrays}, recipes)
+    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
+    quantizer.quantize(ranges.get_model_qsvs()).export_model(str(path), overwrite=True)
+
+
+def _recipe(operators: set[str]) -> Any:
+    types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
+    names = types.TFLOperationName
+    algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
+    recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
+    # Attention networks collapse to 10 dB, and run slower than fp32, unless only products are int8.
+    quantized = LINEAR if "SOFTMAX" in operators else ("*",)
+    for name in quantized:
+        recipes.add_static_config(
+            regex=".*",
+            operation_name=names(name),
+            activation_num_bits=8,
+            weight_num_bits=8,
+            algorithm_key=algorithms.MIN_MAX_UNIFORM_QUANT,
+        )
+    for name in (names.INPUT, names.OUTPUT):
+        recipes.add_quantization_config(
+            regex=".*", operation_name=name, algorithm_key=algorithms.NO_QUANTIZE
+        )
+    return recipes.get_quantization_recipe()
+
+
+def _operators(path: Path) -> set[str]:
+    """The operator types in the file at `path`."""
+    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
+    return {str(entry["op_name"]) for entry in interpreter._get_ops_details()}

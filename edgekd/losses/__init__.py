@@ -1,0 +1,62 @@
+"""Distillation methods: plain functions of tensors, one file each, named as in their papers.
+
+A method's positional arguments say what it compares (`student_logits`, `teacher_logits`, `labels`),
+its keyword-only arguments are its options in a recipe.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from torch import Tensor
+
+from edgekd.losses.soft_target import soft_target
+
+
+class Loss(Protocol):
+    """A scalar, zero or at its documented minimum when the student equals the teacher."""
+
+    def __call__(self, *tensors: Tensor, **options: float) -> Tensor:
+        """The loss of one batch."""
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "soft_target": soft_target,
+}
+
+
+def find_loss(name: str) -> Callable[..., Tensor]:
+    """The method `name`: of this table, or of an installed package's entry point `edgekd.losses`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    found = {entry.name: entry for entry in entry_points(group="edgekd.losses")}
+    function: Callable[..., Tensor] = found[name].load()
+    return function
+
+
+def loss_options() -> dict[str, list[str]]:
+    """All methods there are, each with the names of its options."""
+    names = [*LOSSES, *(entry.name for entry in entry_points(group="edgekd.losses"))]
+    return {name: option_names(find_loss(name)) for name in names}
+
+
+def option_names(function: Callable[..., Tensor]) -> list[str]:
+    """The keyword-only arguments of `function`."""
+    parameters = inspect.signature(function).parameters.values()
+    return [entry.name for entry in parameters if entry.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def input_names(function: Callable[..., Tensor]) -> list[str]:
+    """The positional arguments of `function`: what it compares."""
+    parameters = inspect.signature(function).parameters.values()
+    return [entry.name for entry in parameters if entry.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+
+__all__ = ["LOSSES", "Loss", "find_loss", "input_names", "loss_options", "option_names", "soft_target"]
