@@ -73,6 +73,13 @@ class Samples:
         inputs, target = (item[0], item[1]) if self.labelled else (_bare(item), None)
         return self._named(inputs), target
 
+    def labels(self) -> Tensor:
+        """The targets of all samples, in order."""
+        if isinstance(self.dataset, TensorDataset):
+            return self.dataset.tensors[1]
+        found = [self.take(ids)[1] for ids in self.batches(512)]
+        return torch.cat([labels for labels in found if labels is not None])
+
     def batches(self, size: int) -> list[Int[Tensor, "batch"]]:
         """The ids of all samples in order, `size` at a time."""
         return list(torch.arange(len(self)).split(size))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgekd.data import Augment, Inputs, Samples, view_seeds
 from edgekd.errors import Fault, RecipeError
 from edgekd.network import call
+from edgekd.recipe import Optimizer, Training
 from edgekd.store import written_atomically
 
 WARM_UP_FRAC = 0.05
@@ -42,40 +43,37 @@ class Batch:
     labels: Tensor | None
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """How to train: the numbers of a recipe's `[distill]` or `[teacher] train`."""
-
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    momentum: float
-    schedule: str
-    clip_norm: float
-    seed: int
-
-
 LossOf = Callable[[dict[str, Tensor], Batch], Tensor]
 Record = dict[str, float]
+
+
+def ignore(done: int, total: int, record: Record) -> None:  # noqa: ARG001
+    """A `tell` that drops what it is told."""
+
+
+def told(record: Record) -> str:
+    """An epoch's figures in a few words."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name != "epoch")
 
 
 def fit(
     module: nn.Module,
     loss_of: LossOf,
     samples: Samples,
-    fitting: Fitting,
+    training: Training,
     *,
+    seed: int,
     augment: Augment | None = None,
     view_of: Callable[[int], int] = lambda epoch: epoch,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    tell: Callable[[int, int, Record], None] = lambda epoch, epochs, record: None,  # noqa: ARG005
+    tell: Callable[[int, int, Record], None] = ignore,
     checkpoint: Path | None = None,
 ) -> list[Record]:
     """What each epoch came to; `module` is trained in place and is the last epoch's, in eval mode.
 
     Args:
+        training: epochs, batch size, optimizer and the rest.
+        seed: of the order, the views and dropout.
         loss_of: the loss of the module's named outputs on a batch.
         view_of: the number that seeds an epoch's views; it repeats where views are cached.
         validate: figures of the module, in eval mode, on the validation split after each epoch.
@@ -88,33 +86,33 @@ def fit(
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator="auto", devices=1)
-    optimizer = _optimizer(module, fitting)
+    optimizer = _optimizer(module, training.optimizer)
     student, optimizer = fabric.setup(module, optimizer)
-    steps = max(1, math.ceil(len(samples) / fitting.batch_size))
+    steps = max(1, math.ceil(len(samples) / training.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate(step, steps * fitting.epochs, fitting.schedule)
+        optimizer, lambda step: _rate(step, steps * training.epochs, training.schedule)
     )
     records: list[Record] = []
     if checkpoint is not None and checkpoint.exists():
         records = _restore(checkpoint, module, optimizer, schedule)
-    for epoch in range(len(records), fitting.epochs):
+    for epoch in range(len(records), training.epochs):
         module.train()
-        torch.manual_seed(_mix(fitting.seed, epoch))  # dropout's generator
+        torch.manual_seed(_mix(seed, epoch))  # dropout's generator
         order = torch.randperm(
-            len(samples), generator=torch.Generator().manual_seed(_mix(fitting.seed, epoch))
+            len(samples), generator=torch.Generator().manual_seed(_mix(seed, epoch))
         )
         total = torch.zeros((), device=fabric.device)
-        for step, ids in enumerate(order.split(fitting.batch_size)):
+        for step, ids in enumerate(order.split(training.batch_size)):
             inputs, labels = samples.take(ids)
             if augment is not None:
-                inputs = augment(inputs, view_seeds(fitting.seed, view_of(epoch), ids))
+                inputs = augment(inputs, view_seeds(seed, view_of(epoch), ids))
             batch = Batch(epoch, ids, fabric.to_device(inputs), fabric.to_device(labels))
             loss = loss_of(call(student, batch.inputs, names_of=module), batch)
             if not torch.isfinite(loss):
                 raise RecipeError(_not_finite(epoch, step, ids, float(loss.detach())))
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
-            torch.nn.utils.clip_grad_norm_(module.parameters(), fitting.clip_norm)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
             optimizer.step()
             schedule.step()
             total += loss.detach() * len(ids)
@@ -128,36 +126,20 @@ def fit(
         records.append(record)
         if checkpoint is not None:
             _save(checkpoint, module, optimizer, schedule, records)
-        tell(epoch + 1, fitting.epochs, record)
+        tell(epoch + 1, training.epochs, record)
     module.eval().cpu()
     return records
 
 
-def outputs_of(
-    module: nn.Module, samples: Samples, *, batch_size: int, view: Callable[[Inputs, Tensor], Inputs]
-) -> dict[str, Tensor]:
-    """The named outputs of `module`, in eval mode, for all samples in order, each seen as `view`."""
-    was_training = module.training
-    module.eval()
-    found: dict[str, list[Tensor]] = {}
-    with torch.inference_mode():
-        for ids in samples.batches(batch_size):
-            inputs, _ = samples.take(ids)
-            for name, value in call(module, view(inputs, ids)).items():
-                found.setdefault(name, []).append(value)
-    module.train(was_training)
-    return {name: torch.cat(values) for name, values in found.items()}
-
-
-def _optimizer(module: nn.Module, fitting: Fitting) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
     parameters = [entry for entry in module.parameters() if entry.requires_grad]
-    rate, decay = fitting.learning_rate, fitting.weight_decay
-    if fitting.optimizer == "adamw":
+    rate, decay = chosen.learning_rate, chosen.weight_decay
+    if chosen.name == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    if fitting.optimizer == "adam":
+    if chosen.name == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
     return torch.optim.SGD(
-        parameters, lr=rate, weight_decay=decay, momentum=fitting.momentum, nesterov=True
+        parameters, lr=rate, weight_decay=decay, momentum=chosen.momentum, nesterov=True
     )
 
 

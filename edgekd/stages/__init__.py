@@ -1,0 +1,32 @@
+"""The stages, one file each, in the order the pipeline folds over them.
+
+A stage has one public function from typed inputs to typed outputs, which stands alone, and `step`,
+which takes it from the work so far to the work after it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgekd.stages import benchmark, choose, distill, export, quantize, train, verify
+from edgekd.store import Run
+from edgekd.work import Work
+
+
+class Stage(Protocol):
+    """A module of this room."""
+
+    def step(self, work: Work, run: Run) -> Work:
+        """The work after this stage; it writes only in its own folder of `run`."""
+
+
+STAGES: dict[str, Stage] = {
+    "train": train,
+    "distill": distill,
+    "quantize": quantize,
+    "export": export,
+    "verify": verify,
+    "benchmark": benchmark,
+    "choose": choose,
+}
+"""The stages by name, in order."""

@@ -1,0 +1,375 @@
+"""Time artifacts where they will run, side by side, and hold them against their budgets.
+
+The protocol: several fresh processes; in each, all artifacts of a target are loaded, run once, and
+warmed up until two blocks agree; then blocks of inferences are timed, the artifacts interleaved in
+random order. Every sample is kept. Load time, first inference and peak memory come from processes
+that hold one artifact alone.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgekd.artifact import Artifact
+from edgekd.data import Inputs
+from edgekd.devices import Job, Report, run_job
+from edgekd.errors import ConversionError, EdgekdError, Fault, UnreachableError
+from edgekd.evidence import Measurement, Outcome, Ratio, Row
+from edgekd.formats import find_format
+from edgekd.percentile import Percentile
+from edgekd.store import Run, write_json
+from edgekd.target import Budget, Evidence
+from edgekd.work import Goal, Work
+
+LOOKS = 3
+CONFIDENCE = 1 - 0.05 / LOOKS
+"""Of one look's intervals, so that all looks together keep 95 % (Bonferroni)."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured.
+
+    Attributes:
+        processes: fresh ones, since a process's memory layout moves its times.
+        runs: steady inferences of each artifact in a process, at least.
+        seconds: steady time of each artifact in a process, at least.
+        block: inferences before another artifact's turn.
+        warm_up_s: least time of warming up; `warm_up_limit_s` is the most.
+    """
+
+    processes: int = 3
+    runs: int = 200
+    seconds: float = 0.3
+    block: int = 20
+    warm_up_s: float = 0.2
+    warm_up_limit_s: float = 5.0
+
+
+QUICK = Protocol(processes=1, runs=60, seconds=0.05, warm_up_s=0.05)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a budget is met, and why not, in a sentence."""
+
+    outcome: Outcome
+    detail: str
+
+
+def benchmark(
+    artifact: Artifact,
+    *,
+    device: str = "local",
+    threads: int = 1,
+    inputs: Inputs | None = None,
+    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    seed: int = 0,
+) -> Measurement:
+    """How long `artifact` takes on `device`.
+
+    Args:
+        inputs: real samples by name; without them, random ones of the artifact's shapes.
+
+    Raises:
+        ConversionError: the runtime cannot load or run it.
+        UnreachableError: the device cannot be reached, or has no runtime for it.
+    """
+    return benchmark_all([artifact], device=device, threads=threads, inputs=inputs, protocol=protocol, seed=seed)[0]
+
+
+def benchmark_all(
+    artifacts: Sequence[Artifact],
+    *,
+    device: str = "local",
+    threads: int = 1,
+    inputs: Inputs | None = None,
+    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    seed: int = 0,
+) -> list[Measurement]:
+    """The measurements of `artifacts`, those of one runtime interleaved; see `benchmark`.
+
+    Each of a runtime after its first has the ratio of its median to the first's.
+    """
+    found: dict[int, Measurement] = {}
+    for runtime in dict.fromkeys(find_format(artifact.format).RUNTIME for artifact in artifacts):
+        members = {
+            f"artifact-{number}": artifact
+            for number, artifact in enumerate(artifacts)
+            if find_format(artifact.format).RUNTIME == runtime
+        }
+        measured = measure(
+            members,
+            parent=next(iter(members)),
+            device=device,
+            threads=threads,
+            evidence="device",
+            inputs=inputs,
+            protocol=protocol,
+            seed=seed,
+        )
+        for name, artifact in members.items():
+            result = measured[name]
+            if isinstance(result, Verdict):
+                raise _as_error(result, artifact)
+            found[int(name.removeprefix("artifact-"))] = result
+    return [found[number] for number in range(len(artifacts))]
+
+
+def measure(
+    artifacts: Mapping[str, Artifact],
+    *,
+    parent: str | None,
+    device: str,
+    threads: int,
+    evidence: Evidence,
+    inputs: Inputs | None,
+    protocol: Protocol,
+    seed: int,
+) -> dict[str, Measurement | Verdict]:
+    """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
+
+    Args:
+        parent: the one the others' times are divided by.
+    """
+    job = _job(artifacts, threads, inputs, protocol, seed)
+    alone = {name: run_job(device, replace(job, artifacts={name: path}, options={**job.options, "runs": 1, "seconds": 0.0})) for name, path in job.artifacts.items()}
+    failed = {name: _failure(report.results[name]) for name, report in alone.items()}
+    well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
+    rounds: list[Report] = []
+    for number in range(protocol.processes if well else 0):
+        options = {**job.options, "seed": seed + number}
+        rounds.append(run_job(device, replace(job, artifacts=well, options=options)))
+    measured: dict[str, Measurement | Verdict] = {}
+    for name in artifacts:
+        verdict = failed[name] or next(
+            (wrong for report in rounds if (wrong := _failure(report.results[name]))), None
+        )
+        if verdict is not None:
+            measured[name] = verdict
+            continue
+        results = [report.results[name] for report in rounds]
+        measured[name] = Measurement(
+            samples_ns=tuple(
+                tuple(sample for block in result["blocks_ns"] for sample in block)
+                for result in results
+            ),
+            warm_up_count=sum(result["warm_up_count"] for result in results),
+            init_ms=alone[name].results[name]["init_ns"] / 1e6,
+            first_ms=alone[name].results[name]["first_ns"] / 1e6,
+            peak_memory_bytes=alone[name].peak_memory_bytes,
+            threads=threads,
+            evidence=evidence,
+            device={**rounds[-1].device, "runtime": results[-1]["facts"]},
+            ratio=_ratio(rounds, name, parent, seed) if parent in well and name != parent else None,
+            confidence=CONFIDENCE,
+        )
+    return measured
+
+
+def _job(
+    artifacts: Mapping[str, Artifact],
+    threads: int,
+    inputs: Inputs | None,
+    protocol: Protocol,
+    seed: int,
+) -> Job:
+    first = next(iter(artifacts.values()))
+    sizes = {
+        name: (artifact.signature.inputs[0].shape[0] or 1) if artifact.signature else 1
+        for name, artifact in artifacts.items()
+    }
+    return Job(
+        action="time",
+        runtime=find_format(first.format).RUNTIME,
+        artifacts={name: artifact.path for name, artifact in artifacts.items()},
+        batches=sizes,
+        threads=threads,
+        inputs={name: tensor.numpy() for name, tensor in inputs.items()} if inputs else None,
+        options={
+            "runs": protocol.runs,
+            "seconds": protocol.seconds,
+            "block": protocol.block,
+            "warm_up_s": protocol.warm_up_s,
+            "warm_up_limit_s": protocol.warm_up_limit_s,
+            "seed": seed,
+        },
+    )
+
+
+def _failure(result: Mapping[str, Any]) -> Verdict | None:
+    failure = result["failure"]
+    return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
+
+
+def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio:
+    """The ratio of medians, with a bootstrap interval over blocks, which were interleaved.
+
+    Source: Efron, Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile).
+    """
+    assert parent is not None
+    pairs = [
+        (statistics.median(ours), statistics.median(theirs))
+        for report in rounds
+        for ours, theirs in zip(
+            report.results[name]["blocks_ns"], report.results[parent]["blocks_ns"], strict=True
+        )
+    ]
+    dice = random.Random(seed)
+    drawn = sorted(_of_medians(dice.choices(pairs, k=len(pairs))) for _ in range(1000))
+    return Ratio(parent=parent, value=_of_medians(pairs), low=drawn[24], high=drawn[975])
+
+
+def _of_medians(pairs: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
+
+
+def judge(size_bytes: int, measurement: Measurement | None, budget: Budget) -> Verdict:
+    """Whether a candidate of `size_bytes` keeps `budget`.
+
+    A percentile is met when the upper bound of its confidence interval is under the limit, missed
+    when the lower bound is over it, otherwise undecided. Where the time drifted while it was
+    measured, the last third of each process is judged: that is what is sustained.
+    """
+    if budget.size_bytes is not None and size_bytes > budget.size_bytes:
+        return Verdict(
+            Outcome.OVER_BUDGET, f"{size_bytes} bytes are over size_bytes = {budget.size_bytes}"
+        )
+    if measurement is None:
+        return Verdict(Outcome.PASSED, "")
+    open_questions = []
+    memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
+    if limit is not None and memory is None:
+        open_questions.append("the device does not tell its peak memory")
+    elif limit is not None and memory is not None and memory > limit:
+        return Verdict(
+            Outcome.OVER_BUDGET, f"{memory} bytes of memory are over peak_memory_bytes = {limit}"
+        )
+    for frac, limit_ms in budget.percentiles.items():
+        key = f"latency_p{round(100 * frac)}_ms"
+        figure = measurement.percentile_ms(frac, sustained=not measurement.steady)
+        told = f"{_shown(figure)} ms against {key} = {limit_ms}"
+        if measurement.evidence != "device":
+            where = f"{measurement.evidence}, not on the device itself"
+            open_questions.append(f"{key}: measured on the {where}")
+        elif figure.low > limit_ms:
+            return Verdict(Outcome.OVER_BUDGET, told)
+        elif not figure.high < limit_ms:
+            open_questions.append(told)
+    if open_questions:
+        return Verdict(Outcome.UNDECIDED, "; ".join(open_questions))
+    return Verdict(Outcome.PASSED, "")
+
+
+def _shown(figure: Percentile) -> str:
+    low = f"{figure.low:.4g}" if math.isfinite(figure.low) else "?"
+    high = f"{figure.high:.4g}" if math.isfinite(figure.high) else "?"
+    return f"{figure.value:.4g} (from {low} to {high})"
+
+
+def _as_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
+    unavailable = verdict.outcome is Outcome.UNAVAILABLE
+    fault = Fault(
+        what=f"{artifact.path.name} could not be timed: {verdict.outcome.value}.",
+        at=str(artifact.path),
+        got=verdict.detail,
+        expected=f"a runtime for {artifact.format} that loads and runs it",
+        fix="give a device that has one (--device)" if unavailable else "export it again",
+    )
+    return UnreachableError(fault) if unavailable else ConversionError(fault)
+
+
+def step(work: Work, run: Run) -> Work:
+    """The work with a measurement and a verdict for every row that agrees with its network."""
+    rows = list(work.rows)
+    for number, goal in enumerate(work.goals):
+        run.tell("benchmark", goal.target.name, number + 1, len(work.goals))
+        places = {i: row for i, row in enumerate(rows) if row.target == goal.target.name}
+        judged = _judged({i: row for i, row in places.items() if row.open}, goal, work, run)
+        for i, row in places.items():
+            rows[i] = judged.get(i) or _sized(row, goal)
+    return replace(work, rows=tuple(rows))
+
+
+def _sized(row: Row, goal: Goal) -> Row:
+    """A row whose artifact could not be run, over budget all the same if the file is too large."""
+    if row.outcome is not Outcome.UNAVAILABLE or row.artifact is None:
+        return row
+    verdict = judge(row.artifact.size_bytes, None, goal.budget)
+    if verdict.outcome is Outcome.PASSED:
+        return row
+    return replace(row, outcome=verdict.outcome, detail=verdict.detail)
+
+
+def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
+    if not rows:
+        return {}
+    artifacts = {row.scheme: row.artifact for row in rows.values() if row.artifact is not None}
+    inputs, _ = work.samples("test").take(_first_ids(len(work.samples("test"))))
+    target = goal.target
+    protocol, found = Protocol(), dict[str, Measurement | Verdict]()
+    try:
+        for look in range(LOOKS):
+            more = measure(
+                artifacts,
+                parent="fp32" if "fp32" in artifacts else None,
+                device=target.device or "local",
+                threads=target.threads,
+                evidence=target.evidence,
+                inputs=inputs,
+                protocol=protocol,
+                seed=run.seed + 1000 * look,
+            )
+            found = {name: _pooled(found.get(name), result) for name, result in more.items()}
+            if not any(_open(artifacts[name], result, goal) for name, result in found.items()):
+                break
+    except EdgekdError as error:
+        unreachable = isinstance(error, UnreachableError)
+        outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
+        detail = f"{error.faults[0].what} {error.faults[0].got}"
+        return {i: replace(row, outcome=outcome, detail=detail) for i, row in rows.items()}
+    judged = {}
+    for i, row in rows.items():
+        result = found[row.scheme]
+        if isinstance(result, Verdict):
+            judged[i] = replace(row, outcome=result.outcome, detail=result.detail)
+            continue
+        verdict = judge(artifacts[row.scheme].size_bytes, result, goal.budget)
+        path = run.folder / "benchmark" / f"{row.target}-{row.scheme}.json"
+        write_json(path, result.to_json())
+        judged[i] = replace(
+            row, measurement=result, outcome=verdict.outcome, detail=verdict.detail
+        )
+    return judged
+
+
+def _first_ids(count: int) -> Any:
+    import torch
+
+    return torch.arange(min(8, count))
+
+
+def _open(artifact: Artifact, result: Measurement | Verdict, goal: Goal) -> bool:
+    """Whether more samples could decide what is undecided."""
+    if isinstance(result, Verdict) or result.evidence != "device":
+        return False
+    verdict = judge(artifact.size_bytes, result, goal.budget)
+    return verdict.outcome is Outcome.UNDECIDED and bool(goal.budget.percentiles)
+
+
+def _pooled(
+    before: Measurement | Verdict | None, after: Measurement | Verdict
+) -> Measurement | Verdict:
+    """The samples of both looks; the ratio of the later one."""
+    if not isinstance(before, Measurement) or not isinstance(after, Measurement):
+        return after
+    return replace(
+        after,
+        samples_ns=before.samples_ns + after.samples_ns,
+        warm_up_count=before.warm_up_count + after.warm_up_count,
+    )

@@ -1,0 +1,232 @@
+"""Write the network as a file of each target's format, in each precision it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifact import Artifact, describe, load_artifact, save_card
+from edgekd.data import Inputs
+from edgekd.errors import ConversionError, EdgekdError, Fault, MissingPackageError, RecipeError, RefusedError, listed
+from edgekd.evidence import Outcome, Row
+from edgekd.formats import find_format, format_names
+from edgekd.need import missing
+from edgekd.network import Network, as_network
+from edgekd.process import last_lines, output_to
+from edgekd.scheme import SCHEMES
+from edgekd.store import Run, link_tree
+from edgekd.trained import network_key
+from edgekd.work import Work
+
+MODEL = "model"
+
+
+def export(
+    network: Network,
+    *,
+    format: str,
+    scheme: str = "fp32",
+    calibration: Sequence[Inputs] | None = None,
+    out: Path | str = "build",
+) -> Artifact:
+    """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
+
+    Beside the file are its `artifact.json` and `log.txt`, all that the converter printed.
+
+    Args:
+        calibration: inputs by name, batch first, for schemes that measure activation ranges.
+
+    Raises:
+        RecipeError: the format or scheme is unknown, or the calibration is missing or does not fit.
+        RefusedError: the format cannot be written in this scheme here.
+        MissingPackageError: the format's packages are not installed.
+        ConversionError: the converter failed.
+    """
+    check_exportable(format, scheme)
+    samples = _checked(network, scheme, calibration or ())
+    folder = Path(out) / f"{format}-{scheme}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    return convert(network, format, scheme, samples, folder)
+
+
+def check_exportable(format: str, scheme: str) -> None:
+    """Raises what `export` would raise of a format and a scheme, before any work."""
+    for kind, name, known in (
+        ("format", format, format_names()),
+        ("scheme", scheme, list(SCHEMES)),
+    ):
+        if name not in known:
+            raise RecipeError(
+                Fault(
+                    what=f"There is no {kind} {name!r}.",
+                    at=kind,
+                    got=repr(name),
+                    expected=listed(known),
+                    fix=f"use one of these: {listed(known)}",
+                )
+            )
+    module = find_format(format)
+    if scheme not in module.SCHEMES:
+        raise RefusedError(
+            Fault(
+                what=f"{format} cannot be written in {scheme} here.",
+                at=f"format {format}",
+                got=scheme,
+                expected=listed(module.SCHEMES),
+                fix=f"use one of these: {listed(module.SCHEMES)}",
+            )
+        )
+    absent = missing(module.PACKAGES, extra=module.EXTRA)
+    if absent:
+        raise MissingPackageError(absent)
+
+
+def convert(
+    network: Network, format: str, scheme: str, calibration: Sequence[Inputs], folder: Path
+) -> Artifact:
+    """`network` written into `folder`, which is made whole or, but for its log, not at all.
+
+    Raises:
+        ConversionError: the converter failed; its last lines are told, all are in the log.
+    """
+    module = find_format(format)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    path = folder / f"{MODEL}{module.SUFFIX}"
+    try:
+        with output_to(log):
+            module.convert(network, scheme, calibration, path)
+    except EdgekdError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever the converter raises
+        reason = str(error).strip() or type(error).__name__
+        raise ConversionError(
+            Fault(
+                what=f"The converter to {format} failed on {scheme}.",
+                at=f"{format} {scheme}, log {log}",
+                got=f"{type(error).__name__}: {_shortened(reason)}"
+                + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
+                expected="a network that the converter takes",
+                fix=f"look at the cause in {log}, or leave {scheme} out for this target",
+            )
+        ) from error
+    lineage = {
+        **network.lineage,
+        "network_sha256": network.weights_digest(),
+        "method": module.SCHEMES[scheme],
+        "calibration": _samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "tools": tool_versions(format),
+    }
+    artifact = describe(path, format, scheme, network.signature, lineage)
+    save_card(artifact)
+    return artifact
+
+
+def tool_versions(format: str) -> dict[str, str | None]:
+    """The installed versions of what writes `format`."""
+    names = ("torch", *(package.replace("_", "-") for package in find_format(format).PACKAGES))
+    return {name: _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _shortened(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    short = " | ".join(lines[:6])
+    return short if len(short) <= 600 else short[:600] + " ..."
+
+
+def _samples_digest(samples: Sequence[Inputs]) -> str:
+    sha = hashlib.sha256()
+    for sample in samples:
+        for name, tensor in sample.items():
+            sha.update(f"{name}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
+    if not SCHEMES[scheme].calibrated:
+        return ()
+    if not samples:
+        raise RecipeError(
+            Fault(
+                what=f"{scheme} needs calibration samples.",
+                at="calibration",
+                got="none",
+                expected="samples of real inputs, a hundred or so",
+                fix="give calibration=[{input name: tensor}, ...], "
+                "on the command line --calibration FILE.safetensors",
+            )
+        )
+    for number, sample in enumerate(samples):
+        for spec in network.signature.inputs:
+            shape = tuple(sample[spec.name].shape) if spec.name in sample else None
+            if shape != spec.shape:
+                raise RecipeError(
+                    Fault(
+                        what="A calibration sample does not fit the network.",
+                        at=f"sample {number}, input {spec.name}",
+                        got=str(shape or f"inputs {listed(sample)}"),
+                        expected=str(spec.shape),
+                        fix="give each input with the shape of the example, batch first",
+                    )
+                )
+    return samples
+
+
+def step(work: Work, run: Run) -> Work:
+    """The work with an artifact, or a reason why there is none, for every open row."""
+    rows = []
+    network = key = None
+    for number, row in enumerate(work.rows):
+        if not row.open:
+            rows.append(row)
+            continue
+        run.tell("export", f"{row.target} {row.scheme}", number + 1, len(work.rows))
+        network = network or _batch_of_one(work.student)
+        key = key or network_key(network)
+        rows.append(_exported(row, work, network, key, run))
+    return replace(work, rows=tuple(rows))
+
+
+def _batch_of_one(network: Network) -> Network:
+    example = {name: tensor[:1] for name, tensor in network.example.items()}
+    return as_network(network.module, example, network.lineage)
+
+
+def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row:
+    calibrated = SCHEMES[row.scheme].calibrated
+    samples = work.calibration if calibrated else ()
+    depends_on = {
+        "network": key,
+        "format": row.format,
+        "scheme": row.scheme,
+        "calibration": _samples_digest(samples),
+        "tools": tool_versions(row.format),
+        "method": find_format(row.format).SCHEMES[row.scheme],
+    }
+    name = f"{row.format}-{row.scheme}"
+
+    def make(folder: Path) -> None:
+        convert(network, row.format, row.scheme, samples, folder)
+
+    try:
+        made = run.make("export", name, depends_on, make)
+    except EdgekdError as error:
+        fault = error.faults[0]
+        return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
+    place = run.folder / "artifacts" / row.target / row.scheme
+    link_tree(made.folder, place)
+    return replace(row, artifact=load_artifact(place))

@@ -1,0 +1,297 @@
+"""Run every artifact in its own runtime on real samples and compare it with its network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.artifact import Artifact
+from edgekd.data import Inputs, joined
+from edgekd.devices import Job, run_job
+from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
+from edgekd.evaluate import outputs_of
+from edgekd.evidence import Agreement, Outcome, Row
+from edgekd.formats import find_format
+from edgekd.network import Network, call
+from edgekd.scheme import SCHEMES
+from edgekd.store import Run, write_json
+from edgekd.target import Evidence
+from edgekd.work import Work
+
+MIN_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An artifact that did not run: how, and why."""
+
+    outcome: Outcome
+    detail: str
+
+
+def verify(
+    artifact: Artifact,
+    network: Network,
+    samples: Sequence[Inputs],
+    *,
+    device: str = "local",
+    min_agreement: float = MIN_AGREEMENT,
+) -> Agreement:
+    """How well `artifact`, run in its own runtime on `device`, reproduces `network` on `samples`.
+
+    Args:
+        samples: inputs by name, batch first; each a multiple of the artifact's batch.
+        min_agreement: least share of samples with the same largest class, where there are classes.
+
+    Raises:
+        RecipeError: there is no sample, or they do not fit the network.
+        ConversionError: the runtime cannot load or run the artifact.
+        UnreachableError: the device cannot be reached, or has no runtime for it.
+    """
+    if not samples:
+        raise RecipeError(_no_samples())
+    for number, sample in enumerate(samples):
+        _check_fit(network, sample, number)
+    inputs = joined(samples)
+    with torch.no_grad():
+        module = network.module
+        was_training = module.training
+        try:
+            reference = {name: value.cpu() for name, value in call(module.eval(), inputs).items()}
+        finally:
+            module.train(was_training)
+    ran = run_artifact(artifact, inputs, device)
+    if isinstance(ran, Failed):
+        raise _as_error(ran, artifact)
+    outputs, facts = ran
+    return compare(
+        reference,
+        outputs,
+        scheme=artifact.scheme or "fp32",
+        min_agreement=min_agreement,
+        evidence="host" if device == "local" else "device",
+        runtime=facts,
+    )
+
+
+def run_artifact(
+    artifact: Artifact, inputs: Inputs, device: str
+) -> tuple[dict[str, Tensor], dict[str, Any]] | Failed:
+    """The artifact's outputs for `inputs` and what its runtime says of itself, or how it failed.
+
+    Raises:
+        RecipeError: there is no way to such a device.
+        UnreachableError: it cannot be reached.
+        ConversionError: the runtime took its process down.
+    """
+    job = Job(
+        action="run",
+        runtime=find_format(artifact.format).RUNTIME,
+        artifacts={"artifact": artifact.path},
+        batches={"artifact": batch_of(artifact)},
+        threads=1,
+        inputs={name: tensor.numpy() for name, tensor in inputs.items()},
+    )
+    report = run_job(device, job)
+    result = report.results["artifact"]
+    if result["failure"]:
+        return Failed(Outcome(result["failure"]["outcome"]), result["failure"]["detail"])
+    outputs = report.outputs["artifact"]
+    return {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}, {
+        **result["facts"],
+        "machine": report.device["machine"],
+        "processor": report.device["processor"],
+    }
+
+
+def batch_of(artifact: Artifact) -> int:
+    """The batch size the artifact was exported with, 1 where it is not known."""
+    size = artifact.signature.inputs[0].shape[0] if artifact.signature else 1
+    return size or 1
+
+
+def compare(
+    reference: Mapping[str, Tensor],
+    outputs: Mapping[str, Tensor],
+    *,
+    scheme: str,
+    min_agreement: float,
+    evidence: Evidence,
+    runtime: Mapping[str, Any],
+) -> Agreement:
+    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme."""
+    if set(reference) != set(outputs):
+        raise ConversionError(
+            Fault(
+                what="The artifact's outputs are not the network's.",
+                at="outputs",
+                got=listed(sorted(outputs)),
+                expected=listed(sorted(reference)),
+                fix="export it again from this network",
+            )
+        )
+    signal = noise = worst = 0.0
+    for name, value in reference.items():
+        ours, theirs = value.double(), outputs[name].double().reshape(value.shape)
+        signal += float((ours**2).sum())
+        noise += float(((ours - theirs) ** 2).sum())
+        worst = max(worst, float((ours - theirs).abs().max()))
+    if not math.isfinite(noise):
+        sqnr_db = -math.inf
+    else:
+        sqnr_db = 10 * math.log10(signal / noise) if noise and signal else math.inf if not noise else -math.inf
+    first = next(iter(reference))
+    top1 = _top1(reference[first], outputs[first])
+    agreement = Agreement(
+        sample_count=len(reference[first]),
+        max_abs_error=worst,
+        sqnr_db=sqnr_db,
+        top1_agreement_frac=top1,
+        metric=None,
+        validation_metric=None,
+        evidence=evidence,
+        runtime=runtime,
+        outcome=Outcome.PASSED,
+        detail="",
+    )
+    floor = SCHEMES[scheme].sqnr_floor_db
+    if sqnr_db < floor:
+        return disagreeing(
+            agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
+        )
+    if top1 is not None and top1 < min_agreement:
+        return disagreeing(
+            agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
+        )
+    return agreement
+
+
+def disagreeing(agreement: Agreement, why: str) -> Agreement:
+    """`agreement` with the verdict that it is none."""
+    return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
+
+
+def _top1(reference: Tensor, output: Tensor) -> float | None:
+    """Share of samples with the same largest class, or None where these are no classes."""
+    if reference.ndim != 2 or reference.shape[1] < 2 or not reference.is_floating_point():
+        return None
+    return float((reference.argmax(1) == output.reshape(reference.shape).argmax(1)).double().mean())
+
+
+def _check_fit(network: Network, sample: Inputs, number: int) -> None:
+    for spec in network.signature.inputs:
+        if spec.name not in sample or tuple(sample[spec.name].shape[1:]) != spec.shape[1:]:
+            found = tuple(sample[spec.name].shape) if spec.name in sample else listed(sample)
+            raise RecipeError(
+                Fault(
+                    what="A sample does not fit the network.",
+                    at=f"sample {number}, input {spec.name}",
+                    got=str(found),
+                    expected=str(spec.shape),
+                    fix="give each input by name, batch first",
+                )
+            )
+
+
+def _no_samples() -> Fault:
+    return Fault(
+        what="An artifact cannot be verified without samples.",
+        at="samples",
+        got="none",
+        expected="real inputs, as many as you have",
+        fix="give samples=[{input name: tensor}, ...], on the command line --samples FILE",
+    )
+
+
+def _as_error(failed: Failed, artifact: Artifact) -> EdgekdError:
+    unavailable = failed.outcome is Outcome.UNAVAILABLE
+    fault = Fault(
+        what=f"{artifact.path.name} could not be run: {failed.outcome.value}.",
+        at=str(artifact.path),
+        got=failed.detail,
+        expected=f"a runtime for {artifact.format} that loads and runs it",
+        fix="run it on a device that has one (--device)"
+        if unavailable
+        else "export it again, or in another scheme",
+    )
+    return UnreachableError(fault) if unavailable else ConversionError(fault)
+
+
+def step(work: Work, run: Run) -> Work:
+    """The work with an agreement, or how it failed, for every open row."""
+    if not any(row.open for row in work.rows):
+        return work
+    test, validation = work.samples("test"), work.samples("validation")
+    inputs = joined([split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)])
+    reference = _outputs(work, "test")
+    rows = []
+    for number, row in enumerate(work.rows):
+        if row.open:
+            run.tell("verify", f"{row.target} {row.scheme}", number + 1, len(work.rows))
+            row = _verified(row, work, run, inputs, reference)
+        rows.append(row)
+    return replace(work, rows=tuple(rows))
+
+
+def _outputs(work: Work, split: str) -> dict[str, Tensor]:
+    return outputs_of(work.student.module, work.samples(split))
+
+
+def _verified(
+    row: Row, work: Work, run: Run, inputs: Inputs, reference: Mapping[str, Tensor]
+) -> Row:
+    target = work.goal(row).target
+    artifact = row.artifact
+    assert artifact is not None
+    device = target.device or "local"
+    count = len(next(iter(reference.values())))
+    try:
+        ran = run_artifact(artifact, inputs, device)
+        if isinstance(ran, Failed):
+            return replace(row, outcome=ran.outcome, detail=ran.detail, evidence=target.evidence)
+        outputs, facts = ran
+        agreement = compare(
+            reference,
+            {name: value[:count] for name, value in outputs.items()},
+            scheme=row.scheme,
+            min_agreement=work.recipe.accept.min_agreement,
+            evidence=target.evidence,
+            runtime=facts,
+        )
+    except EdgekdError as error:
+        unreachable = isinstance(error, UnreachableError)
+        outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
+        fault = error.faults[0]
+        return replace(row, outcome=outcome, detail=f"{fault.what} {fault.got}")
+    agreement = _with_metric(agreement, work, outputs, count)
+    write_json(run.folder / "verify" / f"{row.target}-{row.scheme}.json", agreement.to_json())
+    closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
+    return replace(
+        row, agreement=agreement, evidence=target.evidence, outcome=closed, detail=agreement.detail
+    )
+
+
+def _with_metric(
+    agreement: Agreement, work: Work, outputs: Mapping[str, Tensor], count: int
+) -> Agreement:
+    accept = work.recipe.accept
+    measure = work.task.metrics[accept.metric]
+    values = outputs[work.student.signature.output_names[0]]
+    metric = measure(values[:count], work.samples("test").labels())
+    validation = measure(values[count:], work.samples("validation").labels())
+    agreement = replace(agreement, metric=metric, validation_metric=validation)
+    against = work.teacher_score or work.student_score
+    if against and metric < against.metric - accept.max_drop:
+        whose = "teacher" if work.teacher_score else "student"
+        return disagreeing(
+            agreement,
+            f"{accept.metric} is {metric:.4f}, more than {accept.max_drop} under "
+            f"the {whose}'s {against.metric:.4f}",
+        )
+    return agreement
