@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -38,3 +38,14 @@ def need(module: str, *, extra: str) -> ModuleType:
 def missing(modules: tuple[str, ...], *, extra: str) -> Fault | None:
     """The fault of the first of `modules` that is not installed, found without importing it."""
     return next((_fault(module, extra) for module in modules if find_spec(module) is None), None)
+
+
+def tool_versions(modules: tuple[str, ...]) -> dict[str, str | None]:
+    """The installed versions of the packages that bring `modules`, and of torch."""
+    found: dict[str, str | None] = {}
+    for name in ("torch", *(module.replace("_", "-") for module in modules)):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

@@ -36,10 +36,11 @@ def digest(document: Any) -> str:
 def path_digest(path: Path) -> str:
     """The sha256, in hex, of a file's bytes, or of a folder's file names and bytes."""
     if path.is_file():
+        sha = hashlib.sha256()
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-                hashlib, "file_digest"
-            ) else hashlib.sha256(file.read()).hexdigest()
+            while chunk := file.read(2**20):
+                sha.update(chunk)
+        return sha.hexdigest()
     files = sorted(entry for entry in path.rglob("*") if entry.is_file())
     return digest([[entry.relative_to(path).as_posix(), path_digest(entry)] for entry in files])
 

@@ -8,19 +8,25 @@ that hold one artifact alone.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, Report, run_job
+from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Ratio, Row
 from edgekd.formats import find_format
+from edgekd.need import tool_versions
 from edgekd.percentile import Percentile
 from edgekd.store import Run, write_json
 from edgekd.target import Budget, Evidence
@@ -80,7 +86,9 @@ def benchmark(
         ConversionError: the runtime cannot load or run it.
         UnreachableError: the device cannot be reached, or has no runtime for it.
     """
-    return benchmark_all([artifact], device=device, threads=threads, inputs=inputs, protocol=protocol, seed=seed)[0]
+    return benchmark_all(
+        [artifact], device=device, threads=threads, inputs=inputs, protocol=protocol, seed=seed
+    )[0]
 
 
 def benchmark_all(
@@ -138,7 +146,11 @@ def measure(
         parent: the one the others' times are divided by.
     """
     job = _job(artifacts, threads, inputs, protocol, seed)
-    alone = {name: run_job(device, replace(job, artifacts={name: path}, options={**job.options, "runs": 1, "seconds": 0.0})) for name, path in job.artifacts.items()}
+    brief = {**job.options, "runs": 1, "seconds": 0.0}
+    alone = {
+        name: run_job(device, replace(job, artifacts={name: path}, options=brief))
+        for name, path in job.artifacts.items()
+    }
     failed = {name: _failure(report.results[name]) for name, report in alone.items()}
     well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
     rounds: list[Report] = []
@@ -310,24 +322,36 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
     if not rows:
         return {}
     artifacts = {row.scheme: row.artifact for row in rows.values() if row.artifact is not None}
-    inputs, _ = work.samples("test").take(_first_ids(len(work.samples("test"))))
-    target = goal.target
-    protocol, found = Protocol(), dict[str, Measurement | Verdict]()
+    target, samples = goal.target, work.samples("test")
+    device = target.device or "local"
+
+    def make(folder: Path) -> None:
+        found = _decided(artifacts, goal, samples.take(torch.arange(min(8, len(samples))))[0], run)
+        if any(isinstance(result, Verdict) for result in found.values()):
+            raise _DidNotRun(found)
+        for scheme, result in found.items():
+            assert isinstance(result, Measurement)
+            write_json(folder / f"{scheme}.json", result.to_json())
+
+    key = {
+        "artifacts": {scheme: artifact.sha256 for scheme, artifact in artifacts.items()},
+        "budget": vars(goal.budget),
+        "device": device,
+        "threads": target.threads,
+        "facts": device_facts() if device == "local" else None,
+        "runtime": tool_versions(find_format(target.format).PACKAGES),
+        "protocol": vars(Protocol()),
+        "data": work.data_key,
+    }
+    found: Mapping[str, Measurement | Verdict]
     try:
-        for look in range(LOOKS):
-            more = measure(
-                artifacts,
-                parent="fp32" if "fp32" in artifacts else None,
-                device=target.device or "local",
-                threads=target.threads,
-                evidence=target.evidence,
-                inputs=inputs,
-                protocol=protocol,
-                seed=run.seed + 1000 * look,
-            )
-            found = {name: _pooled(found.get(name), result) for name, result in more.items()}
-            if not any(_open(artifacts[name], result, goal) for name, result in found.items()):
-                break
+        made = run.make("benchmark", target.name, key, make)
+        found = {
+            scheme: Measurement.from_json(json.loads((made.folder / f"{scheme}.json").read_text()))
+            for scheme in artifacts
+        }
+    except _DidNotRun as error:
+        found = error.found
     except EdgekdError as error:
         unreachable = isinstance(error, UnreachableError)
         outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
@@ -340,18 +364,39 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             judged[i] = replace(row, outcome=result.outcome, detail=result.detail)
             continue
         verdict = judge(artifacts[row.scheme].size_bytes, result, goal.budget)
-        path = run.folder / "benchmark" / f"{row.target}-{row.scheme}.json"
-        write_json(path, result.to_json())
         judged[i] = replace(
             row, measurement=result, outcome=verdict.outcome, detail=verdict.detail
         )
     return judged
 
 
-def _first_ids(count: int) -> Any:
-    import torch
+class _DidNotRun(Exception):
+    """Carries failures out of the making of a result, which then is not kept."""
 
-    return torch.arange(min(8, count))
+    def __init__(self, found: Mapping[str, Measurement | Verdict]) -> None:
+        self.found = found
+
+
+def _decided(
+    artifacts: Mapping[str, Artifact], goal: Goal, inputs: Inputs, run: Run
+) -> dict[str, Measurement | Verdict]:
+    """Measurements of as many looks as decide the budget, `LOOKS` at most."""
+    found: dict[str, Measurement | Verdict] = {}
+    for look in range(LOOKS):
+        more = measure(
+            artifacts,
+            parent="fp32" if "fp32" in artifacts else None,
+            device=goal.target.device or "local",
+            threads=goal.target.threads,
+            evidence=goal.target.evidence,
+            inputs=inputs,
+            protocol=Protocol(),
+            seed=run.seed + 1000 * look,
+        )
+        found = {name: _pooled(found.get(name), result) for name, result in more.items()}
+        if not any(_open(artifacts[name], result, goal) for name, result in found.items()):
+            break
+    return found
 
 
 def _open(artifact: Artifact, result: Measurement | Verdict, goal: Goal) -> bool:

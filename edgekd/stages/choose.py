@@ -27,7 +27,8 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
         return Choice(None, _nothing(rows)), list(rows)
     parent = next((row for row in passed if row.scheme == PARENT), None)
     unpaid = {row.scheme: why for row in passed if parent and (why := not_paying(row, parent))}
-    best = min((row for row in passed if row.scheme not in unpaid), key=_ranked(prefer))
+    paying = [row for row in passed if row.scheme not in unpaid]
+    best = min(paying, key=lambda row: _rank(row, prefer))
     judged = []
     for row in rows:
         if row.scheme in unpaid:
@@ -35,7 +36,7 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
         elif row in passed and row is not best:
             row = replace(row, detail=_second(row, best, prefer))
         judged.append(row)
-    return Choice(best.scheme, _first(best, len(passed), prefer)), judged
+    return Choice(best.scheme, _first(best, [row for row in paying if row is not best], prefer)), judged
 
 
 def not_paying(row: Row, parent: Row) -> str | None:
@@ -62,53 +63,63 @@ def not_paying(row: Row, parent: Row) -> str | None:
     return None
 
 
-def _ranked(prefer: Prefer):  # type: ignore[no-untyped-def]
-    def rank(row: Row) -> tuple[float, ...]:
-        figures = {
-            "accuracy": -_accuracy(row),
-            "latency": _time(row),
-            "size": float(row.artifact.size_bytes if row.artifact else 0),
-        }
-        order = {"accuracy": ("accuracy", "latency", "size"), "latency": ("latency", "size", "accuracy"), "size": ("size", "latency", "accuracy")}
-        return tuple(figures[name] for name in order[prefer])
-
-    return rank
+ORDER: dict[Prefer, tuple[Prefer, ...]] = {
+    "accuracy": ("accuracy", "latency", "size"),
+    "latency": ("latency", "size", "accuracy"),
+    "size": ("size", "latency", "accuracy"),
+}
+"""What decides, and what decides where that is equal."""
 
 
-def _accuracy(row: Row) -> float:
-    """By which candidates are chosen: the validation split, never the one that is reported."""
-    agreement = row.agreement
-    return agreement.validation_metric or 0.0 if agreement else 0.0
+def _figures(row: Row) -> dict[Prefer, float]:
+    """What `row` is ranked by; smaller is better.
 
-
-def _time(row: Row) -> float:
-    """The median time over the parent's; 1 where the difference is not beyond the noise."""
+    Accuracy is that on the validation split, never the one that is reported. The time is a multiple
+    of the parent's, and 1 where the difference is not beyond the noise.
+    """
     ratio = row.measurement.ratio if row.measurement else None
-    if ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN:
-        return 1.0
-    return ratio.value
+    noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
+    return {
+        "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
+        "latency": 1.0 if noise or ratio is None else ratio.value,
+        "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
+    }
 
 
-def _first(best: Row, count: int, prefer: Prefer) -> str:
-    if count == 1:
-        return f"{best.scheme} is the only candidate that passed"
-    return f"{best.scheme} has the best {prefer} of the {count} candidates that passed"
+def _rank(row: Row, prefer: Prefer) -> tuple[float, ...]:
+    figures = _figures(row)
+    return tuple(figures[name] for name in ORDER[prefer])
+
+
+_TOLD: dict[Prefer, str] = {
+    "accuracy": "accuracy on validation {0:.4f} against {1:.4f}",
+    "latency": "{0:.2f} times the time of fp32 against {1:.2f}",
+    "size": "{0:.0f} bytes against {1:.0f}",
+}
 
 
 def _second(row: Row, best: Row, prefer: Prefer) -> str:
-    compared = {
-        "accuracy": (f"validation {_accuracy(row):.4f}", f"{_accuracy(best):.4f}"),
-        "latency": (f"{_time(row):.2f} times the time of {PARENT}", f"{_time(best):.2f}"),
-        "size": (_bytes(row), _bytes(best)),
-    }
-    order: list[Prefer] = [prefer, "accuracy", "latency", "size"]
-    differ = next((name for name in order if compared[name][0].split()[-1] != compared[name][1].split()[-1]), prefer)
-    ours, theirs = compared[differ]
-    return f"passed, not chosen: {differ} {ours} against {theirs} of {best.scheme}"
+    ours, theirs = _figures(row), _figures(best)
+    differ = next((name for name in ORDER[prefer] if ours[name] != theirs[name]), prefer)
+    told = _TOLD[differ].format(abs(ours[differ]), abs(theirs[differ]))
+    return f"passed, not chosen: {told} of {best.scheme}"
 
 
-def _bytes(row: Row) -> str:
-    return f"{row.artifact.size_bytes if row.artifact else 0} bytes"
+def _first(best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
+    if not rivals:
+        return f"{best.scheme} is the only candidate that passed and pays"
+    ours = _figures(best)
+    differ = next(
+        (
+            name
+            for name in ORDER[prefer]
+            if any(_figures(rival)[name] != ours[name] for rival in rivals)
+        ),
+        prefer,
+    )
+    led = "" if differ == prefer else f"equal in {prefer}, "
+    word = {"accuracy": "most accurate", "latency": "fastest", "size": "smallest"}[differ]
+    return f"{best.scheme} passed and pays: {led}the {word} of {len(rivals) + 1}"
 
 
 def _nothing(rows: Sequence[Row]) -> str:

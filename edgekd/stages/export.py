@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from edgekd.data import Inputs
 from edgekd.errors import ConversionError, EdgekdError, Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
 from edgekd.formats import find_format, format_names
-from edgekd.need import missing
+from edgekd.need import missing, tool_versions
 from edgekd.network import Network, as_network
 from edgekd.process import last_lines, output_to
 from edgekd.scheme import SCHEMES
@@ -121,24 +120,11 @@ def convert(
         "network_sha256": network.weights_digest(),
         "method": module.SCHEMES[scheme],
         "calibration": _samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
-        "tools": tool_versions(format),
+        "tools": tool_versions(module.PACKAGES),
     }
     artifact = describe(path, format, scheme, network.signature, lineage)
     save_card(artifact)
     return artifact
-
-
-def tool_versions(format: str) -> dict[str, str | None]:
-    """The installed versions of what writes `format`."""
-    names = ("torch", *(package.replace("_", "-") for package in find_format(format).PACKAGES))
-    return {name: _version(name) for name in names}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _shortened(text: str) -> str:
@@ -214,7 +200,7 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
         "format": row.format,
         "scheme": row.scheme,
         "calibration": _samples_digest(samples),
-        "tools": tool_versions(row.format),
+        "tools": tool_versions(find_format(row.format).PACKAGES),
         "method": find_format(row.format).SCHEMES[row.scheme],
     }
     name = f"{row.format}-{row.scheme}"

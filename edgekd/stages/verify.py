@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,17 @@ from torch import Tensor
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs, joined
 from edgekd.devices import Job, run_job
+from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
 from edgekd.evaluate import outputs_of
 from edgekd.evidence import Agreement, Outcome, Row
 from edgekd.formats import find_format
+from edgekd.need import tool_versions
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, write_json
 from edgekd.target import Evidence
+from edgekd.trained import network_key
 from edgekd.work import Work
 
 MIN_AGREEMENT = 0.99
@@ -229,7 +234,7 @@ def step(work: Work, run: Run) -> Work:
         return work
     test, validation = work.samples("test"), work.samples("validation")
     inputs = joined([split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)])
-    reference = _outputs(work, "test")
+    reference = outputs_of(work.student.module, test)
     rows = []
     for number, row in enumerate(work.rows):
         if row.open:
@@ -239,8 +244,11 @@ def step(work: Work, run: Run) -> Work:
     return replace(work, rows=tuple(rows))
 
 
-def _outputs(work: Work, split: str) -> dict[str, Tensor]:
-    return outputs_of(work.student.module, work.samples(split))
+class _DidNotRun(Exception):
+    """Carries a failure out of the making of a result, which then is not kept."""
+
+    def __init__(self, failed: Failed) -> None:
+        self.failed = failed
 
 
 def _verified(
@@ -251,10 +259,12 @@ def _verified(
     assert artifact is not None
     device = target.device or "local"
     count = len(next(iter(reference.values())))
-    try:
+    against = work.teacher_score or work.student_score
+
+    def make(folder: Path) -> None:
         ran = run_artifact(artifact, inputs, device)
         if isinstance(ran, Failed):
-            return replace(row, outcome=ran.outcome, detail=ran.detail, evidence=target.evidence)
+            raise _DidNotRun(ran)
         outputs, facts = ran
         agreement = compare(
             reference,
@@ -264,13 +274,30 @@ def _verified(
             evidence=target.evidence,
             runtime=facts,
         )
+        agreement = _with_metric(agreement, work, outputs, count)
+        write_json(folder / "agreement.json", agreement.to_json())
+
+    key = {
+        "artifact": artifact.sha256,
+        "network": network_key(work.student),
+        "data": work.data_key,
+        "device": device,
+        "facts": device_facts() if device == "local" else None,
+        "accept": work.recipe.accept.model_dump(),
+        "against": against and against.metric,
+        "runtime": tool_versions(find_format(row.format).PACKAGES),
+    }
+    try:
+        made = run.make("verify", f"{row.target}-{row.scheme}", key, make)
+    except _DidNotRun as error:
+        failed = error.failed
+        return replace(row, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence)
     except EdgekdError as error:
         unreachable = isinstance(error, UnreachableError)
         outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
         fault = error.faults[0]
         return replace(row, outcome=outcome, detail=f"{fault.what} {fault.got}")
-    agreement = _with_metric(agreement, work, outputs, count)
-    write_json(run.folder / "verify" / f"{row.target}-{row.scheme}.json", agreement.to_json())
+    agreement = Agreement.from_json(json.loads((made.folder / "agreement.json").read_text()))
     closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
     return replace(
         row, agreement=agreement, evidence=target.evidence, outcome=closed, detail=agreement.detail

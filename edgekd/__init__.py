@@ -1,0 +1,82 @@
+"""edgekd: from a trained teacher to small model files that run within a stated budget on phones,
+boards and CPUs, with the evidence to ship them.
+
+The rooms, each importing only from those before it:
+
+    errors                                every way to stop, and its exit code
+    need process signature scheme         the one import of optional packages, the one subprocess,
+    store percentile toml                 names, precisions, what is on disk, what latencies tell
+    recipe target artifact evidence       what a user asks for, and the rows of the report
+    network data task work                networks and data with names, and what flows
+    fit evaluate trained                  the training loop
+    losses quantization formats devices   one method, one format, one connection per file
+    stages                                one stage per file
+    pipeline                              STAGES folded over the work
+    cli                                   words -> this package -> text
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekd import losses as losses
+    from edgekd.artifact import Artifact as Artifact
+    from edgekd.artifact import load_artifact as load_artifact
+    from edgekd.data import Data as Data
+    from edgekd.errors import EdgekdError as EdgekdError
+    from edgekd.evidence import Agreement as Agreement
+    from edgekd.evidence import Measurement as Measurement
+    from edgekd.evidence import Outcome as Outcome
+    from edgekd.network import Network as Network
+    from edgekd.network import load_network as load_network
+    from edgekd.pipeline import RunResult as RunResult
+    from edgekd.pipeline import check as check
+    from edgekd.pipeline import run as run
+    from edgekd.recipe import load_recipe as load_recipe
+    from edgekd.signature import Signature as Signature
+    from edgekd.signature import TensorSpec as TensorSpec
+    from edgekd.stages.benchmark import benchmark as benchmark
+    from edgekd.stages.distill import distill as distill
+    from edgekd.stages.export import export as export
+    from edgekd.stages.verify import verify as verify
+    from edgekd.target import Target as Target
+    from edgekd.target import load_target as load_target
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `edgekd --help` must not wait for torch.
+_HOMES = {
+    "Agreement": "evidence",
+    "Artifact": "artifact",
+    "Data": "data",
+    "EdgekdError": "errors",
+    "Measurement": "evidence",
+    "Network": "network",
+    "Outcome": "evidence",
+    "RunResult": "pipeline",
+    "Signature": "signature",
+    "Target": "target",
+    "TensorSpec": "signature",
+    "benchmark": "stages.benchmark",
+    "check": "pipeline",
+    "distill": "stages.distill",
+    "export": "stages.export",
+    "load_artifact": "artifact",
+    "load_network": "network",
+    "load_recipe": "recipe",
+    "load_target": "target",
+    "run": "pipeline",
+    "verify": "stages.verify",
+}
+
+__all__ = ["__version__", "losses", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return import_module("edgekd.losses")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgekd' has no attribute {name!r}")
+    return getattr(import_module(f"edgekd.{_HOMES[name]}"), name)

@@ -1,0 +1,427 @@
+"""From a recipe to a result: resolve it, fold the stages over the work, write what came of it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from edgekd.data import Data, fingerprint
+from edgekd.devices import find_device
+from edgekd.errors import (
+    ERRORS,
+    EdgekdError,
+    Fault,
+    MissingPackageError,
+    RecipeError,
+    RefusedError,
+    listed,
+)
+from edgekd.evidence import Choice, Outcome, Row
+from edgekd.formats import find_format, format_names
+from edgekd.losses import loss_options, option_names
+from edgekd.need import missing
+from edgekd.network import Network, as_network, call_user, load_module, resolve
+from edgekd.quantization import calibration_names, load_calibration
+from edgekd.recipe import Known, Recipe, TargetEntry, load_recipe
+from edgekd.stages import STAGES
+from edgekd.store import (
+    Run,
+    Tell,
+    digest,
+    mark_latest,
+    open_run,
+    path_digest,
+    told_to_nobody,
+    write_json,
+    write_text,
+)
+from edgekd.target import Target, load_target, target_names
+from edgekd.task import TASKS
+from edgekd.work import Goal, Scored, Work
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        rows: every candidate of every target.
+        chosen: by target, what ships and why.
+        passed: whether every required target has a candidate that passed.
+        exit_code: see `edgekd.errors`; 0 when passed.
+        folder: of the run.
+        reused: what earlier runs had made, "stage/name" each.
+    """
+
+    name: str
+    folder: Path
+    rows: tuple[Row, ...]
+    chosen: Mapping[str, Choice]
+    passed: bool
+    exit_code: int
+    metric: str
+    teacher: Scored | None = None
+    student: Scored | None = None
+    reused: tuple[str, ...] = ()
+    until: str | None = None
+    required: Mapping[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return {
+            "name": self.name,
+            "run": str(self.folder),
+            "passed": self.passed,
+            "exit_code": self.exit_code,
+            "metric": self.metric,
+            "teacher": asdict(self.teacher) if self.teacher else None,
+            "student": asdict(self.student) if self.student else None,
+            "rows": [row.to_json() for row in self.rows],
+            "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
+            "reused": list(self.reused),
+            "until": self.until,
+        }
+
+
+def known_names() -> Known:
+    """The names a recipe may use, from the tables of the rooms."""
+    hard = {name for task in TASKS.values() for name in option_names(task.hard_loss)}
+    return Known(
+        stages=list(STAGES),
+        losses={"hard": sorted(hard), **loss_options()},
+        tasks=list(TASKS),
+        metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
+        targets=target_names(),
+        calibrations=calibration_names(),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe found valid, and what it will do, before any work."""
+
+    recipe: Recipe
+    base: Path
+    goals: tuple[Goal, ...]
+    rows: tuple[Row, ...]
+    stages: tuple[str, ...]
+
+
+def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
+    """The plan of the recipe in `path`: validated, its references resolved, refusals found.
+
+    The user's files are imported; none of their callables is called.
+
+    Raises:
+        RecipeError: anything is wrong; all faults are told.
+        RefusedError: a required target takes none of the recipe's schemes.
+        MissingPackageError: the packages of a required target's format are not installed.
+    """
+    path = Path(path)
+    recipe = load_recipe(path, known_names(), settings)
+    base = path.parent
+    faults: list[Fault] = []
+
+    def attempt(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except RecipeError as error:
+            faults.extend(error.faults)
+
+    for at, reference in _references(recipe):
+        attempt(lambda reference=reference, at=at: resolve(reference, base=base, at=at))
+    attempt(lambda: load_calibration(recipe.quantize.calibration, base))
+    goals = [attempt(lambda entry=entry: _goal(entry, base)) for entry in recipe.targets]
+    if faults:
+        raise RecipeError(*faults)
+    rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
+    _refuse(goals, rows)
+    stages = [name for name in STAGES if _applies(name, recipe)]
+    return Plan(recipe, base, tuple(goals), rows, tuple(stages))
+
+
+def run(
+    path: Path | str,
+    out: Path | str = "runs",
+    *,
+    until: str | None = None,
+    settings: Sequence[str] = (),
+    tell: Tell = told_to_nobody,
+) -> RunResult:
+    """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
+
+    What earlier runs of the recipe made, and nothing it depends on has changed, is used again.
+
+    Args:
+        until: the last stage to do.
+        settings: "key.path=value" each, put over the recipe.
+
+    Raises:
+        EdgekdError: before export, whatever stops a stage; see `check` too. From export on a
+            failure is a row of the result.
+    """
+    if until is not None and until not in STAGES:
+        raise RecipeError(
+            Fault(
+                what=f"There is no stage {until!r}.",
+                at="--until",
+                got=repr(until),
+                expected=listed(STAGES),
+                fix="name one of these stages",
+            )
+        )
+    plan = check(path, settings)
+    recipe = plan.recipe
+    place = open_run(Path(out), recipe.name, recipe.seed, tell)
+    document = recipe.model_dump(exclude_none=True)
+    write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
+    write_json(place.folder / "environment.json", environment())
+    try:
+        work = _fold(_begin(plan, tell), place, until)
+    except BaseException:
+        with place.log.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        raise
+    result = _conclude(work, place, until)
+    write_json(place.folder / "result.json", result.to_json())
+    mark_latest(place)
+    return result
+
+
+def _fold(work: Work, place: Run, until: str | None) -> Work:
+    for name, stage in STAGES.items():
+        if _applies(name, work.recipe):
+            place.tell(name, "")
+            work = stage.step(work, place)
+        if name == until:
+            break
+    return work
+
+
+def failure(result: RunResult) -> EdgekdError | None:
+    """The error a run ends with, or None where it passed."""
+    if result.exit_code == 0:
+        return None
+    faults = []
+    for name, required in result.required.items():
+        rows = [row for row in result.rows if row.target == name]
+        end = _end(rows)
+        if not required or end is None or end.outcome is None or not end.outcome.exit_code:
+            continue
+        faults.append(
+            Fault(
+                what=f"{name} has no artifact that may ship.",
+                at=f"target {name}, {end.scheme}",
+                got=f"{end.outcome.value}: {end.detail}",
+                expected="a candidate that agrees with its network and keeps the budget",
+                fix=_FIXES[end.outcome],
+            )
+        )
+    return ERRORS[result.exit_code](*faults)
+
+
+_FIXES = {
+    Outcome.UNDECIDED: "measure on the device itself, on a quieter machine, or widen the budget",
+    Outcome.OVER_BUDGET: "widen the budget, or make the student smaller",
+    Outcome.FELL_BACK: "use a runtime that has what was asked for, or ask for less",
+    Outcome.DISAGREES: "train longer, try another scheme, or widen [accept]",
+    Outcome.RUN_FAILED: "run the artifact in its runtime by hand; another scheme may do",
+    Outcome.LOAD_FAILED: "load the artifact in its runtime by hand; another scheme may do",
+    Outcome.CONVERT_FAILED: "look into the log beside the artifact; another format may do",
+    Outcome.UNAVAILABLE: "give the target a device that can run it, or set required = false",
+    Outcome.REFUSED: "add a scheme that the target takes: edgekd targets NAME",
+}
+
+# How far a candidate got, the farthest first: a target ends as its farthest candidate.
+_PROGRESS = list(_FIXES)
+
+
+def _end(rows: Sequence[Row]) -> Row | None:
+    """The candidate that got farthest, which says how its target ended."""
+    if any(row.outcome in (Outcome.PASSED, None) for row in rows):
+        return None
+    return min(rows, key=lambda row: _PROGRESS.index(row.outcome or Outcome.REFUSED))
+
+
+def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
+    required = {goal.target.name: goal.required for goal in work.goals}
+    ends = [
+        _end([row for row in work.rows if row.target == name])
+        for name, needed in required.items()
+        if needed
+    ]
+    codes = [end.outcome.exit_code for end in ends if end and end.outcome]
+    finished = until is None or until == list(STAGES)[-1]
+    return RunResult(
+        name=work.recipe.name,
+        folder=place.folder,
+        rows=work.rows,
+        chosen=work.chosen,
+        passed=not codes and finished,
+        exit_code=min(codes, default=0),
+        metric=work.recipe.accept.metric,
+        teacher=work.teacher_score,
+        student=work.student_score,
+        reused=tuple(place.reused or ()),
+        until=until,
+        required=required,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on besides its recipe."""
+    packages = {entry.metadata["Name"]: entry.version for entry in metadata.distributions()}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
+    }
+
+
+def _references(recipe: Recipe) -> list[tuple[str, str]]:
+    """The references to callables in `recipe`, with their keys."""
+    entries = [
+        ("data.load", recipe.data.load),
+        ("teacher.load", recipe.teacher.load if recipe.teacher else ""),
+        ("student.load", recipe.student.load),
+    ]
+    others = ("timm:", "hf:")
+    return [
+        (at, reference)
+        for at, reference in entries
+        if reference and not reference.startswith(others) and not reference.endswith(".pt2")
+    ]
+
+
+def _goal(entry: TargetEntry, base: Path) -> Goal:
+    target = load_target(entry.name, base)
+    if target.format not in format_names():
+        raise RecipeError(
+            Fault(
+                what=f"There is no format {target.format!r}.",
+                at=f"targets/{target.name}.toml:format",
+                got=repr(target.format),
+                expected=listed(format_names()),
+                fix="use one of these formats",
+            )
+        )
+    device = entry.device or target.device
+    find_device(device or "local")
+    adapted = replace(target, device=device, threads=entry.threads or target.threads)
+    return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
+
+
+def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
+    rows = []
+    target = goal.target
+    schemes = find_format(target.format).SCHEMES
+    for scheme in dict.fromkeys(recipe.quantize.schemes):
+        row = Row(target.name, target.format, scheme)
+        reason = target.refusal(scheme)
+        if reason is None and scheme not in schemes:
+            reason = f"{target.format} can be written here in {listed(schemes)}"
+        if reason is not None:
+            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
+        rows.append(_available(row, goal))
+    return rows
+
+
+def _available(row: Row, goal: Goal) -> Row:
+    module = find_format(row.format)
+    absent = missing(module.PACKAGES, extra=module.EXTRA)
+    if not row.open or absent is None:
+        return row
+    if goal.required:
+        raise MissingPackageError(absent)
+    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")
+
+
+def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
+    faults = []
+    for goal in goals:
+        ours = [row for row in rows if row.target == goal.target.name]
+        if goal.required and all(row.outcome is Outcome.REFUSED for row in ours):
+            faults.append(
+                Fault(
+                    what=f"{goal.target.name} takes none of the recipe's schemes.",
+                    at="quantize.schemes",
+                    got=listed([row.scheme for row in ours]),
+                    expected=listed(goal.target.schemes),
+                    fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
+                    "or set required = false",
+                )
+            )
+    if faults:
+        raise RefusedError(*faults)
+
+
+def _applies(stage: str, recipe: Recipe) -> bool:
+    if stage == "train":
+        return recipe.teacher is not None
+    return True
+
+
+def _begin(plan: Plan, tell: Tell) -> Work:
+    """The work before its first stage: data and networks loaded."""
+    recipe, base = plan.recipe, plan.base
+    tell("load", "data")
+    loader = resolve(recipe.data.load, base=base, at="data.load")
+    data = call_user(loader, "data.load", **recipe.data.options)
+    if not isinstance(data, Data):
+        raise RecipeError(
+            Fault(
+                what=f"{recipe.data.load} did not return edgekd.Data.",
+                at="data.load",
+                got=type(data).__name__,
+                expected="edgekd.Data(train, validation, test)",
+                fix="return edgekd.Data from the callable",
+            )
+        )
+    tell("load", "networks")
+    torch.manual_seed(recipe.seed)
+    student = _network(recipe.student, data, base, "student")
+    teacher = recipe.teacher and _network(recipe.teacher, data, base, "teacher")
+    source = Path(str(loader.__code__.co_filename)) if hasattr(loader, "__code__") else None
+    splits = (data.train, data.validation, data.test, data.unlabeled)
+    return Work(
+        recipe=recipe,
+        base=base,
+        task=TASKS[recipe.task],
+        goals=plan.goals,
+        data=data,
+        data_key=digest(
+            {
+                "load": recipe.data.load,
+                "options": recipe.data.options,
+                "source": path_digest(source) if source and source.is_file() else None,
+                "splits": [fingerprint(split) for split in splits],
+            }
+        ),
+        student=student,
+        teacher=teacher or None,
+        rows=plan.rows,
+    )
+
+
+def _network(entry: Any, data: Data, base: Path, role: str) -> Network:
+    torch.manual_seed(torch.initial_seed())
+    module, lineage = load_module(
+        entry.load, weights=entry.weights, options=entry.options, base=base, at=f"{role}.load"
+    )
+    item = data.test[0]
+    first = item[0] if isinstance(item, list | tuple) else item
+    if isinstance(first, Mapping):
+        example: Any = {name: torch.as_tensor(value)[None] for name, value in first.items()}
+    else:
+        example = torch.as_tensor(first)[None]
+    return as_network(module.eval(), example, lineage)
