@@ -71,7 +71,7 @@ _HOMES = {
     "verify": "stages.verify",
 }
 
-__all__ = ["__version__", "losses", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", "losses", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,7 +98,7 @@ def load_artifact(path: Path | str) -> Artifact:
         raise RecipeError(_fault(path, "it does not exist", "check the path"))
     card_path = (path if path.is_dir() and path.suffix not in SUFFIXES else path.parent) / CARD
     card = _read_card(card_path) if card_path.exists() else None
-    if card and (path.is_dir() and path.suffix not in SUFFIXES or path.name == card["path"]):
+    if card and ((path.is_dir() and path.suffix not in SUFFIXES) or path.name == card["path"]):
         artifact = describe(
             card_path.parent / card["path"],
             card["format"],

@@ -17,7 +17,7 @@ from edgekd.errors import Fault, RecipeError
 Inputs = dict[str, Tensor]
 """Input tensors by name, batch first."""
 
-Augment = Callable[[Inputs, Int[Tensor, "batch"]], Inputs]
+Augment = Callable[[Inputs, Int[Tensor, " batch"]], Inputs]
 """A random view of a batch, a pure function of the batch and of one seed a sample."""
 
 
@@ -63,8 +63,8 @@ class Samples:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def take(self, ids: Int[Tensor, "batch"]) -> tuple[Inputs, Tensor | None]:
-        """The inputs and targets of the items `ids`; tensors in memory are indexed, not collated."""
+    def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
+        """The inputs and targets of the items `ids`; tensors in memory are not collated."""
         if isinstance(self.dataset, TensorDataset):
             columns = [column[ids] for column in self.dataset.tensors]
             item: Any = columns if len(columns) > 1 else columns[0]
@@ -80,7 +80,7 @@ class Samples:
         found = [self.take(ids)[1] for ids in self.batches(512)]
         return torch.cat([labels for labels in found if labels is not None])
 
-    def batches(self, size: int) -> list[Int[Tensor, "batch"]]:
+    def batches(self, size: int) -> list[Int[Tensor, " batch"]]:
         """The ids of all samples in order, `size` at a time."""
         return list(torch.arange(len(self)).split(size))
 
@@ -103,7 +103,7 @@ def _bare(item: Any) -> Any:
     return item[0] if isinstance(item, list | tuple) else item
 
 
-def view_seeds(seed: int, epoch: int, ids: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+def view_seeds(seed: int, epoch: int, ids: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """One uniform 63-bit seed a sample, a function of (seed, epoch, sample id) alone.
 
     Source: the finalizer of SplitMix64, Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195.
@@ -121,7 +121,8 @@ def _wrap(value: int) -> int:
 
 
 def _logical_shift(state: Tensor, shift: int) -> Tensor:
-    return (state >> shift) & (2 ** (64 - shift) - 1)
+    shifted: Tensor = (state >> shift) & (2 ** (64 - shift) - 1)
+    return shifted
 
 
 def single(inputs: Inputs) -> list[Inputs]:

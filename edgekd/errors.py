@@ -1,10 +1,10 @@
 """Every way to stop: one class per exit code, each message in five parts.
 
-    <what could not be done, one sentence>
-      at:       <file:key, stage, target, tensor>
-      got:      <the value>
-      expected: <the rule or the allowed values>
-      fix:      <one command or edit that works>
+<what could not be done, one sentence>
+  at:       <file:key, stage, target, tensor>
+  got:      <the value>
+  expected: <the rule or the allowed values>
+  fix:      <one command or edit that works>
 """
 
 from __future__ import annotations

@@ -168,7 +168,9 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the percentiles spelled out; `from_json` ignores those."""
-        figures = {f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in (0.5, 0.9, 0.99)}
+        figures = {
+            f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in (0.5, 0.9, 0.99)
+        }
         return {
             **{key: value["value"] for key, value in figures.items()},
             "intervals": {key: [value["low"], value["high"]] for key, value in figures.items()},

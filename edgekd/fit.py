@@ -1,7 +1,7 @@
 """The one training loop: every stage that trains calls it with a module and a loss.
 
-The order of samples and the views of them are functions of (seed, epoch, sample), so a training that
-was interrupted continues to the very same weights (bit for bit on a CPU).
+The order of samples and the views of them are functions of (seed, epoch, sample), so a training
+that was interrupted continues to the very same weights (bit for bit on a CPU).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LossOf = Callable[[dict[str, Tensor], Batch], Tensor]
 Record = dict[str, float]
 
 
-def ignore(done: int, total: int, record: Record) -> None:  # noqa: ARG001
+def ignore(done: int, total: int, record: Record) -> None:
     """A `tell` that drops what it is told."""
 
 

@@ -125,7 +125,7 @@ def as_network(
     try:
         with torch.no_grad():
             outputs = call(copy.deepcopy(module).eval().cpu(), named)
-    except Exception as error:  # noqa: BLE001  whatever the user's module raises
+    except Exception as error:
         raise RecipeError(
             Fault(
                 what="The network does not take its example inputs.",
@@ -151,7 +151,9 @@ def _spec(name: str, tensor: Tensor) -> TensorSpec:
 
 
 def _shapes(inputs: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in inputs.items())
+    return ", ".join(
+        f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in inputs.items()
+    )
 
 
 def load_module(
@@ -179,11 +181,15 @@ def load_module(
     lineage: dict[str, Any] = {"reference": reference}
     if reference.startswith("timm:"):
         timm = need("timm", extra="timm")
-        module = timm.create_model(reference.removeprefix("timm:"), pretrained=False, **options or {})
+        module = timm.create_model(
+            reference.removeprefix("timm:"), pretrained=False, **options or {}
+        )
     elif reference.startswith("hf:"):
         transformers = need("transformers", extra="huggingface")
         folder = base / reference.removeprefix("hf:")
-        module = transformers.AutoModel.from_pretrained(folder, local_files_only=True, **options or {})
+        module = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, **options or {}
+        )
     elif reference.endswith(".pt2"):
         path = _existing(base / reference, at)
         module = torch.export.load(path).module()
@@ -255,7 +261,7 @@ def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
     what lies beside it.
 
     Raises:
-        RecipeError: the form is wrong, the file or package is missing or fails, or has no such name.
+        RecipeError: the form is wrong, or the file or package is missing, fails, or lacks the name.
     """
     where, _, name = reference.partition(":")
     if not where or not name:
@@ -294,7 +300,7 @@ def call_user(function: Callable[..., Any], at: str, **options: Any) -> Any:
     """
     try:
         return function(**options)
-    except Exception as error:  # noqa: BLE001  whatever the user's code raises
+    except Exception as error:
         raise RecipeError(
             Fault(
                 what=f"{getattr(function, '__name__', function)} failed.",
@@ -328,7 +334,7 @@ def _import(where: str, base: Path, at: str) -> ModuleType:
             raise
     except RecipeError:
         raise
-    except Exception as error:  # noqa: BLE001  whatever the user's file raises
+    except Exception as error:
         raise RecipeError(
             Fault(
                 what=f"{where} cannot be imported.",

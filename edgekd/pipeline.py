@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from edgekd.errors import (
 )
 from edgekd.evidence import Choice, Outcome, Row
 from edgekd.formats import find_format, format_names
-from edgekd.losses import loss_options, option_names
+from edgekd.losses import find_loss, input_names, loss_names, options_of
 from edgekd.need import missing
 from edgekd.network import Network, as_network, call_user, load_module, resolve
 from edgekd.quantization import calibration_names, load_calibration
-from edgekd.recipe import Known, Recipe, TargetEntry, load_recipe
+from edgekd.recipe import Known, Loss, Recipe, TargetEntry, load_recipe
 from edgekd.stages import STAGES
 from edgekd.store import (
     Run,
@@ -44,8 +45,8 @@ from edgekd.store import (
     write_json,
     write_text,
 )
-from edgekd.target import Target, load_target, target_names
-from edgekd.task import TASKS
+from edgekd.target import load_target, target_names
+from edgekd.task import TASKS, Task
 from edgekd.work import Goal, Scored, Work
 
 
@@ -94,10 +95,14 @@ class RunResult:
 
 def known_names() -> Known:
     """The names a recipe may use, from the tables of the rooms."""
-    hard = {name for task in TASKS.values() for name in option_names(task.hard_loss)}
+    hard = {
+        name: needed
+        for task in TASKS.values()
+        for name, needed in options_of(task.hard_loss).items()
+    }
     return Known(
         stages=list(STAGES),
-        losses={"hard": sorted(hard), **loss_options()},
+        losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
         tasks=list(TASKS),
         metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
         targets=target_names(),
@@ -138,9 +143,11 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
             faults.extend(error.faults)
 
     for at, reference in _references(recipe):
-        attempt(lambda reference=reference, at=at: resolve(reference, base=base, at=at))
-    attempt(lambda: load_calibration(recipe.quantize.calibration, base))
-    goals = [attempt(lambda entry=entry: _goal(entry, base)) for entry in recipe.targets]
+        attempt(partial(resolve, reference, base=base, at=at))
+    attempt(partial(load_calibration, recipe.quantize.calibration, base))
+    for number, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
+        attempt(partial(_try_loss, loss, TASKS[recipe.task], f"distill.losses[{number}]"))
+    goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     if faults:
         raise RecipeError(*faults)
     rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
@@ -286,6 +293,29 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
     }
+
+
+def _try_loss(loss: Loss, task: Task, at: str) -> None:
+    """Finds out on two samples of zeros whether a loss takes its options."""
+    function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
+    known = {
+        "student_logits": torch.zeros(2, 3),
+        "teacher_logits": torch.zeros(2, 3),
+        "labels": torch.zeros(2, dtype=torch.int64),
+    }
+    names = input_names(function)
+    try:
+        function(*(known[name] for name in names), **loss.options)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise RecipeError(
+            Fault(
+                what=f"The loss {loss.method!r} does not take its options.",
+                at=at,
+                got=", ".join(f"{name} = {value!r}" for name, value in loss.options.items()),
+                expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
+                fix=f"mend the options of {loss.method}",
+            )
+        ) from error
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:

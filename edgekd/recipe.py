@@ -32,7 +32,7 @@ class Known:
 
     Attributes:
         stages: the stages there are; a section without its stage is refused, not ignored.
-        losses: the methods of `distill.losses`, each with its options.
+        losses: the methods of `distill.losses`, each with its options, and whether it needs them.
         tasks: the tasks.
         metrics: the metrics of all tasks.
         targets: the shipped target profiles.
@@ -40,7 +40,7 @@ class Known:
     """
 
     stages: Collection[str] = ()
-    losses: Mapping[str, Collection[str]] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     tasks: Collection[str] = ()
     metrics: Collection[str] = ()
     targets: Collection[str] = ()
@@ -141,9 +141,12 @@ class Loss(Part):
 
     @model_validator(mode="after")
     def _options_are_known(self, info: ValidationInfo) -> Loss:
-        known = info.context.losses.get(self.method) if info.context else None
-        for key in self.options if known is not None else ():
-            if key not in known:
+        known: Mapping[str, bool] = info.context.losses.get(self.method, {}) if info.context else {}
+        for key, needed in known.items():
+            if needed and key not in self.options:
+                raise PydanticCustomError("missing", f"a value for {self.method}", {"key": key})
+        for key in self.options:
+            if info.context and key not in known:
                 allowed = [*known, "method", "weight", "warmup_epochs"]
                 raise PydanticCustomError(
                     "unknown_key",
@@ -162,7 +165,8 @@ class Distill(Training):
         Field(description="ask the teacher at every step, or keep its outputs for each view"),
     ] = "cached"
     views: Annotated[
-        int, Field(ge=1, description="augmented views of each sample that are cached, then repeated")
+        int,
+        Field(ge=1, description="augmented views of each sample that are cached, then repeated"),
     ] = 8
 
 
@@ -374,7 +378,9 @@ def _fault(detail: ErrorDetails, source: str, document: dict[str, Any]) -> Fault
         )
     expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
     close = context.get("nearest") or (
-        nearest(str(got), str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
+        nearest(
+            str(got), str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        )
         if detail["type"] == "literal_error"
         else None
     )

@@ -98,7 +98,7 @@ class Tell(Protocol):
         """`item` of `stage` is at step `done` of `total` (0 of 0: no count)."""
 
 
-def told_to_nobody(stage: str, item: str, done: int = 0, total: int = 0) -> None:  # noqa: ARG001
+def told_to_nobody(stage: str, item: str, done: int = 0, total: int = 0) -> None:
     """A `Tell` that drops what it is told."""
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 def cross_entropy(
     student_logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, "batch"],
+    labels: Int[Tensor, " batch"],
     *,
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
@@ -27,15 +27,13 @@ def cross_entropy(
     return F.cross_entropy(student_logits.float(), labels, label_smoothing=label_smoothing)
 
 
-def accuracy(
-    logits: Float[Tensor, "samples classes"], labels: Int[Tensor, "samples"]
-) -> float:
+def accuracy(logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]) -> float:
     """Share of samples whose largest logit is the label's (0-1)."""
     return float((logits.argmax(1) == labels).double().mean())
 
 
 def balanced_accuracy(
-    logits: Float[Tensor, "samples classes"], labels: Int[Tensor, "samples"]
+    logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
 ) -> float:
     """Mean over the labels present of the accuracy on each (0-1)."""
     right = (logits.argmax(1) == labels).double()

@@ -62,7 +62,9 @@ def scored(network: Network, work: Work) -> Scored:
     output, metric = network.signature.output_names[0], work.recipe.accept.metric
     return Scored(
         metric=score(network.module, output, work.samples("test"), work.task, metric),
-        validation_metric=score(network.module, output, work.samples("validation"), work.task, metric),
+        validation_metric=score(
+            network.module, output, work.samples("validation"), work.task, metric
+        ),
         parameters=network.parameter_count,
         macs=count_macs(network),
     )

@@ -5,7 +5,9 @@ artifacts it names, and writes a report, all in one folder:
 
     python agent.py FOLDER      FOLDER/job.json -> FOLDER/report.json, FOLDER/outputs-NAME.npz
 
-The monotonic clock is read around one inference: inputs in host memory to outputs in host memory.
+The monotonic clock is read around one inference: from input tensors that are in place to output
+tensors that are there, as benchmark_model and benchmark_app do it. Python's part of it is the one
+call into the runtime.
 """
 
 import json
@@ -15,6 +17,7 @@ import random
 import sys
 import time
 import traceback
+from pathlib import Path
 
 VERSION = 1
 
@@ -46,8 +49,19 @@ class OnnxRuntime:
         missing = [name for name in wanted if name not in providers]
         self.fell_back = "%s is not used" % missing[0] if missing else None
 
-    def infer(self, feed):
-        return self.session.run(self.outputs, feed)
+        self.binding = self.session.io_binding()
+        for name in self.outputs:
+            self.binding.bind_output(name)
+
+    def put(self, feed):
+        for name, value in feed.items():
+            self.binding.bind_cpu_input(name, value)
+
+    def invoke(self):
+        self.session.run_with_iobinding(self.binding)
+
+    def take(self):
+        return self.binding.copy_outputs_to_cpu()
 
 
 class OpenVino:
@@ -78,8 +92,14 @@ class OpenVino:
         }
         self.fell_back = None if precision == "f32" else "computed in %s, not f32" % precision
 
-    def infer(self, feed):
-        self.request.infer(feed)
+    def put(self, feed):
+        for name, value in feed.items():
+            self.request.get_tensor(name).data[...] = value
+
+    def invoke(self):
+        self.request.infer(share_outputs=True)
+
+    def take(self):
         return [tensor.data.copy() for tensor in self.request.output_tensors]
 
 
@@ -110,10 +130,13 @@ class LiteRt:
         }
         self.fell_back = None
 
-    def infer(self, feed):
+        self.invoke = self.interpreter.invoke
+
+    def put(self, feed):
         for name, value in feed.items():
             self.interpreter.set_tensor(self.places[name], value)
-        self.interpreter.invoke()
+
+    def take(self):
         return [self.interpreter.get_tensor(place) for place in self.output_places]
 
 
@@ -144,7 +167,11 @@ def run(job, folder):
         if model is None:
             continue
         try:
-            collected = [model.infer(feed) for feed in feeds(model, samples, entry)]
+            collected = []
+            for feed in feeds(model, samples, entry):
+                model.put(feed)
+                model.invoke()
+                collected.append(model.take())
         except Exception:
             result["failure"] = failure("run-failed")
             continue
@@ -152,7 +179,7 @@ def run(job, folder):
             name: numpy.concatenate([outputs[i] for outputs in collected])
             for i, name in enumerate(model.outputs)
         }
-        numpy.savez(os.path.join(folder, "outputs-%s.npz" % entry["name"]), **arrays)
+        numpy.savez(folder / ("outputs-%s.npz" % entry["name"]), **arrays)
         del model
     return results
 
@@ -168,9 +195,7 @@ def time_all(job, folder):
             continue
         try:
             ring = Ring(feeds(model, samples, entry))
-            start = time.perf_counter_ns()
-            model.infer(ring.next())
-            results[name]["first_ns"] = time.perf_counter_ns() - start
+            results[name]["first_ns"] = timed(model, ring)
             results[name]["warm_up_count"] = warm_up(model, ring, job)
             results[name]["blocks_ns"] = []
             models[name] = (model, ring)
@@ -184,28 +209,27 @@ def time_all(job, folder):
     ):
         for name in dice.sample(sorted(models), len(models)):
             model, ring = models[name]
-            model.infer(ring.next())  # Untimed: fills the caches the other artifacts emptied.
-            block = []
-            for _ in range(job["block"]):
-                feed = ring.next()
-                start = time.perf_counter_ns()
-                model.infer(feed)
-                block.append(time.perf_counter_ns() - start)
+            timed(model, ring)  # Not kept: it fills the caches that the other artifacts emptied.
+            block = [timed(model, ring) for _ in range(job["block"])]
             results[name]["blocks_ns"].append(block)
             spent[name] += sum(block)
         blocks += 1
     return results
 
 
+def timed(model, ring):
+    """The time of one inference on the next sample, in ns."""
+    model.put(ring.next())
+    start = time.perf_counter_ns()
+    model.invoke()
+    return time.perf_counter_ns() - start
+
+
 def warm_up(model, ring, job):
-    """Runs until the medians of two blocks of ten agree within 2 %, and returns how many it took."""
+    """The number of runs after which the medians of two blocks of ten agreed within 2 %."""
     count, last, begin = 0, None, time.perf_counter()
     while True:
-        block = []
-        for _ in range(10):
-            start = time.perf_counter_ns()
-            model.infer(ring.next())
-            block.append(time.perf_counter_ns() - start)
+        block = [timed(model, ring) for _ in range(10)]
         count += 10
         median = sorted(block)[5]
         spent = time.perf_counter() - begin
@@ -228,7 +252,7 @@ class Ring:
 
 def load(job, folder, entry):
     """The loaded artifact, or None, and the beginning of its result."""
-    path = os.path.join(folder, entry["path"])
+    path = str(folder / entry["path"])
     try:
         start = time.perf_counter_ns()
         model = RUNTIMES[job["runtime"]](path, job["threads"])
@@ -257,7 +281,7 @@ def read_samples(job, folder):
 
     if not job["inputs"]:
         return None
-    with numpy.load(os.path.join(folder, job["inputs"]), allow_pickle=False) as file:
+    with numpy.load(folder / job["inputs"], allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -355,17 +379,18 @@ def peak_memory_bytes():
 
 def _read(path):
     try:
-        with open(path) as file:
-            return file.read().strip()
+        return Path(path).read_text().strip()
     except OSError:
         return None
 
 
 def main(folder):
-    with open(os.path.join(folder, "job.json")) as file:
-        job = json.load(file)
+    folder = Path(folder)
+    job = json.loads((folder / "job.json").read_text())
     if job["version"] != VERSION:
-        raise SystemExit("agent version %d cannot do a job of version %s" % (VERSION, job["version"]))
+        raise SystemExit(
+            "agent version %d cannot do a job of version %s" % (VERSION, job["version"])
+        )
     before = device_state()
     results = {"run": run, "time": time_all}[job["action"]](job, folder)
     report = {
@@ -374,10 +399,9 @@ def main(folder):
         "peak_memory_bytes": peak_memory_bytes(),
         "device": dict(device_facts(), before=before, after=device_state()),
     }
-    draft = os.path.join(folder, "report.json.part")
-    with open(draft, "w") as file:
-        json.dump(report, file)
-    os.replace(draft, os.path.join(folder, "report.json"))
+    draft = folder / "report.json.part"
+    draft.write_text(json.dumps(report))
+    draft.replace(folder / "report.json")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
                     fix=f"run the artifact there by hand: ssh {_host(url)[-1]}",
                 )
             )
-        answer = _on(url, f"cd {place} && tar -cf - report.json $(ls | grep ^outputs-)", timeout_s=60)
+        answer = _on(
+            url, f"cd {place} && tar -cf - report.json $(ls | grep ^outputs-)", timeout_s=60
+        )
         _unpack(answer.stdout, folder)
     finally:
         _try(url, f"rm -rf {place}", timeout_s=60)
@@ -53,7 +55,9 @@ def _on(url: str, command: str, *, timeout_s: float, stdin: bytes | None = None)
     done = _try(url, command, timeout_s=timeout_s, stdin=stdin)
     if done.code != 0:
         ended = "no answer in time" if done.code is None else f"exit status {done.code}"
-        raise UnreachableError(_fault(url, f"{ended}: {done.last_lines}", f"`{command}` to succeed"))
+        raise UnreachableError(
+            _fault(url, f"{ended}: {done.last_lines}", f"`{command}` to succeed")
+        )
     return done
 
 

@@ -56,7 +56,9 @@ def find_format(name: str) -> Format:
     """
     if name in FORMATS:
         return FORMATS[name]
-    found: Format = {entry.name: entry for entry in entry_points(group="edgekd.formats")}[name].load()
+    found: Format = {entry.name: entry for entry in entry_points(group="edgekd.formats")}[
+        name
+    ].load()
     return found
 
 

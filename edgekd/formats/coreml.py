@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUFFIX = ".mlpackage"
 RUNTIME = "coreml"
 EXTRA = "coreml"
-PACKAGES = ("coremltools",)
+PACKAGES: tuple[str, ...] = ("coremltools",)
 SCHEMES = {
     "fp32": "computed in fp32, so not on the Neural Engine",
     "fp16": "computed in fp16",
@@ -30,10 +30,15 @@ SCHEMES = {
 }
 
 WEIGHT_THRESHOLD = 512
-"""Tensors with fewer elements stay in float; coremltools' 2048 leaves small networks as they are."""
+"""Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
 
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> None:  # noqa: ARG001
+def convert(
+    network: Network,
+    scheme: str,
+    calibration: Sequence[Inputs],  # noqa: ARG001  no scheme here is calibrated
+    path: Path,
+) -> None:
     """Writes `network` to `path`; see `Format`."""
     import numpy as np
     import torch

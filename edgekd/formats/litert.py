@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIX = ".tflite"
 RUNTIME = "litert"
 EXTRA = "litert"
-PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+PACKAGES: tuple[str, ...] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 SCHEMES = {
     "fp32": "litert-torch",
     "fp16": "weights in fp16, widened when XNNPACK packs them",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIX = ".onnx"
 RUNTIME = "onnxruntime"
 EXTRA = "onnx"
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 SCHEMES = {
     "fp32": "torch.onnx",
     "fp16": "weights and operators in fp16, inputs and outputs in fp32",

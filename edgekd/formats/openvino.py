@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUFFIX = ".xml"
 RUNTIME = "openvino"
 EXTRA = "openvino"
-PACKAGES = ("openvino", "nncf", "onnx", "onnxscript")
+PACKAGES: tuple[str, ...] = ("openvino", "nncf", "onnx", "onnxscript")
 SCHEMES = {
     "fp32": "from ONNX",
     "fp16": "weights in fp16, widened when the model is compiled",

@@ -41,16 +41,19 @@ def find_loss(name: str) -> Callable[..., Tensor]:
     return function
 
 
-def loss_options() -> dict[str, list[str]]:
-    """All methods there are, each with the names of its options."""
-    names = [*LOSSES, *(entry.name for entry in entry_points(group="edgekd.losses"))]
-    return {name: option_names(find_loss(name)) for name in names}
+def loss_names() -> list[str]:
+    """All methods there are."""
+    return [*LOSSES, *(entry.name for entry in entry_points(group="edgekd.losses"))]
 
 
-def option_names(function: Callable[..., Tensor]) -> list[str]:
-    """The keyword-only arguments of `function`."""
+def options_of(function: Callable[..., Tensor]) -> dict[str, bool]:
+    """The keyword-only arguments of `function`, and whether each must be given."""
     parameters = inspect.signature(function).parameters.values()
-    return [entry.name for entry in parameters if entry.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {
+        entry.name: entry.default is inspect.Parameter.empty
+        for entry in parameters
+        if entry.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 def input_names(function: Callable[..., Tensor]) -> list[str]:
@@ -59,4 +62,12 @@ def input_names(function: Callable[..., Tensor]) -> list[str]:
     return [entry.name for entry in parameters if entry.kind is not inspect.Parameter.KEYWORD_ONLY]
 
 
-__all__ = ["LOSSES", "Loss", "find_loss", "input_names", "loss_options", "option_names", "soft_target"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "find_loss",
+    "input_names",
+    "loss_names",
+    "options_of",
+    "soft_target",
+]

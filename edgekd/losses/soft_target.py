@@ -14,7 +14,7 @@ def soft_target(
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Divergence of the softened student from the softened teacher, in nats per sample, times T squared.
+    """Divergence of the softened student from the softened teacher, in nats a sample, times T^2.
 
     T^2 / N * sum_i KL(softmax(t_i / T) || softmax(s_i / T)); the factor keeps the size of the
     gradient when T changes, whatever other terms stand beside this one. No gradient reaches the

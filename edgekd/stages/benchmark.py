@@ -37,6 +37,9 @@ CONFIDENCE = 1 - 0.05 / LOOKS
 """Of one look's intervals, so that all looks together keep 95 % (Bonferroni)."""
 
 
+BOOTSTRAPS = 400
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How much is measured.
@@ -74,7 +77,7 @@ def benchmark(
     device: str = "local",
     threads: int = 1,
     inputs: Inputs | None = None,
-    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    protocol: Protocol = Protocol(),
     seed: int = 0,
 ) -> Measurement:
     """How long `artifact` takes on `device`.
@@ -97,7 +100,7 @@ def benchmark_all(
     device: str = "local",
     threads: int = 1,
     inputs: Inputs | None = None,
-    protocol: Protocol = Protocol(),  # noqa: B008  frozen
+    protocol: Protocol = Protocol(),
     seed: int = 0,
 ) -> list[Measurement]:
     """The measurements of `artifacts`, those of one runtime interleaved; see `benchmark`.
@@ -109,7 +112,7 @@ def benchmark_all(
         members = {
             f"artifact-{number}": artifact
             for number, artifact in enumerate(artifacts)
-            if find_format(artifact.format).RUNTIME == runtime
+            if runtime == find_format(artifact.format).RUNTIME
         }
         measured = measure(
             members,
@@ -154,9 +157,12 @@ def measure(
     failed = {name: _failure(report.results[name]) for name, report in alone.items()}
     well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
     rounds: list[Report] = []
+    dice = random.Random(seed)
     for number in range(protocol.processes if well else 0):
+        # What is loaded first lies elsewhere in memory: each process loads in another order.
+        shuffled = dict(dice.sample(sorted(well.items()), len(well)))
         options = {**job.options, "seed": seed + number}
-        rounds.append(run_job(device, replace(job, artifacts=well, options=options)))
+        rounds.append(run_job(device, replace(job, artifacts=shuffled, options=options)))
     measured: dict[str, Measurement | Verdict] = {}
     for name in artifacts:
         verdict = failed[name] or next(
@@ -220,24 +226,38 @@ def _failure(result: Mapping[str, Any]) -> Verdict | None:
 
 
 def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio:
-    """The ratio of medians, with a bootstrap interval over blocks, which were interleaved.
+    """The ratio of medians, with a bootstrap interval over processes and blocks, interleaved pairs.
 
-    Source: Efron, Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile).
+    Processes are drawn before blocks, since a process's luck is common to all its blocks.
+    Source: Efron, Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile);
+    Davison, Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (nested).
     """
     assert parent is not None
-    pairs = [
-        (statistics.median(ours), statistics.median(theirs))
+    processes = [
+        [
+            (statistics.median(ours), statistics.median(theirs))
+            for ours, theirs in zip(
+                report.results[name]["blocks_ns"], report.results[parent]["blocks_ns"], strict=True
+            )
+        ]
         for report in rounds
-        for ours, theirs in zip(
-            report.results[name]["blocks_ns"], report.results[parent]["blocks_ns"], strict=True
-        )
     ]
     dice = random.Random(seed)
-    drawn = sorted(_of_medians(dice.choices(pairs, k=len(pairs))) for _ in range(1000))
-    return Ratio(parent=parent, value=_of_medians(pairs), low=drawn[24], high=drawn[975])
+    drawn = sorted(
+        _of_medians(
+            [
+                dice.choices(pairs, k=len(pairs))
+                for pairs in dice.choices(processes, k=len(processes))
+            ]
+        )
+        for _ in range(BOOTSTRAPS)
+    )
+    tail = round(0.025 * BOOTSTRAPS)
+    return Ratio(parent, _of_medians(processes), low=drawn[tail - 1], high=drawn[-tail])
 
 
-def _of_medians(pairs: Sequence[tuple[float, float]]) -> float:
+def _of_medians(processes: Sequence[Sequence[tuple[float, float]]]) -> float:
+    pairs = [pair for pairs in processes for pair in pairs]
     return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
 
 
@@ -364,9 +384,7 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             judged[i] = replace(row, outcome=result.outcome, detail=result.detail)
             continue
         verdict = judge(artifacts[row.scheme].size_bytes, result, goal.budget)
-        judged[i] = replace(
-            row, measurement=result, outcome=verdict.outcome, detail=verdict.detail
-        )
+        judged[i] = replace(row, measurement=result, outcome=verdict.outcome, detail=verdict.detail)
     return judged
 
 

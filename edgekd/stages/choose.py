@@ -36,7 +36,9 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
         elif row in passed and row is not best:
             row = replace(row, detail=_second(row, best, prefer))
         judged.append(row)
-    return Choice(best.scheme, _first(best, [row for row in paying if row is not best], prefer)), judged
+    return Choice(
+        best.scheme, _first(best, [row for row in paying if row is not best], prefer)
+    ), judged
 
 
 def not_paying(row: Row, parent: Row) -> str | None:

@@ -65,7 +65,9 @@ def distill(
             "teacher_logits": asked.outputs(batch),
             "labels": batch.labels,
         }
-        total: Tensor = sum((term.value(given, batch.epoch) for term in terms), start=torch.zeros(()))
+        total: Tensor = sum(
+            (term.value(given, batch.epoch) for term in terms), start=torch.zeros(())
+        )
         return total
 
     # Freezing is ours to do and to undo: a teacher's owner may train it further.
@@ -210,4 +212,6 @@ def step(work: Work, run: Run) -> Work:
             return taught, history
 
         student = trained_once(run, "distill", key, student, work_on)
-    return replace(work, student=student, student_score=scored(student, replace(work, student=student)))
+    return replace(
+        work, student=student, student_score=scored(student, replace(work, student=student))
+    )

@@ -11,7 +11,15 @@ from typing import Any
 
 from edgekd.artifact import Artifact, describe, load_artifact, save_card
 from edgekd.data import Inputs
-from edgekd.errors import ConversionError, EdgekdError, Fault, MissingPackageError, RecipeError, RefusedError, listed
+from edgekd.errors import (
+    ConversionError,
+    EdgekdError,
+    Fault,
+    MissingPackageError,
+    RecipeError,
+    RefusedError,
+    listed,
+)
 from edgekd.evidence import Outcome, Row
 from edgekd.formats import find_format, format_names
 from edgekd.need import missing, tool_versions
@@ -103,7 +111,7 @@ def convert(
             module.convert(network, scheme, calibration, path)
     except EdgekdError:
         raise
-    except Exception as error:  # noqa: BLE001  whatever the converter raises
+    except Exception as error:
         reason = str(error).strip() or type(error).__name__
         raise ConversionError(
             Fault(

@@ -150,7 +150,13 @@ def compare(
     if not math.isfinite(noise):
         sqnr_db = -math.inf
     else:
-        sqnr_db = 10 * math.log10(signal / noise) if noise and signal else math.inf if not noise else -math.inf
+        sqnr_db = (
+            10 * math.log10(signal / noise)
+            if noise and signal
+            else math.inf
+            if not noise
+            else -math.inf
+        )
     first = next(iter(reference))
     top1 = _top1(reference[first], outputs[first])
     agreement = Agreement(
@@ -233,7 +239,9 @@ def step(work: Work, run: Run) -> Work:
     if not any(row.open for row in work.rows):
         return work
     test, validation = work.samples("test"), work.samples("validation")
-    inputs = joined([split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)])
+    inputs = joined(
+        [split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)]
+    )
     reference = outputs_of(work.student.module, test)
     rows = []
     for number, row in enumerate(work.rows):
