@@ -33,6 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_printed: list[bool] = []
+"""Not empty once a JSON document is on stdout: there is one, also where a command stops early."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put over the recipe.")
@@ -288,6 +291,7 @@ def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
 
 
 def _print_json(document: Any) -> None:
+    _printed.append(True)
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
@@ -509,6 +513,9 @@ def main() -> None:
 
 
 def _fail(error: EdgekdError) -> None:
+    if "--json" in sys.argv and not _printed:
+        faults = [vars(fault) for fault in error.faults]
+        _print_json({"passed": False, "exit_code": error.exit_code, "faults": faults})
     sys.stderr.write(f"{error}\n")
     sys.exit(error.exit_code)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from edgekd.artifact import Artifact
@@ -157,8 +158,7 @@ class Measurement:
         for process in self.samples_ns:
             third = len(process) // 3
             if third:
-                late = percentile(process[-third:], 0.5).value
-                ratios.append(late / percentile(process[:third], 0.5).value)
+                ratios.append(median(process[-third:]) / median(process[:third]))
         return max(ratios, key=lambda ratio: abs(math.log(ratio)))
 
     @property

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
 
 MAX_LAG = 20
 """Autocorrelations of latency are about 0 beyond lag 2; the sum stops at the first that is not
@@ -31,40 +33,31 @@ class Percentile:
     high: float
 
 
-def nearest_rank(ordered: Sequence[float], frac: float) -> float:
+def nearest_rank(ordered: NDArray[np.float64], frac: float) -> float:
     """The percentile `frac` (0-1) of samples in ascending order, by nearest rank."""
-    return ordered[max(0, math.ceil(frac * len(ordered)) - 1)]
+    return float(ordered[max(0, math.ceil(frac * len(ordered)) - 1)])
 
 
-def binomial_cdf(trials: int, frac: float) -> list[float]:
+def binomial_cdf(trials: int, frac: float) -> NDArray[np.float64]:
     """P(X <= k) for k from 0 to `trials`, X binomial with `trials` trials of probability `frac`."""
-    log_p, log_q, log_n = math.log(frac), math.log1p(-frac), math.lgamma(trials + 1)
-    return list(
-        accumulate(
-            math.exp(
-                log_n
-                - math.lgamma(k + 1)
-                - math.lgamma(trials - k + 1)
-                + k * log_p
-                + (trials - k) * log_q
-            )
-            for k in range(trials + 1)
-        )
-    )
+    k = np.arange(1, trials + 1)
+    log_choose = np.concatenate([[0.0], np.cumsum(np.log((trials - k + 1) / k))])
+    count = np.arange(trials + 1)
+    log_mass = log_choose + count * math.log(frac) + (trials - count) * math.log1p(-frac)
+    return np.minimum(1.0, np.cumsum(np.exp(log_mass)))
 
 
 def effective_count(samples: Sequence[float], threshold: float) -> int:
     """How many independent samples `samples`, in the order taken, are worth at `threshold`."""
     n = len(samples)
-    over = [1.0 if sample > threshold else 0.0 for sample in samples]
-    mean = math.fsum(over) / n
-    variance = mean * (1.0 - mean)
+    over = np.asarray(samples) > threshold
+    centred = over - over.mean()
+    variance = float(centred @ centred)
     if variance == 0.0:
         return n
     total = 0.0
     for lag in range(1, min(MAX_LAG, n - 1) + 1):
-        pairs = zip(over[lag:], over[:-lag], strict=True)
-        rho = math.fsum((a - mean) * (b - mean) for a, b in pairs) / (n * variance)
+        rho = float(centred[lag:] @ centred[:-lag]) / variance
         if rho <= 0.0:
             break
         total += rho
@@ -81,18 +74,18 @@ def percentile(samples: Sequence[float], frac: float, *, confidence: float = 0.9
     """
     if not samples:
         raise ValueError("a percentile needs at least one sample")
-    ordered = sorted(samples)
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
     value = nearest_rank(ordered, frac)
     n = len(ordered)
     worth = effective_count(samples, value)
     tail = (1.0 - confidence) / 2.0
     # Among `worth` independent samples the r-th, from 1, lies at or over the true percentile with
     # probability P(X <= r - 1), and at or under it with probability P(X >= r).
-    cdf = binomial_cdf(worth, frac)
-    high = next((r for r in range(1, worth + 1) if cdf[r - 1] >= 1.0 - tail), 0)
-    low = next((r for r in range(worth, 0, -1) if cdf[r - 1] <= tail), 0)
+    cdf = binomial_cdf(worth, frac)[:worth]
+    high = int(np.searchsorted(cdf, 1.0 - tail)) + 1  # the least r with cdf[r - 1] >= 1 - tail
+    low = int(np.searchsorted(cdf, tail, side="right"))  # the largest with cdf[r - 1] <= tail
     return Percentile(
         value=value,
-        low=ordered[math.floor((low - 1) * n / worth)] if low else -math.inf,
-        high=ordered[min(n - 1, math.ceil(high * n / worth) - 1)] if high else math.inf,
+        low=float(ordered[math.floor((low - 1) * n / worth)]) if low else -math.inf,
+        high=float(ordered[min(n, math.ceil(high * n / worth)) - 1]) if high <= worth else math.inf,
     )

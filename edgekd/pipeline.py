@@ -193,7 +193,7 @@ def run(
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     write_json(place.folder / "environment.json", environment())
     try:
-        work = _fold(_begin(plan, tell), place, until)
+        work = _fold(_begin(plan, place), place, until)
     except BaseException:
         with place.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
@@ -401,10 +401,10 @@ def _applies(stage: str, recipe: Recipe) -> bool:
     return True
 
 
-def _begin(plan: Plan, tell: Tell) -> Work:
+def _begin(plan: Plan, place: Run) -> Work:
     """The work before its first stage: data and networks loaded."""
     recipe, base = plan.recipe, plan.base
-    tell("load", "data")
+    place.tell("load", "data")
     loader = resolve(recipe.data.load, base=base, at="data.load")
     data = call_user(loader, "data.load", **recipe.data.options)
     if not isinstance(data, Data):
@@ -417,7 +417,7 @@ def _begin(plan: Plan, tell: Tell) -> Work:
                 fix="return edgekd.Data from the callable",
             )
         )
-    tell("load", "networks")
+    place.tell("load", "networks")
     torch.manual_seed(recipe.seed)
     student = _network(recipe.student, data, base, "student")
     teacher = recipe.teacher and _network(recipe.teacher, data, base, "teacher")

@@ -1,7 +1,7 @@
 """What is on disk: atomic writes, digests, and results that are made once and looked up after.
 
 A run writes into its own folder, `runs/NAME/RUN/`. What is costly is made in `runs/NAME/store/`,
-under the digest of everything it depends on, and linked from there, so that the next run of the
+under the digest of everything it depends on, and copied from there, so that the next run of the
 recipe, or one that continues after Ctrl-C, does only what changed.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
+
+KEY = "key.json"
+"""In a folder of the store: what its contents depend on."""
 
 PACKAGE = Path(__file__).parent
 
@@ -77,18 +79,10 @@ def write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def link_tree(source: Path, destination: Path) -> None:
-    """Makes `destination` hold the files of the folder `source`, as links where it can be."""
+def copy_tree(source: Path, destination: Path) -> None:
+    """Makes `destination` hold the files of the folder `source`, without the store's own."""
     with written_atomically(destination) as draft:
-        shutil.copytree(source, draft, copy_function=_link_or_copy)
-
-
-def _link_or_copy(source: str, destination: str) -> str:
-    try:
-        os.link(source, destination)
-    except OSError:  # Another file system, or one without links.
-        shutil.copy2(source, destination)
-    return destination
+        shutil.copytree(source, draft, ignore=shutil.ignore_patterns(KEY))
 
 
 class Tell(Protocol):
@@ -136,25 +130,25 @@ class Run:
     def make(self, stage: str, name: str, key: Any, work: Callable[[Path], None]) -> Made:
         """The folder that `work` fills, made now or found under the same `key`.
 
-        It is linked into the run at `stage/name`. `work` gets a scratch folder in the store that
+        It is copied into the run at `stage/name`. `work` gets a scratch folder in the store that
         outlives an interruption (`partial`), so that what it writes there can be continued.
 
         Args:
             key: a JSON document of everything the result depends on.
         """
         place = self.store / stage / digest([stage, key])[:32]
-        reused = (place / "key.json").exists()
+        reused = (place / KEY).exists()
         if not reused:
             partial = place.with_name(place.name + ".partial")
             partial.mkdir(parents=True, exist_ok=True)
             work(partial)
-            write_json(partial / "key.json", key)
+            write_json(partial / KEY, key)
             if place.exists():
                 shutil.rmtree(place)
             partial.replace(place)
         elif self.reused is not None:
             self.reused.append(f"{stage}/{name}" if name else stage)
-        link_tree(place, self.folder / stage / name)
+        copy_tree(place, self.folder / stage / name)
         return Made(folder=self.folder / stage / name, reused=reused)
 
 
@@ -168,7 +162,15 @@ def open_run(out: Path, name: str, seed: int, tell: Tell) -> Run:
         number += 1
         folder = home / f"{stamp}-{number}"
     folder.mkdir(parents=True)
-    return Run(folder=folder, store=home / "store", seed=seed, tell=tell, reused=[])
+    log = folder / "log.txt"
+
+    def logged(stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        time = datetime.now(timezone.utc).strftime("%H:%M:%S")
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{time} {stage}{f' {done}/{total}' if total else ''} {item}\n")
+        tell(stage, item, done, total)
+
+    return Run(folder=folder, store=home / "store", seed=seed, tell=logged, reused=[])
 
 
 def mark_latest(run: Run) -> None:

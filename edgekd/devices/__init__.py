@@ -106,7 +106,7 @@ def run_job(url: str, job: Job) -> Report:
     import numpy as np
 
     from edgekd.artifact import parts
-    from edgekd.store import link_tree
+    from edgekd.store import copy_tree
 
     device = find_device(url)
     with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
@@ -117,7 +117,7 @@ def run_job(url: str, job: Job) -> Report:
             for part in parts(path):
                 target = folder / name / part.name
                 if part.is_dir():
-                    link_tree(part, target)
+                    copy_tree(part, target)
                 else:
                     shutil.copyfile(part, target)
             batch = job.batches.get(name, 1)

@@ -26,11 +26,12 @@ from edgekd.need import missing, tool_versions
 from edgekd.network import Network, as_network
 from edgekd.process import last_lines, output_to
 from edgekd.scheme import SCHEMES
-from edgekd.store import Run, link_tree
+from edgekd.store import Run, copy_tree
 from edgekd.trained import network_key
 from edgekd.work import Work
 
 MODEL = "model"
+LOG = "log.txt"
 
 
 def export(
@@ -104,7 +105,7 @@ def convert(
     """
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
+    log = folder / LOG
     path = folder / f"{MODEL}{module.SUFFIX}"
     try:
         with output_to(log):
@@ -195,6 +196,13 @@ def step(work: Work, run: Run) -> Work:
     return replace(work, rows=tuple(rows))
 
 
+def _copy_log(source: Path, log: Path) -> None:
+    """Adds what a converter printed to the run's log."""
+    if source.exists():
+        with log.open("a", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8", errors="replace"))
+
+
 def _batch_of_one(network: Network) -> Network:
     example = {name: tensor[:1] for name, tensor in network.example.items()}
     return as_network(network.module, example, network.lineage)
@@ -214,7 +222,10 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
     name = f"{row.format}-{row.scheme}"
 
     def make(folder: Path) -> None:
-        convert(network, row.format, row.scheme, samples, folder)
+        try:
+            convert(network, row.format, row.scheme, samples, folder)
+        finally:
+            _copy_log(folder / LOG, run.log)
 
     try:
         made = run.make("export", name, depends_on, make)
@@ -222,5 +233,5 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
         fault = error.faults[0]
         return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
     place = run.folder / "artifacts" / row.target / row.scheme
-    link_tree(made.folder, place)
+    copy_tree(made.folder, place)
     return replace(row, artifact=load_artifact(place))
