@@ -44,7 +44,8 @@ def binomial_cdf(trials: int, frac: float) -> NDArray[np.float64]:
     log_choose = np.concatenate([[0.0], np.cumsum(np.log((trials - k + 1) / k))])
     count = np.arange(trials + 1)
     log_mass = log_choose + count * math.log(frac) + (trials - count) * math.log1p(-frac)
-    return np.minimum(1.0, np.cumsum(np.exp(log_mass)))
+    cdf: NDArray[np.float64] = np.minimum(1.0, np.cumsum(np.exp(log_mass)))
+    return cdf
 
 
 def effective_count(samples: Sequence[float], threshold: float) -> int:
