@@ -142,7 +142,9 @@ def _parse(path: Path, document: dict[str, Any]) -> Target:
         if scheme not in SCHEMES:
             faults.append(_unknown(path, f"schemes: {scheme}", scheme, list(SCHEMES)))
     for name, fact in document.get("facts", {}).items() if not faults else []:
-        if not isinstance(fact, dict) or not {"value", "source"} <= fact.keys():
+        if not isinstance(fact, dict) or not (
+            {"value", "source"} <= fact.keys() <= {"value", "source", "date"}
+        ):
             faults.append(
                 Fault(
                     what=f"The fact {name!r} of a target has no source.",

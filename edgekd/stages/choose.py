@@ -34,7 +34,7 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
         if row.scheme in unpaid:
             row = replace(row, detail=unpaid[row.scheme])
         elif row in passed and row is not best:
-            row = replace(row, detail=_second(row, best, prefer))
+            row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
         judged.append(row)
     return Choice(
         best.scheme, _first(best, [row for row in paying if row is not best], prefer)
@@ -100,28 +100,19 @@ _TOLD: dict[Prefer, str] = {
 }
 
 
-def _second(row: Row, best: Row, prefer: Prefer) -> str:
-    ours, theirs = _figures(row), _figures(best)
+def _compared(row: Row, rival: Row, prefer: Prefer) -> str:
+    """How `row` stands against `rival` in the first figure that tells them apart."""
+    ours, theirs = _figures(row), _figures(rival)
     differ = next((name for name in ORDER[prefer] if ours[name] != theirs[name]), prefer)
     told = _TOLD[differ].format(abs(ours[differ]), abs(theirs[differ]))
-    return f"passed, not chosen: {told} of {best.scheme}"
+    return f"{told} of {rival.scheme}"
 
 
 def _first(best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
     if not rivals:
         return f"{best.scheme} is the only candidate that passed and pays"
-    ours = _figures(best)
-    differ = next(
-        (
-            name
-            for name in ORDER[prefer]
-            if any(_figures(rival)[name] != ours[name] for rival in rivals)
-        ),
-        prefer,
-    )
-    led = "" if differ == prefer else f"equal in {prefer}, "
-    word = {"accuracy": "most accurate", "latency": "fastest", "size": "smallest"}[differ]
-    return f"{best.scheme} passed and pays: {led}the {word} of {len(rivals) + 1}"
+    runner_up = min(rivals, key=lambda row: _rank(row, prefer))
+    return f"{best.scheme} passed, pays and is preferred: {_compared(best, runner_up, prefer)}"
 
 
 def _nothing(rows: Sequence[Row]) -> str:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekd.errors import ERRORS, EdgekdError, Fault, listed, nearest
+from edgekd.evidence import Outcome
+
+FAULT = Fault(
+    "It cannot be done.", at="recipe.toml:name", got="3", expected="a string", fix="quote"
+)
+
+
+def test_a_message_has_five_parts_in_order() -> None:
+    assert str(FAULT).splitlines() == [
+        "It cannot be done.",
+        "  at:       recipe.toml:name",
+        "  got:      3",
+        "  expected: a string",
+        "  fix:      quote",
+    ]
+
+
+def test_several_faults_are_told_together() -> None:
+    text = str(EdgekdError(FAULT, FAULT))
+    assert text.count("It cannot be done.") == 2
+
+
+def test_an_error_without_a_fault_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one fault"):
+        EdgekdError()
+
+
+def test_there_is_one_class_per_exit_code() -> None:
+    assert sorted(ERRORS) == list(range(1, 10))
+    assert all(error.exit_code == code for code, error in ERRORS.items())
+
+
+def test_every_outcome_but_passed_fails_with_an_exit_code_of_the_contract() -> None:
+    assert Outcome.PASSED.exit_code == 0
+    assert all(o.exit_code in ERRORS for o in Outcome if o is not Outcome.PASSED)
+
+
+def test_the_nearest_name_is_found_and_far_ones_are_not() -> None:
+    assert nearest("epoch", ["epochs", "losses"]) == "epochs"
+    assert nearest("zzz", ["epochs", "losses"]) is None
+    assert listed(["a", "b", "c"]) == "a, b or c"

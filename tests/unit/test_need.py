@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekd.errors import MissingPackageError
+from edgekd.need import missing, need
+
+
+def test_an_installed_module_is_returned() -> None:
+    assert need("json", extra="onnx").dumps([]) == "[]"
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    with pytest.raises(MissingPackageError) as caught:
+        need("no_such_package.part", extra="onnx")
+    fault = caught.value.faults[0]
+    assert fault.what == "The package no_such_package is not installed."
+    assert 'pip install -c constraints.txt "edgekd[onnx]"' in fault.fix
+
+
+def test_a_fault_inside_an_installed_package_is_not_taken_for_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_installed.py").write_text("import something_it_needs")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
+        need("half_installed", extra="onnx")
+
+
+def test_missing_is_found_without_importing() -> None:
+    assert missing(("json",), extra="onnx") is None
+    assert missing(("json", "no_such_package"), extra="onnx") is not None
+    assert "antigravity" not in sys.modules
+    assert missing(("antigravity",), extra="onnx") is None
+    assert "antigravity" not in sys.modules

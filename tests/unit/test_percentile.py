@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from edgekd.percentile import binomial_cdf, effective_count, nearest_rank, percentile
+
+
+def test_a_percentile_is_the_nearest_rank() -> None:
+    samples = [float(i) for i in range(1, 11)]
+    random.Random(0).shuffle(samples)
+    assert [percentile(samples, frac).value for frac in (0.5, 0.9, 0.99)] == [5, 9, 10]
+    assert percentile([3.0], 0.9).value == 3
+
+
+def test_no_sample_has_no_percentile() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        percentile([], 0.5)
+
+
+def test_the_binomial_is_that_of_the_textbook() -> None:
+    exact = [math.comb(5, k) * 0.9**k * 0.1 ** (5 - k) for k in range(6)]
+    assert binomial_cdf(5, 0.9) == pytest.approx([math.fsum(exact[: k + 1]) for k in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("count", "confidence", "rank"),
+    [(200, 0.95, 188), (500, 0.95, 462), (1000, 0.95, 916), (200, 0.99, 190), (1000, 0.99, 922)],
+)
+def test_the_upper_bound_is_the_order_statistic_of_the_published_table(
+    count: int, confidence: float, rank: int
+) -> None:
+    # One-sided, as MLPerf's early stopping: our two-sided interval has half the error above.
+    dice = random.Random(1)
+    samples = [dice.random() for _ in range(count)]
+    value = percentile(samples, 0.9).value
+    assert effective_count(samples, value) >= 0.6 * count
+    ordered = sorted(samples)
+    high = [
+        percentile(shuffled, 0.9, confidence=2 * confidence - 1).high
+        for shuffled in _orders(samples, value)
+    ]
+    assert high[0] == ordered[rank - 1]
+
+
+def _orders(samples: list[float], value: float) -> list[list[float]]:
+    """An order of `samples` without autocorrelation, so that all count in full."""
+    for seed in range(1000):
+        order = random.Random(seed).sample(samples, len(samples))
+        if effective_count(order, value) == len(samples):
+            return [order]
+    raise AssertionError("no such order")
+
+
+def test_few_samples_bound_nothing() -> None:
+    # P(Bin(28, 0.9) <= 27) is under 0.95: 29 samples are the fewest that bound a p90 from above.
+    assert percentile([1.0] * 28, 0.9, confidence=0.9).high == math.inf
+    assert percentile([1.0] * 29, 0.9, confidence=0.9).high == 1.0
+
+
+def test_intervals_hold_the_true_percentile_as_often_as_they_say() -> None:
+    dice = random.Random(2)
+    truth = -math.log(0.1)
+    held = 0
+    for _ in range(300):
+        found = percentile([dice.expovariate(1.0) for _ in range(150)], 0.9, confidence=0.95)
+        held += found.low <= truth <= found.high
+    # 3 standard deviations of a binomial with 300 trials under 0.95.
+    assert held >= 300 * 0.95 - 3 * math.sqrt(300 * 0.95 * 0.05)
+
+
+def test_correlated_samples_count_for_less() -> None:
+    dice = random.Random(3)
+    runs = [float(level) for level in (dice.random() for _ in range(100)) for _ in range(10)]
+    value = nearest_rank(np.sort(runs), 0.9)
+    assert effective_count(runs, value) < 300
+    narrow = percentile(dice.sample(runs, len(runs)), 0.9)
+    wide = percentile(runs, 0.9)
+    assert wide.high - wide.low > narrow.high - narrow.low

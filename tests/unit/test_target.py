@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from edgekd.errors import RecipeError
+from edgekd.formats import FORMATS
+from edgekd.target import load_target, target_names
+
+GOOD = 'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\n'
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_a_shipped_profile_is_valid_and_every_fact_has_a_source(name: str) -> None:
+    target = load_target(name)
+    assert target.name == name
+    assert target.format in FORMATS
+    assert target.facts
+    assert all(fact.source for fact in target.facts.values())
+
+
+def test_a_refusal_says_what_the_target_takes() -> None:
+    target = load_target("x86-cpu-onnx")
+    assert target.refusal("int8") is None
+    assert target.refusal("int4-weights") == "x86-cpu-onnx takes fp32, fp16 or int8"
+
+
+def test_a_profile_may_say_why_it_refuses(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(GOOD + 'refuses = { int8 = "no int8 instructions" }')
+    assert load_target("mine.toml", tmp_path).refusal("int8") == (
+        "mine takes fp32: no int8 instructions"
+    )
+
+
+def test_this_host_is_no_device_of_another_machine(tmp_path: Path) -> None:
+    assert load_target("raspberry-pi-5-litert").evidence == "host"
+    (tmp_path / "other.toml").write_text(
+        'format = "onnx"\nschemes = ["fp32"]\nmachine = "riscv64"\ndevice = "local"\n'
+    )
+    assert load_target("other.toml", tmp_path).evidence == "host"
+    (tmp_path / "same.toml").write_text(
+        f'format = "onnx"\nschemes = ["fp32"]\nmachine = "{platform.machine()}"\ndevice = "local"\n'
+    )
+    assert load_target("same.toml", tmp_path).evidence == "device"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "A target has no 'format'"),
+        (GOOD + "thread = 3", "did you mean 'threads'?"),
+        (GOOD + 'threads = "two"', "'threads' of a target has the wrong type"),
+        (GOOD.replace('"fp32"', '"fp23"'), "did you mean 'fp32'?"),
+        (GOOD + "[facts]\nsoc = 3", "has no source"),
+        (GOOD + '[facts]\nsoc = { value = 1, source = "x", when = "y" }', "has no source"),
+    ],
+)
+def test_a_wrong_profile_is_told(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_target("mine.toml", tmp_path)
+    assert told in str(caught.value)
+
+
+def test_an_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="use 'x86-cpu-onnx'"):
+        load_target("x86-cpu-onx")
