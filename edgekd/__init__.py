@@ -6,13 +6,14 @@ The rooms, each importing only from those before it:
     errors                                every way to stop, and its exit code
     need process signature scheme         the one import of optional packages, the one subprocess,
     store percentile toml                 names, precisions, what is on disk, what latencies tell
-    recipe target artifact evidence       what a user asks for, and the rows of the report
-    network data task work                networks and data with names, and what flows
-    fit evaluate trained                  the training loop
+    recipe faults target reference        what a user asks for, and what is wrong with it
+    artifact evidence                     files, and the rows of the report
+    network data samples task work        networks and data with names, and what flows
     losses quantization formats devices   one method, one format, one connection per file
+    fit evaluate trained measure          the training loop, scores, the stopwatch
     stages                                one stage per file
-    pipeline                              STAGES folded over the work
-    cli                                   words -> this package -> text
+    plan pipeline                         a recipe found valid; STAGES folded over the work
+    progress text cli                     words -> this package -> text
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from edgekd.network import Network as Network
     from edgekd.network import load_network as load_network
     from edgekd.pipeline import RunResult as RunResult
-    from edgekd.pipeline import check as check
     from edgekd.pipeline import run as run
+    from edgekd.plan import check as check
     from edgekd.recipe import load_recipe as load_recipe
     from edgekd.signature import Signature as Signature
     from edgekd.signature import TensorSpec as TensorSpec
@@ -60,7 +61,7 @@ _HOMES = {
     "Target": "target",
     "TensorSpec": "signature",
     "benchmark": "stages.benchmark",
-    "check": "pipeline",
+    "check": "plan",
     "distill": "stages.distill",
     "export": "stages.export",
     "load_artifact": "artifact",

@@ -7,21 +7,14 @@ is imported before a command needs it.
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError, listed, nearest
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from edgekd.evidence import Row
-    from edgekd.pipeline import Plan, RunResult
 
 app = typer.Typer(
     name="edgekd",
@@ -33,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130
 _printed: list[bool] = []
 """Not empty once a JSON document is on stdout: there is one, also where a command stops early."""
 
@@ -56,7 +50,10 @@ def run(
     3 a target refuses it, 4 a package is missing, 5 a converter failed, 6 a device is unreachable,
     7 an artifact disagrees, 8 a budget is missed, 9 a budget is undecided, 1 a bug.
     """
-    with _progress() as tell:
+    from edgekd.progress import Shown
+    from edgekd.text import after_table, before_table, table
+
+    with Shown() as tell:
         tell("load", "edgekd")
         from edgekd.pipeline import failure
         from edgekd.pipeline import run as run_recipe
@@ -65,7 +62,9 @@ def run(
     if as_json:
         _print_json(result.to_json())
     else:
-        _print_result(result)
+        console = _console()
+        for part in (*before_table(result), table(result), *after_table(result)):
+            console.print(part, soft_wrap=isinstance(part, str))
     error = failure(result)
     if error is not None:
         raise error
@@ -78,7 +77,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate a recipe, resolve what it names, find what a target refuses; no work."""
-    from edgekd.pipeline import check as check_recipe
+    from edgekd.plan import check as check_recipe
+    from edgekd.text import plan_lines
 
     plan = check_recipe(recipe, settings or [])
     if as_json:
@@ -90,7 +90,8 @@ def check(
             }
         )
     else:
-        _print_plan(recipe, plan)
+        for line in plan_lines(recipe, plan):
+            typer.echo(line)
 
 
 @app.command()
@@ -185,12 +186,13 @@ def benchmark(
     """Time artifacts where they will run, and hold them against a budget."""
     from edgekd.artifact import load_artifact
     from edgekd.samples import parse_budget
-    from edgekd.stages.benchmark import QUICK, Protocol, benchmark_all, judge
+    from edgekd.stages.benchmark import QUICK, THOROUGH, benchmark_all, judge
+    from edgekd.text import measurement_lines
 
     limits = parse_budget(budget or [])
     loaded = [load_artifact(path) for path in artifacts]
     measured = benchmark_all(
-        loaded, device=device, threads=threads, protocol=QUICK if quick else Protocol()
+        loaded, device=device, threads=threads, protocol=QUICK if quick else THOROUGH
     )
     verdicts = [judge(a.size_bytes, m, limits) for a, m in zip(loaded, measured, strict=True)]
     if as_json:
@@ -209,7 +211,9 @@ def benchmark(
             ]
         )
     else:
-        _print_measurements(loaded, measured, verdicts, quick)
+        for a, m, v in zip(loaded, measured, verdicts, strict=True):
+            for line in measurement_lines(a, m, v, quick=quick):
+                typer.echo(line)
     _raise_worst(loaded, verdicts)
 
 
@@ -221,6 +225,7 @@ def targets(
     """List the devices artifacts can be made for, or show one with its facts and their sources."""
     from edgekd.scheme import SCHEMES
     from edgekd.target import load_target, target_names
+    from edgekd.text import target_line, target_lines
 
     found = [load_target(each) for each in ([name] if name else target_names())]
     if as_json:
@@ -229,20 +234,10 @@ def targets(
         _print_json(asdict(found[0]) if name else [asdict(target) for target in found])
         return
     for target in found:
-        typer.echo(
-            f"{target.name:24} {target.format:9} {' '.join(target.schemes):16} {target.description}"
-        )
+        typer.echo(target_line(target))
     if name:
-        target = found[0]
-        typer.echo(f"  machine {target.machine}, {target.threads} thread(s), {target.accelerator}")
-        typer.echo(f"  device  {target.device or 'none at hand: give one in the recipe'}")
-        for scheme in SCHEMES:
-            reason = target.refusal(scheme)
-            if reason:
-                typer.echo(f"  refuses {scheme}: {reason}")
-        for fact, known in target.facts.items():
-            date = f", {known.date}" if known.date else ""
-            typer.echo(f"  {fact}: {known.value}\n      source: {known.source}{date}")
+        for line in target_lines(found[0], list(SCHEMES)):
+            typer.echo(line)
 
 
 @app.command()
@@ -302,166 +297,6 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
-def _print_result(result: RunResult) -> None:
-    from rich.table import Table
-
-    console = _console()
-    if result.reused:
-        stages = dict.fromkeys(name.partition("/")[0] for name in result.reused)
-        counted = [f"{name} ({sum(n.startswith(name) for n in result.reused)})" for name in stages]
-        console.print(f"reused from earlier runs: {', '.join(counted)}")
-    for role, score in (("teacher", result.teacher), ("student", result.student)):
-        if score:
-            console.print(
-                f"{role}: {result.metric} {score.metric:.4f} on test, "
-                f"{score.parameters:,} parameters, {score.macs:,} MACs"
-            )
-    table = Table(title=f"{result.name}: {result.folder}", title_justify="left")
-    for name in ("target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes"):
-        table.add_column(
-            name, justify="left" if name in ("target", "scheme", "outcome") else "right"
-        )
-    for name in ("p50 ms", "p90 ms", "time / fp32"):
-        table.add_column(name, justify="right")
-    table.add_column("ships")
-    last = None
-    for row in result.rows:
-        if last not in (None, row.target):
-            table.add_section()
-        choice = result.chosen.get(row.target)
-        ships = "ships" if choice and choice.scheme == row.scheme else ""
-        table.add_row(*_cells(row, row.target if row.target != last else ""), ships)
-        last = row.target
-    console.print(table)
-    for name, choice in result.chosen.items():
-        console.print(f"{name}: {choice.why}")
-    for row in result.rows:
-        if row.detail:
-            console.print(f"  {row.target} {row.scheme}: {row.detail}", soft_wrap=True)
-    console.print(_next_step(result), soft_wrap=True)
-
-
-def _cells(row: Row, target: str) -> list[str]:
-    agreement, measurement = row.agreement, row.measurement
-    top1 = agreement.top1_agreement_frac if agreement else None
-    metric = agreement.metric if agreement else None
-    ratio = measurement.ratio if measurement else None
-    return [
-        target,
-        row.scheme,
-        row.outcome.value if row.outcome else "",
-        f"{metric:.4f}" if metric is not None else "",
-        f"{top1:.4f}" if top1 is not None else "",
-        f"{agreement.sqnr_db:.1f}" if agreement else "",
-        f"{row.artifact.size_bytes:,}" if row.artifact else "",
-        f"{measurement.percentile_ms(0.5).value:.4f}" if measurement else "",
-        f"{measurement.percentile_ms(0.9).value:.4f}" if measurement else "",
-        f"{ratio.value:.2f}" if ratio else "",
-    ]
-
-
-def _next_step(result: RunResult) -> str:
-    if result.until:
-        return (
-            f"stopped after {result.until}; go on without --until: what is done is not done again"
-        )
-    if result.passed:
-        return f"every required target passed; the evidence: {result.folder / 'result.json'}"
-    return f"not every required target passed; the evidence: {result.folder / 'result.json'}"
-
-
-def _print_plan(path: Path, plan: Plan) -> None:
-    console = _console()
-    console.print(f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}")
-    for goal in plan.goals:
-        rows = [row for row in plan.rows if row.target == goal.target.name]
-        tries = [row.scheme for row in rows if row.open]
-        limits = {key: value for key, value in vars(goal.budget).items() if value is not None}
-        told = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "no budget"
-        console.print(f"  {goal.target.name}: {', '.join(tries) or 'nothing'}; {told}")
-        where = goal.target.device or "this host, standing in: its latency stays undecided"
-        console.print(f"    runs on {where}{'' if goal.required else '; not required'}")
-        for row in rows:
-            if not row.open:
-                console.print(f"    {row.scheme}: {row.detail}", soft_wrap=True)
-    console.print(f"next: edgekd run {path}")
-
-
-def _print_measurements(
-    artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any], quick: bool
-) -> None:
-    for artifact, found, verdict in zip(artifacts, measured, verdicts, strict=True):
-        p50, p90 = found.percentile_ms(0.5), found.percentile_ms(0.9)
-        ratio = f"  {found.ratio.value:.2f} times the first's" if found.ratio else ""
-        memory = f"{found.peak_memory_bytes:,} bytes" if found.peak_memory_bytes else "not told"
-        typer.echo(
-            f"{artifact.path}: {verdict.outcome.value}  p50 {p50.value:.4f} ms  "
-            f"p90 {p90.value:.4f} ms ({p90.low:.4f} to {p90.high:.4f}){ratio}\n"
-            f"  load {found.init_ms:.1f} ms  first {found.first_ms:.2f} ms  peak memory {memory}  "
-            f"{len(found.samples_ms)} samples in {len(found.samples_ns)} process(es)"
-            f"{'' if found.steady else '  NOT STEADY: the last third is judged'}"
-            f"{'  quick: a first impression' if quick else ''}"
-        )
-
-
-class _progress:
-    """Bars on a terminal, a line a stage where there is none; on stderr either way."""
-
-    def __init__(self) -> None:
-        # A copy of stderr: converters' output is redirected to the log while they run.
-        self.stream = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
-        self.progress: Progress | None = None
-        self.tasks: dict[str, Any] = {}
-        self.last = ""
-
-    def __enter__(self) -> Callable[..., None]:
-        if self.stream.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            self.progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description:10}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[item]}"),
-                console=Console(file=self.stream),
-            )
-            self.progress.start()
-            return self.draw
-        return self.write
-
-    def __exit__(self, *error: object) -> None:
-        if self.progress:
-            self.progress.stop()
-        self.stream.close()
-
-    def draw(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
-        assert self.progress is not None
-        if stage not in self.tasks:
-            for task in self.tasks.values():
-                known = self.progress.tasks[task]
-                self.progress.update(task, completed=known.total or 1, total=known.total or 1)
-            self.tasks[stage] = self.progress.add_task(stage, total=total or None, item=item)
-        self.progress.update(self.tasks[stage], completed=done, total=total or None, item=item)
-
-    def write(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
-        tenths = total > 20 and done % max(1, total // 10)
-        if not item or (stage == self.last and tenths):
-            return
-        self.last = stage
-        count = f" {done}/{total}" if total else ""
-        self.stream.write(f"{stage}{count}: {item}\n")
-
-
 def _usage(error: Any) -> RecipeError:
     """A fault of the command line itself, told like every other."""
     context = error.ctx
@@ -487,14 +322,17 @@ def main() -> None:
     from typer._click.exceptions import UsageError  # typer carries its own copy of click
 
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer answers Ctrl-C so
+            raise KeyboardInterrupt
+        sys.exit(code)
     except EdgekdError as error:
         _fail(error)
     except UsageError as error:
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("\nstopped; the same command goes on where it was\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:  # noqa: BLE001  a bug is told like every other stop
         import traceback
 

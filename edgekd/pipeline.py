@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,11 @@ import tomli_w
 import torch
 
 from edgekd.data import Data, fingerprint
-from edgekd.devices import find_device
-from edgekd.errors import (
-    ERRORS,
-    EdgekdError,
-    Fault,
-    MissingPackageError,
-    RecipeError,
-    RefusedError,
-    listed,
-)
+from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
-from edgekd.formats import find_format, format_names
-from edgekd.losses import find_loss, input_names, loss_names, options_of
-from edgekd.need import missing
-from edgekd.network import Network, as_network, call_user, load_module, resolve
-from edgekd.quantization import calibration_names, load_calibration
-from edgekd.recipe import Known, Loss, Recipe, TargetEntry, load_recipe
+from edgekd.network import Network, as_network, load_module
+from edgekd.plan import Plan, applies, check
+from edgekd.reference import call_user, resolve
 from edgekd.stages import STAGES
 from edgekd.store import (
     Run,
@@ -45,9 +32,8 @@ from edgekd.store import (
     write_json,
     write_text,
 )
-from edgekd.target import load_target, target_names
-from edgekd.task import TASKS, Task
-from edgekd.work import Goal, Scored, Work
+from edgekd.task import TASKS
+from edgekd.work import Scored, Work
 
 
 @dataclass(frozen=True)
@@ -91,69 +77,6 @@ class RunResult:
             "reused": list(self.reused),
             "until": self.until,
         }
-
-
-def known_names() -> Known:
-    """The names a recipe may use, from the tables of the rooms."""
-    hard = {
-        name: needed
-        for task in TASKS.values()
-        for name, needed in options_of(task.hard_loss).items()
-    }
-    return Known(
-        stages=list(STAGES),
-        losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
-        tasks=list(TASKS),
-        metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
-        targets=target_names(),
-        calibrations=calibration_names(),
-    )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A recipe found valid, and what it will do, before any work."""
-
-    recipe: Recipe
-    base: Path
-    goals: tuple[Goal, ...]
-    rows: tuple[Row, ...]
-    stages: tuple[str, ...]
-
-
-def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
-    """The plan of the recipe in `path`: validated, its references resolved, refusals found.
-
-    The user's files are imported; none of their callables is called.
-
-    Raises:
-        RecipeError: anything is wrong; all faults are told.
-        RefusedError: a required target takes none of the recipe's schemes.
-        MissingPackageError: the packages of a required target's format are not installed.
-    """
-    path = Path(path)
-    recipe = load_recipe(path, known_names(), settings)
-    base = path.parent
-    faults: list[Fault] = []
-
-    def attempt(work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except RecipeError as error:
-            faults.extend(error.faults)
-
-    for at, reference in _references(recipe):
-        attempt(partial(resolve, reference, base=base, at=at))
-    attempt(partial(load_calibration, recipe.quantize.calibration, base))
-    for number, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
-        attempt(partial(_try_loss, loss, TASKS[recipe.task], f"distill.losses[{number}]"))
-    goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
-    if faults:
-        raise RecipeError(*faults)
-    rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
-    _refuse(goals, rows)
-    stages = [name for name in STAGES if _applies(name, recipe)]
-    return Plan(recipe, base, tuple(goals), rows, tuple(stages))
 
 
 def run(
@@ -206,7 +129,7 @@ def run(
 
 def _fold(work: Work, place: Run, until: str | None) -> Work:
     for name, stage in STAGES.items():
-        if _applies(name, work.recipe):
+        if applies(name, work.recipe):
             place.tell(name, "")
             work = stage.step(work, place)
         if name == until:
@@ -293,112 +216,6 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
     }
-
-
-def _try_loss(loss: Loss, task: Task, at: str) -> None:
-    """Finds out on two samples of zeros whether a loss takes its options."""
-    function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
-    known = {
-        "student_logits": torch.zeros(2, 3),
-        "teacher_logits": torch.zeros(2, 3),
-        "labels": torch.zeros(2, dtype=torch.int64),
-    }
-    names = input_names(function)
-    try:
-        function(*(known[name] for name in names), **loss.options)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise RecipeError(
-            Fault(
-                what=f"The loss {loss.method!r} does not take its options.",
-                at=at,
-                got=", ".join(f"{name} = {value!r}" for name, value in loss.options.items()),
-                expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
-                fix=f"mend the options of {loss.method}",
-            )
-        ) from error
-
-
-def _references(recipe: Recipe) -> list[tuple[str, str]]:
-    """The references to callables in `recipe`, with their keys."""
-    entries = [
-        ("data.load", recipe.data.load),
-        ("teacher.load", recipe.teacher.load if recipe.teacher else ""),
-        ("student.load", recipe.student.load),
-    ]
-    others = ("timm:", "hf:")
-    return [
-        (at, reference)
-        for at, reference in entries
-        if reference and not reference.startswith(others) and not reference.endswith(".pt2")
-    ]
-
-
-def _goal(entry: TargetEntry, base: Path) -> Goal:
-    target = load_target(entry.name, base)
-    if target.format not in format_names():
-        raise RecipeError(
-            Fault(
-                what=f"There is no format {target.format!r}.",
-                at=f"targets/{target.name}.toml:format",
-                got=repr(target.format),
-                expected=listed(format_names()),
-                fix="use one of these formats",
-            )
-        )
-    device = entry.device or target.device
-    find_device(device or "local")
-    adapted = replace(target, device=device, threads=entry.threads or target.threads)
-    return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
-
-
-def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
-    rows = []
-    target = goal.target
-    schemes = find_format(target.format).SCHEMES
-    for scheme in dict.fromkeys(recipe.quantize.schemes):
-        row = Row(target.name, target.format, scheme)
-        reason = target.refusal(scheme)
-        if reason is None and scheme not in schemes:
-            reason = f"{target.format} can be written here in {listed(schemes)}"
-        if reason is not None:
-            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
-        rows.append(_available(row, goal))
-    return rows
-
-
-def _available(row: Row, goal: Goal) -> Row:
-    module = find_format(row.format)
-    absent = missing(module.PACKAGES, extra=module.EXTRA)
-    if not row.open or absent is None:
-        return row
-    if goal.required:
-        raise MissingPackageError(absent)
-    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")
-
-
-def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
-    faults = []
-    for goal in goals:
-        ours = [row for row in rows if row.target == goal.target.name]
-        if goal.required and all(row.outcome is Outcome.REFUSED for row in ours):
-            faults.append(
-                Fault(
-                    what=f"{goal.target.name} takes none of the recipe's schemes.",
-                    at="quantize.schemes",
-                    got=listed([row.scheme for row in ours]),
-                    expected=listed(goal.target.schemes),
-                    fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
-                    "or set required = false",
-                )
-            )
-    if faults:
-        raise RefusedError(*faults)
-
-
-def _applies(stage: str, recipe: Recipe) -> bool:
-    if stage == "train":
-        return recipe.teacher is not None
-    return True
 
 
 def _begin(plan: Plan, place: Run) -> Work:

@@ -1,4 +1,4 @@
-"""What a test needs besides edgekd itself: a skip that names what is missing, and in CI a failure."""
+"""What a test needs besides edgekd: a skip that names what is missing, and in CI a failure."""
 
 from __future__ import annotations
 

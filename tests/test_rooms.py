@@ -25,16 +25,21 @@ RANKS = {
     "errors": 0,
     **dict.fromkeys(["need", "process", "signature", "scheme", "store", "toml", "percentile"], 1),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
-    **dict.fromkeys(["samples", "work"], 2),
+    **dict.fromkeys(["faults", "reference", "samples", "work"], 2),
     **dict.fromkeys(["losses", "quantization", "formats", "devices"], 3),
-    **dict.fromkeys(["fit", "evaluate", "trained", "doctor"], 3),
-    "stages": 4,
-    "pipeline": 5,
-    "cli": 6,
+    **dict.fromkeys(["fit", "evaluate", "trained"], 3),
+    **dict.fromkeys(["measure", "doctor"], 4),
+    "stages": 5,
+    **dict.fromkeys(["plan", "pipeline"], 6),
+    **dict.fromkeys(["progress", "text"], 7),
+    "cli": 8,
 }
-# Within ranks 1, 2 and 3 these files build on each other, in this order; rooms of rank 3 do not.
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence", "data",
-           "samples", "network", "recipe", "work", "evaluate", "fit", "trained"]  # fmt: skip
+# Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
+# fmt: off
+LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
+           "data", "samples", "reference", "network", "faults", "recipe", "work", "evaluate",
+           "fit", "trained", "plan", "pipeline"]
+# fmt: on
 
 
 def room(path: Path) -> str:
@@ -66,8 +71,8 @@ def test_a_file_imports_only_from_below_or_from_its_own_room(path: Path) -> None
             continue
         if RANKS[theirs] == RANKS[ours]:
             together = theirs in LAYERED and ours in LAYERED
-            doctor = ours == "doctor"  # names the formats, and is imported by the command line only
-            assert doctor or (together and LAYERED.index(theirs) < LAYERED.index(ours)), module
+            assert together, module
+            assert LAYERED.index(theirs) < LAYERED.index(ours), module
         else:
             assert RANKS[theirs] < RANKS[ours], f"{path.name} imports {module}, which is above it"
 
@@ -112,7 +117,9 @@ def test_help_and_targets_load_nothing_heavy() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 500, "what two things does this file hold?"
+    # The agent is one file because it is sent to boards as one.
+    limit = 450 if path.name == "agent.py" else 400
+    assert len(text.splitlines()) <= limit, "what two things does this file hold?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

@@ -12,7 +12,8 @@ from torch import nn
 
 from edgekd.errors import MissingPackageError, RecipeError
 from edgekd.evaluate import count_macs
-from edgekd.network import Exportable, as_network, load_module, load_network, resolve
+from edgekd.network import Exportable, as_network, load_module, load_network
+from edgekd.reference import resolve
 
 
 @pytest.mark.parametrize("name", TRAPS)

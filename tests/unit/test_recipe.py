@@ -7,7 +7,7 @@ import pytest
 from conftest import Project, assert_five_parts, tiny_recipe
 
 from edgekd.errors import RecipeError
-from edgekd.pipeline import known_names
+from edgekd.plan import known_names
 from edgekd.recipe import Recipe, load_recipe, parse_recipe
 from edgekd.toml import read_toml
 

@@ -1,0 +1,184 @@
+"""Time artifacts on a device, interleaved.
+
+The protocol: several fresh processes; in each, all artifacts of a target are loaded, run once, and
+warmed up until two blocks agree; then blocks of inferences are timed, the artifacts interleaved in
+random order. Every sample is kept. Load time, first inference and peak memory come from processes
+that hold one artifact alone.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgekd.artifact import Artifact
+from edgekd.data import Inputs
+from edgekd.devices import Job, Report, run_job
+from edgekd.evidence import Measurement, Outcome, Ratio
+from edgekd.formats import find_format
+from edgekd.target import Evidence
+
+LOOKS = 3
+CONFIDENCE = 1 - 0.05 / LOOKS
+"""Of one look's intervals, so that all looks together keep 95 % (Bonferroni)."""
+BOOTSTRAPS = 400
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured.
+
+    Attributes:
+        processes: fresh ones, since a process's memory layout moves its times.
+        runs: steady inferences of each artifact in a process, at least.
+        seconds: steady time of each artifact in a process, at least.
+        block: inferences before another artifact's turn.
+        warm_up_s: least time of warming up; `warm_up_limit_s` is the most.
+    """
+
+    processes: int = 3
+    runs: int = 200
+    seconds: float = 0.3
+    block: int = 20
+    warm_up_s: float = 0.2
+    warm_up_limit_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a budget is met, and why not, in a sentence."""
+
+    outcome: Outcome
+    detail: str
+
+
+def measure(
+    artifacts: Mapping[str, Artifact],
+    *,
+    parent: str | None,
+    device: str,
+    threads: int,
+    evidence: Evidence,
+    inputs: Inputs | None,
+    protocol: Protocol,
+    seed: int,
+) -> dict[str, Measurement | Verdict]:
+    """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
+
+    Args:
+        parent: the one the others' times are divided by.
+    """
+    job = _job(artifacts, threads, inputs, protocol, seed)
+    brief = {**job.options, "runs": 1, "seconds": 0.0}
+    alone = {
+        name: run_job(device, replace(job, artifacts={name: path}, options=brief))
+        for name, path in job.artifacts.items()
+    }
+    failed = {name: _failure(report.results[name]) for name, report in alone.items()}
+    well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
+    rounds: list[Report] = []
+    dice = random.Random(seed)
+    for number in range(protocol.processes if well else 0):
+        # What is loaded first lies elsewhere in memory: each process loads in another order.
+        shuffled = dict(dice.sample(sorted(well.items()), len(well)))
+        options = {**job.options, "seed": seed + number}
+        rounds.append(run_job(device, replace(job, artifacts=shuffled, options=options)))
+    measured: dict[str, Measurement | Verdict] = {}
+    for name in artifacts:
+        verdict = failed[name] or next(
+            (wrong for report in rounds if (wrong := _failure(report.results[name]))), None
+        )
+        if verdict is not None:
+            measured[name] = verdict
+            continue
+        results = [report.results[name] for report in rounds]
+        measured[name] = Measurement(
+            samples_ns=tuple(
+                tuple(sample for block in result["blocks_ns"] for sample in block)
+                for result in results
+            ),
+            warm_up_count=sum(result["warm_up_count"] for result in results),
+            init_ms=alone[name].results[name]["init_ns"] / 1e6,
+            first_ms=alone[name].results[name]["first_ns"] / 1e6,
+            peak_memory_bytes=alone[name].peak_memory_bytes,
+            threads=threads,
+            evidence=evidence,
+            device={**rounds[-1].device, "runtime": results[-1]["facts"]},
+            ratio=_ratio(rounds, name, parent, seed) if parent in well and name != parent else None,
+            confidence=CONFIDENCE,
+        )
+    return measured
+
+
+def _job(
+    artifacts: Mapping[str, Artifact],
+    threads: int,
+    inputs: Inputs | None,
+    protocol: Protocol,
+    seed: int,
+) -> Job:
+    first = next(iter(artifacts.values()))
+    sizes = {
+        name: (artifact.signature.inputs[0].shape[0] or 1) if artifact.signature else 1
+        for name, artifact in artifacts.items()
+    }
+    return Job(
+        action="time",
+        runtime=find_format(first.format).RUNTIME,
+        artifacts={name: artifact.path for name, artifact in artifacts.items()},
+        batches=sizes,
+        threads=threads,
+        inputs={name: tensor.numpy() for name, tensor in inputs.items()} if inputs else None,
+        options={
+            "runs": protocol.runs,
+            "seconds": protocol.seconds,
+            "block": protocol.block,
+            "warm_up_s": protocol.warm_up_s,
+            "warm_up_limit_s": protocol.warm_up_limit_s,
+            "seed": seed,
+        },
+    )
+
+
+def _failure(result: Mapping[str, Any]) -> Verdict | None:
+    failure = result["failure"]
+    return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
+
+
+def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio:
+    """The ratio of medians, with a bootstrap interval over processes and blocks, interleaved pairs.
+
+    Processes are drawn before blocks, since a process's luck is common to all its blocks.
+    Source: Efron, Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile);
+    Davison, Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (nested).
+    """
+    assert parent is not None
+    processes = [
+        [
+            (statistics.median(ours), statistics.median(theirs))
+            for ours, theirs in zip(
+                report.results[name]["blocks_ns"], report.results[parent]["blocks_ns"], strict=True
+            )
+        ]
+        for report in rounds
+    ]
+    dice = random.Random(seed)
+    drawn = sorted(
+        _of_medians(
+            [
+                dice.choices(pairs, k=len(pairs))
+                for pairs in dice.choices(processes, k=len(processes))
+            ]
+        )
+        for _ in range(BOOTSTRAPS)
+    )
+    tail = round(0.025 * BOOTSTRAPS)
+    return Ratio(parent, _of_medians(processes), low=drawn[tail - 1], high=drawn[-tail])
+
+
+def _of_medians(processes: Sequence[Sequence[tuple[float, float]]]) -> float:
+    pairs = [pair for pairs in processes for pair in pairs]
+    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)

@@ -1,0 +1,142 @@
+"""Results as text: what the command line prints, as lines and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgekd.artifact import Artifact
+    from edgekd.evidence import Measurement, Row
+    from edgekd.measure import Verdict
+    from edgekd.pipeline import RunResult
+    from edgekd.plan import Plan
+    from edgekd.target import Target
+
+LEFT = ("target", "scheme", "outcome", "ships")
+
+
+def before_table(result: RunResult) -> Iterator[str]:
+    """What was used again, and the teacher and student."""
+    if result.reused:
+        counts: dict[str, int] = {}
+        for name in result.reused:
+            stage = name.partition("/")[0]
+            counts[stage] = counts.get(stage, 0) + 1
+        yield "reused from earlier runs: " + ", ".join(f"{k} ({n})" for k, n in counts.items())
+    for role, score in (("teacher", result.teacher), ("student", result.student)):
+        if score:
+            yield (
+                f"{role}: {result.metric} {score.metric:.4f} on test, "
+                f"{score.parameters:,} parameters, {score.macs:,} MACs"
+            )
+
+
+def table(result: RunResult) -> Table:
+    """Targets by schemes."""
+    from rich.table import Table
+
+    names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes", "p50 ms"]
+    made = Table(title=f"{result.name}: {result.folder}", title_justify="left")
+    for name in [*names, "p90 ms", "time / fp32", "ships"]:
+        made.add_column(name, justify="left" if name in LEFT else "right")
+    last = None
+    for row in result.rows:
+        if last not in (None, row.target):
+            made.add_section()
+        choice = result.chosen.get(row.target)
+        ships = "ships" if choice and choice.scheme == row.scheme else ""
+        made.add_row(row.target if row.target != last else "", *_cells(row), ships)
+        last = row.target
+    return made
+
+
+def _cells(row: Row) -> list[str]:
+    agreement, measurement = row.agreement, row.measurement
+    top1 = agreement.top1_agreement_frac if agreement else None
+    metric = agreement.metric if agreement else None
+    ratio = measurement.ratio if measurement else None
+    return [
+        row.scheme,
+        row.outcome.value if row.outcome else "",
+        f"{metric:.4f}" if metric is not None else "",
+        f"{top1:.4f}" if top1 is not None else "",
+        f"{agreement.sqnr_db:.1f}" if agreement else "",
+        f"{row.artifact.size_bytes:,}" if row.artifact else "",
+        f"{measurement.percentile_ms(0.5).value:.4f}" if measurement else "",
+        f"{measurement.percentile_ms(0.9).value:.4f}" if measurement else "",
+        f"{ratio.value:.2f}" if ratio else "",
+    ]
+
+
+def after_table(result: RunResult) -> Iterator[str]:
+    """What ships and why, why the others do not, and where the evidence is."""
+    for name, choice in result.chosen.items():
+        yield f"{name}: {choice.why}"
+    for row in result.rows:
+        if row.detail:
+            yield f"  {row.target} {row.scheme}: {row.detail}"
+    evidence = result.folder / "result.json"
+    if result.until:
+        yield f"stopped after {result.until}; go on without --until: nothing is done twice"
+    elif result.passed:
+        yield f"every required target passed; the evidence: {evidence}"
+    else:
+        yield f"not every required target passed; the evidence: {evidence}"
+
+
+def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
+    """What a recipe will do."""
+    yield f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}"
+    for goal in plan.goals:
+        rows = [row for row in plan.rows if row.target == goal.target.name]
+        tries = ", ".join(row.scheme for row in rows if row.open) or "nothing"
+        limits = {key: value for key, value in vars(goal.budget).items() if value is not None}
+        told = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "no budget"
+        yield f"  {goal.target.name}: {tries}; {told}"
+        where = goal.target.device or "no device at hand: this host stands in, latency is undecided"
+        yield f"    runs on {where}{'' if goal.required else '; not required'}"
+        yield from (f"    {row.scheme}: {row.detail}" for row in rows if not row.open)
+    yield f"next: edgekd run {path}"
+
+
+def target_line(target: Target) -> str:
+    """A target in a list."""
+    return (
+        f"{target.name:24} {target.format:9} {' '.join(target.schemes):16} {target.description}"
+    ).rstrip()
+
+
+def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
+    """A target with its facts and their sources."""
+    yield f"  machine {target.machine}, {target.threads} thread(s), {target.accelerator}"
+    yield f"  device  {target.device or 'none at hand: give one in the recipe'}"
+    for scheme in schemes:
+        reason = target.refusal(scheme)
+        if reason:
+            yield f"  refuses {scheme}: {reason}"
+    for name, fact in target.facts.items():
+        yield f"  {name}: {fact.value}"
+        yield f"      source: {fact.source}{f', {fact.date}' if fact.date else ''}"
+
+
+def measurement_lines(
+    artifact: Artifact, found: Measurement, verdict: Verdict, *, quick: bool
+) -> Iterator[str]:
+    """A measurement in two lines."""
+    p50, p90 = found.percentile_ms(0.5), found.percentile_ms(0.9)
+    ratio = f"  {found.ratio.value:.2f} times the first's" if found.ratio else ""
+    memory = f"{found.peak_memory_bytes:,} bytes" if found.peak_memory_bytes else "not told"
+    yield (
+        f"{artifact.path}: {verdict.outcome.value}  p50 {p50.value:.4f} ms  "
+        f"p90 {p90.value:.4f} ms ({p90.low:.4f} to {p90.high:.4f}){ratio}"
+    )
+    yield (
+        f"  load {found.init_ms:.1f} ms  first {found.first_ms:.2f} ms  peak memory {memory}  "
+        f"{len(found.samples_ms)} samples in {len(found.samples_ns)} process(es)"
+        f"{'' if found.steady else '  NOT STEADY: the last third is judged'}"
+        f"{'  quick: a first impression' if quick else ''}"
+    )

@@ -1,0 +1,232 @@
+"""Agreement, budgets and choices: what edgekd says itself, on figures made up for the purpose."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekd.artifact import Artifact
+from edgekd.errors import ConversionError
+from edgekd.evidence import Agreement, Measurement, Outcome, Ratio, Row
+from edgekd.scheme import SCHEMES
+from edgekd.stages.benchmark import judge
+from edgekd.stages.choose import choose
+from edgekd.stages.verify import compare
+from edgekd.target import Budget, Evidence
+
+REFERENCE = {"output": torch.randn(200, 5, generator=torch.Generator().manual_seed(0))}
+
+
+def agreement(outputs: dict[str, torch.Tensor], scheme: str = "fp32") -> Agreement:
+    return compare(
+        REFERENCE, outputs, scheme=scheme, min_agreement=0.99, evidence="host", runtime={}
+    )
+
+
+def noisy(sqnr_db: float) -> dict[str, torch.Tensor]:
+    """The reference with noise of that level."""
+    noise = torch.randn(200, 5, generator=torch.Generator().manual_seed(1)).double()
+    signal = REFERENCE["output"].double()
+    scale = signal.norm() / noise.norm() / 10 ** (sqnr_db / 20)
+    return {"output": signal + scale * noise}
+
+
+def test_equal_outputs_agree_without_bound_and_survive_json() -> None:
+    found = agreement(dict(REFERENCE))
+    assert (found.sqnr_db, found.max_abs_error, found.top1_agreement_frac) == (math.inf, 0, 1)
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert document["sqnr_db"] is None
+    assert Agreement.from_json(document) == found
+
+
+@pytest.mark.parametrize("sqnr_db", [20.0, 60.0, 100.0])
+def test_sqnr_is_the_ratio_of_powers_in_decibel(sqnr_db: float) -> None:
+    assert agreement(noisy(sqnr_db)).sqnr_db == pytest.approx(sqnr_db, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_conversion_under_the_floor_of_its_scheme_disagrees(scheme: str) -> None:
+    floor = SCHEMES[scheme].sqnr_floor_db
+    under = agreement(noisy(floor - 1), scheme)
+    assert under.outcome is Outcome.DISAGREES
+    assert "SQNR" in under.detail
+
+
+def test_samples_of_another_class_disagree_whatever_the_noise() -> None:
+    outputs = REFERENCE["output"].clone()
+    tied = REFERENCE["output"].clone()
+    tied[:10] = 0.0
+    tied[:10, 0] = 1e-6
+    outputs[:10] = 0.0
+    outputs[:10, 1] = 1e-6
+    found = compare(
+        {"output": tied},
+        {"output": outputs},
+        scheme="fp32",
+        min_agreement=0.99,
+        evidence="host",
+        runtime={},
+    )
+    assert found.top1_agreement_frac == 0.95
+    assert found.outcome is Outcome.DISAGREES
+
+
+def test_nan_never_agrees() -> None:
+    outputs = {"output": torch.full((200, 5), math.nan)}
+    found = agreement(outputs)
+    assert found.outcome is Outcome.DISAGREES
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_outputs_that_are_no_classes_have_no_top1() -> None:
+    images = {"output": torch.randn(4, 3, 8, 8)}
+    found = compare(images, images, scheme="fp32", min_agreement=0.99, evidence="host", runtime={})
+    assert found.top1_agreement_frac is None
+    assert found.outcome is Outcome.PASSED
+
+
+def test_outputs_of_other_names_are_an_error() -> None:
+    with pytest.raises(ConversionError, match="outputs are not the network's"):
+        agreement({"logits": REFERENCE["output"]})
+
+
+def measured(
+    ms: float = 1.0,
+    *,
+    spread: float = 0.01,
+    count: int = 300,
+    evidence: Evidence = "device",
+    ratio: tuple[float, float, float] | None = None,
+    late: float = 1.0,
+) -> Measurement:
+    """A measurement of about `ms`, `late` times as slow in its last third."""
+    dice = torch.Generator().manual_seed(0)
+    samples = 1e6 * ms * (1 + spread * torch.rand(count, generator=dice))
+    samples[-(count // 3) :] *= late
+    return Measurement(
+        samples_ns=(tuple(int(sample) for sample in samples),),
+        warm_up_count=10,
+        init_ms=5.0,
+        first_ms=2.0,
+        peak_memory_bytes=50_000_000,
+        threads=1,
+        evidence=evidence,
+        ratio=Ratio("fp32", *ratio) if ratio else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome"),
+    [
+        (Budget(), Outcome.PASSED),
+        (Budget(latency_p90_ms=2.0), Outcome.PASSED),
+        (Budget(latency_p90_ms=0.5), Outcome.OVER_BUDGET),
+        (Budget(size_bytes=100), Outcome.OVER_BUDGET),
+        (Budget(size_bytes=1000), Outcome.PASSED),
+        (Budget(peak_memory_bytes=1000), Outcome.OVER_BUDGET),
+        (Budget(latency_p50_ms=2.0, latency_p99_ms=1.0), Outcome.OVER_BUDGET),
+    ],
+)
+def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
+    verdict = judge(1000, measured(), budget)
+    assert verdict.outcome is outcome
+    assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
+
+
+def test_a_limit_inside_the_interval_is_undecided_never_passed() -> None:
+    found = measured(spread=0.5)
+    limit = found.percentile_ms(0.9).value
+    assert judge(1, found, Budget(latency_p90_ms=limit)).outcome is Outcome.UNDECIDED
+    few = measured(count=20)
+    assert judge(1, few, Budget(latency_p90_ms=100.0)).outcome is Outcome.UNDECIDED
+
+
+@pytest.mark.parametrize("evidence", ["host", "emulated", "reference"])
+def test_a_latency_measured_elsewhere_decides_nothing(evidence: Evidence) -> None:
+    verdict = judge(1, measured(evidence=evidence), Budget(latency_p90_ms=100.0))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert evidence in verdict.detail
+
+
+def test_what_is_sustained_is_judged_where_the_time_drifts() -> None:
+    found = measured(late=2.0)
+    assert not found.steady
+    assert judge(1, found, Budget(latency_p50_ms=1.6)).outcome is Outcome.OVER_BUDGET
+    assert found.percentile_ms(0.5).high < 1.6, "as a whole it would have kept the budget"
+
+
+def test_a_measurement_survives_json() -> None:
+    found = measured(ratio=(0.5, 0.4, 0.6))
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert Measurement.from_json(document) == found
+    assert document["p50_ms"] == found.percentile_ms(0.5).value
+
+
+def row(
+    scheme: str,
+    *,
+    outcome: Outcome = Outcome.PASSED,
+    size: int = 1000,
+    metric: float = 0.9,
+    ratio: tuple[float, float, float] | None = None,
+) -> Row:
+    return Row(
+        target="t",
+        format="onnx",
+        scheme=scheme,
+        outcome=outcome,
+        artifact=Artifact(Path("m.onnx"), "onnx", scheme, "0", size),
+        agreement=Agreement(10, 0.0, 50.0, 1.0, metric, metric, "device", {}, Outcome.PASSED, ""),
+        measurement=measured(ratio=ratio),
+    )
+
+
+def test_a_slower_candidate_is_not_chosen_and_its_row_says_so() -> None:
+    rows = [row("fp32"), row("int8", size=300, metric=0.95, ratio=(1.3, 1.28, 1.35))]
+    choice, judged = choose(rows, "size")
+    assert choice.scheme == "fp32"
+    assert judged[1].detail == "int8 does not pay on t: 1.30 times the time of fp32 (1.28 to 1.35)"
+    assert judged[1].outcome is Outcome.PASSED
+
+
+def test_a_candidate_as_fast_and_no_smaller_does_not_pay() -> None:
+    choice, judged = choose([row("fp32"), row("fp16", ratio=(1.0, 0.99, 1.01))], "size")
+    assert choice.scheme == "fp32"
+    assert "and no smaller" in judged[1].detail
+
+
+def test_a_difference_within_the_noise_is_no_difference() -> None:
+    rows = [row("fp32"), row("fp16", size=500, ratio=(1.005, 0.995, 1.008))]
+    assert choose(rows, "latency")[0].scheme == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "scheme"), [("accuracy", "fp32"), ("latency", "int8"), ("size", "int4")]
+)
+def test_what_is_preferred_decides_among_those_that_pay(prefer: str, scheme: str) -> None:
+    rows = [
+        row("fp32", metric=0.95),
+        row("int8", metric=0.93, size=400, ratio=(0.5, 0.45, 0.55)),
+        row("int4", metric=0.92, size=200, ratio=(0.8, 0.75, 0.85)),
+    ]
+    choice, judged = choose(rows, prefer)  # type: ignore[arg-type]
+    assert choice.scheme == scheme
+    assert all(r.detail.startswith("passed, not chosen: ") for r in judged if r.scheme != scheme)
+
+
+def test_a_smaller_candidate_ships_where_its_parent_may_not() -> None:
+    rows = [
+        row("fp32", outcome=Outcome.OVER_BUDGET),
+        row("int8", size=300, ratio=(1.3, 1.28, 1.35)),
+    ]
+    assert choose(rows, "accuracy")[0].scheme == "int8"
+
+
+def test_nothing_is_chosen_where_nothing_passed() -> None:
+    choice, _ = choose([row("fp32", outcome=Outcome.UNAVAILABLE)], "accuracy")
+    assert choice.scheme is None
+    assert "fp32 unavailable" in choice.why
