@@ -156,7 +156,7 @@ def test_what_is_sustained_is_judged_where_the_time_drifts() -> None:
     found = measured(late=2.0)
     assert not found.steady
     assert judge(1, found, Budget(latency_p50_ms=1.6)).outcome is Outcome.OVER_BUDGET
-    assert found.percentile_ms(0.5).high < 1.6, "as a whole it would have kept the budget"
+    assert found.percentile_ms(0.5).value < 1.6, "as a whole it would seem to keep the budget"
 
 
 def test_a_measurement_survives_json() -> None:

@@ -1,0 +1,140 @@
+"""Every trap network in every format and scheme: exported by one call, verified by another.
+
+Generated from FORMATS, so a new format is tested with no new test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from models import TRAPS, Branching
+from needs import need_modules
+
+import edgekd
+from edgekd.artifact import load_artifact
+from edgekd.errors import ConversionError, RecipeError, RefusedError, UnreachableError
+from edgekd.formats import FORMATS
+from edgekd.scheme import SCHEMES
+
+pytestmark = pytest.mark.converter
+
+# What a converter of the tested set cannot do, and why.
+KNOWN_FAILURES = {
+    ("recurrent", "coreml"): "coremltools 9.0 has no GRU from torch.export: kind gru.input",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network in one format and scheme."""
+
+    network: str
+    format: str
+    scheme: str
+
+    def __str__(self) -> str:
+        return f"{self.network}-{self.format}-{self.scheme}"
+
+
+# fp16 is the same program as fp32 with other constants: two networks stand for all.
+CELLS = [
+    Cell(network, format, scheme)
+    for network in TRAPS
+    for format, module in FORMATS.items()
+    for scheme in module.SCHEMES
+    if scheme != "fp16" or network in ("residual", "two-inputs")
+]
+
+
+def export(cell: Cell, out: Path) -> tuple[edgekd.Network, edgekd.Artifact]:
+    trap = TRAPS[cell.network]
+    dice = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    calibration = [trap.draw(1, dice) for _ in range(64)]
+    artifact = edgekd.export(
+        network, format=cell.format, scheme=cell.scheme, calibration=calibration, out=out
+    )
+    return network, artifact
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_an_artifact_agrees_with_its_network_in_its_own_runtime(cell: Cell, tmp_path: Path) -> None:
+    need_modules(*FORMATS[cell.format].PACKAGES)
+    if (cell.network, cell.format) in KNOWN_FAILURES:
+        with pytest.raises(ConversionError):
+            export(cell, tmp_path)
+        return
+    network, artifact = export(cell, tmp_path)
+    assert load_artifact(artifact.path.parent) == artifact
+    trap = TRAPS[cell.network]
+    dice = torch.Generator().manual_seed(2)
+    samples = [trap.draw(1, dice) for _ in range(64)]
+    if cell.format == "coreml":
+        with pytest.raises(UnreachableError, match="Core ML has no runtime on Linux"):
+            edgekd.verify(artifact, network, samples)
+        return
+    found = edgekd.verify(artifact, network, samples, min_agreement=0.9)
+    assert found.outcome is edgekd.Outcome.PASSED, found.detail
+    assert found.sqnr_db >= SCHEMES[cell.scheme].sqnr_floor_db
+    assert found.sample_count == 64
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_same_network_gives_the_same_bytes(format: str, tmp_path: Path) -> None:
+    need_modules(*FORMATS[format].PACKAGES)
+    scheme = list(FORMATS[format].SCHEMES)[-1]
+    cell = Cell("signal", format, scheme)
+    digests = [export(cell, tmp_path / str(number))[1].sha256 for number in range(2)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_no_converter_takes_is_an_error_with_its_cause(
+    format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    need_modules(*FORMATS[format].PACKAGES)
+    network = edgekd.load_network(Branching(), example=torch.ones(1, 4))
+    with pytest.raises(ConversionError) as caught:
+        edgekd.export(network, format=format, out=tmp_path)
+    assert caught.value.__cause__ is not None
+    assert f"The converter to {format} failed on fp32." in str(caught.value)
+    assert capfd.readouterr().out == "", "a converter's chatter is in the log"
+
+
+def test_a_batch_of_four_is_exported_and_verified_as_such(tmp_path: Path) -> None:
+    need_modules(*FORMATS["onnx"].PACKAGES)
+    trap, dice = TRAPS["residual"], torch.Generator().manual_seed(3)
+    network = edgekd.load_network(trap.build(), example=trap.draw(4, dice))
+    artifact = edgekd.export(network, format="onnx", out=tmp_path)
+    found = edgekd.verify(artifact, network, [trap.draw(4, dice) for _ in range(3)])
+    assert found.sample_count == 12
+    assert found.outcome is edgekd.Outcome.PASSED
+    with pytest.raises(ConversionError, match="do not fill batches of 4"):
+        edgekd.verify(artifact, network, [trap.draw(3, dice)])
+
+
+def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
+    need_modules(*FORMATS["onnx"].PACKAGES)
+    trap, dice = TRAPS["shared-weights"], torch.Generator().manual_seed(4)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    with pytest.raises(RecipeError, match="int8 needs calibration samples"):
+        edgekd.export(network, format="onnx", scheme="int8", out=tmp_path)
+    with pytest.raises(RecipeError, match="calibration sample does not fit"):
+        wrong = [{"features": torch.zeros(1, 7)}]
+        edgekd.export(network, format="onnx", scheme="int8", calibration=wrong, out=tmp_path)
+    with pytest.raises(RefusedError, match="cannot be written in int4-weights"):
+        edgekd.export(network, format="onnx", scheme="int4-weights", out=tmp_path)
+    artifact = edgekd.export(network, format="onnx", out=tmp_path)
+    with pytest.raises(RecipeError, match="without samples"):
+        edgekd.verify(artifact, network, [])
+    with pytest.raises(RecipeError, match="sample does not fit"):
+        edgekd.verify(artifact, network, [{"image": torch.zeros(1, 6)}])
+    artifact.path.write_bytes(artifact.path.read_bytes()[:100])
+    with pytest.raises(RecipeError, match="is not the file its card describes"):
+        load_artifact(artifact.path)
+    (artifact.path.parent / "artifact.json").unlink()
+    with pytest.raises(ConversionError, match="load-failed"):
+        edgekd.verify(load_artifact(artifact.path), network, [trap.draw(1, dice)])
