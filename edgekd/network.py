@@ -283,6 +283,7 @@ class Exportable(nn.Module):
         super().__init__()
         self.module = copy.deepcopy(network.module).eval().cpu()
         self.names = tuple(network.signature.output_names)
+        self.eval()
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         outputs = call(self.module, inputs)

@@ -22,7 +22,7 @@ class Format(Protocol):
         RUNTIME: what runs it, as the agent calls it.
         EXTRA: the optional dependencies it needs.
         PACKAGES: the packages of that extra that are imported, for converting and for running.
-        SCHEMES: the precisions it can be written in here, each with how.
+        SCHEMES: the precisions it can be written in here, each with how (its method).
     """
 
     SUFFIX: str
@@ -33,10 +33,11 @@ class Format(Protocol):
 
     def convert(
         self, network: Network, scheme: str, calibration: Sequence[Inputs], path: Path
-    ) -> None:
+    ) -> str:
         """Writes `network` to `path` in `scheme`, by the format's own converter and quantizer.
 
-        What the converter raises is raised.
+        Returns how: `SCHEMES[scheme]`, or what was done instead where that cannot be, which the
+        candidate's row then says. What the converter raises is raised.
         """
 
 

@@ -38,7 +38,7 @@ def convert(
     scheme: str,
     calibration: Sequence[Inputs],  # noqa: ARG001  no scheme here is calibrated
     path: Path,
-) -> None:
+) -> str:
     """Writes `network` to `path`; see `Format`."""
     import numpy as np
     import torch
@@ -47,9 +47,11 @@ def convert(
 
     ct = need("coremltools", extra=EXTRA)
     program = torch.export.export(Exportable(network), (), dict(network.example), strict=False)
+    decomposed = program.run_decompositions({})
+    _work_round(decomposed)
     precision = ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16
     model = ct.convert(
-        program.run_decompositions({}),
+        decomposed,
         inputs=[
             ct.TensorType(
                 name=spec.name,
@@ -69,6 +71,25 @@ def convert(
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     model.save(str(path))
     _name_parts_by_content(path)
+    return SCHEMES[scheme]
+
+
+def _work_round(program: Any) -> None:
+    """Rewrites what coremltools 9.0 does not read in an exported program.
+
+    It wants the stride of max_pool2d, which torch.export leaves out where it is the kernel's size,
+    and has no operator for `alias`, which does nothing. Seen with torch 2.13.
+    """
+    import torch
+
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target == torch.ops.aten.max_pool2d.default and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])
+        if node.target == torch.ops.aten.alias.default:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def _quantize_weights(ct: Any, model: Any) -> Any:

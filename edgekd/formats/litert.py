@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.errors import listed
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SIGNATURE = "serving_default"
 LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> None:
+def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
     """Writes `network` to `path`; see `Format`."""
     from edgekd.network import Exportable
 
@@ -41,14 +42,17 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
     )
     if scheme == "fp32":
         edge_model.export(str(path))
-        return
+        return SCHEMES[scheme]
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.tflite"
         edge_model.export(str(plain))
-        (_halve if scheme == "fp16" else _quantize)(plain, calibration, path)
+        if scheme == "fp16":
+            _halve(plain, path)
+            return SCHEMES[scheme]
+        return _quantize(plain, calibration, path)
 
 
-def _halve(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:  # noqa: ARG001
+def _halve(plain: Path, path: Path) -> None:
     types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
     quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain))
     quantizer.update_quantization_recipe(
@@ -65,12 +69,30 @@ def _halve(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:  # n
     quantizer.quantize().export_model(str(path), overwrite=True)
 
 
-def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:
+def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> str:
+    # litert-torch makes 64-bit integers 32-bit.
+    arrays = [
+        {
+            name: tensor.int().numpy() if str(tensor.dtype) == "torch.int64" else tensor.numpy()
+            for name, tensor in sample.items()
+        }
+        for sample in calibration
+    ]
+    if "SOFTMAX" in _operators(plain):
+        # Attention networks collapse to 10 dB, and run slower than fp32, with all operators int8.
+        _quantize_operators(plain, arrays, path, LINEAR)
+        return f"{SCHEMES['int8']}; only {listed(LINEAR)}: it has attention"
+    _quantize_operators(plain, arrays, path, ("*",))
+    return SCHEMES["int8"]
+
+
+def _quantize_operators(
+    plain: Path, arrays: list[dict[str, Any]], path: Path, operators: tuple[str, ...]
+) -> None:
     calibrator = need("ai_edge_quantizer.calibrator", extra=EXTRA)
     manager = need("ai_edge_quantizer.recipe_manager", extra=EXTRA)
     updates = need("ai_edge_quantizer.utils.qsv_utils", extra=EXTRA)
-    arrays = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in calibration]
-    recipe = _recipe(_operators(plain))
+    recipe = _recipe(operators)
     recipes = manager.RecipeManager()
     recipes.load_quantization_recipe(recipe)
     # The quantizer's own calibrate() averages with smoothing 0.95, so the first sample decides and
@@ -79,16 +101,30 @@ def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> None:
     ranges.calibrate({SIGNATURE: arrays}, recipes)
     quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
     quantizer.quantize(ranges.get_model_qsvs()).export_model(str(path), overwrite=True)
+    _check_outputs(path)
 
 
-def _recipe(operators: set[str]) -> Any:
+def _check_outputs(path: Path) -> None:
+    """Raises a RuntimeError where the quantizer has cut an output off its signature.
+
+    Seen with ai-edge-quantizer 0.10, where a float output is an input of another operator too: the
+    file then does not load, or loads and has no value for that output.
+    """
+    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    named = interpreter.get_signature_runner().get_output_details()
+    real = {int(entry["index"]) for entry in interpreter.get_output_details()}
+    lost = [name for name, entry in named.items() if int(entry["index"]) not in real]
+    if lost:
+        raise RuntimeError(f"ai-edge-quantizer cut off {listed(lost)}: another operator reads it")
+
+
+def _recipe(operators: tuple[str, ...]) -> Any:
     types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
     names = types.TFLOperationName
     algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
     recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
-    # Attention networks collapse to 10 dB, and run slower than fp32, unless only products are int8.
-    quantized = LINEAR if "SOFTMAX" in operators else ("*",)
-    for name in quantized:
+    for name in operators:
         recipes.add_static_config(
             regex=".*",
             operation_name=names(name),

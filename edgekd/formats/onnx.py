@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.errors import listed
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 SCHEMES = {
     "fp32": "torch.onnx",
     "fp16": "weights and operators in fp16, inputs and outputs in fp32",
-    "int8": "static QDQ, uint8 activations by min-max, int8 weights per channel",
+    "int8": "static QDQ, uint8 activations by min-max, weights per channel in 7 of 8 bits",
 }
 
 ATTENTION = ("Softmax", "LayerNormalization")
@@ -33,7 +34,7 @@ products of LINEAR are (37 to 39 dB)."""
 LINEAR = ("MatMul", "Gemm", "Conv")
 
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> None:
+def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
     """Writes `network` to `path`; see `Format`."""
     onnx = need("onnx", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,7 +47,8 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
             half = float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True)
             _save(onnx, half, path)
         else:
-            _quantize(onnx, plain, calibration, path)
+            return _quantize(onnx, plain, calibration, path)
+    return SCHEMES[scheme]
 
 
 def write_plain(network: Network, path: Path) -> None:
@@ -90,7 +92,7 @@ def _save(onnx: Any, model: Any, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path) -> None:
+def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path) -> str:
     quantization = need("onnxruntime.quantization", extra=EXTRA)
     shapes = need("onnxruntime.quantization.shape_inference", extra=EXTRA)
     prepared = plain.with_name("prepared.onnx")
@@ -106,10 +108,15 @@ def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path)
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
+        # x86 without VNNI adds two products of 8 bits in 16 and saturates: on an AVX2 machine eight
+        # bits of weight lost 1 to 14 dB against seven, which are safe on every processor.
+        reduce_range=True,
         calibrate_method=quantization.CalibrationMethod.MinMax,
         op_types_to_quantize=list(LINEAR) if attention else None,
     )
     _save(onnx, onnx.load(quantized), path)
+    only = f"; only {listed(LINEAR)}: it has attention or layer norm" if attention else ""
+    return SCHEMES["int8"] + only
 
 
 class _Reader:

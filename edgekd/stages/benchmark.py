@@ -211,7 +211,9 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             judged[i] = replace(row, outcome=result.outcome, detail=result.detail)
             continue
         verdict = judge(artifacts[row.scheme].size_bytes, result, goal.budget)
-        judged[i] = replace(row, measurement=result, outcome=verdict.outcome, detail=verdict.detail)
+        judged[i] = replace(
+            row, measurement=result, outcome=verdict.outcome, detail=verdict.detail or row.detail
+        )
     return judged
 
 

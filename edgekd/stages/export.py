@@ -109,7 +109,7 @@ def convert(
     path = folder / f"{MODEL}{module.SUFFIX}"
     try:
         with output_to(log):
-            module.convert(network, scheme, calibration, path)
+            method = module.convert(network, scheme, calibration, path)
     except EdgekdError:
         raise
     except Exception as error:
@@ -127,7 +127,7 @@ def convert(
     lineage = {
         **network.lineage,
         "network_sha256": network.weights_digest(),
-        "method": module.SCHEMES[scheme],
+        "method": method,
         "calibration": _samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
@@ -234,4 +234,7 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
         return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
     place = run.folder / "artifacts" / row.target / row.scheme
     copy_tree(made.folder, place)
-    return replace(row, artifact=load_artifact(place))
+    artifact = load_artifact(place)
+    method = str(artifact.lineage["method"])
+    usual = find_format(row.format).SCHEMES[row.scheme]
+    return replace(row, artifact=artifact, detail="" if method == usual else method)

@@ -308,7 +308,11 @@ def _verified(
     agreement = Agreement.from_json(json.loads((made.folder / "agreement.json").read_text()))
     closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
     return replace(
-        row, agreement=agreement, evidence=target.evidence, outcome=closed, detail=agreement.detail
+        row,
+        agreement=agreement,
+        evidence=target.evidence,
+        outcome=closed,
+        detail=agreement.detail or row.detail,
     )
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +183,9 @@ def test_a_killed_run_continues_to_the_same_weights(project: Project) -> None:
     assert not (killed / "tiny" / "latest").exists()
     checkpoints = list(killed.rglob("checkpoint.pt"))
     assert len(checkpoints) == 1, "the training was under way"
-    started = time.monotonic()
     done = subprocess.run(
         [*command, "--out", str(killed)], check=True, capture_output=True, text=True
     )
-    assert time.monotonic() - started < 600
     assert "reused from earlier runs: train" in done.stdout
     assert not any(line.startswith("distill 1/60") for line in done.stderr.splitlines())
     ours, theirs = weights(whole), weights(killed)
@@ -245,9 +242,8 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
           "samples.safetensors", "--device", "ssh://nobody@127.0.0.1:1"], 6, "cannot be reached"),
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
           "samples.safetensors", "--device", "carrier-pigeon://x"], 2, "There is no way"),
-        (["benchmark", "build/onnx-fp32", "--quick", "--budget", "size_bytes=10"], 8, "over-budget"),
-        (["benchmark", "build/onnx-fp32", "--quick", "--budget", "latency_p99_ms=1000"], 9,
-         "undecided"),
+        (["benchmark", "build/onnx-fp32", "--quick", "--budget", "size_bytes=10"], 8,
+         "over-budget"),
         (["export", "models.py:branching", "--example", "x=1x8", "--format", "onnx", "--out", "b"],
          5, "The converter to onnx failed"),
         (["export", "timm:resnet18", "--example", "x=1x3x8x8", "--format", "onnx", "--out", "b"],

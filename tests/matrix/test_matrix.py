@@ -23,7 +23,9 @@ pytestmark = pytest.mark.converter
 
 # What a converter of the tested set cannot do, and why.
 KNOWN_FAILURES = {
-    ("recurrent", "coreml"): "coremltools 9.0 has no GRU from torch.export: kind gru.input",
+    ("recurrent", "coreml", "fp32"): "coremltools 9.0 has no GRU from torch.export",
+    ("recurrent", "coreml", "int8"): "coremltools 9.0 has no GRU from torch.export",
+    ("two-inputs", "litert", "int8"): "ai-edge-quantizer 0.10 cuts off an output read elsewhere",
 }
 
 
@@ -63,7 +65,7 @@ def export(cell: Cell, out: Path) -> tuple[edgekd.Network, edgekd.Artifact]:
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_an_artifact_agrees_with_its_network_in_its_own_runtime(cell: Cell, tmp_path: Path) -> None:
     need_modules(*FORMATS[cell.format].PACKAGES)
-    if (cell.network, cell.format) in KNOWN_FAILURES:
+    if (cell.network, cell.format, cell.scheme) in KNOWN_FAILURES:
         with pytest.raises(ConversionError):
             export(cell, tmp_path)
         return
@@ -122,8 +124,8 @@ def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
     network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
     with pytest.raises(RecipeError, match="int8 needs calibration samples"):
         edgekd.export(network, format="onnx", scheme="int8", out=tmp_path)
+    wrong = [{"features": torch.zeros(1, 7)}]
     with pytest.raises(RecipeError, match="calibration sample does not fit"):
-        wrong = [{"features": torch.zeros(1, 7)}]
         edgekd.export(network, format="onnx", scheme="int8", calibration=wrong, out=tmp_path)
     with pytest.raises(RefusedError, match="cannot be written in int4-weights"):
         edgekd.export(network, format="onnx", scheme="int4-weights", out=tmp_path)
