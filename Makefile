@@ -5,7 +5,7 @@ demo: .venv/installed
 	$(BIN)/edgekd run examples/sensor/recipe.toml --out runs
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_rooms.py tests/unit

@@ -110,8 +110,7 @@ def test_help_and_targets_load_nothing_heavy() -> None:
         )
         last = done.stdout.rsplit("LOADED", 1)[1].split()
         assert last[0] == "0"
-        # typer itself brings pydantic where it parses arguments.
-        assert not {name.partition(".")[0] for name in last[1:]} & (set(HEAVY) - {"pydantic"})
+        assert not {name.partition(".")[0] for name in last[1:]} & set(HEAVY)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

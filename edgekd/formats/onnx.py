@@ -41,11 +41,11 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
         plain = Path(scratch) / "plain.onnx"
         write_plain(network, plain)
         if scheme == "fp32":
-            _save(onnx, onnx.load(plain), path)
+            onnx.save(onnx.load(plain), path)
         elif scheme == "fp16":
             float16 = need("onnxruntime.transformers.float16", extra=EXTRA)
             half = float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True)
-            _save(onnx, half, path)
+            onnx.save(half, path)
         else:
             return _quantize(onnx, plain, calibration, path)
     return SCHEMES[scheme]
@@ -71,6 +71,8 @@ def write_plain(network: Network, path: Path) -> None:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     program.save(str(path))
+    onnx = need("onnx", extra=EXTRA)
+    onnx.save(_strip(onnx.load(path)), path)
 
 
 def operators(model: Any) -> set[str]:
@@ -78,18 +80,16 @@ def operators(model: Any) -> set[str]:
     return {str(node.op_type) for node in model.graph.node}
 
 
-def _save(onnx: Any, model: Any, path: Path) -> None:
-    # The exporter notes the Python source line of every node: paths of the exporting machine, and
-    # half the size of a small model.
-    for node in model.graph.node:
+def _strip(model: Any) -> Any:
+    """`model` without the exporter's notes on every node: Python source lines, paths of the machine
+    that exported it, and half the size of a small model."""
+    nodes = [*model.graph.node, *(node for each in model.functions for node in each.node)]
+    for node in nodes:
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
-    for function in model.functions:
-        for node in function.node:
-            del node.metadata_props[:]
-    onnx.save(model, path)
+    return model
 
 
 def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path) -> str:
@@ -114,7 +114,7 @@ def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path)
         calibrate_method=quantization.CalibrationMethod.MinMax,
         op_types_to_quantize=list(LINEAR) if attention else None,
     )
-    _save(onnx, onnx.load(quantized), path)
+    onnx.save(_strip(onnx.load(quantized)), path)
     only = f"; only {listed(LINEAR)}: it has attention or layer norm" if attention else ""
     return SCHEMES["int8"] + only
 

@@ -27,6 +27,8 @@ def test_help_names_every_command(edgekd_cli: Any) -> None:
         (["run", "none.toml"], "cannot be read"),
         (["run", "none.toml", "--until", "pack"], "There is no stage 'pack'"),
         (["targets", "x86-cpu-onx"], "use 'x86-cpu-onnx'"),
+        (["targets", "a", "b"], "does not take these words"),
+        (["targets", "--jsn"], "does not take these words"),
         (["benchmark", "none.onnx"], "is not an artifact"),
         (["export", "m.py:net", "--format", "onxx", "--out", "o"], "There is no format 'onxx'"),
         (["export", "m.py:net", "--format", "onnx", "--scheme", "int9", "--out", "o"], "int9"),
