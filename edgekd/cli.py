@@ -217,26 +217,12 @@ def benchmark(
     _raise_worst(loaded, verdicts)
 
 
-# Its words are read by hand: typer imports pydantic for any parameter, half the time of this command,
-# which is to answer at once.
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def targets(context: typer.Context) -> None:
-    """List the devices artifacts can be made for; targets NAME: one, its facts, their sources.
-
-    targets [NAME] [--json]
-    """
-    names = [word for word in context.args if word != "--json"]
-    as_json, name = "--json" in context.args, names[0] if names else None
-    if len(names) > 1 or (name and name.startswith("-")):
-        raise RecipeError(
-            Fault(
-                what="edgekd targets does not take these words.",
-                at="edgekd targets",
-                got=" ".join(context.args),
-                expected="[NAME] [--json]",
-                fix="name one target, or none for all",
-            )
-        )
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="One profile; without it, all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the devices artifacts can be made for, or show one with its facts and their sources."""
     from edgekd.scheme import SCHEMES
     from edgekd.target import load_target, target_names
     from edgekd.text import target_line, target_lines
@@ -336,6 +322,14 @@ def main() -> None:
     from typer._click.exceptions import UsageError  # typer carries its own copy of click
 
     try:
+        # typer imports pydantic to read any word, more than half the time of this answer.
+        match sys.argv[1:]:
+            case ["targets"]:
+                targets()
+                sys.exit(0)
+            case ["targets", name] if not name.startswith("-"):
+                targets(name)
+                sys.exit(0)
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer answers Ctrl-C so
             raise KeyboardInterrupt
