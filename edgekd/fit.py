@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data import Augment, Inputs, Samples, view_seeds
-from edgekd.errors import Fault, RecipeError
+from edgekd.errors import EdgekdError, Fault, RecipeError
 from edgekd.network import call
 from edgekd.recipe import Optimizer, Training
 from edgekd.store import written_atomically
@@ -88,7 +88,7 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=1)
     optimizer = _optimizer(module, training.optimizer)
     student, optimizer = fabric.setup(module, optimizer)
-    steps = max(1, math.ceil(len(samples) / training.batch_size))
+    steps = len(_batches(torch.arange(len(samples)), training.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _rate(step, steps * training.epochs, training.schedule)
     )
@@ -102,12 +102,17 @@ def fit(
             len(samples), generator=torch.Generator().manual_seed(_mix(seed, epoch))
         )
         total = torch.zeros((), device=fabric.device)
-        for step, ids in enumerate(order.split(training.batch_size)):
-            inputs, labels = samples.take(ids)
-            if augment is not None:
-                inputs = augment(inputs, view_seeds(seed, view_of(epoch), ids))
-            batch = Batch(epoch, ids, fabric.to_device(inputs), fabric.to_device(labels))
-            loss = loss_of(call(student, batch.inputs, names_of=module), batch)
+        for step, ids in enumerate(_batches(order, training.batch_size)):
+            try:
+                inputs, labels = samples.take(ids)
+                if augment is not None:
+                    inputs = augment(inputs, view_seeds(seed, view_of(epoch), ids))
+                batch = Batch(epoch, ids, fabric.to_device(inputs), fabric.to_device(labels))
+                loss = loss_of(call(student, batch.inputs, names_of=module), batch)
+            except EdgekdError:
+                raise
+            except Exception as error:
+                raise RecipeError(_failed(epoch, step, ids, error)) from error
             if not torch.isfinite(loss):
                 raise RecipeError(_not_finite(epoch, step, ids, float(loss.detach())))
             optimizer.zero_grad(set_to_none=True)
@@ -141,6 +146,15 @@ def _optimizer(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         parameters, lr=rate, weight_decay=decay, momentum=chosen.momentum, nesterov=True
     )
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """`order` in batches of `size`; a last one of a single sample, on which batch norm has no
+    variance, goes to the one before."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _rate(step: int, steps: int, schedule: str) -> float:
@@ -193,11 +207,25 @@ def _restore(path: Path, module: nn.Module, optimizer: Any, schedule: Any) -> li
     return records
 
 
+def _place(epoch: int, step: int, ids: Tensor) -> str:
+    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+    return f"epoch {epoch + 1}, step {step + 1}, samples {ids[:8].tolist()}{more}"
+
+
+def _failed(epoch: int, step: int, ids: Tensor, error: Exception) -> Fault:
+    return Fault(
+        what="A training step failed in the network, the data or a loss.",
+        at=_place(epoch, step, ids),
+        got=f"{type(error).__name__}: {error}",
+        expected="batches that the network takes, and labels that are its classes",
+        fix="mend the data or the network; the traceback is in the run's log",
+    )
+
+
 def _not_finite(epoch: int, step: int, ids: Tensor, loss: float) -> Fault:
     return Fault(
         what="The training loss is not finite.",
-        at=f"epoch {epoch + 1}, step {step + 1}, samples {ids[:8].tolist()} and "
-        f"{max(0, len(ids) - 8)} more",
+        at=_place(epoch, step, ids),
         got=str(loss),
         expected="a finite loss",
         fix="lower optimizer.learning_rate, or look for NaN in these samples",

@@ -19,6 +19,7 @@ from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
+from edgekd.recipe import Student, Teacher
 from edgekd.reference import call_user, resolve
 from edgekd.stages import STAGES
 from edgekd.store import (
@@ -235,9 +236,8 @@ def _begin(plan: Plan, place: Run) -> Work:
             )
         )
     place.tell("load", "networks")
-    torch.manual_seed(recipe.seed)
-    student = _network(recipe.student, data, base, "student")
-    teacher = recipe.teacher and _network(recipe.teacher, data, base, "teacher")
+    student = _network(recipe.student, data, plan, "student")
+    teacher = recipe.teacher and _network(recipe.teacher, data, plan, "teacher")
     source = Path(str(loader.__code__.co_filename)) if hasattr(loader, "__code__") else None
     splits = (data.train, data.validation, data.test, data.unlabeled)
     return Work(
@@ -260,10 +260,10 @@ def _begin(plan: Plan, place: Run) -> Work:
     )
 
 
-def _network(entry: Any, data: Data, base: Path, role: str) -> Network:
-    torch.manual_seed(torch.initial_seed())
+def _network(entry: Teacher | Student, data: Data, plan: Plan, role: str) -> Network:
+    torch.manual_seed(plan.recipe.seed)  # Each alone: the student does not depend on the teacher.
     module, lineage = load_module(
-        entry.load, weights=entry.weights, options=entry.options, base=base, at=f"{role}.load"
+        entry.load, weights=entry.weights, options=entry.options, base=plan.base, at=f"{role}.load"
     )
     item = data.test[0]
     first = item[0] if isinstance(item, list | tuple) else item

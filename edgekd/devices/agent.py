@@ -172,13 +172,13 @@ def run(job, folder):
                 model.put(feed)
                 model.invoke()
                 collected.append(model.take())
+            arrays = {
+                name: numpy.concatenate([outputs[i] for outputs in collected])
+                for i, name in enumerate(model.outputs)
+            }
         except Exception:
             result["failure"] = failure("run-failed")
             continue
-        arrays = {
-            name: numpy.concatenate([outputs[i] for outputs in collected])
-            for i, name in enumerate(model.outputs)
-        }
         numpy.savez(folder / ("outputs-%s.npz" % entry["name"]), **arrays)
         del model
     return results
@@ -293,7 +293,10 @@ def feeds(model, samples, entry):
         dice = numpy.random.default_rng(0)
         return [
             {
+                # Zeros where the values may be indices, which must not be out of range.
                 name: dice.standard_normal([_size(size) for size in shape]).astype(_dtype(dtype))
+                if _dtype(dtype).kind == "f"
+                else numpy.zeros([_size(size) for size in shape], _dtype(dtype))
                 for name, shape, dtype in model.inputs
             }
         ]

@@ -155,7 +155,11 @@ def _renamed(inputs: Inputs, network: Network) -> Inputs:
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """While open, the module is in eval mode and no parameter asks for a gradient."""
+    """While open, the module is in eval mode and no parameter asks for a gradient.
+
+    After, it is as it was and where it was: it may have been moved to be asked.
+    """
+    device = next((entry.device for entry in module.parameters()), None)
     modes = {part: part.training for part in module.modules()}
     asked = {entry: entry.requires_grad for entry in module.parameters()}
     module.eval().requires_grad_(False)
@@ -166,6 +170,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             part.training = mode
         for entry, wanted in asked.items():
             entry.requires_grad_(wanted)
+        module.to(device)
 
 
 def _same_classes(teacher: Network, student: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -63,15 +64,8 @@ def verify(
         raise RecipeError(_no_samples())
     for number, sample in enumerate(samples):
         _check_fit(network, sample, number)
-    inputs = joined(samples)
-    with torch.no_grad():
-        module = network.module
-        was_training = module.training
-        try:
-            reference = {name: value.cpu() for name, value in call(module.eval(), inputs).items()}
-        finally:
-            module.train(was_training)
-    ran = run_artifact(artifact, inputs, device)
+    reference = _reference(network, samples)
+    ran = run_artifact(artifact, joined(samples), device)
     if isinstance(ran, Failed):
         raise _as_error(ran, artifact)
     outputs, facts = ran
@@ -80,9 +74,17 @@ def verify(
         outputs,
         scheme=artifact.scheme or "fp32",
         min_agreement=min_agreement,
-        evidence="host" if device == "local" else "device",
+        evidence="device",
         runtime=facts,
     )
+
+
+def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]:
+    """The network's outputs in eval mode, a sample at a time: an exported program's batch is fixed."""
+    module = copy.deepcopy(network.module).cpu().eval()
+    with torch.no_grad():
+        found = [call(module, sample) for sample in samples]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
 def run_artifact(
@@ -143,7 +145,17 @@ def compare(
         )
     signal = noise = worst = 0.0
     for name, value in reference.items():
-        ours, theirs = value.double(), outputs[name].double().reshape(value.shape)
+        if outputs[name].shape != value.shape:
+            raise ConversionError(
+                Fault(
+                    what=f"The artifact's output {name!r} has another shape than the network's.",
+                    at=f"output {name}",
+                    got=str(tuple(outputs[name].shape)),
+                    expected=str(tuple(value.shape)),
+                    fix="export it again from this network",
+                )
+            )
+        ours, theirs = value.double(), outputs[name].double()
         signal += float((ours**2).sum())
         noise += float(((ours - theirs) ** 2).sum())
         worst = max(worst, float((ours - theirs).abs().max()))
@@ -192,7 +204,7 @@ def _top1(reference: Tensor, output: Tensor) -> float | None:
     """Share of samples with the same largest class, or None where these are no classes."""
     if reference.ndim != 2 or reference.shape[1] < 2 or not reference.is_floating_point():
         return None
-    return float((reference.argmax(1) == output.reshape(reference.shape).argmax(1)).double().mean())
+    return float((reference.argmax(1) == output.argmax(1)).double().mean())
 
 
 def _check_fit(network: Network, sample: Inputs, number: int) -> None:

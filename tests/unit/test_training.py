@@ -100,6 +100,19 @@ def test_a_loss_that_is_not_finite_names_the_step_and_samples() -> None:
         trained(Data(dataset, dataset, dataset), 1)
 
 
+def test_labels_out_of_range_are_told_with_their_samples() -> None:
+    dataset = TensorDataset(torch.randn(64, 8), torch.full((64,), 7))
+    with pytest.raises(RecipeError, match="Target 7 is out of bounds") as caught:
+        trained(Data(dataset, dataset, dataset), 1)
+    assert "samples [" in str(caught.value)
+
+
+def test_a_last_batch_of_one_sample_does_not_stop_batch_norm() -> None:
+    dataset = TensorDataset(torch.randn(65, 8), torch.zeros(65, dtype=torch.int64))
+    _, records = trained(Data(dataset, dataset, dataset), 1)
+    assert len(records) == 1
+
+
 CONFIG = Distill(
     epochs=2,
     batch_size=32,
