@@ -294,7 +294,7 @@ def _console() -> Any:
     from rich.console import Console
 
     # A table is as wide as its contents where nobody looks at it.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
 def _usage(error: Any) -> RecipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from jaxtyping import Int
@@ -65,7 +65,7 @@ class Samples:
 
     def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
         """The inputs and targets of the items `ids`; tensors in memory are not collated."""
-        if isinstance(self.dataset, TensorDataset):
+        if _plain(self.dataset):
             columns = [column[ids] for column in self.dataset.tensors]
             item: Any = columns if len(columns) > 1 else columns[0]
         else:
@@ -75,7 +75,7 @@ class Samples:
 
     def labels(self) -> Tensor:
         """The targets of all samples, in order."""
-        if isinstance(self.dataset, TensorDataset):
+        if _plain(self.dataset):
             return self.dataset.tensors[1]
         found = [self.take(ids)[1] for ids in self.batches(512)]
         return torch.cat([labels for labels in found if labels is not None])
@@ -97,6 +97,11 @@ class Samples:
                 )
             )
         return {name: named[name] for name in self.input_names}
+
+
+def _plain(dataset: Dataset) -> TypeGuard[TensorDataset]:
+    """Whether indexing the tensors gives the items: a subclass may do more to them."""
+    return type(dataset) is TensorDataset and len(dataset.tensors) <= 2
 
 
 def _bare(item: Any) -> Any:
@@ -144,7 +149,7 @@ def fingerprint(dataset: Dataset | None) -> str | None:
     if dataset is None:
         return None
     sha = hashlib.sha256(str(len(dataset)).encode())
-    if isinstance(dataset, TensorDataset):
+    if _plain(dataset):
         for column in dataset.tensors:
             sha.update(str(tuple(column.shape)).encode())
             sha.update(column.contiguous().numpy().tobytes())

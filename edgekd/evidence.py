@@ -60,9 +60,9 @@ class Agreement:
 
     Attributes:
         sample_count: samples compared.
-        max_abs_error: largest difference of any output value.
+        max_abs_error: largest difference of any output value; None where one is not finite.
         sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum reference^2 / sum error^2) over
-            all outputs; inf where every value is equal.
+            all outputs; inf where every value is equal, -inf where one is not finite.
         top1_agreement_frac: share of samples with the same largest class; None where the first
             output is not a vector of classes.
         metric: the task's metric on the test split; None where no labels were given.
@@ -74,7 +74,7 @@ class Agreement:
     """
 
     sample_count: int
-    max_abs_error: float
+    max_abs_error: float | None
     sqnr_db: float
     top1_agreement_frac: float | None
     metric: float | None
@@ -85,14 +85,16 @@ class Agreement:
     detail: str
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; an infinite `sqnr_db` is null, beside a `max_abs_error` of 0."""
+        """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
         finite = self.sqnr_db if math.isfinite(self.sqnr_db) else None
         return {**asdict(self), "sqnr_db": finite, "outcome": self.outcome.value}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Agreement:
         """The agreement that `to_json` wrote."""
-        sqnr_db = math.inf if document["sqnr_db"] is None else document["sqnr_db"]
+        sqnr_db = document["sqnr_db"]
+        if sqnr_db is None:
+            sqnr_db = math.inf if document["max_abs_error"] == 0 else -math.inf
         return cls(**{**document, "sqnr_db": sqnr_db, "outcome": Outcome(document["outcome"])})
 
 
@@ -113,8 +115,8 @@ class Measurement:
     Attributes:
         samples_ns: every steady-state inference, in the order taken, by process.
         warm_up_count: inferences before them, over all processes.
-        init_ms: loading the artifact, median over processes.
-        first_ms: the first inference, median over processes.
+        init_ms: loading the artifact, in a process that holds it alone.
+        first_ms: the first inference there.
         peak_memory_bytes: of a process that holds only this artifact, interpreter and runtime
             included; None where the system does not tell.
         threads: what the runtime computed with.
@@ -150,6 +152,10 @@ class Measurement:
             for sample in process[len(process) - max(1, len(process) // 3) :]
         ]
         return percentile(late, frac, confidence=self.confidence)
+
+    def process_percentiles_ms(self, frac: float) -> list[float]:
+        """The percentile `frac` (0-1) of each process alone, in ms."""
+        return [percentile(process, frac).value / 1e6 for process in self.samples_ns]
 
     @cached_property
     def drift(self) -> float:

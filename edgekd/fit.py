@@ -144,7 +144,11 @@ def _optimizer(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
     if chosen.name == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
     return torch.optim.SGD(
-        parameters, lr=rate, weight_decay=decay, momentum=chosen.momentum, nesterov=True
+        parameters,
+        lr=rate,
+        weight_decay=decay,
+        momentum=chosen.momentum,
+        nesterov=chosen.momentum > 0,
     )
 
 

@@ -89,8 +89,8 @@ def _named(result: Any) -> dict[str, Tensor]:
     if isinstance(result, Mapping):
         return {str(name): value for name, value in result.items() if isinstance(value, Tensor)}
     if hasattr(result, "_asdict"):
-        return dict(result._asdict())
-    return {f"output_{i}": value for i, value in enumerate(result)}
+        return _named(result._asdict())
+    return {f"output_{i}": value for i, value in enumerate(result) if isinstance(value, Tensor)}
 
 
 def _forward_names(module: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -70,8 +71,7 @@ def output_to(log: Path) -> Iterator[None]:
     `sys.stdout`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     kept = os.dup(1), os.dup(2)
     try:
         with log.open("a", encoding="utf-8", buffering=1) as file:
@@ -80,10 +80,19 @@ def output_to(log: Path) -> Iterator[None]:
             with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
                 yield
     finally:
+        _flush()
         os.dup2(kept[0], 1)
         os.dup2(kept[1], 2)
         os.close(kept[0])
         os.close(kept[1])
+
+
+def _flush() -> None:
+    """Empties Python's and C's buffers, so that what was printed goes where it was meant to go."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)
 
 
 def last_lines(log: Path, count: int = 3) -> str:

@@ -94,7 +94,7 @@ def _once(entries: list[TargetEntry]) -> list[TargetEntry]:
 class Part(BaseModel):
     """A table of the recipe: no key is ignored, no value is coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 Frac = Annotated[float, Field(ge=0, le=1)]
@@ -126,7 +126,7 @@ class Training(Part):
 class Loss(Part):
     """One term of the distillation loss; further keys are options of the method."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     method: Annotated[str, _one_of("losses"), Field(description="hard, or a name of edgekd.losses")]
     weight: Annotated[float, Field(ge=0)] = 1.0

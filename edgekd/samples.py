@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -104,7 +105,7 @@ def parse_budget(words: Sequence[str]) -> Budget:
             number = float(value)
         except ValueError:
             number = -1.0
-        if key not in known or number <= 0:
+        if key not in known or not 0 < number < math.inf:
             raise RecipeError(
                 Fault(
                     what=f"{word!r} is not a limit of a budget.",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,8 @@ def data_folder(name: str) -> Path:
 
 def digest(document: Any) -> str:
     """The sha256, in hex, of a JSON document with its keys sorted."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(document, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def path_digest(path: Path) -> str:
@@ -45,6 +47,12 @@ def path_digest(path: Path) -> str:
         return sha.hexdigest()
     files = sorted(entry for entry in path.rglob("*") if entry.is_file())
     return digest([[entry.relative_to(path).as_posix(), path_digest(entry)] for entry in files])
+
+
+@cache
+def package_digest() -> str:
+    """The digest of edgekd's own sources: what another edgekd made is not used again."""
+    return digest([path_digest(path) for path in sorted(PACKAGE.rglob("*.py"))])
 
 
 def path_bytes(path: Path) -> int:
@@ -136,7 +144,7 @@ class Run:
         Args:
             key: a JSON document of everything the result depends on.
         """
-        place = self.store / stage / digest([stage, key])[:32]
+        place = self.store / stage / digest([stage, key, package_digest()])[:32]
         reused = (place / KEY).exists()
         if not reused:
             partial = place.with_name(place.name + ".partial")
@@ -150,6 +158,13 @@ class Run:
             self.reused.append(f"{stage}/{name}" if name else stage)
         copy_tree(place, self.folder / stage / name)
         return Made(folder=self.folder / stage / name, reused=reused)
+
+    def fresh(self, stage: str, name: str, work: Callable[[Path], None]) -> Path:
+        """The folder `stage/name` of the run that `work` fills, whatever earlier runs made."""
+        folder = self.folder / stage / name
+        folder.mkdir(parents=True, exist_ok=True)
+        work(folder)
+        return folder
 
 
 def open_run(out: Path, name: str, seed: int, tell: Tell) -> Run:

@@ -91,6 +91,13 @@ class Target:
         """What a measurement on `device` is evidence of."""
         return "device" if self.at_hand else "host"
 
+    def evidence_on(self, machine: str) -> Evidence:
+        """What a measurement is evidence of, where the device says that it is a `machine`."""
+        same = {"arm64": "aarch64", "AMD64": "x86_64"}
+        if same.get(machine, machine) != same.get(self.machine, self.machine):
+            return "host"
+        return self.evidence
+
 
 def target_names() -> list[str]:
     """The names of the shipped profiles."""

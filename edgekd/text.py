@@ -38,9 +38,10 @@ def before_table(result: RunResult) -> Iterator[str]:
 def table(result: RunResult) -> Table:
     """Targets by schemes."""
     from rich.table import Table
+    from rich.text import Text
 
     names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes", "p50 ms"]
-    made = Table(title=f"{result.name}: {result.folder}", title_justify="left")
+    made = Table(title=Text(f"{result.name}: {result.folder}"), title_justify="left")
     for name in [*names, "p90 ms", "time / fp32", "ships"]:
         made.add_column(name, justify="left" if name in LEFT else "right")
     last = None

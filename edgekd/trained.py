@@ -46,7 +46,10 @@ def trained_once(
     def make(folder: Path) -> None:
         trained, records = work_on(folder)
         # Shared tensors are written once each: safetensors refuses aliases.
-        state = {name: value.clone() for name, value in trained.module.state_dict().items()}
+        state = {
+            name: value.detach().clone(memory_format=torch.contiguous_format)
+            for name, value in trained.module.state_dict().items()
+        }
         save_file(state, folder / WEIGHTS)
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in records))
         (folder / "checkpoint.pt").unlink(missing_ok=True)

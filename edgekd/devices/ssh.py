@@ -6,6 +6,7 @@ Files go as a tar stream, since boards with Dropbear often lack an sftp server.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shlex
@@ -17,6 +18,7 @@ from edgekd.errors import ConversionError, Fault, UnreachableError
 from edgekd.process import Completed, run_process
 
 CONNECT_S = 10
+HOST = re.compile(r"(?P<host>(?:\w[\w.-]*@)?\w[\w.-]*)(?::(?P<port>\d+))?")
 FOLDER = re.compile(r"^/[A-Za-z0-9._/-]+$")
 
 
@@ -48,7 +50,8 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
         )
         _unpack(answer.stdout, folder)
     finally:
-        _try(url, f"rm -rf {place}", timeout_s=60)
+        with contextlib.suppress(UnreachableError):  # What went wrong before is the news.
+            _try(url, f"rm -rf {place}", timeout_s=60)
 
 
 def _on(url: str, command: str, *, timeout_s: float, stdin: bytes | None = None) -> Completed:
@@ -75,11 +78,15 @@ def _try(url: str, command: str, *, timeout_s: float, stdin: bytes | None = None
 
 
 def _host(url: str) -> list[str]:
-    parts = urlsplit(url)
-    host = f"{parts.username}@{parts.hostname}" if parts.username else str(parts.hostname or "")
-    if not parts.hostname or host.startswith("-"):
-        raise UnreachableError(_fault(url, "no host", "ssh://user@host"))
-    return [*(["-p", str(parts.port)] if parts.port else []), "--", host]
+    # Not `hostname`, which lowers the case of names that ~/.ssh/config may spell otherwise.
+    match = HOST.fullmatch(_netloc(url))
+    if match is None:
+        raise UnreachableError(_fault(url, "no host", "ssh://user@host[:port]"))
+    return [*(["-p", match["port"]] if match["port"] else []), "--", match["host"]]
+
+
+def _netloc(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 def _packed(folder: Path) -> bytes:
@@ -105,10 +112,5 @@ def _fault(url: str, got: str, expected: str) -> Fault:
         at=url,
         got=got,
         expected=expected,
-        fix=f"try it by hand: ssh -oBatchMode=yes {' '.join(_shown(url))} python3 --version",
+        fix=f"try it by hand: ssh -oBatchMode=yes {_netloc(url) or 'user@host'} python3 --version",
     )
-
-
-def _shown(url: str) -> list[str]:
-    parts = urlsplit(url)
-    return [*(["-p", str(parts.port)] if parts.port else []), parts.netloc.partition(":")[0]]

@@ -68,6 +68,16 @@ def step(work: Work, run: Run) -> Work:
     from safetensors.torch import load_file, save_file
 
     chosen = load_calibration(work.recipe.quantize.calibration, work.base)
+    if getattr(work.data, chosen.source) is None:
+        raise RecipeError(
+            Fault(
+                what=f"The data has no {chosen.source} split to calibrate with.",
+                at=f"calibration set {chosen.name!r}: source",
+                got=chosen.source,
+                expected="a split that data.load returns",
+                fix="use a calibration set of another split",
+            )
+        )
 
     def make(folder: Path) -> None:
         samples = quantize(work.student, work.samples(chosen.source), chosen, seed=run.seed)
@@ -75,7 +85,12 @@ def step(work: Work, run: Run) -> Work:
         stacked = {name: torch.cat([sample[name] for sample in samples]) for name in names}
         save_file(stacked, folder / FILE)
 
-    key = {"set": vars(chosen), "data": work.data_key, "seed": run.seed}
+    key = {
+        "set": vars(chosen),
+        "data": work.data_key,
+        "seed": run.seed,
+        "inputs": work.student.signature.input_names,
+    }
     path = run.make("quantize", "", key, make).folder / FILE
     if chosen.sha256 is not None and chosen.sha256 != path_digest(path):
         raise RecipeError(

@@ -72,7 +72,7 @@ def verify(
     return compare(
         reference,
         outputs,
-        scheme=artifact.scheme or "fp32",
+        scheme=artifact.scheme,
         min_agreement=min_agreement,
         evidence="device",
         runtime=facts,
@@ -127,7 +127,7 @@ def compare(
     reference: Mapping[str, Tensor],
     outputs: Mapping[str, Tensor],
     *,
-    scheme: str,
+    scheme: str | None,
     min_agreement: float,
     evidence: Evidence,
     runtime: Mapping[str, Any],
@@ -144,6 +144,7 @@ def compare(
             )
         )
     signal = noise = worst = 0.0
+    finite = True
     for name, value in reference.items():
         if outputs[name].shape != value.shape:
             raise ConversionError(
@@ -156,24 +157,16 @@ def compare(
                 )
             )
         ours, theirs = value.double(), outputs[name].double()
+        finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
         signal += float((ours**2).sum())
         noise += float(((ours - theirs) ** 2).sum())
         worst = max(worst, float((ours - theirs).abs().max()))
-    if not math.isfinite(noise):
-        sqnr_db = -math.inf
-    else:
-        sqnr_db = (
-            10 * math.log10(signal / noise)
-            if noise and signal
-            else math.inf
-            if not noise
-            else -math.inf
-        )
+    sqnr_db = _decibel(signal, noise) if finite else -math.inf
     first = next(iter(reference))
     top1 = _top1(reference[first], outputs[first])
     agreement = Agreement(
         sample_count=len(reference[first]),
-        max_abs_error=worst,
+        max_abs_error=worst if finite else None,
         sqnr_db=sqnr_db,
         top1_agreement_frac=top1,
         metric=None,
@@ -183,7 +176,10 @@ def compare(
         outcome=Outcome.PASSED,
         detail="",
     )
-    floor = SCHEMES[scheme].sqnr_floor_db
+    if not finite:
+        return disagreeing(agreement, "an output is not finite")
+    # Nothing is known of how a file that edgekd did not write was quantized.
+    floor = SCHEMES[scheme].sqnr_floor_db if scheme else -math.inf
     if sqnr_db < floor:
         return disagreeing(
             agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
@@ -193,6 +189,12 @@ def compare(
             agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
         )
     return agreement
+
+
+def _decibel(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def disagreeing(agreement: Agreement, why: str) -> Agreement:
@@ -209,14 +211,16 @@ def _top1(reference: Tensor, output: Tensor) -> float | None:
 
 def _check_fit(network: Network, sample: Inputs, number: int) -> None:
     for spec in network.signature.inputs:
-        if spec.name not in sample or tuple(sample[spec.name].shape[1:]) != spec.shape[1:]:
-            found = tuple(sample[spec.name].shape) if spec.name in sample else listed(sample)
+        tensor = sample.get(spec.name)
+        dtype = str(tensor.dtype).removeprefix("torch.") if tensor is not None else ""
+        if tensor is None or tuple(tensor.shape[1:]) != spec.shape[1:] or dtype != spec.dtype:
+            found = f"{tuple(tensor.shape)} {dtype}" if tensor is not None else listed(sample)
             raise RecipeError(
                 Fault(
                     what="A sample does not fit the network.",
                     at=f"sample {number}, input {spec.name}",
-                    got=str(found),
-                    expected=str(spec.shape),
+                    got=found,
+                    expected=f"{spec.shape} {spec.dtype}",
                     fix="give each input by name, batch first",
                 )
             )
@@ -291,7 +295,7 @@ def _verified(
             {name: value[:count] for name, value in outputs.items()},
             scheme=row.scheme,
             min_agreement=work.recipe.accept.min_agreement,
-            evidence=target.evidence,
+            evidence=target.evidence_on(facts["machine"]),
             runtime=facts,
         )
         agreement = _with_metric(agreement, work, outputs, count)
@@ -301,14 +305,18 @@ def _verified(
         "artifact": artifact.sha256,
         "network": network_key(work.student),
         "data": work.data_key,
-        "device": device,
-        "facts": device_facts() if device == "local" else None,
+        "target": [target.machine, target.evidence],
+        "facts": device_facts(),
         "accept": work.recipe.accept.model_dump(),
         "against": against and against.metric,
         "runtime": tool_versions(find_format(row.format).PACKAGES),
     }
     try:
-        made = run.make("verify", f"{row.target}-{row.scheme}", key, make)
+        name = f"{row.target}-{row.scheme}"
+        if device == "local":
+            folder = run.make("verify", name, key, make).folder
+        else:  # Another machine may have changed since: what it said is not used again.
+            folder = run.fresh("verify", name, make)
     except _DidNotRun as error:
         failed = error.failed
         return replace(row, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence)
@@ -317,12 +325,12 @@ def _verified(
         outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
         fault = error.faults[0]
         return replace(row, outcome=outcome, detail=f"{fault.what} {fault.got}")
-    agreement = Agreement.from_json(json.loads((made.folder / "agreement.json").read_text()))
+    agreement = Agreement.from_json(json.loads((folder / "agreement.json").read_text()))
     closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
     return replace(
         row,
         agreement=agreement,
-        evidence=target.evidence,
+        evidence=agreement.evidence,
         outcome=closed,
         detail=agreement.detail or row.detail,
     )
