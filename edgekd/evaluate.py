@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.data import Inputs, Samples
+from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network, call
 from edgekd.task import Task
 
@@ -38,11 +39,25 @@ def outputs_of(
                 inputs, _ = samples.take(ids)
                 seen = view(inputs, ids) if view else inputs
                 moved = {name: tensor.to(device) for name, tensor in seen.items()}
-                for name, value in call(module, moved).items():
+                try:
+                    outputs = call(module, moved)
+                except Exception as error:
+                    raise RecipeError(_fault(module, len(ids), error)) from error
+                for name, value in outputs.items():
                     found.setdefault(name, []).append(value.cpu())
     finally:
         module.train(was_training)
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _fault(module: nn.Module, count: int, error: Exception) -> Fault:
+    return Fault(
+        what="The network failed on a batch of the data.",
+        at=f"{type(module).__name__}, a batch of {count}",
+        got=f"{type(error).__name__}: {error}",
+        expected="a network that takes batches of any size",
+        fix="mend its forward; an exported program needs a dynamic batch dimension",
+    )
 
 
 def score(module: nn.Module, output: str, samples: Samples, task: Task, metric: str) -> float:

@@ -146,16 +146,13 @@ class Measurement:
         """The percentile `frac` (0-1) in ms; `sustained`: of the last third of each process."""
         if not sustained:
             return percentile(self.samples_ms, frac, confidence=self.confidence)
-        late = [
-            sample / 1e6
-            for process in self.samples_ns
-            for sample in process[len(process) - max(1, len(process) // 3) :]
-        ]
+        late = [sample / 1e6 for process in self.samples_ns for sample in _last_third(process)]
         return percentile(late, frac, confidence=self.confidence)
 
-    def process_percentiles_ms(self, frac: float) -> list[float]:
+    def process_percentiles_ms(self, frac: float, *, sustained: bool = False) -> list[float]:
         """The percentile `frac` (0-1) of each process alone, in ms."""
-        return [percentile(process, frac).value / 1e6 for process in self.samples_ns]
+        parts = [_last_third(part) if sustained else part for part in self.samples_ns]
+        return [percentile(part, frac).value / 1e6 for part in parts]
 
     @cached_property
     def drift(self) -> float:
@@ -216,6 +213,10 @@ class Measurement:
                 )
             },
         )
+
+
+def _last_third(samples: tuple[int, ...]) -> tuple[int, ...]:
+    return samples[len(samples) - max(1, len(samples) // 3) :]
 
 
 def _interval(figure: Percentile) -> dict[str, float | None]:

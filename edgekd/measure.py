@@ -17,6 +17,7 @@ from typing import Any
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, Report, run_job
+from edgekd.errors import ConversionError
 from edgekd.evidence import Measurement, Outcome, Ratio
 from edgekd.formats import find_format
 from edgekd.target import Evidence
@@ -36,6 +37,7 @@ class Protocol:
         runs: steady inferences of each artifact in a process, at least.
         seconds: steady time of each artifact in a process, at least.
         block: inferences before another artifact's turn.
+        limit_s: most steady time of each artifact in a process, also with fewer runs.
         warm_up_s: least time of warming up; `warm_up_limit_s` is the most.
     """
 
@@ -45,6 +47,7 @@ class Protocol:
     block: int = 20
     warm_up_s: float = 0.2
     warm_up_limit_s: float = 5.0
+    limit_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ def measure(
     """
     job = _job(artifacts, threads, inputs, protocol, seed)
     brief = {**job.options, "runs": 1, "seconds": 0.0}
-    alone = {
-        name: run_job(device, replace(job, artifacts={name: path}, options=brief))
-        for name, path in job.artifacts.items()
-    }
-    failed = {name: _failure(report.results[name]) for name, report in alone.items()}
+    alone: dict[str, Report] = {}
+    failed: dict[str, Verdict | None] = {}
+    for name, path in job.artifacts.items():
+        try:
+            alone[name] = run_job(device, replace(job, artifacts={name: path}, options=brief))
+            failed[name] = _failure(alone[name].results[name])
+        except ConversionError as error:  # It took its process down, and only its own.
+            failed[name] = Verdict(Outcome.RUN_FAILED, error.faults[0].got)
     well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
     rounds: list[Report] = []
     dice = random.Random(seed)
@@ -106,7 +112,11 @@ def measure(
             peak_memory_bytes=alone[name].peak_memory_bytes,
             threads=threads,
             evidence=evidence,
-            device={**rounds[-1].device, "runtime": results[-1]["facts"]},
+            device={
+                **rounds[-1].device,
+                "before": rounds[0].device["before"],
+                "runtime": results[-1]["facts"],
+            },
             ratio=_ratio(rounds, name, parent, seed) if parent in well and name != parent else None,
             confidence=CONFIDENCE,
         )
@@ -138,6 +148,7 @@ def _job(
             "block": protocol.block,
             "warm_up_s": protocol.warm_up_s,
             "warm_up_limit_s": protocol.warm_up_limit_s,
+            "limit_s": protocol.limit_s,
             "seed": seed,
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.need import need
-from edgekd.reference import call_user, existing, resolve
+from edgekd.reference import call_user, existing, resolve, sources_digest
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import path_digest
 
@@ -178,24 +179,24 @@ def load_module(
     lineage: dict[str, Any] = {"reference": reference}
     if reference.startswith("timm:"):
         timm = need("timm", extra="timm")
-        module = timm.create_model(
-            reference.removeprefix("timm:"), pretrained=False, **options or {}
+        name = reference.removeprefix("timm:")
+        module = call_user(
+            timm.create_model, at, model_name=name, pretrained=False, **options or {}
         )
     elif reference.startswith("hf:"):
         transformers = need("transformers", extra="huggingface")
-        folder = base / reference.removeprefix("hf:")
-        module = transformers.AutoModel.from_pretrained(
-            folder, local_files_only=True, **options or {}
+        folder = existing(base / reference.removeprefix("hf:"), at)
+        load = transformers.AutoModel.from_pretrained
+        module = call_user(
+            load, at, pretrained_model_name_or_path=folder, local_files_only=True, **options or {}
         )
     elif reference.endswith(".pt2"):
         path = existing(base / reference, at)
-        module = torch.export.load(path).module()
+        module = call_user(_load_program, at, path=path)
         lineage["source_sha256"] = path_digest(path)
     else:
-        function = resolve(reference, base=base, at=at)
-        module = call_user(function, at, **options or {})
-        source = inspect.getsourcefile(function)
-        lineage["source_sha256"] = path_digest(Path(source)) if source else None
+        module = call_user(resolve(reference, base=base, at=at), at, **options or {})
+        lineage["source_sha256"] = sources_digest(base)
     if not isinstance(module, nn.Module):
         raise RecipeError(
             Fault(
@@ -211,6 +212,41 @@ def load_module(
         _load_weights(module, path, at)
         lineage["weights_sha256"] = path_digest(path)
     return module, lineage
+
+
+class Program(nn.Module):
+    """An exported program as a module: it has one mode, and takes its inputs as it was exported."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.program = program.module()
+        arguments, keywords = program.example_inputs or ((), {})
+        self.example: Example = keywords or tuple(arguments)
+        self.keywords = tuple(keywords)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        if self.keywords:
+            return self.program(**dict(zip(self.keywords, inputs, strict=True)))
+        return self.program(*inputs)
+
+    def train(self, mode: bool = True) -> Program:  # noqa: ARG002
+        return self
+
+    def eval(self) -> Program:
+        return self
+
+
+def _load_program(path: Path) -> Program:
+    """The exported program in `path`, read without unpickling anything but tensors."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        return Program(torch.export.load(path))
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
 def load_network(
@@ -234,9 +270,8 @@ def load_network(
         module, lineage = reference, {"reference": type(reference).__qualname__}
     else:
         module, lineage = load_module(reference, weights=weights, options=options, base=base)
-    if example is None and isinstance(reference, str) and reference.endswith(".pt2"):
-        arguments, keywords = torch.export.load((base or Path()) / reference).example_inputs
-        example = keywords or tuple(arguments)
+    if example is None and isinstance(module, Program):
+        example = module.example
     if example is None:
         raise RecipeError(
             Fault(

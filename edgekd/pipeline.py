@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import random
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
 
@@ -20,7 +22,7 @@ from edgekd.evidence import Choice, Outcome, Row
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Student, Teacher
-from edgekd.reference import call_user, resolve
+from edgekd.reference import call_user, resolve, sources_digest
 from edgekd.stages import STAGES
 from edgekd.store import (
     Run,
@@ -28,7 +30,6 @@ from edgekd.store import (
     digest,
     mark_latest,
     open_run,
-    path_digest,
     told_to_nobody,
     write_json,
     write_text,
@@ -146,7 +147,9 @@ def failure(result: RunResult) -> EdgekdError | None:
     for name, required in result.required.items():
         rows = [row for row in result.rows if row.target == name]
         end = _end(rows)
-        if not required or end is None or end.outcome is None or not end.outcome.exit_code:
+        if end is None or end.outcome is None or not end.outcome.exit_code:
+            continue
+        if not required and end.outcome in NOT_JUDGED:
             continue
         faults.append(
             Fault(
@@ -159,6 +162,9 @@ def failure(result: RunResult) -> EdgekdError | None:
         )
     return ERRORS[result.exit_code](*faults)
 
+
+NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
+"""What a target that is not required may end as: it could not be judged here."""
 
 _FIXES = {
     Outcome.UNDECIDED: "measure on the device itself, on a quieter machine, or widen the budget",
@@ -185,12 +191,12 @@ def _end(rows: Sequence[Row]) -> Row | None:
 
 def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
     required = {goal.target.name: goal.required for goal in work.goals}
-    ends = [
-        _end([row for row in work.rows if row.target == name])
+    codes = [
+        end.outcome.exit_code
         for name, needed in required.items()
-        if needed
+        if (end := _end([row for row in work.rows if row.target == name])) and end.outcome
+        if needed or end.outcome not in NOT_JUDGED
     ]
-    codes = [end.outcome.exit_code for end in ends if end and end.outcome]
     finished = until is None or until == list(STAGES)[-1]
     return RunResult(
         name=work.recipe.name,
@@ -224,6 +230,10 @@ def _begin(plan: Plan, place: Run) -> Work:
     recipe, base = plan.recipe, plan.base
     place.tell("load", "data")
     loader = resolve(recipe.data.load, base=base, at="data.load")
+    # A loader that draws its splits at random draws the same ones again.
+    torch.manual_seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    random.seed(recipe.seed)
     data = call_user(loader, "data.load", **recipe.data.options)
     if not isinstance(data, Data):
         raise RecipeError(
@@ -238,7 +248,6 @@ def _begin(plan: Plan, place: Run) -> Work:
     place.tell("load", "networks")
     student = _network(recipe.student, data, plan, "student")
     teacher = recipe.teacher and _network(recipe.teacher, data, plan, "teacher")
-    source = Path(str(loader.__code__.co_filename)) if hasattr(loader, "__code__") else None
     splits = (data.train, data.validation, data.test, data.unlabeled)
     return Work(
         recipe=recipe,
@@ -250,7 +259,7 @@ def _begin(plan: Plan, place: Run) -> Work:
             {
                 "load": recipe.data.load,
                 "options": recipe.data.options,
-                "source": path_digest(source) if source and source.is_file() else None,
+                "source": sources_digest(base),
                 "splits": [fingerprint(split) for split in splits],
             }
         ),

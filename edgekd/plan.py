@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,12 +81,46 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     for number, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
         attempt(partial(_try_loss, loss, TASKS[recipe.task], f"distill.losses[{number}]"))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
+    attempt(partial(_check_options, recipe))
+    attempt(partial(_check_names, [goal for goal in goals if goal]))
     if faults:
         raise RecipeError(*faults)
     rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
     _refuse(goals, rows)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(goals), rows, tuple(stages))
+
+
+def _check_options(recipe: Recipe) -> None:
+    """Options are part of what results are kept under, so they are what JSON can say."""
+    entries = {"data": recipe.data, "teacher": recipe.teacher, "student": recipe.student}
+    for name, entry in entries.items():
+        try:
+            json.dumps(entry.options if entry else {}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                Fault(
+                    what=f"An option of {name} is not a plain value.",
+                    at=f"{name}.options",
+                    got=str(error),
+                    expected="strings, finite numbers, booleans, lists and tables",
+                    fix="give dates and the like as strings",
+                )
+            ) from error
+
+
+def _check_names(goals: Sequence[Goal]) -> None:
+    names = [goal.target.name for goal in goals]
+    for name in {name for name in names if names.count(name) > 1}:
+        raise RecipeError(
+            Fault(
+                what=f"Two targets are named {name!r}.",
+                at="targets",
+                got=f"{names.count(name)} profiles with the file name {name}.toml",
+                expected="a file name of its own for each target",
+                fix="rename one of the files",
+            )
+        )
 
 
 def _try_loss(loss: Loss, task: Task, at: str) -> None:
@@ -153,6 +188,8 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         reason = target.refusal(scheme)
         if reason is None and scheme not in schemes:
             reason = f"{target.format} can be written here in {listed(schemes)}"
+        if reason is None and target.accelerator != "cpu" and target.format != "coreml":
+            reason = f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))

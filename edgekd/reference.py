@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from edgekd.errors import Fault, RecipeError, nearest
+from edgekd.store import digest, path_digest
 
 
 def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
@@ -53,6 +54,32 @@ def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
     return found
 
 
+_SOURCES: dict[str, str] = {}
+"""The digest of each user module's file when it was first seen, so that it is of what is loaded."""
+
+
+def sources_digest(base: Path) -> str:
+    """The digest of the sources of all loaded modules that lie under `base`.
+
+    Installed packages do not count: their versions are in the run's environment.
+    """
+    root = base.resolve()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name in _SOURCES or "site-packages" in file:
+            continue
+        path = Path(file)
+        if path.suffix == ".py" and path.is_relative_to(root) and path.is_file():
+            _SOURCES[name] = path_digest(path)
+    return digest(
+        sorted(
+            known
+            for name, known in _SOURCES.items()
+            if name in sys.modules and Path(str(sys.modules[name].__file__)).is_relative_to(root)
+        )
+    )
+
+
 def call_user(function: Callable[..., Any], at: str, **options: Any) -> Any:
     """What the user's `function` returns.
 
@@ -78,7 +105,9 @@ def _import(where: str, base: Path, at: str) -> ModuleType:
         if not where.endswith(".py"):
             return importlib.import_module(where)
         path = existing(base / where, at).resolve()
-        name = f"edgekd_user_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+        # Named by its contents too: an edited file is another module.
+        seen = f"{path} {path_digest(path)}"
+        name = f"edgekd_user_{hashlib.sha256(seen.encode()).hexdigest()[:16]}"
         if name in sys.modules:
             return sys.modules[name]
         if str(path.parent) not in sys.path:

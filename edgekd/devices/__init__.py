@@ -78,7 +78,7 @@ class Job:
     batches: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    timeout_s: float = 600.0
+    timeout_s: float = 1800.0
 
 
 @dataclass(frozen=True)

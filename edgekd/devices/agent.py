@@ -204,8 +204,10 @@ def time_all(job, folder):
     dice = random.Random(job["seed"])
     blocks = 0
     spent = dict.fromkeys(models, 0)
-    while models and (
-        blocks * job["block"] < job["runs"] or min(spent.values()) < job["seconds"] * 1e9
+    while (
+        models
+        and max(spent.values()) < job["limit_s"] * 1e9
+        and (blocks * job["block"] < job["runs"] or min(spent.values()) < job["seconds"] * 1e9)
     ):
         for name in dice.sample(sorted(models), len(models)):
             model, ring = models[name]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,34 @@ SCHEMES = {
 
 def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
     """Writes `network` to `path` and its weights beside it; see `Format`."""
+    with _no_telemetry():
+        return _convert(network, scheme, calibration, path)
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """While open, OpenVINO and NNCF take this for CI, where they report their use to no server."""
+    names = ("CI", "NNCF_CI")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "true"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
     ov = need("openvino", extra=EXTRA)
     onnx = need("onnx", extra=EXTRA)
     how = SCHEMES[scheme]
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.onnx"
         write_plain(network, plain)
-        # read_model does what convert_model does with an ONNX file, and sends no telemetry.
-        model = ov.Core().read_model(str(plain))
+        model = ov.convert_model(str(plain))
         if scheme == "int8":
             attention = bool(operators(onnx.load(plain)).intersection(ATTENTION))
             model, how = _quantize(ov, model, calibration, attention=attention)
@@ -81,8 +102,6 @@ def _quantize(
 def _quantize_once(
     model: Any, arrays: list[dict[str, Any]], *, attention: bool = False, smooth: bool = False
 ) -> Any:
-    # NNCF reports its use to a server unless it finds itself in CI.
-    os.environ.setdefault("NNCF_CI", "1")
     nncf = need("nncf", extra=EXTRA)
     advanced = need("nncf.quantization.advanced_parameters", extra=EXTRA)
     ranges = need("nncf.quantization.range_estimator", extra=EXTRA)

@@ -6,7 +6,7 @@ float32 one it was derived from, on the target, measured side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgekd.evidence import Choice, Outcome, Row
@@ -17,7 +17,6 @@ from edgekd.work import Work
 LEAST_GAIN = 0.01
 """Medians of the same model differed by up to 0.5 % interleaved on a busy machine; no difference
 under 1 % is claimed."""
-PARENT = "fp32"
 
 
 def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
@@ -25,8 +24,8 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     passed = [row for row in rows if row.outcome is Outcome.PASSED]
     if not passed:
         return Choice(None, _nothing(rows)), list(rows)
-    parent = next((row for row in passed if row.scheme == PARENT), None)
-    unpaid = {row.scheme: why for row in passed if parent and (why := not_paying(row, parent))}
+    by_scheme = {row.scheme: row for row in passed}
+    unpaid = {row.scheme: why for row in passed if (why := not_paying(row, by_scheme))}
     paying = [row for row in passed if row.scheme not in unpaid]
     best = min(paying, key=lambda row: _rank(row, prefer))
     judged = []
@@ -41,14 +40,16 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     ), judged
 
 
-def not_paying(row: Row, parent: Row) -> str | None:
-    """Why `row` is not better than the float32 `parent` it was derived from, or None if it is.
+def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
+    """Why `row` is not better than the candidate it was timed against, or None if it is.
 
-    Slower is never better. As fast is better if the file is smaller.
+    Slower is never better. As fast is better if the file is smaller. A parent that has not passed
+    could not ship: beside it, any candidate pays.
     """
-    if row is parent or not row.measurement or not row.measurement.ratio:
+    ratio = row.measurement.ratio if row.measurement else None
+    parent = passed.get(ratio.parent) if ratio else None
+    if ratio is None or parent is None:
         return None
-    ratio = row.measurement.ratio
     if ratio.low > 1 + LEAST_GAIN:
         return (
             f"{row.scheme} does not pay on {row.target}: {ratio.value:.2f} times the time of "
@@ -95,7 +96,7 @@ def _rank(row: Row, prefer: Prefer) -> tuple[float, ...]:
 
 _TOLD: dict[Prefer, str] = {
     "accuracy": "accuracy on validation {0:.4f} against {1:.4f}",
-    "latency": "{0:.2f} times the time of fp32 against {1:.2f}",
+    "latency": "{0:.2f} times the reference's time against {1:.2f}",
     "size": "{0:.0f} bytes against {1:.0f}",
 }
 

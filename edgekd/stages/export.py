@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from edgekd.need import missing, tool_versions
 from edgekd.network import Network, as_network
 from edgekd.process import last_lines, output_to
 from edgekd.scheme import SCHEMES
-from edgekd.store import Run, copy_tree
+from edgekd.store import Run, copy_tree, written_atomically
 from edgekd.trained import network_key
 from edgekd.work import Work
 
@@ -44,7 +43,8 @@ def export(
 ) -> Artifact:
     """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
 
-    Beside the file are its `artifact.json` and `log.txt`, all that the converter printed.
+    Beside the file is its `artifact.json`, beside the folder `FORMAT-SCHEME.log`, all that the
+    converter printed. A conversion that fails leaves an earlier artifact as it is.
 
     Args:
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
@@ -58,9 +58,11 @@ def export(
     check_exportable(format, scheme)
     samples = _checked(network, scheme, calibration or ())
     folder = Path(out) / f"{format}-{scheme}"
-    if folder.exists():
-        shutil.rmtree(folder)
-    return convert(network, format, scheme, samples, folder)
+    log = folder.with_name(f"{folder.name}.log")
+    log.unlink(missing_ok=True)
+    with written_atomically(folder) as draft:
+        convert(network, format, scheme, samples, draft, log=log)
+    return load_artifact(folder)
 
 
 def check_exportable(format: str, scheme: str) -> None:
@@ -96,16 +98,22 @@ def check_exportable(format: str, scheme: str) -> None:
 
 
 def convert(
-    network: Network, format: str, scheme: str, calibration: Sequence[Inputs], folder: Path
+    network: Network,
+    format: str,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    folder: Path,
+    *,
+    log: Path | None = None,
 ) -> Artifact:
-    """`network` written into `folder`, which is made whole or, but for its log, not at all.
+    """`network` written into `folder`, what the converter prints into `log`.
 
     Raises:
         ConversionError: the converter failed; its last lines are told, all are in the log.
     """
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / LOG
+    log = log or folder / LOG
     path = folder / f"{MODEL}{module.SUFFIX}"
     try:
         with output_to(log):

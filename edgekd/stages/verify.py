@@ -80,7 +80,7 @@ def verify(
 
 
 def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]:
-    """The network's outputs in eval mode, sample by sample: an exported program has one batch size."""
+    """The network's outputs in eval mode, a sample at a time: a program's batch may be fixed."""
     module = copy.deepcopy(network.module).cpu().eval()
     with torch.no_grad():
         found = [call(module, sample) for sample in samples]

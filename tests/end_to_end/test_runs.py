@@ -88,6 +88,19 @@ def test_one_recipe_gives_verified_measured_artifacts_for_four_targets(
     }  # fmt: skip
 
 
+def test_a_target_that_is_not_required_is_excused_only_if_it_cannot_be_judged(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = tiny_recipe()
+    document["targets"].append({"name": "iphone-15-coreml", "required": False})
+    out = project.folder / "runs"
+    assert edgekd_cli("run", project.write(document), "--out", out).code == 0
+    document["targets"][1]["budget"] = {"size_bytes": 10}
+    said = edgekd_cli("run", project.write(document), "--out", out)
+    assert said.code == 8
+    assert "iphone-15-coreml" in said.err
+
+
 def test_until_stops_after_a_stage(edgekd_cli: Any, project: Project) -> None:
     said = edgekd_cli(
         "run", project.recipe, "--out", project.folder / "runs", "--until", "distill", "--json"
@@ -230,7 +243,7 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
     assert timed.code == 0, timed.err
     assert [entry["outcome"] for entry in timed.json] == ["passed", "passed"]
     assert timed.json[1]["measurement"]["ratio"]["value"] > 0
-    assert (exported / "build" / "onnx-fp32" / "log.txt").exists()
+    assert (exported / "build" / "onnx-fp32.log").exists()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,17 @@ def test_tensors_and_items_give_the_same_batches() -> None:
     assert torch.equal(Samples(Items(), ("x",)).labels(), Y)
 
 
+def test_what_a_subclass_does_to_its_items_is_done() -> None:
+    class Scaled(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            x, y = super().__getitem__(index)
+            return x / 255, y
+
+    inputs, labels = Samples(Scaled(X, Y), ("x",)).take(torch.tensor([1, 3]))
+    assert torch.equal(inputs["x"], X[[1, 3]] / 255)
+    assert torch.equal(labels, Y[[1, 3]])
+
+
 def test_unlabelled_items_are_inputs_alone() -> None:
     inputs, labels = Samples(TensorDataset(X), ("x",), labelled=False).take(torch.tensor([1]))
     assert labels is None

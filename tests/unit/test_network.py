@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,61 @@ def test_an_exported_program_is_a_reference_and_brings_its_example(tmp_path: Pat
     torch.export.save(torch.export.export(module, (), inputs), tmp_path / "net.pt2")
     network = load_network("net.pt2", base=tmp_path)
     assert torch.allclose(network(inputs)["output"], module(**inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_exported_program_takes_its_inputs_as_it_was_exported(
+    tmp_path: Path, by_name: bool
+) -> None:
+    inputs = TRAPS["two-inputs"].draw(1, torch.Generator().manual_seed(0))
+    arguments = ((), inputs) if by_name else (tuple(inputs.values()), {})
+    program = torch.export.export(TRAPS["two-inputs"].build(), *arguments)
+    torch.export.save(program, tmp_path / "net.pt2")
+    network = load_network("net.pt2", base=tmp_path)
+    network.module.eval()
+    network.module.train()
+    found = network(dict(zip(network.signature.input_names, inputs.values(), strict=True)))
+    assert torch.allclose(found["logits"], TRAPS["two-inputs"].build()(**inputs)["logits"])
+
+
+def test_an_exported_program_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "evil"),)
+
+    inputs = TRAPS["signal"].draw(1, torch.Generator().manual_seed(0))
+    torch.export.save(torch.export.export(TRAPS["signal"].build(), (), inputs), tmp_path / "a.pt2")
+    evil = io.BytesIO()
+    torch.save({"x": Evil()}, evil)
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt2") as good,
+        zipfile.ZipFile(tmp_path / "b.pt2", "w") as bad,
+    ):
+        for entry in good.namelist():
+            pickled = entry.endswith(".pt") or "example_inputs" in entry or "sample_inputs" in entry
+            bad.writestr(entry, evil.getvalue() if pickled else good.read(entry))
+    with pytest.raises(RecipeError):
+        load_network("b.pt2", base=tmp_path)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_edited_file_is_another_module_and_its_sources_count(project: Project) -> None:
+    (project.folder / "blocks.py").write_text("WIDTH = 4\n")
+    text = "from torch import nn\nimport blocks\n\n\ndef made():\n    return nn.Linear(8, {})\n"
+    (project.folder / "mine.py").write_text(text.format("blocks.WIDTH"))
+    first, ours = load_module("mine.py:made", base=project.folder)
+    (project.folder / "mine.py").write_text(text.format("3"))
+    second, theirs = load_module("mine.py:made", base=project.folder)
+    assert (first.out_features, second.out_features) == (4, 3)
+    assert ours["source_sha256"] != theirs["source_sha256"]
+
+
+def test_an_output_that_is_none_is_no_output() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return x, None
+
+    assert load_network(Pair(), example=torch.zeros(1, 2)).signature.output_names == ["output_0"]
 
 
 def test_plain_torch_weights_are_read_without_unpickling(project: Project) -> None:

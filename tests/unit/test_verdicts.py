@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,16 @@ def test_samples_of_another_class_disagree_whatever_the_noise() -> None:
     assert found.outcome is Outcome.DISAGREES
 
 
-def test_nan_never_agrees() -> None:
-    outputs = {"output": torch.full((200, 5), math.nan)}
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_output_that_is_not_finite_never_agrees(value: float) -> None:
+    outputs = {"output": REFERENCE["output"].clone()}
+    outputs["output"][3, 2] = value
     found = agreement(outputs)
     assert found.outcome is Outcome.DISAGREES
-    json.dumps(found.to_json(), allow_nan=False)
+    assert "not finite" in found.detail
+    assert found.max_abs_error is None
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert Agreement.from_json(document) == found
 
 
 def test_outputs_that_are_no_classes_have_no_top1() -> None:
@@ -135,6 +141,21 @@ def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
     verdict = judge(1000, measured(), budget)
     assert verdict.outcome is outcome
     assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
+
+
+def test_processes_that_disagree_decide_nothing() -> None:
+    fast, slow = measured(1.0), measured(1.2)
+    both = replace(fast, samples_ns=fast.samples_ns * 9 + slow.samples_ns)
+    assert both.percentile_ms(0.5).high < 1.1
+    verdict = judge(1, both, Budget(latency_p50_ms=1.1))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "by process" in verdict.detail
+
+
+@pytest.mark.parametrize("limit", [1, 2**40])
+def test_memory_of_this_host_decides_nothing_of_a_device(limit: int) -> None:
+    verdict = judge(1, measured(evidence="host"), Budget(peak_memory_bytes=limit))
+    assert verdict.outcome is Outcome.UNDECIDED
 
 
 def test_a_limit_inside_the_interval_is_undecided_never_passed() -> None:
@@ -224,6 +245,17 @@ def test_a_smaller_candidate_ships_where_its_parent_may_not() -> None:
         row("int8", size=300, ratio=(1.3, 1.28, 1.35)),
     ]
     assert choose(rows, "accuracy")[0].scheme == "int8"
+
+
+def test_without_fp32_candidates_are_compared_with_the_first() -> None:
+    slower = row("int8", size=100, ratio=(9.0, 8.5, 9.5))
+    assert slower.measurement is not None
+    assert slower.measurement.ratio is not None
+    against = replace(slower.measurement.ratio, parent="fp16")
+    rows = [row("fp16"), replace(slower, measurement=replace(slower.measurement, ratio=against))]
+    choice, judged = choose(rows, "latency")
+    assert choice.scheme == "fp16"
+    assert "9.00 times the time of fp16" in judged[1].detail
 
 
 def test_nothing_is_chosen_where_nothing_passed() -> None:
