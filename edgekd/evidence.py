@@ -55,6 +55,14 @@ _EXIT_CODES = {
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """How something ended, and why, in a sentence; empty where it passed."""
+
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
 class Agreement:
     """How well an artifact, run in its own runtime, reproduces its network.
 

@@ -12,13 +12,12 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
-from edgekd.devices import Job, Report, run_job
+from edgekd.devices import Job, Report, failure_in, run_job
 from edgekd.errors import ConversionError
-from edgekd.evidence import Measurement, Outcome, Ratio
+from edgekd.evidence import Measurement, Outcome, Ratio, Verdict
 from edgekd.formats import find_format
 from edgekd.target import Evidence
 
@@ -50,14 +49,6 @@ class Protocol:
     limit_s: float = 60.0
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a budget is met, and why not, in a sentence."""
-
-    outcome: Outcome
-    detail: str
-
-
 def measure(
     artifacts: Mapping[str, Artifact],
     *,
@@ -81,7 +72,7 @@ def measure(
     for name, path in job.artifacts.items():
         try:
             alone[name] = run_job(device, replace(job, artifacts={name: path}, options=brief))
-            failed[name] = _failure(alone[name].results[name])
+            failed[name] = failure_in(alone[name].results[name])
         except ConversionError as error:  # It took its process down, and only its own.
             failed[name] = Verdict(Outcome.RUN_FAILED, error.faults[0].got)
     well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
@@ -95,7 +86,7 @@ def measure(
     measured: dict[str, Measurement | Verdict] = {}
     for name in artifacts:
         verdict = failed[name] or next(
-            (wrong for report in rounds if (wrong := _failure(report.results[name]))), None
+            (wrong for report in rounds if (wrong := failure_in(report.results[name]))), None
         )
         if verdict is not None:
             measured[name] = verdict
@@ -152,11 +143,6 @@ def _job(
             "seed": seed,
         },
     )
-
-
-def _failure(result: Mapping[str, Any]) -> Verdict | None:
-    failure = result["failure"]
-    return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
 
 
 def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio:

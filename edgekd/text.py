@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgekd.artifact import Artifact
-    from edgekd.evidence import Measurement, Row
-    from edgekd.measure import Verdict
+    from edgekd.evidence import Measurement, Row, Verdict
     from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.target import Target

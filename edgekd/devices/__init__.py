@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgekd.artifact import Artifact, parts
 from edgekd.devices import local, ssh
-from edgekd.errors import Fault, RecipeError, listed
+from edgekd.errors import (
+    ConversionError,
+    EdgekdError,
+    Fault,
+    RecipeError,
+    UnreachableError,
+    listed,
+)
+from edgekd.evidence import Outcome, Verdict
 
 AGENT = Path(__file__).with_name("agent.py")
 JOB_VERSION = 1
@@ -105,7 +114,6 @@ def run_job(url: str, job: Job) -> Report:
 
     import numpy as np
 
-    from edgekd.artifact import parts
     from edgekd.store import copy_tree
 
     device = find_device(url)
@@ -141,6 +149,27 @@ def run_job(url: str, job: Job) -> Report:
     return Report(report["results"], outputs, report["device"], report["peak_memory_bytes"])
 
 
+def failure_in(result: Mapping[str, Any]) -> Verdict | None:
+    """How an artifact failed, by the agent's result for it, or None where it did not."""
+    failure = result["failure"]
+    return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
+
+
+def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
+    """The error to raise for an artifact that failed so, where there is no row to say it."""
+    unavailable = verdict.outcome is Outcome.UNAVAILABLE
+    fault = Fault(
+        what=f"{artifact.path.name} could not be run: {verdict.outcome.value}.",
+        at=str(artifact.path),
+        got=verdict.detail,
+        expected=f"a runtime for {artifact.format} that loads and runs it",
+        fix="run it on a device that has one (--device)"
+        if unavailable
+        else "export it again, or in another scheme",
+    )
+    return UnreachableError(fault) if unavailable else ConversionError(fault)
+
+
 def _arrays(path: Path) -> dict[str, Any]:
     import numpy as np
 
@@ -148,6 +177,3 @@ def _arrays(path: Path) -> dict[str, Any]:
         return {}
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
-
-
-__all__: Sequence[str] = ["AGENT", "DEVICES", "Device", "Job", "Report", "find_device", "run_job"]

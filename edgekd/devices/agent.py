@@ -176,7 +176,7 @@ def run(job, folder):
                 name: numpy.concatenate([outputs[i] for outputs in collected])
                 for i, name in enumerate(model.outputs)
             }
-        except Exception:
+        except Exception:  # Whatever the runtime raises is the result.
             result["failure"] = failure("run-failed")
             continue
         numpy.savez(folder / ("outputs-%s.npz" % entry["name"]), **arrays)
@@ -199,7 +199,7 @@ def time_all(job, folder):
             results[name]["warm_up_count"] = warm_up(model, ring, job)
             results[name]["blocks_ns"] = []
             models[name] = (model, ring)
-        except Exception:
+        except Exception:  # Whatever the runtime raises is the result.
             results[name]["failure"] = failure("run-failed")
     dice = random.Random(job["seed"])
     blocks = 0
@@ -264,7 +264,7 @@ def load(job, folder, entry):
     except ImportError as error:
         detail = "%s is not installed there: %s" % (job["runtime"], error)
         return None, {"failure": {"outcome": "unavailable", "detail": detail}}
-    except Exception:
+    except Exception:  # Whatever the runtime raises is the result.
         return None, {"failure": failure("load-failed")}
     result = {"init_ns": init, "facts": model.facts, "failure": None}
     if model.fell_back:
@@ -335,11 +335,11 @@ def _static(shape):
 
 
 def _version(package):
-    try:
-        from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
+    try:
         return version(package)
-    except Exception:
+    except PackageNotFoundError:
         return None
 
 

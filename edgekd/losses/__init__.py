@@ -9,19 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Protocol
 
 from torch import Tensor
 
 from edgekd.losses.soft_target import soft_target
-
-
-class Loss(Protocol):
-    """A scalar, zero or at its documented minimum when the student equals the teacher."""
-
-    def __call__(self, *tensors: Tensor, **options: float) -> Tensor:
-        """The loss of one batch."""
-
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "soft_target": soft_target,
@@ -64,7 +55,6 @@ def input_names(function: Callable[..., Tensor]) -> list[str]:
 
 __all__ = [
     "LOSSES",
-    "Loss",
     "find_loss",
     "input_names",
     "loss_names",

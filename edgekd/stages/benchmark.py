@@ -12,11 +12,12 @@ import torch
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
+from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
-from edgekd.errors import ConversionError, EdgekdError, Fault, UnreachableError
-from edgekd.evidence import Measurement, Outcome, Row
+from edgekd.errors import EdgekdError, UnreachableError
+from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
-from edgekd.measure import LOOKS, Protocol, Verdict, measure
+from edgekd.measure import LOOKS, Protocol, measure
 from edgekd.need import tool_versions
 from edgekd.percentile import Percentile
 from edgekd.store import Run, write_json
@@ -83,7 +84,7 @@ def benchmark_all(
         for name, artifact in members.items():
             result = measured[name]
             if isinstance(result, Verdict):
-                raise _as_error(result, artifact)
+                raise failure_error(result, artifact)
             found[int(name.removeprefix("artifact-"))] = result
     return [found[number] for number in range(len(artifacts))]
 
@@ -134,18 +135,6 @@ def _shown(figure: Percentile) -> str:
     low = f"{figure.low:.4g}" if math.isfinite(figure.low) else "?"
     high = f"{figure.high:.4g}" if math.isfinite(figure.high) else "?"
     return f"{figure.value:.4g} (from {low} to {high})"
-
-
-def _as_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
-    unavailable = verdict.outcome is Outcome.UNAVAILABLE
-    fault = Fault(
-        what=f"{artifact.path.name} could not be timed: {verdict.outcome.value}.",
-        at=str(artifact.path),
-        got=verdict.detail,
-        expected=f"a runtime for {artifact.format} that loads and runs it",
-        fix="give a device that has one (--device)" if unavailable else "export it again",
-    )
-    return UnreachableError(fault) if unavailable else ConversionError(fault)
 
 
 def step(work: Work, run: Run) -> Work:

@@ -43,7 +43,8 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
 def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
     """Why `row` is not better than the candidate it was timed against, or None if it is.
 
-    Slower is never better. As fast is better if the file is smaller. A parent that has not passed
+    Slower is never better, nor is what only noise keeps from being called slower: the candidate has
+    to show that it pays. As fast is better if the file is smaller. A parent that has not passed
     could not ship: beside it, any candidate pays.
     """
     ratio = row.measurement.ratio if row.measurement else None
@@ -54,6 +55,11 @@ def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
         return (
             f"{row.scheme} does not pay on {row.target}: {ratio.value:.2f} times the time of "
             f"{parent.scheme} ({ratio.low:.2f} to {ratio.high:.2f})"
+        )
+    if ratio.value > 1 + LEAST_GAIN:
+        return (
+            f"{row.scheme} is not shown to pay on {row.target}: {ratio.value:.2f} times the time "
+            f"of {parent.scheme}, too noisy to tell ({ratio.low:.2f} to {ratio.high:.2f})"
         )
     faster = ratio.high < 1 - LEAST_GAIN
     assert row.artifact is not None

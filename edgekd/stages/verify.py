@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs, joined
-from edgekd.devices import Job, run_job
+from edgekd.devices import Job, failure_error, failure_in, run_job
 from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
 from edgekd.evaluate import outputs_of
-from edgekd.evidence import Agreement, Outcome, Row
+from edgekd.evidence import Agreement, Outcome, Row, Verdict
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
@@ -31,14 +31,6 @@ from edgekd.trained import network_key
 from edgekd.work import Work
 
 MIN_AGREEMENT = 0.99
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An artifact that did not run: how, and why."""
-
-    outcome: Outcome
-    detail: str
 
 
 def verify(
@@ -66,8 +58,8 @@ def verify(
         _check_fit(network, sample, number)
     reference = _reference(network, samples)
     ran = run_artifact(artifact, joined(samples), device)
-    if isinstance(ran, Failed):
-        raise _as_error(ran, artifact)
+    if isinstance(ran, Verdict):
+        raise failure_error(ran, artifact)
     outputs, facts = ran
     return compare(
         reference,
@@ -89,7 +81,7 @@ def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]
 
 def run_artifact(
     artifact: Artifact, inputs: Inputs, device: str
-) -> tuple[dict[str, Tensor], dict[str, Any]] | Failed:
+) -> tuple[dict[str, Tensor], dict[str, Any]] | Verdict:
     """The artifact's outputs for `inputs` and what its runtime says of itself, or how it failed.
 
     Raises:
@@ -107,8 +99,9 @@ def run_artifact(
     )
     report = run_job(device, job)
     result = report.results["artifact"]
-    if result["failure"]:
-        return Failed(Outcome(result["failure"]["outcome"]), result["failure"]["detail"])
+    failed = failure_in(result)
+    if failed:
+        return failed
     outputs = report.outputs["artifact"]
     return {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}, {
         **result["facts"],
@@ -236,20 +229,6 @@ def _no_samples() -> Fault:
     )
 
 
-def _as_error(failed: Failed, artifact: Artifact) -> EdgekdError:
-    unavailable = failed.outcome is Outcome.UNAVAILABLE
-    fault = Fault(
-        what=f"{artifact.path.name} could not be run: {failed.outcome.value}.",
-        at=str(artifact.path),
-        got=failed.detail,
-        expected=f"a runtime for {artifact.format} that loads and runs it",
-        fix="run it on a device that has one (--device)"
-        if unavailable
-        else "export it again, or in another scheme",
-    )
-    return UnreachableError(fault) if unavailable else ConversionError(fault)
-
-
 def step(work: Work, run: Run) -> Work:
     """The work with an agreement, or how it failed, for every open row."""
     if not any(row.open for row in work.rows):
@@ -271,7 +250,7 @@ def step(work: Work, run: Run) -> Work:
 class _DidNotRun(Exception):
     """Carries a failure out of the making of a result, which then is not kept."""
 
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: Verdict) -> None:
         self.failed = failed
 
 
@@ -287,7 +266,7 @@ def _verified(
 
     def make(folder: Path) -> None:
         ran = run_artifact(artifact, inputs, device)
-        if isinstance(ran, Failed):
+        if isinstance(ran, Verdict):
             raise _DidNotRun(ran)
         outputs, facts = ran
         agreement = compare(

@@ -214,6 +214,13 @@ def test_a_slower_candidate_is_not_chosen_and_its_row_says_so() -> None:
     assert judged[1].outcome is Outcome.PASSED
 
 
+def test_a_candidate_that_seems_slower_in_the_noise_is_not_chosen() -> None:
+    rows = [row("fp32"), row("int8", size=300, ratio=(1.16, 0.99, 1.3))]
+    choice, judged = choose(rows, "size")
+    assert choice.scheme == "fp32"
+    assert "not shown to pay on t: 1.16 times" in judged[1].detail
+
+
 def test_a_candidate_as_fast_and_no_smaller_does_not_pay() -> None:
     choice, judged = choose([row("fp32"), row("fp16", ratio=(1.0, 0.99, 1.01))], "size")
     assert choice.scheme == "fp32"
