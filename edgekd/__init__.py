@@ -10,7 +10,8 @@ The rooms, each importing only from those before it:
     artifact evidence                     files, and the rows of the report
     network data samples task work        networks and data with names, and what flows
     losses quantization formats devices   one method, one format, one connection per file
-    fit evaluate trained measure          the training loop, scores, the stopwatch
+    fit checkpoint evaluate trained       the training loop, its state on disk, scores
+    measure                               the stopwatch
     stages                                one stage per file
     plan pipeline                         a recipe found valid; STAGES folded over the work
     progress text cli                     words -> this package -> text

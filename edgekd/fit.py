@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.checkpoint import load_checkpoint, save_checkpoint, unreadable
 from edgekd.data import Augment, Inputs, Samples, view_seeds
 from edgekd.errors import EdgekdError, Fault, RecipeError
 from edgekd.network import call
 from edgekd.recipe import Optimizer, Training
-from edgekd.store import written_atomically
+from edgekd.store import digest
 
 WARM_UP_FRAC = 0.05
 """Share of all steps over which the learning rate grows from 0: losses scaled by T^2 have larger
@@ -81,7 +82,8 @@ def fit(
         checkpoint: where the state is kept after each epoch, and read from if it is there.
 
     Raises:
-        RecipeError: the loss is not finite; the step and the samples are named.
+        RecipeError: the loss is not finite; the step and the samples are named. Or a checkpoint
+            cannot be written or read.
     """
     from lightning_fabric import Fabric
 
@@ -92,9 +94,10 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _rate(step, steps * training.epochs, training.schedule)
     )
+    of = digest([training.model_dump(), seed, len(samples)])
     records: list[Record] = []
-    if checkpoint is not None and checkpoint.exists():
-        records = _restore(checkpoint, module, optimizer, schedule)
+    if checkpoint is not None:
+        records = _restore(checkpoint, of, module, optimizer, schedule)
     for epoch in range(len(records), training.epochs):
         module.train()
         torch.manual_seed(_mix(seed, epoch))  # dropout's generator
@@ -130,7 +133,7 @@ def fit(
         }
         records.append(record)
         if checkpoint is not None:
-            _save(checkpoint, module, optimizer, schedule, records)
+            save_checkpoint(checkpoint, _state(of, module, optimizer, schedule, records))
         tell(epoch + 1, training.epochs, record)
     module.eval().cpu()
     return records
@@ -175,36 +178,29 @@ def _mix(seed: int, epoch: int) -> int:
     return int(view_seeds(seed, epoch, torch.tensor([2**62]))[0])
 
 
-def _save(
-    path: Path, module: nn.Module, optimizer: Any, schedule: Any, records: list[Record]
-) -> None:
-    with written_atomically(path) as draft:
-        torch.save(
-            {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": {"last_epoch": schedule.last_epoch, "_last_lr": schedule.get_last_lr()},
-                "records": records,
-            },
-            draft,
-        )
+def _state(
+    of: str, module: nn.Module, optimizer: Any, schedule: Any, records: list[Record]
+) -> dict[str, Any]:
+    return {
+        "of": of,
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": {"last_epoch": schedule.last_epoch, "_last_lr": schedule.get_last_lr()},
+        "records": records,
+    }
 
 
-def _restore(path: Path, module: nn.Module, optimizer: Any, schedule: Any) -> list[Record]:
+def _restore(path: Path, of: str, module: nn.Module, optimizer: Any, schedule: Any) -> list[Record]:
+    state = load_checkpoint(path)
+    if state is None:
+        return []
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["of"] != of:
+            raise ValueError("it is of a training with another configuration, seed or data length")
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:
-        raise RecipeError(
-            Fault(
-                what="The checkpoint of an interrupted training cannot be read.",
-                at=str(path),
-                got=f"{type(error).__name__}: {error}",
-                expected="the checkpoint this very training wrote",
-                fix=f"delete {path} to train from the start",
-            )
-        ) from error
+        raise unreadable(path, error) from error
     schedule.last_epoch = state["schedule"]["last_epoch"]
     schedule._last_lr = state["schedule"]["_last_lr"]
     records: list[Record] = state["records"]

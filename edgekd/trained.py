@@ -52,7 +52,8 @@ def trained_once(
         }
         save_file(state, folder / WEIGHTS)
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in records))
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        for path in folder.glob("checkpoint*.pt"):
+            path.unlink()
 
     made = run.make(stage, "", key, make)
     module = copy.deepcopy(network.module)

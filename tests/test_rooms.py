@@ -27,7 +27,8 @@ RANKS = {
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(["faults", "reference", "samples", "work"], 2),
     **dict.fromkeys(["losses", "quantization", "formats", "devices"], 3),
-    **dict.fromkeys(["fit", "evaluate", "trained", "teacher_outputs"], 3),
+    **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
+    **dict.fromkeys(["teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box"], 4),
     "stages": 5,
     **dict.fromkeys(["plan", "pipeline"], 6),
@@ -38,7 +39,7 @@ RANKS = {
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "network", "faults", "recipe", "work", "evaluate",
-           "teacher_outputs", "fit", "trained", "plan", "pipeline"]
+           "teacher_outputs", "checkpoint", "fit", "trained", "plan", "pipeline"]
 # fmt: on
 
 
