@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgekd.checkpoint import load_checkpoint, save_checkpoint, unreadable
 from edgekd.data import Augment, Inputs, Samples, view_seeds
-from edgekd.errors import EdgekdError, Fault, RecipeError
+from edgekd.errors import EdgekdError, Fault, RecipeError, listed
 from edgekd.network import call
 from edgekd.recipe import Optimizer, Training
 from edgekd.store import digest
@@ -44,7 +44,9 @@ class Batch:
     labels: Tensor | None
 
 
-LossOf = Callable[[dict[str, Tensor], Batch], Tensor]
+LossOf = Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
+"""The weighted terms of the loss, whose sum it is, of a module's named outputs on a batch."""
+
 Record = dict[str, float]
 
 
@@ -54,7 +56,9 @@ def ignore(done: int, total: int, record: Record) -> None:
 
 def told(record: Record) -> str:
     """An epoch's figures in a few words."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name != "epoch")
+    shown = {name: value for name, value in record.items() if name != "epoch"}
+    parts = [name for name in shown if name.startswith("loss_")]  # In the history, not in a line.
+    return ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if name not in parts)
 
 
 def fit(
@@ -75,15 +79,15 @@ def fit(
     Args:
         training: epochs, batch size, optimizer and the rest.
         seed: of the order, the views and dropout.
-        loss_of: the loss of the module's named outputs on a batch.
+        loss_of: the weighted terms of the loss by name; each is recorded.
         view_of: the number that seeds an epoch's views; it repeats where views are cached.
         validate: figures of the module, in eval mode, on the validation split after each epoch.
         tell: called after each epoch with (epochs done, epochs, record).
         checkpoint: where the state is kept after each epoch, and read from if it is there.
 
     Raises:
-        RecipeError: the loss is not finite; the step and the samples are named. Or a checkpoint
-            cannot be written or read.
+        RecipeError: the loss is not finite; the step, the samples and the term are named. Or a
+            checkpoint cannot be written or read.
     """
     from lightning_fabric import Fabric
 
@@ -104,30 +108,30 @@ def fit(
         order = torch.randperm(
             len(samples), generator=torch.Generator().manual_seed(_mix(seed, epoch))
         )
-        total = torch.zeros((), device=fabric.device)
+        totals: dict[str, Tensor] = {}
         for step, ids in enumerate(_batches(order, training.batch_size)):
             try:
-                inputs, labels = samples.take(ids)
-                if augment is not None:
-                    inputs = augment(inputs, view_seeds(seed, view_of(epoch), ids))
-                batch = Batch(epoch, ids, fabric.to_device(inputs), fabric.to_device(labels))
-                loss = loss_of(call(student, batch.inputs, names_of=module), batch)
+                seen = (augment, seed, view_of(epoch))
+                batch = _drawn(samples, ids, epoch, seen, fabric.to_device)
+                terms = loss_of(call(student, batch.inputs, names_of=module), batch)
             except EdgekdError:
                 raise
             except Exception as error:
                 raise RecipeError(_failed(epoch, step, ids, error)) from error
+            loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
-                raise RecipeError(_not_finite(epoch, step, ids, float(loss.detach())))
+                raise RecipeError(_not_finite(epoch, step, ids, terms))
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(ids)
+            for name, value in {"loss": loss, **terms}.items():
+                totals[name] = totals.get(name, 0.0) + value.detach() * len(ids)
         module.eval()
         record = {
             "epoch": float(epoch + 1),
-            "loss": float(total) / len(samples),
+            **_means(totals, len(samples)),
             "learning_rate": float(schedule.get_last_lr()[0]),
             **(validate(module) if validate else {}),
         }
@@ -137,6 +141,28 @@ def fit(
         tell(epoch + 1, training.epochs, record)
     module.eval().cpu()
     return records
+
+
+def _drawn(
+    samples: Samples,
+    ids: Tensor,
+    epoch: int,
+    seen: tuple[Augment | None, int, int],
+    to_device: Callable[[Any], Any],
+) -> Batch:
+    """The batch of the samples `ids`, seen as (augment, seed, view) make them, on the device."""
+    inputs, labels = samples.take(ids)
+    augment, seed, view = seen
+    if augment is not None:
+        inputs = augment(inputs, view_seeds(seed, view, ids))
+    return Batch(epoch, ids, to_device(inputs), to_device(labels))
+
+
+def _means(totals: Mapping[str, Tensor], count: int) -> Record:
+    """The mean loss, and that of each weighted term where it has more than one."""
+    means = {name: float(total) / count for name, total in totals.items()}
+    parts = {f"loss_{name}": mean for name, mean in means.items() if name != "loss"}
+    return {"loss": means["loss"], **(parts if len(parts) > 1 else {})}
 
 
 def _optimizer(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
@@ -222,11 +248,13 @@ def _failed(epoch: int, step: int, ids: Tensor, error: Exception) -> Fault:
     )
 
 
-def _not_finite(epoch: int, step: int, ids: Tensor, loss: float) -> Fault:
+def _not_finite(epoch: int, step: int, ids: Tensor, terms: Mapping[str, Tensor]) -> Fault:
+    values = {name: float(value.detach()) for name, value in terms.items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)] or list(values)
     return Fault(
         what="The training loss is not finite.",
-        at=_place(epoch, step, ids),
-        got=str(loss),
+        at=f"{_place(epoch, step, ids)}; term {listed(bad)}",
+        got=", ".join(f"{name} {value:.4g}" for name, value in values.items()),
         expected="a finite loss",
         fix="lower optimizer.learning_rate, or look for NaN in these samples",
     )

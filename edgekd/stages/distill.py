@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,18 +57,15 @@ def distill(
     _same_classes(teacher, student)
     views = config.views if config.teacher_outputs == "cached" else None
     asked = _Teacher(teacher, samples, data, seed, views)
-    terms = [_term(loss, task) for loss in config.losses]
+    terms = _terms(config.losses, task)
 
-    def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         given = {
             "student_logits": outputs[output],
             "teacher_logits": asked.outputs(batch),
             "labels": batch.labels,
         }
-        total: Tensor = sum(
-            (term.value(given, batch.epoch) for term in terms), start=torch.zeros(())
-        )
-        return total
+        return {name: term.value(given, batch.epoch) for name, term in terms.items()}
 
     # Freezing is ours to do and to undo: a teacher's owner may train it further.
     with _frozen(teacher.module):
@@ -103,9 +100,15 @@ class _Term:
         return weight * self.function(*(given[name] for name in self.inputs), **self.loss.options)
 
 
-def _term(loss: Loss, task: Task) -> _Term:
-    function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
-    return _Term(function, tuple(input_names(function)), loss)
+def _terms(losses: Sequence[Loss], task: Task) -> dict[str, _Term]:
+    """The terms by the names of their methods, numbered where one is used again."""
+    terms: dict[str, _Term] = {}
+    for loss in losses:
+        function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
+        again = sum(term.loss.method == loss.method for term in terms.values())
+        name = f"{loss.method}_{again + 1}" if again else loss.method
+        terms[name] = _Term(function, tuple(input_names(function)), loss)
+    return terms
 
 
 class _Teacher:

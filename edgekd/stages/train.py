@@ -41,8 +41,8 @@ def train(
     module = copy.deepcopy(network.module)
     output = network.signature.output_names[0]
 
-    def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return task.hard_loss(outputs[output], batch.labels)
+    def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {"hard": task.hard_loss(outputs[output], batch.labels)}
 
     records = fit(
         module,

@@ -43,8 +43,8 @@ def trained(
         if done == stop_after:
             raise KeyboardInterrupt
 
-    def loss_of(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        return cross_entropy(outputs["output"], batch.labels)
+    def loss_of(outputs: dict[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        return {"hard": cross_entropy(outputs["output"], batch.labels)}
 
     records = fit(
         module,
@@ -96,8 +96,16 @@ def test_a_loss_that_is_not_finite_names_the_step_and_samples() -> None:
     x = torch.randn(64, 8)
     x[5, 0] = float("nan")
     dataset = TensorDataset(x, torch.zeros(64, dtype=torch.int64))
-    with pytest.raises(RecipeError, match=r"epoch 1, step \d+, samples \["):
+    with pytest.raises(RecipeError, match=r"epoch 1, step \d+, samples \[.*term hard"):
         trained(Data(dataset, dataset, dataset), 1)
+
+
+def test_each_term_is_recorded_and_the_loss_is_their_sum(project: Project) -> None:
+    history: list[Record] = []
+    edgekd.distill(net(16), net(6, seed=1), blobs(project), CONFIG, history=history)
+    for record in history:
+        parts = record["loss_hard"] + record["loss_soft_target"]
+        assert record["loss"] == pytest.approx(parts, rel=1e-5)
 
 
 def test_labels_out_of_range_are_told_with_their_samples() -> None:
