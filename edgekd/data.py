@@ -99,6 +99,41 @@ class Samples:
         return {name: named[name] for name in self.input_names}
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Samples with labels and, numbered after them, samples without."""
+
+    labelled: Samples
+    unlabelled: Samples
+
+    def __len__(self) -> int:
+        return len(self.labelled) + len(self.unlabelled)
+
+    def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
+        """The inputs of the items `ids`, those with labels first, and the labels of these."""
+        own = ids < len(self.labelled)
+        parts = [
+            source.take(chosen)
+            for source, chosen in (
+                (self.labelled, ids[own]),
+                (self.unlabelled, ids[~own] - len(self.labelled)),
+            )
+            if len(chosen)
+        ]
+        return joined([inputs for inputs, _ in parts]), parts[0][1]
+
+    def batches(self, size: int) -> list[Int[Tensor, " batch"]]:
+        """The ids of all samples in order, `size` at a time."""
+        return list(torch.arange(len(self)).split(size))
+
+
+def labelled_count(samples: Samples | Mixed) -> int:
+    """How many of `samples`, the first ones, have labels."""
+    if isinstance(samples, Mixed):
+        return len(samples.labelled)
+    return len(samples) if samples.labelled else 0
+
+
 def _plain(dataset: Dataset) -> TypeGuard[TensorDataset]:
     """Whether indexing the tensors gives the items: a subclass may do more to them."""
     return type(dataset) is TensorDataset and len(dataset.tensors) <= 2

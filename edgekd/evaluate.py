@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import Inputs, Samples
+from edgekd.data import Inputs, Mixed, Samples
 from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network, call
 from edgekd.task import Task
@@ -18,7 +18,7 @@ BATCH_SIZE = 512
 
 def outputs_of(
     module: nn.Module,
-    samples: Samples,
+    samples: Samples | Mixed,
     *,
     view: Callable[[Inputs, Tensor], Inputs] | None = None,
 ) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.checkpoint import load_checkpoint, save_checkpoint, unreadable
-from edgekd.data import Augment, Inputs, Samples, view_seeds
+from edgekd.data import Augment, Inputs, Mixed, Samples, labelled_count, view_seeds
 from edgekd.errors import EdgekdError, Fault, RecipeError, listed
 from edgekd.network import call
 from edgekd.recipe import Optimizer, Training
@@ -35,7 +35,7 @@ class Batch:
         epoch: from 0.
         ids: of the samples in their dataset.
         inputs: as the student sees them, augmented.
-        labels: None for samples without.
+        labels: of the samples that have one, which come first; None where none has.
     """
 
     epoch: int
@@ -64,7 +64,7 @@ def told(record: Record) -> str:
 def fit(
     module: nn.Module,
     loss_of: LossOf,
-    samples: Samples,
+    samples: Samples | Mixed,
     training: Training,
     *,
     seed: int,
@@ -105,11 +105,10 @@ def fit(
     for epoch in range(len(records), training.epochs):
         module.train()
         torch.manual_seed(_mix(seed, epoch))  # dropout's generator
-        order = torch.randperm(
-            len(samples), generator=torch.Generator().manual_seed(_mix(seed, epoch))
-        )
+        order = _order(samples, _mix(seed, epoch))
         totals: dict[str, Tensor] = {}
-        for step, ids in enumerate(_batches(order, training.batch_size)):
+        for step, drawn in enumerate(_batches(order, training.batch_size)):
+            ids = drawn[(drawn >= labelled_count(samples)).argsort(stable=True)]
             try:
                 seen = (augment, seed, view_of(epoch))
                 batch = _drawn(samples, ids, epoch, seen, fabric.to_device)
@@ -143,8 +142,22 @@ def fit(
     return records
 
 
+def _order(samples: Samples | Mixed, seed: int) -> Tensor:
+    """All samples in random order, those with labels dealt evenly among those without."""
+    dice = torch.Generator().manual_seed(seed)
+    own = labelled_count(samples)
+    others = len(samples) - own
+    if not own or not others:
+        return torch.randperm(len(samples), generator=dice)
+    ids = torch.cat(
+        [torch.randperm(own, generator=dice), own + torch.randperm(others, generator=dice)]
+    )
+    place = torch.cat([(torch.arange(size) + 0.5) / size for size in (own, others)])
+    return ids[place.argsort(stable=True)]
+
+
 def _drawn(
-    samples: Samples,
+    samples: Samples | Mixed,
     ids: Tensor,
     epoch: int,
     seen: tuple[Augment | None, int, int],

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import Data, Inputs, Samples, view_seeds
+from edgekd.data import Data, Inputs, Mixed, Samples, view_seeds
 from edgekd.errors import Fault, RecipeError
 from edgekd.evaluate import outputs_of, score
 from edgekd.fit import Batch, Record, fit, ignore, told
@@ -51,7 +52,10 @@ def distill(
     """
     module = copy.deepcopy(student.module)
     names = tuple(student.signature.input_names)
-    samples = Samples(data.train, names)
+    labelled = Samples(data.train, names)
+    samples: Samples | Mixed = labelled
+    if data.unlabeled is not None:
+        samples = Mixed(labelled, Samples(data.unlabeled, names, labelled=False))
     validation = Samples(data.validation, names)
     output = student.signature.output_names[0]
     _same_classes(teacher, student)
@@ -94,10 +98,16 @@ class _Term:
     inputs: tuple[str, ...]
     loss: Loss
 
-    def value(self, given: Mapping[str, Tensor | None], epoch: int) -> Tensor:
+    def value(self, given: Mapping[str, Any], epoch: int) -> Tensor:
         warm_up = self.loss.warmup_epochs
         weight = self.loss.weight * (min(1.0, (epoch + 1) / warm_up) if warm_up else 1.0)
-        return weight * self.function(*(given[name] for name in self.inputs), **self.loss.options)
+        tensors = [given[name] for name in self.inputs]
+        if "labels" in self.inputs:  # The samples with labels come first.
+            labels = given["labels"]
+            if labels is None:
+                return torch.zeros((), device=next(iter(given.values())).device)
+            tensors = [tensor[: len(labels)] for tensor in tensors]
+        return weight * self.function(*tensors, **self.loss.options)
 
 
 def _terms(losses: Sequence[Loss], task: Task) -> dict[str, _Term]:
@@ -119,7 +129,7 @@ class _Teacher:
     """
 
     def __init__(
-        self, teacher: Network, samples: Samples, data: Data, seed: int, views: int | None
+        self, teacher: Network, samples: Samples | Mixed, data: Data, seed: int, views: int | None
     ) -> None:
         self.teacher, self.samples, self.data, self.seed = teacher, samples, data, seed
         self.views = None if views is None else (views if data.augment else 1)

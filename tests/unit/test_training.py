@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import edgekd
-from edgekd.data import Data, Samples
+from edgekd.data import Data, Mixed, Samples
 from edgekd.errors import RecipeError
 from edgekd.evaluate import score
-from edgekd.fit import Batch, Record, fit
+from edgekd.fit import Batch, Record, _order, fit
 from edgekd.network import Network, as_network, weights_digest
 from edgekd.recipe import Distill, Loss, Optimizer, Training
 from edgekd.reference import resolve
@@ -206,3 +207,41 @@ def test_a_loss_warms_up_over_its_epochs(project: Project) -> None:
         config = CONFIG.model_copy(update={"losses": [Loss.model_validate(loss)], "epochs": 1})
         edgekd.distill(teacher, student, data, config, history=history)
     assert histories[1][0]["loss"] < 0.5 * histories[0][0]["loss"]
+
+
+def test_unlabelled_samples_take_part_in_the_losses_that_need_no_label(project: Project) -> None:
+    """The few labels are the same; only the rest, without labels, differs."""
+    data = blobs(project)
+    few = TensorDataset(*(column[:8] for column in data.train.tensors))
+    rest = TensorDataset(data.train.tensors[0][8:])
+    teacher, student = net(16), net(6, seed=1)
+    alone, mixed = (
+        edgekd.distill(
+            teacher, student, replace(data, train=few, unlabeled=unlabeled), CONFIG, history=history
+        )
+        for unlabeled, history in ((None, list[Record]()), (rest, list[Record]()))
+    )
+    assert weights_digest(alone.module) != weights_digest(mixed.module)
+    hard_only = CONFIG.model_copy(update={"losses": [Loss(method="hard")], "epochs": 1})
+    history: list[Record] = []
+    edgekd.distill(
+        teacher, student, replace(data, train=few, unlabeled=rest), hard_only, history=history
+    )
+    assert history[0]["loss"] > 0
+
+
+def test_labelled_samples_come_first_and_are_dealt_evenly() -> None:
+    x = torch.arange(100.0)[:, None]
+    mixed = Mixed(
+        Samples(TensorDataset(x[:10], torch.arange(10)), ("input",)),
+        Samples(TensorDataset(x[10:]), ("input",), labelled=False),
+    )
+    order = _order(mixed, 3)
+    assert sorted(order.tolist()) == list(range(100))
+    for ids in order.split(20):
+        assert int((ids < 10).sum()) == 2
+    inputs, labels = mixed.take(torch.tensor([3, 7, 50, 99]))
+    assert inputs["input"][:, 0].tolist() == [3, 7, 50, 99]
+    assert labels is not None
+    assert labels.tolist() == [3, 7]
+    assert mixed.take(torch.tensor([50]))[1] is None
