@@ -1,57 +1,77 @@
 """The one training loop: every stage that trains calls it with a module and a loss.
 
-The order of samples and the views of them are functions of (seed, epoch, sample), so a training
-that was interrupted continues to the very same weights (bit for bit on a CPU).
+The order of samples and the views of them are functions of (seed, epoch, sample), and what dropout
+draws is one of (seed, epoch, step), so a training that was interrupted continues to the very same
+weights (bit for bit on a CPU).
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.checkpoint import load_checkpoint, save_checkpoint, unreadable
 from edgekd.data import Augment, Inputs, Mixed, Samples, labelled_count, view_seeds
+from edgekd.distributed import agreed, fabric_of, join, summed, too_few, world
 from edgekd.errors import EdgekdError, Fault, RecipeError, listed
 from edgekd.network import call
-from edgekd.recipe import Optimizer, Training
+from edgekd.schedule import (
+    epoch_seed,
+    in_batches,
+    learning_rate_frac,
+    optimizer_of,
+    sample_order,
+)
 from edgekd.store import digest
+from edgekd.training import Training
 
-WARM_UP_FRAC = 0.05
-"""Share of all steps over which the learning rate grows from 0: losses scaled by T^2 have larger
-gradients, and an unnormalised network diverged without it."""
+CHECKPOINT_EVERY_S = 300.0
+"""A checkpoint is kept after each epoch, and within a long one this often."""
+
+LOOK_EVERY = 50
+"""Steps between two looks at the loss of an accelerator: each look waits for the device."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples.
+    """One step's samples, or this process's part of them.
 
     Attributes:
         epoch: from 0.
         ids: of the samples in their dataset.
         inputs: as the student sees them, augmented.
         labels: of the samples that have one, which come first; None where none has.
+        whole: how many samples the step has in all processes.
+        whole_labelled: how many of these have a label.
     """
 
     epoch: int
     ids: Tensor
     inputs: Inputs
     labels: Tensor | None
+    whole: int
+    whole_labelled: int
 
 
 LossOf = Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
-"""The weighted terms of the loss, whose sum it is, of a module's named outputs on a batch."""
+"""The weighted terms of the loss, whose sum it is, of a module's named outputs on a batch. Of
+several processes, the mean over them is the step's loss."""
 
 Record = dict[str, float]
 
 
 def ignore(done: int, total: int, record: Record) -> None:
     """A `tell` that drops what it is told."""
+
+
+def silent(sentence: str) -> None:
+    """A `say` that drops what it is told."""
 
 
 def told(record: Record) -> str:
@@ -72,103 +92,249 @@ def fit(
     view_of: Callable[[int], int] = lambda epoch: epoch,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     tell: Callable[[int, int, Record], None] = ignore,
+    say: Callable[[str], None] = silent,
     checkpoint: Path | None = None,
+    together: bool = False,
 ) -> list[Record]:
     """What each epoch came to; `module` is trained in place and is the last epoch's, in eval mode.
 
     Args:
-        training: epochs, batch size, optimizer and the rest.
+        training: epochs, batch size (over all processes), optimizer and the rest.
         seed: of the order, the views and dropout.
         loss_of: the weighted terms of the loss by name; each is recorded.
         view_of: the number that seeds an epoch's views; it repeats where views are cached.
         validate: figures of the module, in eval mode, on the validation split after each epoch.
         tell: called after each epoch with (epochs done, epochs, record).
+        say: told, in a sentence, what was asked for and cannot be had.
         checkpoint: where the state is kept after each epoch, and read from if it is there.
+        together: whether all processes that a launcher started train this module.
 
     Raises:
         RecipeError: the loss is not finite; the step, the samples and the term are named. Or a
             checkpoint cannot be written or read.
     """
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator="auto", devices=1)
-    optimizer = _optimizer(module, training.optimizer)
-    student, optimizer = fabric.setup(module, optimizer)
-    steps = len(_batches(torch.arange(len(samples)), training.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _rate(step, steps * training.epochs, training.schedule)
-    )
-    of = digest([training.model_dump(), seed, len(samples)])
-    records: list[Record] = []
-    if checkpoint is not None:
-        records = _restore(checkpoint, of, module, optimizer, schedule)
+    loop = _Loop(module, loss_of, samples, training, seed, together, say)
+    records, first, totals = loop.restored(checkpoint)
     for epoch in range(len(records), training.epochs):
         module.train()
-        torch.manual_seed(_mix(seed, epoch))  # dropout's generator
-        order = _order(samples, _mix(seed, epoch))
-        totals: dict[str, Tensor] = {}
-        for step, drawn in enumerate(_batches(order, training.batch_size)):
-            ids = drawn[(drawn >= labelled_count(samples)).argsort(stable=True)]
+        batches = loop.batches(epoch)
+        saved = time.monotonic()
+        for step in range(first, len(batches)):
+            torch.manual_seed(loop.dice(epoch, step))
+            ids = batches[step][(batches[step] >= loop.labelled).argsort(stable=True)]
             try:
-                seen = (augment, seed, view_of(epoch))
-                batch = _drawn(samples, ids, epoch, seen, fabric.to_device)
-                terms = loss_of(call(student, batch.inputs, names_of=module), batch)
+                batch = loop.drawn(ids, epoch, augment, view_of(epoch))
+                terms = loop.advance(batch)
             except EdgekdError:
                 raise
             except Exception as error:
                 raise RecipeError(_failed(epoch, step, ids, error)) from error
-            loss = torch.stack(list(terms.values())).sum()
-            if not torch.isfinite(loss):
-                raise RecipeError(_not_finite(epoch, step, ids, terms))
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            torch.nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
-            optimizer.step()
-            schedule.step()
-            for name, value in {"loss": loss, **terms}.items():
-                totals[name] = totals.get(name, 0.0) + value.detach() * len(ids)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + value * len(ids)
+            loop.look(epoch, step, ids, terms, now=step + 1 == len(batches))
+            if checkpoint is not None and loop.due(step, saved):
+                loop.save(checkpoint, records, step + 1, totals)
+                saved = time.monotonic()
         module.eval()
         record = {
             "epoch": float(epoch + 1),
-            **_means(totals, len(samples)),
-            "learning_rate": float(schedule.get_last_lr()[0]),
-            **(validate(module) if validate else {}),
+            **_means(loop.summed(totals), len(samples) * loop.processes),
+            "learning_rate": float(loop.schedule.get_last_lr()[0]),
+            **(validate(module) if validate and loop.leads else {}),
         }
         records.append(record)
+        first, totals = 0, {}
         if checkpoint is not None:
-            save_checkpoint(checkpoint, _state(of, module, optimizer, schedule, records))
-        tell(epoch + 1, training.epochs, record)
-    module.eval().cpu()
+            loop.save(checkpoint, records, first, totals)
+        if loop.leads:
+            tell(epoch + 1, training.epochs, record)
+    loop.finish()
     return records
 
 
-def _order(samples: Samples | Mixed, seed: int) -> Tensor:
-    """All samples in random order, those with labels dealt evenly among those without."""
-    dice = torch.Generator().manual_seed(seed)
-    own = labelled_count(samples)
-    others = len(samples) - own
-    if not own or not others:
-        return torch.randperm(len(samples), generator=dice)
-    ids = torch.cat(
-        [torch.randperm(own, generator=dice), own + torch.randperm(others, generator=dice)]
-    )
-    place = torch.cat([(torch.arange(size) + 0.5) / size for size in (own, others)])
-    return ids[place.argsort(stable=True)]
+class _Loop:
+    """What a training holds: the module on its device, the optimizer, and who else takes part."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss_of: LossOf,
+        samples: Samples | Mixed,
+        training: Training,
+        seed: int,
+        together: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        if together:
+            join()
+        self.number, self.processes = world() if together else (0, 1)
+        self.module, self.loss_of, self.samples = module, loss_of, samples
+        self.training, self.seed, self.say = training, seed, say
+        self.labelled = labelled_count(samples)
+        self.fabric = fabric_of(training, self.processes)
+        self.lasting = torch.contiguous_format
+        if training.channels_last:
+            self.lasting = torch.channels_last
+            _lay_out(module, self.lasting)
+        self.student, self.optimizer = self.fabric.setup(
+            module, optimizer_of(module, training.optimizer)
+        )
+        if len(samples) < 2 * self.processes or training.batch_size < self.processes:
+            raise RecipeError(too_few(len(samples), training.batch_size, self.processes))
+        steps = len(in_batches(torch.arange(len(samples)), training.batch_size, 2 * self.processes))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: learning_rate_frac(step, steps * training.epochs, training.schedule),
+        )
+        self.of = digest([training.model_dump(), seed, len(samples)])
+        self.to_compile = training.compile
+        self.unseen: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process tells and writes what all have come to."""
+        return self.number == 0
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The ids of the epoch's samples, step by step."""
+        order = sample_order(self.samples, epoch_seed(self.seed, epoch))
+        return in_batches(order, self.training.batch_size, 2 * self.processes)
+
+    def dice(self, epoch: int, step: int) -> int:
+        """The seed of what the module draws in a step."""
+        return (epoch_seed(self.seed, epoch) + step * self.processes + self.number) % 2**63
+
+    def drawn(self, ids: Tensor, epoch: int, augment: Augment | None, view: int) -> Batch:
+        """This process's part of the batch of `ids`, those with labels first, on its device."""
+        ours = ids[self.number :: self.processes]
+        inputs, labels = self.samples.take(ours)
+        if augment is not None:
+            inputs = augment(inputs, view_seeds(self.seed, view, ours))
+        if self.training.channels_last:
+            inputs = {
+                name: value.contiguous(memory_format=self.lasting) if value.ndim == 4 else value
+                for name, value in inputs.items()
+            }
+        inputs, labels = self.fabric.to_device((inputs, labels))
+        return Batch(epoch, ours, inputs, labels, len(ids), int((ids < self.labelled).sum()))
+
+    def advance(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss and its terms on `batch`, after which the weights have followed its gradient."""
+        if self.to_compile:
+            self._compile(batch)
+        terms = self.loss_of(call(self.student, batch.inputs, names_of=self.module), batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.fabric.device.type == "cpu" and not torch.isfinite(loss):
+            return _kept(loss, terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(
+            self.student,
+            self.optimizer,
+            max_norm=self.training.clip_norm,
+            error_if_nonfinite=False,
+        )
+        self.optimizer.step()
+        self.schedule.step()
+        return _kept(loss, terms)
+
+    def look(
+        self, epoch: int, step: int, ids: Tensor, terms: Mapping[str, Tensor], *, now: bool
+    ) -> None:
+        """Stops at a loss that is not finite; on an accelerator, some steps later."""
+        self.unseen.append((step, ids, terms))
+        if not now and self.fabric.device.type != "cpu" and len(self.unseen) < LOOK_EVERY:
+            return
+        losses = torch.stack([values["loss"] for _, _, values in self.unseen])
+        if not bool(torch.isfinite(losses).all()):
+            step, ids, terms = self.unseen[int((~torch.isfinite(losses)).int().argmax())]
+            raise RecipeError(_not_finite(epoch, step, ids, terms))
+        self.unseen.clear()
+
+    def _compile(self, batch: Batch) -> None:
+        """Has the module compiled, if one step with it works; the step leaves nothing behind."""
+        self.to_compile = False
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        try:
+            self.module.compile()
+            terms = self.loss_of(call(self.student, batch.inputs, names_of=self.module), batch)
+            self.fabric.backward(torch.stack(list(terms.values())).sum())
+        except (RuntimeError, OSError, ImportError) as error:
+            self.module._compiled_call_impl = None
+            reason = (str(error).strip().splitlines() or [""])[0]
+            self.say(f"not compiled, goes on without: {type(error).__name__}: {reason}")
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(buffers[name])
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def due(self, step: int, saved: float) -> bool:
+        """Whether all processes are to keep the state now, that of `saved` being the last."""
+        if (step + 1) % LOOK_EVERY:
+            return False
+        late = time.monotonic() - saved > CHECKPOINT_EVERY_S
+        return agreed(late) if self.processes > 1 else late
+
+    def summed(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The totals over all processes."""
+        return {
+            name: summed(value) if self.processes > 1 else value for name, value in totals.items()
+        }
+
+    def save(
+        self, path: Path, records: list[Record], step: int, totals: Mapping[str, Tensor]
+    ) -> None:
+        """Keeps the state before `step` of the epoch after `records`."""
+        totals = self.summed(totals)
+        if not self.leads:
+            return
+        schedule = {"last_epoch": self.schedule.last_epoch, "_last_lr": self.schedule.get_last_lr()}
+        state = {
+            "of": self.of,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": schedule,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "records": records,
+            "step": step,
+            "totals": totals,
+        }
+        save_checkpoint(path, state)
+
+    def restored(self, path: Path | None) -> tuple[list[Record], int, dict[str, Tensor]]:
+        """The records, the step to go on with and its epoch's totals, as `path` has them."""
+        state = load_checkpoint(path) if path is not None else None
+        if path is None or state is None:
+            return [], 0, {}
+        try:
+            if state["of"] != self.of:
+                raise ValueError("it is of a training of another configuration, seed or length")
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.schedule.last_epoch = state["schedule"]["last_epoch"]
+            self.schedule._last_lr = state["schedule"]["_last_lr"]
+            totals = {
+                name: self.fabric.to_device(value) * float(self.leads)
+                for name, value in state["totals"].items()
+            }
+            return state["records"], state["step"], totals
+        except Exception as error:
+            raise unreadable(path, error) from error
+
+    def finish(self) -> None:
+        """Leaves the module as its owner expects it."""
+        self.module._compiled_call_impl = None
+        self.module.eval().cpu()
+        if self.training.channels_last:
+            _lay_out(self.module, torch.contiguous_format)
 
 
-def _drawn(
-    samples: Samples | Mixed,
-    ids: Tensor,
-    epoch: int,
-    seen: tuple[Augment | None, int, int],
-    to_device: Callable[[Any], Any],
-) -> Batch:
-    """The batch of the samples `ids`, seen as (augment, seed, view) make them, on the device."""
-    inputs, labels = samples.take(ids)
-    augment, seed, view = seen
-    if augment is not None:
-        inputs = augment(inputs, view_seeds(seed, view, ids))
-    return Batch(epoch, ids, to_device(inputs), to_device(labels))
+def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
+    module.to(device=None, dtype=None, memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def _kept(loss: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
 
 
 def _means(totals: Mapping[str, Tensor], count: int) -> Record:
@@ -176,74 +342,6 @@ def _means(totals: Mapping[str, Tensor], count: int) -> Record:
     means = {name: float(total) / count for name, total in totals.items()}
     parts = {f"loss_{name}": mean for name, mean in means.items() if name != "loss"}
     return {"loss": means["loss"], **(parts if len(parts) > 1 else {})}
-
-
-def _optimizer(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
-    parameters = [entry for entry in module.parameters() if entry.requires_grad]
-    rate, decay = chosen.learning_rate, chosen.weight_decay
-    if chosen.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    if chosen.name == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=rate,
-        weight_decay=decay,
-        momentum=chosen.momentum,
-        nesterov=chosen.momentum > 0,
-    )
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """`order` in batches of `size`; a last one of a single sample, on which batch norm has no
-    variance, goes to the one before."""
-    batches = list(order.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
-
-
-def _rate(step: int, steps: int, schedule: str) -> float:
-    """The learning rate at `step` of `steps`, as a share of the recipe's."""
-    warm_up = max(1, round(WARM_UP_FRAC * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def _mix(seed: int, epoch: int) -> int:
-    return int(view_seeds(seed, epoch, torch.tensor([2**62]))[0])
-
-
-def _state(
-    of: str, module: nn.Module, optimizer: Any, schedule: Any, records: list[Record]
-) -> dict[str, Any]:
-    return {
-        "of": of,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": {"last_epoch": schedule.last_epoch, "_last_lr": schedule.get_last_lr()},
-        "records": records,
-    }
-
-
-def _restore(path: Path, of: str, module: nn.Module, optimizer: Any, schedule: Any) -> list[Record]:
-    state = load_checkpoint(path)
-    if state is None:
-        return []
-    try:
-        if state["of"] != of:
-            raise ValueError("it is of a training with another configuration, seed or data length")
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-    except Exception as error:
-        raise unreadable(path, error) from error
-    schedule.last_epoch = state["schedule"]["last_epoch"]
-    schedule._last_lr = state["schedule"]["_last_lr"]
-    records: list[Record] = state["records"]
-    return records
 
 
 def _place(epoch: int, step: int, ids: Tensor) -> str:
@@ -262,7 +360,7 @@ def _failed(epoch: int, step: int, ids: Tensor, error: Exception) -> Fault:
 
 
 def _not_finite(epoch: int, step: int, ids: Tensor, terms: Mapping[str, Tensor]) -> Fault:
-    values = {name: float(value.detach()) for name, value in terms.items()}
+    values = {name: float(value) for name, value in terms.items() if name != "loss"}
     bad = [name for name, value in values.items() if not math.isfinite(value)] or list(values)
     return Fault(
         what="The training loss is not finite.",

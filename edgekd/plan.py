@@ -17,12 +17,14 @@ from edgekd.evidence import Outcome, Row
 from edgekd.formats import find_format, format_names
 from edgekd.losses import find_loss, input_names, loss_names, options_of
 from edgekd.need import missing
+from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
-from edgekd.recipe import Known, Loss, Recipe, TargetEntry, load_recipe
+from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import resolve
 from edgekd.stages import STAGES
 from edgekd.target import load_target, target_names
 from edgekd.task import TASKS, Task
+from edgekd.training import Loss
 from edgekd.work import Goal
 
 

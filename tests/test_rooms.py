@@ -25,11 +25,11 @@ RANKS = {
     "errors": 0,
     **dict.fromkeys(["need", "process", "signature", "scheme", "store", "toml", "percentile"], 1),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
-    **dict.fromkeys(["faults", "reference", "samples", "work"], 2),
+    **dict.fromkeys(["faults", "part", "training", "reference", "samples", "work"], 2),
     **dict.fromkeys(["losses", "quantization", "formats", "devices"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
-    **dict.fromkeys(["teacher_outputs"], 3),
-    **dict.fromkeys(["measure", "doctor", "black_box"], 4),
+    **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
+    **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers"], 4),
     "stages": 5,
     **dict.fromkeys(["plan", "pipeline"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -38,8 +38,9 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "network", "faults", "recipe", "work", "evaluate",
-           "teacher_outputs", "checkpoint", "fit", "trained", "plan", "pipeline"]
+           "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
+           "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
+           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "plan", "pipeline"]
 # fmt: on
 
 

@@ -18,10 +18,10 @@ from edgekd.evaluate import outputs_of, score
 from edgekd.fit import Batch, Record, fit, ignore, told
 from edgekd.losses import find_loss, input_names
 from edgekd.network import Network, call
-from edgekd.recipe import Distill, Loss
 from edgekd.store import Run
 from edgekd.task import TASKS, Task
 from edgekd.trained import network_key, scored, trained_once
+from edgekd.training import Distill, Loss
 from edgekd.work import Work
 
 

@@ -13,10 +13,10 @@ from edgekd.data import Augment, Samples
 from edgekd.evaluate import score
 from edgekd.fit import Batch, Record, fit, ignore, told
 from edgekd.network import Network
-from edgekd.recipe import Training
 from edgekd.store import Run
 from edgekd.task import Task
 from edgekd.trained import network_key, scored, trained_once
+from edgekd.training import Training
 from edgekd.work import Work
 
 

@@ -15,11 +15,12 @@ import edgekd
 from edgekd.data import Data, Mixed, Samples
 from edgekd.errors import RecipeError
 from edgekd.evaluate import score
-from edgekd.fit import Batch, Record, _order, fit
+from edgekd.fit import Batch, Record, fit
 from edgekd.network import Network, as_network, weights_digest
-from edgekd.recipe import Distill, Loss, Optimizer, Training
 from edgekd.reference import resolve
+from edgekd.schedule import sample_order
 from edgekd.task import TASKS, cross_entropy
+from edgekd.training import Distill, Loss, Optimizer, Training
 
 
 def blobs(project: Project) -> Data:
@@ -236,7 +237,7 @@ def test_labelled_samples_come_first_and_are_dealt_evenly() -> None:
         Samples(TensorDataset(x[:10], torch.arange(10)), ("input",)),
         Samples(TensorDataset(x[10:]), ("input",), labelled=False),
     )
-    order = _order(mixed, 3)
+    order = sample_order(mixed, 3)
     assert sorted(order.tolist()) == list(range(100))
     for ids in order.split(20):
         assert int((ids < 10).sum()) == 2
