@@ -1,0 +1,62 @@
+"""MiniLM: how tokens attend to each other."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import in_full
+
+
+def attention_relation(
+    student_queries: Float[Tensor, "batch ..."],
+    student_keys: Float[Tensor, "batch ..."],
+    teacher_queries: Float[Tensor, "batch ..."],
+    teacher_keys: Float[Tensor, "batch ..."],
+    *,
+    heads: int | None = None,
+) -> Float[Tensor, ""]:
+    """The divergence of the student's attention from the teacher's, softmax(Q K^T / sqrt(d)), in
+    nats, the mean over samples, heads and tokens. Widths may differ, the number of heads not.
+
+    Args:
+        student_queries and the others: batch x heads x tokens x width, or, with `heads`, batch x
+            tokens x features.
+        heads: into how many heads features are split.
+
+    Raises:
+        ValueError: samples, heads or tokens differ, or features do not split into the heads.
+
+    Source: Wang et al. 2020, arXiv:2002.10957, equation 7.
+    """
+    given = (student_queries, student_keys, teacher_queries, teacher_keys)
+    queries, keys, their_queries, their_keys = (_in_heads(tensor, heads) for tensor in given)
+    if not queries.shape[:3] == keys.shape[:3] == their_queries.shape[:3] == their_keys.shape[:3]:
+        raise ValueError(
+            "samples, heads or tokens differ: student "
+            f"{tuple(queries.shape)}, {tuple(keys.shape)}, teacher "
+            f"{tuple(their_queries.shape)}, {tuple(their_keys.shape)}"
+        )
+    with (
+        in_full(queries, their_queries) as (queries, their_queries),
+        in_full(keys, their_keys) as (keys, their_keys),
+    ):
+        ours, theirs = _attention(queries, keys), _attention(their_queries, their_keys)
+        return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(3).mean()
+
+
+def _in_heads(tensor: Tensor, heads: int | None) -> Tensor:
+    if tensor.ndim == 4:
+        return tensor
+    if tensor.ndim != 3 or heads is None or heads < 1 or tensor.shape[2] % heads:
+        raise ValueError(
+            f"{tuple(tensor.shape)} is not batch x heads x tokens x width, nor batch x tokens x "
+            f"features that split into heads = {heads}"
+        )
+    return tensor.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _attention(queries: Tensor, keys: Tensor) -> Tensor:
+    scores: Tensor = queries @ keys.transpose(2, 3)
+    return F.log_softmax(scores / queries.shape[3] ** 0.5, dim=3)

@@ -1,0 +1,57 @@
+"""Attention transfer: where a network looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import check_positive, check_same_batch, in_full
+
+
+def attention_transfer(
+    student_features: Float[Tensor, "batch channels *space"],
+    teacher_features: Float[Tensor, "batch teacher_channels *teacher_space"],
+    *,
+    power: float = 2,
+) -> Float[Tensor, ""]:
+    """The mean squared difference of two attention maps: over the channels, the mean of
+    |features|^power at each position, each sample's map of length 1.
+
+    The larger of the two maps is average-pooled to the smaller.
+
+    Args:
+        power: p, over 0; the paper's is 2.
+
+    Raises:
+        ValueError: `power` is not positive, or these are not two maps of the same samples.
+
+    Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, equation 2, by the authors' code, which
+        takes the mean over positions and batch.
+    """
+    check_positive(power=power)
+    check_same_batch(student_features, teacher_features)
+    if student_features.ndim != teacher_features.ndim or student_features.ndim < 3:
+        raise ValueError(
+            f"student features {tuple(student_features.shape)} and teacher features "
+            f"{tuple(teacher_features.shape)} are not maps of as many axes"
+        )
+    with in_full(student_features, teacher_features) as (student, teacher):
+        ours, theirs = (features.abs().pow(power).mean(1) for features in (student, teacher))
+        smaller = [min(sizes) for sizes in zip(ours.shape[1:], theirs.shape[1:], strict=True)]
+        ours, theirs = (F.normalize(_pooled(each, smaller).flatten(1)) for each in (ours, theirs))
+        return (ours - theirs).square().mean()
+
+
+def _pooled(maps: Tensor, size: list[int]) -> Tensor:
+    if list(maps.shape[1:]) == size:
+        return maps
+    pools: list[Callable[..., Tensor]] = [
+        F.adaptive_avg_pool1d,
+        F.adaptive_avg_pool2d,
+        F.adaptive_avg_pool3d,
+    ]
+    pooled = pools[len(size) - 1](maps[:, None], tuple(size))
+    return pooled.squeeze(1)

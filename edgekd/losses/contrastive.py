@@ -1,0 +1,42 @@
+"""Contrastive representation distillation, over the samples of a batch."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import check_positive, check_same_shape, directions, in_full
+
+
+def contrastive(
+    student_features: Float[Tensor, "batch features"],
+    teacher_features: Float[Tensor, "batch features"],
+    *,
+    temperature: float = 0.07,
+) -> Float[Tensor, ""]:
+    """InfoNCE: the cross-entropy, in nats a sample, of finding a sample's own teacher feature among
+    those of the batch, by cosine similarity over `temperature`.
+
+    It relates the samples of a batch; more of them are more negatives. It is never negative, and
+    zero only in the limit: where the student's features are the teacher's, it is the entropy the
+    teacher's own similarities leave, log(sum_j exp((s_ij - 1) / temperature)) a sample.
+
+    Args:
+        temperature: over 0.
+
+    Raises:
+        ValueError: `temperature` is not positive, or these are not features of one shape.
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4, between student and teacher as
+        in Tian et al. 2020, arXiv:1910.10699, with the negatives of the batch and no memory bank.
+    """
+    check_positive(temperature=temperature)
+    check_same_shape(student_features, teacher_features, "features")
+    if student_features.ndim < 2:
+        raise ValueError(f"features {tuple(student_features.shape)} are not batch x features")
+    with in_full(student_features, teacher_features) as (student, teacher):
+        ours, theirs = (directions(each.flatten(1)) for each in (student, teacher))
+        own = torch.arange(len(ours), device=ours.device)
+        return F.cross_entropy(ours @ theirs.T / temperature, own)

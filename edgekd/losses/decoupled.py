@@ -1,0 +1,61 @@
+"""Decoupled knowledge distillation (DKD)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import check_positive, check_same_shape, in_full
+
+
+def decoupled(
+    student_logits: Float[Tensor, "batch classes"],
+    teacher_logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Soft targets taken apart: alpha times the divergence of the label's probability against all
+    others, beta times that among the others, in nats a sample, times T^2.
+
+    The usual soft target is alpha = 1 and beta = 1 - the teacher's probability of the label. The
+    probability of all others is a logsumexp of their logits, so that a label that is far ahead
+    gives no logarithm of zero.
+
+    Args:
+        labels: classes, from 0.
+        temperature: T, over 0.
+        alpha, beta: weights of the target class and of the other classes; the paper uses 1 and 8.
+
+    Raises:
+        ValueError: `temperature` is not positive, the shapes differ, or a label is no class.
+
+    Source: Zhao et al. 2022, arXiv:2203.08679, equation 7.
+    """
+    check_positive(temperature=temperature)
+    check_same_shape(student_logits, teacher_logits, "logits")
+    classes = student_logits.shape[1]
+    # On an accelerator the look would wait for the device; the gather below fails there.
+    if labels.device.type == "cpu" and bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.unique().tolist()}")
+    with in_full(student_logits, teacher_logits) as (student, teacher):
+        target = F.one_hot(labels, classes).bool()
+        (ours, ours_rest), (theirs, theirs_rest) = (
+            _parts(logits / temperature, target) for logits in (student, teacher)
+        )
+        binary = (theirs.exp() * (theirs - ours)).sum(1)
+        # The label has no place among the others: its probability there is zero.
+        apart = theirs_rest.exp() * (theirs_rest - ours_rest).masked_fill(target, 0.0)
+        return (alpha * binary + beta * apart.sum(1)).mean() * temperature**2
+
+
+def _parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of (label, all others), and of each class among the others."""
+    others = logits.masked_fill(target, -torch.inf)
+    rest = torch.logsumexp(others, 1, keepdim=True)
+    label = logits.masked_select(target)[:, None]
+    return torch.log_softmax(torch.cat([label, rest], 1), 1), others - rest

@@ -1,0 +1,27 @@
+"""Hard distillation: the teacher's class as the label."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import check_same_shape, in_full
+
+
+def pseudo_label(
+    student_logits: Float[Tensor, "batch classes"], teacher_logits: Float[Tensor, "batch classes"]
+) -> Float[Tensor, ""]:
+    """The cross-entropy of the teacher's largest class under the student, in nats a sample.
+
+    The control of soft targets: what is left of them without the teacher's other probabilities. It
+    is never negative, and zero only in the limit of a student that is certain.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: Touvron et al. 2021, arXiv:2012.12877, equation 3, "hard-label distillation".
+    """
+    check_same_shape(student_logits, teacher_logits, "logits")
+    with in_full(student_logits, teacher_logits) as (student, teacher):
+        return F.cross_entropy(student, teacher.argmax(1))

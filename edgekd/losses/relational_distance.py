@@ -1,0 +1,41 @@
+"""Relational knowledge distillation, by distances."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekd.losses._tensors import check_same_batch, in_full
+
+
+def relational_distance(
+    student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
+) -> Float[Tensor, ""]:
+    """The smooth L1 difference of the distances between all samples of the batch, those of each
+    network divided by their mean; the mean over all pairs, those of a sample with itself included.
+
+    It relates the samples of a batch. Features are centred first, so that a common offset costs no
+    digits.
+
+    Raises:
+        ValueError: these are not features of the same samples.
+
+    Source: Park et al. 2019, arXiv:1904.05068, equations 4 to 6.
+    """
+    check_same_batch(student_features, teacher_features)
+    with in_full(student_features, teacher_features) as (student, teacher):
+        return F.smooth_l1_loss(_distances(student), _distances(teacher))
+
+
+def _distances(features: Tensor) -> Tensor:
+    """The distances of all samples, divided by the mean of those that are not zero."""
+    flat = features.flatten(1)
+    flat = flat - flat.mean(0)
+    # By differences, not by inner products; of equal samples the gradient is zero.
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    apart = distances > 0
+    count = apart.sum().clamp(min=1)
+    mean = distances.sum() / count
+    return distances / torch.where(mean > 0, mean, 1.0)
