@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +55,23 @@ class Artifact:
 
 def parts(path: Path) -> list[Path]:
     """The files or folders that belong to the artifact at `path`, itself first."""
-    weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix == ".xml" and weights.exists() else [path]
+    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    if path.suffix == ".onnx":
+        weights = [path.with_name(name) for name in _locations(path.read_bytes())]
+    return [path, *(entry for entry in weights if entry.is_file() and entry != path)]
+
+
+def _locations(content: bytes) -> list[str]:
+    """The names of the files beside an ONNX file that hold values of its initializers.
+
+    Source: onnx.proto, TensorProto.external_data: entries of the key "location".
+    """
+    found: dict[str, None] = {}
+    for place in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content):
+        name = content[place.end() : place.end() + place[1][0]].decode(errors="replace")
+        if Path(name).name == name:
+            found[name] = None
+    return list(found)
 
 
 def describe(

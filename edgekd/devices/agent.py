@@ -83,6 +83,8 @@ class OpenVino:
             for entry in compiled.inputs
         ]
         self.outputs = [entry.get_any_name() for entry in compiled.outputs]
+        self.free = {name for name, shape, _ in self.inputs if None in shape}
+        self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.facts = {
             "runtime": "openvino",
@@ -94,7 +96,10 @@ class OpenVino:
 
     def put(self, feed):
         for name, value in feed.items():
-            self.request.get_tensor(name).data[...] = value
+            if name in self.free:
+                self.request.set_tensor(name, self.tensor(value))
+            else:
+                self.request.get_tensor(name).data[...] = value
 
     def invoke(self):
         self.request.infer(share_outputs=True)
@@ -267,6 +272,8 @@ def load(job, folder, entry):
     except Exception:  # Whatever the runtime raises is the result.
         return None, {"failure": failure("load-failed")}
     result = {"init_ns": init, "facts": model.facts, "failure": None}
+    result["inputs"] = [[name, list(shape), dtype] for name, shape, dtype in model.inputs]
+    result["outputs"] = list(model.outputs)
     if model.fell_back:
         result["failure"] = {"outcome": "fell-back", "detail": model.fell_back}
     return model, result
