@@ -7,6 +7,7 @@ is imported before a command needs it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ def run(
         from edgekd.pipeline import run as run_recipe
 
         result = run_recipe(recipe, out, until=until, settings=settings or [], tell=tell)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's, where this is not the first process
+        return
     if as_json:
         _print_json(result.to_json())
     else:

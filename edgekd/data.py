@@ -63,6 +63,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all items are there without any of them being made."""
+        return _plain(self.dataset)
+
     def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
         """The inputs and targets of the items `ids`; tensors in memory are not collated."""
         if _plain(self.dataset):

@@ -120,13 +120,16 @@ def fabric_of(training: Training, processes: int) -> Any:
                 fix='set precision = "fp32": on most CPUs it is the faster one too',
             )
         )
-    return Fabric(
+    fabric = Fabric(
         accelerator="auto",
         devices=local if processes > 1 else 1,
         num_nodes=processes // local if processes > 1 else 1,
         strategy=DDPStrategy() if processes > 1 else "auto",
         precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[training.precision],
     )
+    if processes > 1:
+        fabric.launch()  # Starts nothing: a launcher has started us.
+    return fabric
 
 
 def too_few(samples: int, size: int, processes: int) -> Fault:

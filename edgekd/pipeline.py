@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import random
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,18 @@ import numpy as np
 import tomli_w
 import torch
 
+from edgekd.black_box import is_black_box, load_black_box
 from edgekd.data import Data, fingerprint
+from edgekd.derive import derived
+from edgekd.distributed import join, launched, leave, world
 from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
+from edgekd.launch import aside, check_processes, distill_in_processes, processes
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
-from edgekd.recipe import Student, Teacher
+from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
-from edgekd.stages import STAGES
+from edgekd.stages import STAGES, distill
 from edgekd.store import (
     Run,
     Tell,
@@ -35,6 +41,7 @@ from edgekd.store import (
     write_text,
 )
 from edgekd.task import TASKS
+from edgekd.training import MoreTeacher
 from edgekd.work import Scored, Work
 
 
@@ -113,12 +120,19 @@ def run(
         )
     plan = check(path, settings)
     recipe = plan.recipe
+    check_processes(recipe)
+    join()
+    if world()[0]:
+        return _take_part(plan, Path(out))
     place = open_run(Path(out), recipe.name, recipe.seed, tell)
     document = recipe.model_dump(exclude_none=True)
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     write_json(place.folder / "environment.json", environment())
     try:
-        work = _fold(_begin(plan, place), place, until)
+        work = begin(plan, place)
+        if processes(recipe) > 1 and launched() == 1:
+            distill_in_processes(plan, Path(path), settings, place)
+        work = fold(work, place, until)
     except BaseException:
         with place.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
@@ -129,11 +143,24 @@ def run(
     return result
 
 
-def _fold(work: Work, place: Run, until: str | None) -> Work:
+def _take_part(plan: Plan, out: Path) -> RunResult:
+    """What a process that is not the first comes to: it helps to teach the student, and ends."""
+    place = aside(out, plan.recipe)
+    try:
+        return _conclude(fold(begin(plan, place), place, "distill"), place, "distill")
+    finally:
+        leave()
+        shutil.rmtree(place.folder)
+
+
+def fold(work: Work, place: Run, until: str | None) -> Work:
+    """`work` after its stages to `until`, or to the last."""
     for name, stage in STAGES.items():
         if applies(name, work.recipe):
             place.tell(name, "")
             work = stage.step(work, place)
+        if name == "distill":
+            leave()
         if name == until:
             break
     return work
@@ -225,7 +252,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _begin(plan: Plan, place: Run) -> Work:
+def begin(plan: Plan, place: Run) -> Work:
     """The work before its first stage: data and networks loaded."""
     recipe, base = plan.recipe, plan.base
     place.tell("load", "data")
@@ -246,10 +273,12 @@ def _begin(plan: Plan, place: Run) -> Work:
             )
         )
     place.tell("load", "networks")
-    student = _network(recipe.student, data, plan, "student")
-    teacher = recipe.teacher and _network(recipe.teacher, data, plan, "teacher")
+    teachers = tuple(
+        (_teacher(entry, data, plan, at), weight) for entry, weight, at in _teacher_entries(recipe)
+    )
+    another = partial(_student, data, plan, teachers)
     splits = (data.train, data.validation, data.test, data.unlabeled)
-    return Work(
+    work = Work(
         recipe=recipe,
         base=base,
         task=TASKS[recipe.task],
@@ -263,14 +292,59 @@ def _begin(plan: Plan, place: Run) -> Work:
                 "splits": [fingerprint(split) for split in splits],
             }
         ),
-        student=student,
-        teacher=teacher or None,
+        student=another(0),
+        teachers=teachers,
+        another_student=another,
         rows=plan.rows,
     )
+    distill.preflight(work)
+    return work
 
 
-def _network(entry: Teacher | Student, data: Data, plan: Plan, role: str) -> Network:
-    torch.manual_seed(plan.recipe.seed)  # Each alone: the student does not depend on the teacher.
+def _teacher_entries(recipe: Recipe) -> list[tuple[Teacher | MoreTeacher, float, str]]:
+    """The teachers of a recipe, with their weights and keys."""
+    entries: list[tuple[Teacher | MoreTeacher, float, str]] = []
+    if recipe.teacher is not None:
+        entries.append((recipe.teacher, 1.0, "teacher"))
+    for number, more in enumerate(recipe.distill.more_teachers if recipe.distill else ()):
+        entries.append((more, more.weight, f"distill.more_teachers[{number}]"))
+    return entries
+
+
+def _teacher(entry: Teacher | MoreTeacher, data: Data, plan: Plan, at: str) -> Any:
+    if is_black_box(entry.load):
+        return load_black_box(entry.load, base=plan.base, at=f"{at}.load")
+    return _network(entry, data, plan, at)
+
+
+def _student(data: Data, plan: Plan, teachers: Sequence[tuple[Any, float]], number: int) -> Network:
+    """The student untaught; its random weights are others for each `number`."""
+    entry = plan.recipe.student
+    if not entry.derived:
+        return _network(entry, data, plan, "student", plan.recipe.seed + number)
+    teacher = teachers[0][0]
+    if not isinstance(teacher, Network):
+        raise RecipeError(
+            Fault(
+                what="A student cannot be derived from a teacher that is a file.",
+                at="student.load",
+                got='"teacher", and of it only the outputs are known',
+                expected="a teacher that is a torch module",
+                fix="name the student's own module in student.load",
+            )
+        )
+    return derived(teacher, entry)
+
+
+def _network(
+    entry: Teacher | MoreTeacher | Student,
+    data: Data,
+    plan: Plan,
+    role: str,
+    seed: int | None = None,
+) -> Network:
+    # Each alone: the student does not depend on the teacher.
+    torch.manual_seed(plan.recipe.seed if seed is None else seed)
     module, lineage = load_module(
         entry.load, weights=entry.weights, options=entry.options, base=plan.base, at=f"{role}.load"
     )

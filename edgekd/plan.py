@@ -11,20 +11,21 @@ from typing import Any
 
 import torch
 
+from edgekd.black_box import is_black_box
 from edgekd.devices import find_device
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
 from edgekd.formats import find_format, format_names
-from edgekd.losses import find_loss, input_names, loss_names, options_of
+from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
 from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
-from edgekd.reference import resolve
+from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES
 from edgekd.target import load_target, target_names
-from edgekd.task import TASKS, Task
-from edgekd.training import Loss
+from edgekd.task import TASKS
+from edgekd.terms import Term, outputs_only, plan_terms
 from edgekd.work import Goal
 
 
@@ -80,8 +81,9 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     for at, reference in _references(recipe):
         attempt(partial(resolve, reference, base=base, at=at))
     attempt(partial(load_calibration, recipe.quantize.calibration, base))
-    for number, loss in enumerate(recipe.distill.losses if recipe.distill else ()):
-        attempt(partial(_try_loss, loss, TASKS[recipe.task], f"distill.losses[{number}]"))
+    for term in attempt(partial(_terms, recipe)) or ():
+        attempt(partial(_try_loss, term))
+    attempt(partial(_check_files, recipe, base))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
     attempt(partial(_check_names, [goal for goal in goals if goal]))
@@ -125,27 +127,79 @@ def _check_names(goals: Sequence[Goal]) -> None:
         )
 
 
-def _try_loss(loss: Loss, task: Task, at: str) -> None:
-    """Finds out on two samples of zeros whether a loss takes its options."""
-    function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
+def _terms(recipe: Recipe) -> list[Term]:
+    return plan_terms(recipe.distill.losses, TASKS[recipe.task]) if recipe.distill else []
+
+
+def _try_loss(term: Term) -> None:
+    """Finds out on two samples of zeros whether a loss of logits takes its options.
+
+    What compares inner layers is tried when the networks are there, still before any work.
+    """
     known = {
         "student_logits": torch.zeros(2, 3),
         "teacher_logits": torch.zeros(2, 3),
+        "student_outputs": torch.zeros(2, 3),
+        "teacher_outputs": torch.zeros(2, 3),
         "labels": torch.zeros(2, dtype=torch.int64),
     }
-    names = input_names(function)
+    if not set(term.inputs) <= set(known):
+        return
     try:
-        function(*(known[name] for name in names), **loss.options)
+        term.function(*(known[name] for name in term.inputs), **term.loss.options)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        method, options = term.loss.method, term.loss.options
         raise RecipeError(
             Fault(
-                what=f"The loss {loss.method!r} does not take its options.",
-                at=at,
-                got=", ".join(f"{name} = {value!r}" for name, value in loss.options.items()),
+                what=f"The loss {method!r} does not take its options.",
+                at=term.at,
+                got=", ".join(f"{name} = {value!r}" for name, value in options.items()),
                 expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
-                fix=f"mend the options of {loss.method}",
+                fix=f"mend the options of {method}",
             )
         ) from error
+
+
+def _check_files(recipe: Recipe, base: Path) -> None:
+    """Of a teacher that is a file, only the outputs are known, and it cannot be trained."""
+    faults: list[Fault] = []
+    teacher = recipe.teacher
+    more = recipe.distill.more_teachers if recipe.distill else []
+    places = [
+        ("teacher", teacher),
+        *((f"distill.more_teachers[{i}]", e) for i, e in enumerate(more)),
+    ]
+    for at, entry in places:
+        if entry is not None and is_black_box(entry.load):
+            existing(base / entry.load.removeprefix("outputs:"), f"{at}.load")
+    if teacher is None or not is_black_box(teacher.load):
+        return
+    for key, value in (("train", teacher.train), ("weights", teacher.weights)):
+        if value is not None:
+            faults.append(
+                Fault(
+                    what="A teacher that is a file is taken as it is.",
+                    at=f"teacher.{key}",
+                    got=str(value),
+                    expected="no weights or training for it",
+                    fix=f"remove teacher.{key}",
+                )
+            )
+    if recipe.student.derived:
+        faults.append(
+            Fault(
+                what="A student cannot be derived from a teacher that is a file.",
+                at="student.load",
+                got=f'"teacher", which is {teacher.load}',
+                expected="a teacher that is a torch module",
+                fix="name the student's own module in student.load",
+            )
+        )
+    for term in _terms(recipe):
+        inner = [tap for name, tap in term.taps.items() if tap and not term.of_student(name)]
+        faults.extend(outputs_only(teacher.load, tap, f"{term.at}.teacher_layer") for tap in inner)
+    if faults:
+        raise RecipeError(*faults)
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
@@ -153,13 +207,18 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
     entries = [
         ("data.load", recipe.data.load),
         ("teacher.load", recipe.teacher.load if recipe.teacher else ""),
-        ("student.load", recipe.student.load),
+        ("student.load", "" if recipe.student.derived else recipe.student.load),
     ]
     others = ("timm:", "hf:")
+    more = recipe.distill.more_teachers if recipe.distill else []
+    entries += [(f"distill.more_teachers[{i}].load", entry.load) for i, entry in enumerate(more)]
     return [
         (at, reference)
         for at, reference in entries
-        if reference and not reference.startswith(others) and not reference.endswith(".pt2")
+        if reference
+        and not reference.startswith(others)
+        and not reference.endswith(".pt2")
+        and not is_black_box(reference)
     ]
 
 

@@ -7,7 +7,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,39 @@ def run_process(
         process.wait()
         raise
     return Completed(code=code, stdout=stdout, stderr=stderr.decode(errors="replace"))
+
+
+def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Completed:
+    """The finished process of `argv`, each of whose lines on stderr was given to `on_line`.
+
+    It is ended with us: by SIGTERM, so that it can end its own.
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    lines: list[str] = []
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            lines.append(line.rstrip("\n"))
+            on_line(lines[-1])
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    finally:
+        process.stderr.close()
+    return Completed(code=code, stdout=b"", stderr="\n".join(lines))
 
 
 @contextlib.contextmanager

@@ -68,9 +68,40 @@ class Teacher(Part):
 class Student(Part):
     """The network that ships."""
 
-    load: str
+    load: Annotated[str, Field(description='a reference, or "teacher": derived from it')]
     weights: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    blocks: Annotated[
+        str | None, Field(description="of a derived one: module path of the list of its blocks")
+    ] = None
+    every: Annotated[
+        int, Field(ge=2, description="of a derived one: every so manieth block is kept")
+    ] = 2
+    width: Annotated[
+        float | None, Field(gt=0, lt=1, description="of a derived one: channels kept, a share")
+    ] = None
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is made from the teacher."""
+        return self.load == "teacher"
+
+    @model_validator(mode="after")
+    def _derived_from_something(self) -> Student:
+        if self.derived and self.blocks is None and self.width is None:
+            raise PydanticCustomError(
+                "missing",
+                "blocks or width, to derive a student from the teacher",
+                {"key": "blocks"},
+            )
+        if not self.derived and (self.blocks is not None or self.width is not None):
+            key = "blocks" if self.blocks is not None else "width"
+            raise PydanticCustomError(
+                "unknown_key",
+                'load = "teacher" with {key}',
+                {"key": key, "allowed": 'it only with load = "teacher"', "nearest": None},
+            )
+        return self
 
 
 class Prune(Part):
@@ -82,12 +113,14 @@ class Prune(Part):
     recover_epochs: Annotated[int, Field(ge=0)] = 0
 
 
+def _float32() -> list[SchemeName]:
+    return ["fp32"]
+
+
 class Quantize(Part):
     """The precisions that are tried."""
 
-    schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(
-        default_factory=lambda: ["fp32"]
-    )
+    schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(default_factory=_float32)
     calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
     qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
 
@@ -154,10 +187,13 @@ class Recipe(Part):
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None
 
     @model_validator(mode="after")
-    def _distill_has_a_teacher(self) -> Recipe:
-        if self.distill and self.teacher is None:
+    def _there_is_a_teacher(self) -> Recipe:
+        needed = (self.distill and self.distill.needs_teacher) or self.student.derived
+        if needed and self.teacher is None:
             raise PydanticCustomError(
-                "missing", "a [teacher] for [distill] to learn from", {"key": "teacher"}
+                "missing",
+                "a [teacher] for [distill] or [student] to learn from",
+                {"key": "teacher"},
             )
         return self
 

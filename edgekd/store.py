@@ -135,6 +135,18 @@ class Run:
         """The run's log, where converters' output goes."""
         return self.folder / "log.txt"
 
+    def place(self, stage: str, key: Any, *, partial: bool = False) -> Path:
+        """Where in the store the result of `key` is, or while it is made, its scratch folder."""
+        place = self.store / stage / digest([stage, key, package_digest()])[:32]
+        if partial:
+            place = place.with_name(place.name + ".partial")
+            place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def has(self, stage: str, key: Any) -> bool:
+        """Whether the result of `key` is in the store."""
+        return (self.place(stage, key) / KEY).exists()
+
     def make(self, stage: str, name: str, key: Any, work: Callable[[Path], None]) -> Made:
         """The folder that `work` fills, made now or found under the same `key`.
 
@@ -144,11 +156,10 @@ class Run:
         Args:
             key: a JSON document of everything the result depends on.
         """
-        place = self.store / stage / digest([stage, key, package_digest()])[:32]
-        reused = (place / KEY).exists()
+        place = self.place(stage, key)
+        reused = self.has(stage, key)
         if not reused:
-            partial = place.with_name(place.name + ".partial")
-            partial.mkdir(parents=True, exist_ok=True)
+            partial = self.place(stage, key, partial=True)
             work(partial)
             write_json(partial / KEY, key)
             if place.exists():

@@ -28,10 +28,12 @@ def before_table(result: RunResult) -> Iterator[str]:
         yield "reused from earlier runs: " + ", ".join(f"{k} ({n})" for k, n in counts.items())
     for role, score in (("teacher", result.teacher), ("student", result.student)):
         if score:
-            yield (
-                f"{role}: {result.metric} {score.metric:.4f} on test, "
-                f"{score.parameters:,} parameters, {score.macs:,} MACs"
+            size = (
+                "a file, of which only the outputs are known"
+                if score.parameters is None
+                else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
+            yield f"{role}: {result.metric} {score.metric:.4f} on test, {size}"
 
 
 def table(result: RunResult) -> Table:

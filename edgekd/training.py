@@ -94,6 +94,15 @@ class Loss(Part):
         return self
 
 
+class MoreTeacher(Part):
+    """A further network that is imitated, beside `[teacher]`."""
+
+    load: str
+    weights: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    weight: Annotated[float, Field(gt=0, description="against 1 of the first teacher")] = 1.0
+
+
 class Distill(Training):
     """How the student learns from its teacher."""
 
@@ -106,3 +115,25 @@ class Distill(Training):
         int,
         Field(ge=1, description="augmented views of each sample that are cached, then repeated"),
     ] = 8
+    cache_format: Annotated[
+        Literal["int8", "top-k", "fp16", "fp32"],
+        Field(description="of cached outputs: int8 codes and a range a row, or the k largest"),
+    ] = "int8"
+    cache_top_k: Annotated[int, Field(ge=1, description="k of top-k")] = 16
+    more_teachers: Annotated[
+        list[MoreTeacher], Field(description="their outputs join those of [teacher]")
+    ] = Field(default_factory=list)
+    combine: Annotated[
+        Literal["weighted", "best"],
+        Field(description="mean of the teachers' probabilities, or the best teacher per sample"),
+    ] = "weighted"
+    generations: Annotated[
+        int, Field(ge=1, description="students in turn, each the teacher of the next")
+    ] = 1
+    devices: Annotated[int, Field(ge=1, description="processes on this machine, a device each")] = 1
+    nodes: Annotated[int, Field(ge=1, description="machines; start them with torchrun")] = 1
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss learns from a teacher."""
+        return any(loss.method != "hard" and loss.source == "teacher" for loss in self.losses)

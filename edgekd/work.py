@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekd.data import Data, Inputs, Samples
 from edgekd.evidence import Choice, Row
@@ -26,18 +27,19 @@ class Goal:
 
 @dataclass(frozen=True)
 class Scored:
-    """A torch network's figures for the report.
+    """A network's figures for the report.
 
     Attributes:
         metric: the recipe's metric on the test split.
         validation_metric: the same on the validation split.
-        macs: multiply-accumulates of one sample.
+        parameters, macs: the numbers of parameters, and of multiply-accumulates of one sample;
+            None where the network is a file or a table.
     """
 
     metric: float
     validation_metric: float
-    parameters: int
-    macs: int
+    parameters: int | None
+    macs: int | None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Work:
         base: the recipe's folder, which references are relative to.
         data_key: a digest of the data and of the code that loads it.
         student: as the last stage that changed it left it, in eval mode.
+        teachers: each with its weight: a `Network`, or a file or table of outputs.
+        another_student: the student untaught, with other random weights for each number.
         rows: one candidate of one target each.
     """
 
@@ -58,12 +62,18 @@ class Work:
     data: Data
     data_key: str
     student: Network
-    teacher: Network | None = None
+    teachers: tuple[tuple[Any, float], ...] = ()
+    another_student: Callable[[int], Network] | None = None
     teacher_score: Scored | None = None
     student_score: Scored | None = None
     calibration: tuple[Inputs, ...] = ()
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> Any:
+        """The first teacher, by which the student and what ships are judged; None without one."""
+        return self.teachers[0][0] if self.teachers else None
 
     def samples(self, split: str) -> Samples:
         """The data's `split`, its inputs under the student's names."""

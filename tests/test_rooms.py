@@ -26,12 +26,12 @@ RANKS = {
     **dict.fromkeys(["need", "process", "signature", "scheme", "store", "toml", "percentile"], 1),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(["faults", "part", "training", "reference", "samples", "work"], 2),
-    **dict.fromkeys(["losses", "quantization", "formats", "devices"], 3),
+    **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
-    **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers"], 4),
+    **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     "stages": 5,
-    **dict.fromkeys(["plan", "pipeline"], 6),
+    **dict.fromkeys(["plan", "launch", "pipeline", "worker"], 6),
     **dict.fromkeys(["progress", "text"], 7),
     "cli": 8,
 }
@@ -40,7 +40,8 @@ RANKS = {
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
            "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
-           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "plan", "pipeline"]
+           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "plan", "launch",
+           "pipeline", "worker"]
 # fmt: on
 
 

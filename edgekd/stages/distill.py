@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import Data, Inputs, Mixed, Samples, view_seeds
+from edgekd.data import Data, Inputs, Mixed, Samples
+from edgekd.derive import derived
+from edgekd.distributed import join
 from edgekd.errors import Fault, RecipeError
-from edgekd.evaluate import outputs_of, score
-from edgekd.fit import Batch, Record, fit, ignore, told
-from edgekd.losses import find_loss, input_names
-from edgekd.network import Network, call
-from edgekd.store import Run
+from edgekd.evaluate import score
+from edgekd.features import Observed, observe
+from edgekd.fit import Batch, Record, fit, ignore, silent
+from edgekd.network import Network
+from edgekd.store import Run, digest
 from edgekd.task import TASKS, Task
-from edgekd.trained import network_key, scored, trained_once
-from edgekd.training import Distill, Loss
+from edgekd.teachers import Teacher, Teachers, frozen, outputs_on, renamed, teacher_key
+from edgekd.terms import Term, outputs_only, plan_terms, tried
+from edgekd.trained import network_key, recorder, scored, trained_once
+from edgekd.training import Distill
 from edgekd.work import Work
+
+TRIED_ON = 4
+"""Samples that every loss is tried on before any work."""
 
 
 def distill(
-    teacher: Network,
+    teacher: Teacher | Sequence[tuple[Teacher, float]] | None,
     student: Network,
     data: Data,
     config: Distill,
@@ -35,201 +41,279 @@ def distill(
     metric: str = "accuracy",
     seed: int = 0,
     tell: Callable[[int, int, Record], None] = ignore,
+    say: Callable[[str], None] = silent,
     checkpoint: Path | None = None,
+    cache: Path | None = None,
     history: list[Record] | None = None,
 ) -> Network:
     """A copy of `student` taught by `teacher`, as the last epoch left it.
 
     The teacher is asked in eval mode, without gradients, and is not changed by a bit. Teacher and
-    student see the very same view of a sample.
+    student see the very same view of a sample. Under `torchrun` all processes train one student;
+    `config.batch_size` is that of all.
 
     Args:
+        teacher: one, several with their weights, or None where every loss needs labels alone or
+            the student's own tensors.
         metric: of the task; recorded on the validation split after each epoch.
+        tell: called after each epoch with (epochs done, epochs, record).
+        say: told, in a sentence, what is being done, and what was asked for and cannot be had.
+        checkpoint: where the state is kept after each epoch, and read from if it is there.
+        cache: a folder for the teachers' outputs on these very data; without it, memory is used.
         history: what each epoch came to is added to it.
 
     Raises:
-        RecipeError: the outputs do not fit each other, or a loss is not finite.
+        RecipeError: a loss does not take what it is to compare, or is not finite.
     """
+    join()
+    teachers = _listed(teacher)
     module = copy.deepcopy(student.module)
     names = tuple(student.signature.input_names)
-    labelled = Samples(data.train, names)
-    samples: Samples | Mixed = labelled
-    if data.unlabeled is not None:
-        samples = Mixed(labelled, Samples(data.unlabeled, names, labelled=False))
+    samples = _samples(data, names)
     validation = Samples(data.validation, names)
     output = student.signature.output_names[0]
-    _same_classes(teacher, student)
-    views = config.views if config.teacher_outputs == "cached" else None
-    asked = _Teacher(teacher, samples, data, seed, views)
-    terms = _terms(config.losses, task)
+    terms = planned(teachers, student, data, config, task=task, seed=seed)
+    asked = _asked(teachers, samples, data, config, terms, seed=seed, cache=cache, say=say)
+    observed = Observed(
+        module,
+        names,
+        {term.key(name): tap or output for term in terms for name, tap in _student_taps(term)},
+        {term.key(name): part for term in terms for name, part in term.projectors.items()},
+    )
 
     def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        given = {
-            "student_logits": outputs[output],
-            "teacher_logits": asked.outputs(batch),
-            "labels": batch.labels,
-        }
-        return {name: term.value(given, batch.epoch) for name, term in terms.items()}
+        theirs = asked(batch)
+        return {term.name: term.value(outputs, theirs, batch) for term in terms}
 
-    # Freezing is ours to do and to undo: a teacher's owner may train it further.
-    with _frozen(teacher.module):
+    with asked.frozen():
         records = fit(
-            module,
+            observed,
             loss_of,
             samples,
             config,
             seed=seed,
             augment=data.augment,
             view_of=asked.view_of,
-            validate=lambda module: {metric: score(module, output, validation, task, metric)},
+            validate=lambda _: {metric: score(module, output, validation, task, metric)},
             tell=tell,
+            say=say,
             checkpoint=checkpoint,
+            together=True,
         )
+    observed.release()
     if history is not None:
         history.extend(records)
     return student.with_module(module)
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One weighted loss; `inputs` are the names of the tensors it compares."""
-
-    function: Callable[..., Tensor]
-    inputs: tuple[str, ...]
-    loss: Loss
-
-    def value(self, given: Mapping[str, Any], epoch: int) -> Tensor:
-        warm_up = self.loss.warmup_epochs
-        weight = self.loss.weight * (min(1.0, (epoch + 1) / warm_up) if warm_up else 1.0)
-        tensors = [given[name] for name in self.inputs]
-        if "labels" in self.inputs:  # The samples with labels come first.
-            labels = given["labels"]
-            if labels is None:
-                return torch.zeros((), device=next(iter(given.values())).device)
-            tensors = [tensor[: len(labels)] for tensor in tensors]
-        return weight * self.function(*tensors, **self.loss.options)
-
-
-def _terms(losses: Sequence[Loss], task: Task) -> dict[str, _Term]:
-    """The terms by the names of their methods, numbered where one is used again."""
-    terms: dict[str, _Term] = {}
-    for loss in losses:
-        function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
-        again = sum(term.loss.method == loss.method for term in terms.values())
-        name = f"{loss.method}_{again + 1}" if again else loss.method
-        terms[name] = _Term(function, tuple(input_names(function)), loss)
-    return terms
+def _asked(
+    teachers: Sequence[tuple[Teacher, float]],
+    samples: Samples | Mixed,
+    data: Data,
+    config: Distill,
+    terms: Sequence[Term],
+    *,
+    seed: int,
+    cache: Path | None,
+    say: Callable[[str], None],
+) -> Teachers:
+    """The teachers, ready to say what the terms need; none where no term needs any."""
+    wanted = list(dict.fromkeys(tap for term in terms for tap in _teacher_taps(term)))
+    asked = Teachers(
+        teachers if wanted else [],
+        samples,
+        data,
+        config,
+        seed=seed,
+        taps=wanted,
+        cache=cache,
+        tell=lambda done, total: say(f"the teacher's outputs: {done} of {total}"),
+    )
+    if asked.inner and config.teacher_outputs == "cached":
+        say(f"the teacher is asked at every step: losses need its {', '.join(asked.inner)}")
+    return asked
 
 
-class _Teacher:
-    """The teacher's logits for a batch: asked live, or kept for each of so many views.
+def planned(
+    teacher: Teacher | Sequence[tuple[Teacher, float]] | None,
+    student: Network,
+    data: Data,
+    config: Distill,
+    *,
+    task: Task,
+    seed: int = 0,
+) -> list[Term]:
+    """The terms of the loss, tried on a few samples of the data with these networks.
 
-    A view is filled whole, in the order of the data, the first time it is needed, so that what is
-    kept does not depend on where a training was interrupted.
+    Raises:
+        RecipeError: a layer does not exist, a loss does not take what it is to compare, the
+            teacher takes other inputs, or a label is no class; all faults are told.
     """
+    teachers = _listed(teacher)
+    samples = Samples(data.train, tuple(student.signature.input_names))
+    ids = torch.arange(min(TRIED_ON, len(samples)))
+    inputs, labels = samples.take(ids)
+    terms = plan_terms(config.losses, task)
+    output = student.signature.output_names[0]
+    _check_labels(samples, student, labels, task)
 
-    def __init__(
-        self, teacher: Network, samples: Samples | Mixed, data: Data, seed: int, views: int | None
-    ) -> None:
-        self.teacher, self.samples, self.data, self.seed = teacher, samples, data, seed
-        self.views = None if views is None else (views if data.augment else 1)
-        self.kept: dict[int, Tensor] = {}
-        self.output = teacher.signature.output_names[0]
+    def of_student(taps: Sequence[str], at: str) -> dict[str, Tensor]:
+        found = _observed(student.module, inputs, [tap or output for tap in taps], at)
+        return {tap: found[tap or output] for tap in taps}
 
-    def view_of(self, epoch: int) -> int:
-        return epoch if self.views is None else epoch % self.views
+    def of_teacher(taps: Sequence[str], at: str) -> dict[str, Tensor]:
+        if taps == [""]:
+            shown = [_first_output(each, inputs, ids) for each, _ in teachers]
+            _same_shapes(shown)
+            return {"": shown[0]}
+        first = teachers[0][0]
+        if not isinstance(first, Network):
+            raise RecipeError(outputs_only(str(teacher_key(first)), taps[0], at))
+        return _observed(first.module, renamed(inputs, first), taps, at)
 
-    def outputs(self, batch: Batch) -> Tensor:
-        device = next(iter(batch.inputs.values())).device
-        if self.views is None:
-            module = self.teacher.module.to(device)
-            with torch.inference_mode():
-                live = call(module, _renamed(batch.inputs, self.teacher))[self.output]
-            return live.clone()  # Outside, so that autograd may keep it for the backward pass.
-        view = self.view_of(batch.epoch)
-        if view not in self.kept:
-            found = outputs_of(self.teacher.module, self.samples, view=self._seen(view))
-            self.kept[view] = found[self.output]
-        return self.kept[view][batch.ids].to(device)
-
-    def _seen(self, view: int) -> Callable[[Inputs, Tensor], Inputs]:
-        def seen(inputs: Inputs, ids: Tensor) -> Inputs:
-            if self.data.augment is not None:
-                inputs = self.data.augment(inputs, view_seeds(self.seed, view, ids))
-            return _renamed(inputs, self.teacher)
-
-        return seen
+    assert labels is not None
+    return tried(terms, of_student, of_teacher, labels, seed=seed)
 
 
-def _renamed(inputs: Inputs, network: Network) -> Inputs:
-    """The inputs under the names that `network` has for them, in order."""
-    return dict(zip(network.signature.input_names, inputs.values(), strict=True))
+def _listed(
+    teacher: Teacher | Sequence[tuple[Teacher, float]] | None,
+) -> list[tuple[Teacher, float]]:
+    if teacher is None:
+        return []
+    return list(teacher) if isinstance(teacher, Sequence) else [(teacher, 1.0)]
 
 
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """While open, the module is in eval mode and no parameter asks for a gradient.
-
-    After, it is as it was and where it was: it may have been moved to be asked.
-    """
-    device = next((entry.device for entry in module.parameters()), None)
-    modes = {part: part.training for part in module.modules()}
-    asked = {entry: entry.requires_grad for entry in module.parameters()}
-    module.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        for entry, wanted in asked.items():
-            entry.requires_grad_(wanted)
-        module.to(device)
+def _samples(data: Data, names: tuple[str, ...]) -> Samples | Mixed:
+    labelled = Samples(data.train, names)
+    if data.unlabeled is None:
+        return labelled
+    return Mixed(labelled, Samples(data.unlabeled, names, labelled=False))
 
 
-def _same_classes(teacher: Network, student: Network) -> None:
-    ours, theirs = student.signature.outputs[0].shape, teacher.signature.outputs[0].shape
-    if ours[1:] != theirs[1:]:
+def _student_taps(term: Term) -> list[tuple[str, str]]:
+    return [(name, tap) for name, tap in term.taps.items() if term.of_student(name)]
+
+
+def _teacher_taps(term: Term) -> list[str]:
+    return [tap for name, tap in term.taps.items() if not term.of_student(name)]
+
+
+def _observed(module: nn.Module, inputs: Inputs, taps: Sequence[str], at: str) -> dict[str, Tensor]:
+    device = next((entry.device for entry in module.parameters()), torch.device("cpu"))
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    with frozen(module), torch.no_grad():
+        found = observe(module, moved, taps, at=at)
+    return {tap: value.cpu() for tap, value in found.items()}
+
+
+def _first_output(teacher: Teacher, inputs: Inputs, ids: Tensor) -> Tensor:
+    if isinstance(teacher, Network):
+        with frozen(teacher.module):
+            return outputs_on(teacher, inputs)
+    return teacher.rows("train")[ids] if hasattr(teacher, "rows") else outputs_on(teacher, inputs)
+
+
+def _same_shapes(outputs: Sequence[Tensor]) -> None:
+    if len({tuple(each.shape) for each in outputs}) > 1:
         raise RecipeError(
             Fault(
-                what="The student's output does not fit the teacher's.",
-                at="student.load",
-                got=f"student {ours}, teacher {theirs}",
-                expected="the same shape, sample by sample",
-                fix="give the student as many classes as the teacher",
+                what="The teachers' outputs do not fit each other.",
+                at="distill.more_teachers",
+                got=", ".join(str(tuple(each.shape)) for each in outputs),
+                expected="outputs of one shape",
+                fix="name teachers of the same classes",
             )
         )
+
+
+def _check_labels(samples: Samples, student: Network, labels: Tensor | None, task: Task) -> None:
+    """Labels of a classification are classes of the student."""
+    classes = student.signature.outputs[0].shape[1]
+    known = samples.labels() if samples.in_memory else labels
+    if task.name != "classification" or known is None or known.is_floating_point():
+        return
+    assert classes is not None
+    wrong = ((known < 0) | (known >= classes)).nonzero()
+    if len(wrong):
+        first = int(wrong[0, 0])
+        raise RecipeError(
+            Fault(
+                what=f"{len(wrong)} labels are not classes of the student.",
+                at="data.load, train",
+                got=f"label {int(known[tuple(wrong[0])])} of sample {first}",
+                expected=f"labels from 0 to {classes - 1}",
+                fix=f"mend the labels, or give the student {int(known.max()) + 1} classes",
+            )
+        )
+
+
+def preflight(work: Work) -> None:
+    """Finds what would stop the distillation of `work`, before any training.
+
+    Raises:
+        RecipeError: see `planned`.
+    """
+    if work.recipe.distill is not None:
+        planned(work.teachers, work.student, work.data, work.recipe.distill, task=work.task)
 
 
 def step(work: Work, run: Run) -> Work:
     """The work with its student taught, where the recipe asks for it, and scored."""
     student, config = work.student, work.recipe.distill
-    if work.teacher is not None and config is not None:
-        teacher = work.teacher
-        key = {
-            "teacher": network_key(teacher),
-            "student": network_key(student),
-            "distill": config.model_dump(),
-            "data": work.data_key,
-            "seed": run.seed,
-        }
-
-        def work_on(folder: Path) -> tuple[Network, list[Record]]:
-            history: list[Record] = []
-            taught = distill(
-                teacher,
-                work.student,
-                work.data,
-                config,
-                task=work.task,
-                metric=work.recipe.accept.metric,
-                seed=run.seed,
-                tell=lambda done, total, record: run.tell("distill", told(record), done, total),
-                checkpoint=folder / "checkpoint.pt",
-                history=history,
-            )
-            return taught, history
-
-        student = trained_once(run, "distill", key, student, work_on)
+    if config is not None:
+        teachers: Sequence[tuple[Teacher, float]] = work.teachers
+        for generation in range(config.generations):
+            untaught = _untaught(work, generation)
+            student = _taught(teachers, untaught, work, config, run, generation)
+            teachers = [(student, 1.0)]
     return replace(
         work, student=student, student_score=scored(student, replace(work, student=student))
     )
+
+
+def _untaught(work: Work, generation: int) -> Network:
+    """The student before it is taught: what the teacher, now trained, gives it to begin with."""
+    if work.recipe.student.derived and generation == 0:
+        return derived(work.teacher, work.recipe.student)
+    if generation == 0 or work.another_student is None:
+        return work.student
+    return work.another_student(generation)
+
+
+def _taught(
+    teachers: Sequence[tuple[Teacher, float]],
+    student: Network,
+    work: Work,
+    config: Distill,
+    run: Run,
+    generation: int,
+) -> Network:
+    key: dict[str, Any] = {
+        "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
+        "student": network_key(student),
+        "distill": config.model_dump(),
+        "data": work.data_key,
+        "seed": run.seed,
+    }
+    views = run.seed if work.data.augment is not None else None
+    name = f"generation-{generation + 1}" if config.generations > 1 else ""
+
+    def work_on(folder: Path) -> tuple[Network, list[Record]]:
+        history: list[Record] = []
+        taught = distill(
+            teachers,
+            student,
+            work.data,
+            config,
+            task=work.task,
+            metric=work.recipe.accept.metric,
+            seed=run.seed,
+            tell=recorder(run, "distill", folder),
+            say=lambda sentence: run.tell("distill", sentence),
+            checkpoint=folder / "checkpoint.pt",
+            cache=run.store / "teacher_outputs" / digest([work.data_key, views])[:16],
+            history=history,
+        )
+        return taught, history
+
+    return trained_once(run, "distill", key, student, work_on, name=name, together=True)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from edgekd.data import Augment, Samples
 from edgekd.evaluate import score
-from edgekd.fit import Batch, Record, fit, ignore, told
+from edgekd.fit import Batch, Record, fit, ignore, silent
 from edgekd.network import Network
 from edgekd.store import Run
 from edgekd.task import Task
-from edgekd.trained import network_key, scored, trained_once
+from edgekd.teachers import scored_outputs
+from edgekd.trained import network_key, recorder, scored, trained_once
 from edgekd.training import Training
 from edgekd.work import Work
 
@@ -31,6 +32,7 @@ def train(
     seed: int,
     augment: Augment | None = None,
     tell: Callable[[int, int, Record], None] = ignore,
+    say: Callable[[str], None] = silent,
     checkpoint: Path | None = None,
 ) -> tuple[Network, list[Record]]:
     """A trained copy of `network`, as the last epoch left it, and what each epoch came to.
@@ -53,6 +55,7 @@ def train(
         augment=augment,
         validate=lambda module: {metric: score(module, output, validation, task, metric)},
         tell=tell,
+        say=say,
         checkpoint=checkpoint,
     )
     return network.with_module(module), records
@@ -63,6 +66,8 @@ def step(work: Work, run: Run) -> Work:
     if work.teacher is None or work.recipe.teacher is None:
         return work
     teacher, training = work.teacher, work.recipe.teacher.train
+    if not isinstance(teacher, Network):
+        return replace(work, teacher_score=scored_outputs(teacher, work))
     if training is not None:
         key = {
             "teacher": network_key(teacher),
@@ -70,10 +75,11 @@ def step(work: Work, run: Run) -> Work:
             "data": work.data_key,
             "seed": run.seed,
         }
+        untrained = teacher
 
         def work_on(folder: Path) -> tuple[Network, list[Record]]:
             return train(
-                teacher,
+                untrained,
                 work.task,
                 work.samples("train"),
                 work.samples("validation"),
@@ -81,9 +87,11 @@ def step(work: Work, run: Run) -> Work:
                 metric=work.recipe.accept.metric,
                 seed=run.seed,
                 augment=work.data.augment,
-                tell=lambda done, total, record: run.tell("train", told(record), done, total),
+                tell=recorder(run, "train", folder),
+                say=lambda sentence: run.tell("train", sentence),
                 checkpoint=folder / "checkpoint.pt",
             )
 
         teacher = trained_once(run, "train", key, teacher, work_on)
-    return replace(work, teacher=teacher, teacher_score=scored(teacher, work))
+    first = (teacher, work.teachers[0][1])
+    return replace(work, teachers=(first, *work.teachers[1:]), teacher_score=scored(teacher, work))

@@ -1,0 +1,66 @@
+"""A student made from its teacher: fewer of its blocks, narrower layers, its weights."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from edgekd.errors import Fault, RecipeError, listed, nearest
+from edgekd.features import layers_of
+from edgekd.network import Network, as_network
+from edgekd.recipe import Student
+
+
+def derived(teacher: Network, student: Student) -> Network:
+    """The student that is made from `teacher`, with what is kept of its weights.
+
+    Raises:
+        RecipeError: there is no such list of blocks, or the network does not run without some.
+        MissingPackageError: torch-pruning, which makes layers narrower, is not installed.
+    """
+    module = copy.deepcopy(teacher.module)
+    if student.blocks is not None:
+        keep_every(module, student.blocks, student.every)
+    if student.width is not None:
+        from edgekd.pruning.structure import narrowed
+
+        narrowed(module, teacher.example, keep_frac=student.width)
+    lineage = {
+        **teacher.lineage,
+        "derived": {"blocks": student.blocks, "every": student.every, "width": student.width},
+    }
+    return as_network(module, teacher.example, lineage)
+
+
+def keep_every(module: nn.Module, blocks: str, every: int) -> None:
+    """Keeps the first of each `every` blocks of the list at the module path `blocks`.
+
+    Raises:
+        RecipeError: there is no such list, or it has fewer than two blocks.
+
+    Source: Sanh et al. 2019, arXiv:1910.01108, section 3, "Student initialization".
+    """
+    known = dict(module.named_modules())
+    lists = [
+        path
+        for path, entry in known.items()
+        if isinstance(entry, nn.ModuleList | nn.Sequential) and len(entry) > 1
+    ]
+    found = known.get(blocks)
+    if blocks not in lists or found is None:
+        close = nearest(blocks, lists)
+        raise RecipeError(
+            Fault(
+                what=f"The teacher has no list of blocks {blocks!r}.",
+                at="student.blocks",
+                got=repr(blocks) + (" (not a list)" if blocks in layers_of(module) else ""),
+                expected=listed(lists) if lists else "a ModuleList or Sequential; it has none",
+                fix=f"did you mean {close!r}?" if close else "name one of these lists",
+            )
+        )
+    kept = list(found._modules.items())[::every]
+    numbered = all(name.isdecimal() for name, _ in kept)
+    found._modules.clear()
+    for place, (name, block) in enumerate(kept):
+        found._modules[str(place) if numbered else name] = block

@@ -1,0 +1,1 @@
+"""What is removed from a network, and how its parts depend on each other."""
