@@ -124,7 +124,7 @@ def fabric_of(training: Training, processes: int) -> Any:
         accelerator="auto",
         devices=local if processes > 1 else 1,
         num_nodes=processes // local if processes > 1 else 1,
-        strategy=DDPStrategy() if processes > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
         precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[training.precision],
     )
     if processes > 1:

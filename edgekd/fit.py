@@ -222,8 +222,12 @@ class _Loop:
         """The loss and its terms on `batch`, after which the weights have followed its gradient."""
         if self.to_compile:
             self._compile(batch)
-        terms = self.loss_of(call(self.student, batch.inputs, names_of=self.module), batch)
+        outputs = call(self.student, batch.inputs, names_of=self.module)
+        terms = self.loss_of(outputs, batch)
         loss = torch.stack(list(terms.values())).sum()
+        if self.processes > 1:
+            # All gradients are averaged, also of an output that no term of this batch needs.
+            loss = loss + sum(each.sum() for each in outputs.values() if each.requires_grad) * 0.0
         if self.fabric.device.type == "cpu" and not torch.isfinite(loss):
             return _kept(loss, terms)
         self.optimizer.zero_grad(set_to_none=True)

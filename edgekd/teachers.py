@@ -47,9 +47,6 @@ class Teachers:
         taps: the outputs and layers of the first teacher that losses ask for; "" is its output.
         cache: a folder for outputs on these very data and views; without it, memory is used.
         tell: called with (samples asked, samples) while a view is asked for.
-
-    Raises:
-        RecipeError: a table does not fit the data, or cannot know their views.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class Teachers:
         self.first: dict[str, Tensor] = {}
         for place, (teacher, _) in enumerate(teachers):
             if isinstance(teacher, OutputsTable):
-                self.asked.append(self._read(teacher, data))
+                self.asked.append(self._read(teacher))
             elif isinstance(teacher, Network) and not kept:
                 self.asked.append(self._live(teacher, inner=self.inner if place == 0 else []))
             else:
@@ -138,18 +135,7 @@ class Teachers:
         )
         return lambda batch: outputs.rows(self.view_of(batch.epoch), batch.ids)
 
-    def _read(self, table: OutputsTable, data: Data) -> Callable[[Batch], Tensor]:
-        table.check(data)
-        if data.augment is not None:
-            raise RecipeError(
-                Fault(
-                    what="A table of outputs does not know the augmented views of its samples.",
-                    at="teacher.load",
-                    got="a table, and data with `augment`",
-                    expected="a teacher that can be asked, or data without `augment`",
-                    fix="return edgekd.Data without augment, or give the teacher itself",
-                )
-            )
+    def _read(self, table: OutputsTable) -> Callable[[Batch], Tensor]:
         rows = table.rows("train")
         if len(self.samples) > labelled_count(self.samples):
             rows = torch.cat([rows, table.rows("unlabeled")])
@@ -158,6 +144,25 @@ class Teachers:
     def seen(self, view: int, ids: Tensor) -> Inputs:
         """The samples `ids` as the `view` shows them."""
         return view_inputs(self.samples, self.augment, self.seed, view, ids)
+
+
+def check_table(table: OutputsTable, data: Data) -> None:
+    """Finds out whether a table of outputs can teach on `data`.
+
+    Raises:
+        RecipeError: it does not fit the data, or cannot know their views.
+    """
+    table.check(data)
+    if data.augment is not None:
+        raise RecipeError(
+            Fault(
+                what="A table of outputs does not know the augmented views of its samples.",
+                at=table.at,
+                got="a table, and data with `augment`",
+                expected="a teacher that can be asked, or data without `augment`",
+                fix="return edgekd.Data without augment, or give the teacher itself",
+            )
+        )
 
 
 def view_inputs(

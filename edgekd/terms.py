@@ -163,7 +163,8 @@ def tried(
             for name, tap in term.taps.items():
                 role = name.partition("_")[0]
                 observe = student if term.of_student(name) else teacher
-                seen[name] = observe([tap], f"{term.at}.{role}_layer")[tap].detach().float()
+                found = observe([tap], f"{term.at}.{role}_layer")[tap].detach()
+                seen[name] = found.to(torch.promote_types(found.dtype, torch.float32))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed((seed + number) % 2**63)
                 ready.append(_projected(term, seen))

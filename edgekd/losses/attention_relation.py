@@ -43,7 +43,8 @@ def attention_relation(
         in_full(keys, their_keys) as (keys, their_keys),
     ):
         ours, theirs = _attention(queries, keys), _attention(their_queries, their_keys)
-        return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(3).mean()
+        divergence = F.kl_div(ours, theirs, reduction="sum", log_target=True)
+        return divergence / ours[..., 0].numel()
 
 
 def _in_heads(tensor: Tensor, heads: int | None) -> Tensor:
@@ -54,9 +55,9 @@ def _in_heads(tensor: Tensor, heads: int | None) -> Tensor:
             f"{tuple(tensor.shape)} is not batch x heads x tokens x width, nor batch x tokens x "
             f"features that split into heads = {heads}"
         )
-    return tensor.unflatten(2, (heads, -1)).transpose(1, 2)
+    return tensor.reshape(*tensor.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _attention(queries: Tensor, keys: Tensor) -> Tensor:
-    scores: Tensor = queries @ keys.transpose(2, 3)
-    return F.log_softmax(scores / queries.shape[3] ** 0.5, dim=3)
+    scale = float(queries.shape[3]) ** 0.5
+    return F.log_softmax(queries @ keys.transpose(2, 3) / scale, dim=3)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekd.black_box import OutputsTable
 from edgekd.data import Data, Inputs, Mixed, Samples
 from edgekd.derive import derived
 from edgekd.distributed import join
@@ -21,7 +22,15 @@ from edgekd.fit import Batch, Record, fit, ignore, silent
 from edgekd.network import Network
 from edgekd.store import Run, digest
 from edgekd.task import TASKS, Task
-from edgekd.teachers import Teacher, Teachers, frozen, outputs_on, renamed, teacher_key
+from edgekd.teachers import (
+    Teacher,
+    Teachers,
+    check_table,
+    frozen,
+    outputs_on,
+    renamed,
+    teacher_key,
+)
 from edgekd.terms import Term, outputs_only, plan_terms, tried
 from edgekd.trained import network_key, recorder, scored, trained_once
 from edgekd.training import Distill
@@ -150,6 +159,9 @@ def planned(
             teacher takes other inputs, or a label is no class; all faults are told.
     """
     teachers = _listed(teacher)
+    for each, _ in teachers:
+        if isinstance(each, OutputsTable):
+            check_table(each, data)
     samples = Samples(data.train, tuple(student.signature.input_names))
     ids = torch.arange(min(TRIED_ON, len(samples)))
     inputs, labels = samples.take(ids)
@@ -210,7 +222,9 @@ def _first_output(teacher: Teacher, inputs: Inputs, ids: Tensor) -> Tensor:
     if isinstance(teacher, Network):
         with frozen(teacher.module):
             return outputs_on(teacher, inputs)
-    return teacher.rows("train")[ids] if hasattr(teacher, "rows") else outputs_on(teacher, inputs)
+    if isinstance(teacher, OutputsTable):
+        return teacher.rows("train")[ids]
+    return outputs_on(teacher, inputs)
 
 
 def _same_shapes(outputs: Sequence[Tensor]) -> None:
