@@ -45,7 +45,7 @@ def decoupled(
     with in_full(student_logits, teacher_logits) as (student, teacher):
         target = F.one_hot(labels, classes).bool()
         (ours, ours_rest), (theirs, theirs_rest) = (
-            _parts(logits / temperature, target) for logits in (student, teacher)
+            _parts(logits / temperature, labels, target) for logits in (student, teacher)
         )
         binary = (theirs.exp() * (theirs - ours)).sum(1)
         # The label has no place among the others: its probability there is zero.
@@ -53,9 +53,9 @@ def decoupled(
         return (alpha * binary + beta * apart.sum(1)).mean() * temperature**2
 
 
-def _parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(logits: Tensor, labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (label, all others), and of each class among the others."""
     others = logits.masked_fill(target, -torch.inf)
     rest = torch.logsumexp(others, 1, keepdim=True)
-    label = logits.masked_select(target)[:, None]
+    label = logits.gather(1, labels[:, None])
     return torch.log_softmax(torch.cat([label, rest], 1), 1), others - rest
