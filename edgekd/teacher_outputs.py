@@ -46,7 +46,7 @@ class TeacherOutputs:
             the uniform value that keeps their joint probability; "fp16"; or "fp32", exact. A row is
             what lies on the last axis.
         top_k: k.
-        tell: called with (samples computed, samples) after each shard.
+        tell: called with (view, samples computed, samples) after each shard.
         share: the number of this process and how many build together; each has its own shards.
         barrier: waits for the other processes.
 
@@ -62,7 +62,7 @@ class TeacherOutputs:
         *,
         format: CacheFormat = "int8",
         top_k: int = 16,
-        tell: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+        tell: Callable[[int, int, int], None] = lambda view, done, total: None,  # noqa: ARG005
         share: tuple[int, int] = (0, 1),
         barrier: Callable[[], None] = lambda: None,
     ) -> None:
@@ -135,7 +135,7 @@ class TeacherOutputs:
                 assert outputs is not None
                 parts.append(self._encoded(view, ids, outputs))
             self._keep(view, i, np.concatenate(parts))
-            self.tell(end, self.count)
+            self.tell(view, end, self.count)
         self.barrier()
         self.built.add(view)
 

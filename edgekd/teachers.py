@@ -46,7 +46,7 @@ class Teachers:
         samples: all that the student sees, under its names.
         taps: the outputs and layers of the first teacher that losses ask for; "" is its output.
         cache: a folder for outputs on these very data and views; without it, memory is used.
-        tell: called with (samples asked, samples) while a view is asked for.
+        tell: called with (a view, samples asked, samples) while a teacher is asked.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Teachers:
         seed: int,
         taps: Sequence[str],
         cache: Path | None = None,
-        tell: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+        tell: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
     ) -> None:
         self.networks = [teacher for teacher, _ in teachers if isinstance(teacher, Network)]
         self.weights = [weight for _, weight in teachers]
@@ -119,7 +119,7 @@ class Teachers:
         teacher: Network | BlackBox,
         config: Distill,
         cache: Path | None,
-        tell: Callable[[int, int], None],
+        tell: Callable[[str, int, int], None],
     ) -> Callable[[Batch], Tensor]:
         document = [teacher_key(teacher), config.cache_format, config.cache_top_k]
         outputs = TeacherOutputs(
@@ -128,12 +128,15 @@ class Teachers:
             cache / digest(document)[:32] if cache is not None else None,
             format=config.cache_format,
             top_k=config.cache_top_k,
-            tell=tell,
+            tell=lambda view, done, total: tell(self._told(view), done, total),
             # In memory, every process keeps all of them.
             share=world() if cache is not None else (0, 1),
             barrier=wait,
         )
         return lambda batch: outputs.rows(self.view_of(batch.epoch), batch.ids)
+
+    def _told(self, view: int) -> str:
+        return f"view {view + 1} of {self.views}" if self.augment is not None else "all samples"
 
     def _read(self, table: OutputsTable) -> Callable[[Batch], Tensor]:
         rows = table.rows("train")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekd.evidence import Measurement, Row, Verdict
     from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
+    from edgekd.recipe import Recipe
     from edgekd.target import Target
 
 LEFT = ("target", "scheme", "outcome", "ships")
@@ -93,6 +94,7 @@ def after_table(result: RunResult) -> Iterator[str]:
 def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
     """What a recipe will do."""
     yield f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}"
+    yield from _distill_lines(plan.recipe)
     for goal in plan.goals:
         rows = [row for row in plan.rows if row.target == goal.target.name]
         tries = ", ".join(row.scheme for row in rows if row.open) or "nothing"
@@ -103,6 +105,28 @@ def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
         yield f"    runs on {where}{'' if goal.required else '; not required'}"
         yield from (f"    {row.scheme}: {row.detail}" for row in rows if not row.open)
     yield f"next: edgekd run {path}"
+
+
+def _distill_lines(recipe: Recipe) -> Iterator[str]:
+    """What the student learns from, and how its teachers are asked."""
+    distill = recipe.distill
+    if distill is None:
+        return
+    terms = []
+    for loss in distill.losses:
+        options = ", ".join(f"{name} {value}" for name, value in loss.options.items())
+        layers = [each for each in (loss.student_layer, loss.teacher_layer) if each]
+        told = ", ".join(filter(None, [" against ".join(map(str, layers)), options]))
+        terms.append(f"{loss.weight:g} {loss.method}{f' ({told})' if told else ''}")
+    yield f"  distill: {distill.epochs} epochs of {' + '.join(terms)}"
+    asked = [recipe.teacher.load] if recipe.teacher else []
+    asked += [each.load for each in distill.more_teachers]
+    inner = any(loss.teacher_layer and loss.source == "teacher" for loss in distill.losses)
+    if asked and distill.needs_teacher:
+        live = distill.teacher_outputs == "live" or inner
+        kept = f"once a view, {distill.views} views if the data augments, kept as"
+        how = "at every step" if live else f"{kept} {distill.cache_format}"
+        yield f"    asks {', '.join(asked)} {how}"
 
 
 def target_line(target: Target) -> str:

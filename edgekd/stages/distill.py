@@ -136,7 +136,7 @@ def _asked(
         seed=seed,
         taps=wanted,
         cache=cache,
-        tell=lambda done, total: say(f"the teacher's outputs: {done} of {total}"),
+        tell=lambda what, done, all_: say(f"the teacher's outputs, {what}: {done} of {all_}"),
     )
     if asked.inner and config.teacher_outputs == "cached":
         say(f"the teacher is asked at every step: losses need its {', '.join(asked.inner)}")

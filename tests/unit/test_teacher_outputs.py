@@ -251,11 +251,11 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
 
 
 def test_how_far_it_is_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    cache(logits(1000, 10), tmp_path, tell=lambda done, all_: told.append((done, all_))).rows(
-        0, torch.arange(3)
+    told: list[tuple[int, int, int]] = []
+    cache(logits(1000, 10), tmp_path, tell=lambda *words: told.append(words)).rows(
+        2, torch.arange(3)
     )
-    assert told[-1] == (1000, 1000)
+    assert told[-1] == (2, 1000, 1000)
     assert len(told) > 2
 
 
