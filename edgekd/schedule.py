@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.data import Mixed, Samples, labelled_count, view_seeds
-from edgekd.training import Optimizer
+from edgekd.training import Training
 
 WARM_UP_FRAC = 0.05
 """Share of all steps over which the learning rate grows from 0: losses scaled by T^2 have larger
@@ -53,18 +54,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(view_seeds(seed, epoch, torch.tensor([2**62]))[0])
 
 
-def optimizer_of(module: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
+def optimizer_of(module: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer that a recipe names, over what `module` trains."""
-    parameters = [entry for entry in module.parameters() if entry.requires_grad]
-    rate, decay = chosen.learning_rate, chosen.weight_decay
-    if chosen.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    chosen = training.optimizer
+    shared: dict[str, Any] = {
+        "params": [entry for entry in module.parameters() if entry.requires_grad],
+        "lr": chosen.learning_rate,
+        "weight_decay": chosen.weight_decay,
+        # One kernel for all parameters: a tenth of the step of a small network on a CPU. Under
+        # float16 it would unscale gradients itself, after they are clipped.
+        "fused": training.precision != "fp16",
+    }
+    if chosen.name == "sgd":
+        return torch.optim.SGD(**shared, momentum=chosen.momentum, nesterov=chosen.momentum > 0)
     if chosen.name == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=rate,
-        weight_decay=decay,
-        momentum=chosen.momentum,
-        nesterov=chosen.momentum > 0,
-    )
+        return torch.optim.Adam(**shared)
+    return torch.optim.AdamW(**shared)

@@ -78,7 +78,7 @@ class Term:
             else:
                 given = teacher[self.taps[name]]
             # The samples with labels come first.
-            tensors.append(given[:own])
+            tensors.append(given if len(given) == own else given[:own])
         processes = world()[1]
         if self.relates_samples and processes > 1:
             tensors = [gathered(tensor, count) for tensor in tensors]

@@ -130,10 +130,10 @@ def measured(teacher: Network, student: Network, rounds: int) -> list[Way]:
     data = Data(TensorDataset(x, labels), few, few)
     ways = [Way(name) for name in WAYS]
     epochs = rounds + WARM_UP
-    for way in ways:
-        threading.Thread(
-            target=way.train, args=(teacher, student, data, epochs), daemon=True
-        ).start()
+    words = (teacher, student, data, epochs)
+    threads = [threading.Thread(target=way.train, args=words, daemon=True) for way in ways]
+    for thread in threads:
+        thread.start()
     for number in range(epochs):
         # Each round begins elsewhere, so that nobody always follows the same neighbour.
         for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
@@ -143,6 +143,8 @@ def measured(teacher: Network, student: Network, rounds: int) -> list[Way]:
                 raise way.error
         sys.stderr.write(f"\rround {number + 1} of {epochs}")
     sys.stderr.write("\n")
+    for thread in threads:
+        thread.join()
     return ways
 
 
@@ -154,8 +156,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for teacher, student in (
-        (residual(28, 2), depthwise(32, 2)),
-        (residual(64, 2), depthwise(12, 4)),
+        (residual(33, 2), depthwise(32, 2)),
+        (residual(64, 2), depthwise(18, 4)),
     ):
         times = count_macs(teacher) / count_macs(student)
         print(

@@ -23,10 +23,11 @@ def attention_relation(
     Args:
         student_queries and the others: batch x heads x tokens x width, or, with `heads`, batch x
             tokens x features.
-        heads: into how many heads features are split.
+        heads: into how many heads features are split; the same for student and teacher.
 
     Raises:
-        ValueError: samples, heads or tokens differ, or features do not split into the heads.
+        ValueError: samples, heads or tokens differ, a network's queries are not of the width of
+            its keys, or features do not split into the heads.
 
     Source: Wang et al. 2020, arXiv:2002.10957, equation 7.
     """
@@ -38,6 +39,11 @@ def attention_relation(
             f"{tuple(queries.shape)}, {tuple(keys.shape)}, teacher "
             f"{tuple(their_queries.shape)}, {tuple(their_keys.shape)}"
         )
+    for ours, theirs, who in ((queries, keys, "student"), (their_queries, their_keys, "teacher")):
+        if ours.shape[3] != theirs.shape[3]:
+            raise ValueError(
+                f"{who} queries {tuple(ours.shape)} and keys {tuple(theirs.shape)} differ in width"
+            )
     with (
         in_full(queries, their_queries) as (queries, their_queries),
         in_full(keys, their_keys) as (keys, their_keys),
@@ -48,12 +54,12 @@ def attention_relation(
 
 
 def _in_heads(tensor: Tensor, heads: int | None) -> Tensor:
-    if tensor.ndim == 4:
+    if tensor.ndim == 4 and heads in (None, tensor.shape[1]):
         return tensor
     if tensor.ndim != 3 or heads is None or heads < 1 or tensor.shape[2] % heads:
         raise ValueError(
             f"{tuple(tensor.shape)} is not batch x heads x tokens x width, nor batch x tokens x "
-            f"features that split into heads = {heads}"
+            f"features, of heads = {heads}"
         )
     return tensor.reshape(*tensor.shape[:2], heads, -1).transpose(1, 2)
 

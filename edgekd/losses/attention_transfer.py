@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses._tensors import check_positive, check_same_batch, in_full
+from edgekd.losses._tensors import check_same_batch, in_full
 
 
 def attention_transfer(
@@ -23,15 +24,17 @@ def attention_transfer(
     The larger of the two maps is average-pooled to the smaller.
 
     Args:
-        power: p, over 0; the paper's is 2.
+        power: p, 1 or more; the paper's is 2.
 
     Raises:
-        ValueError: `power` is not positive, or these are not two maps of the same samples.
+        ValueError: `power` is under 1 or infinite, or these are not two maps of the same samples.
 
     Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, equation 2, by the authors' code, which
         takes the mean over positions and batch.
     """
-    check_positive(power=power)
+    # Under 1 the gradient has no bound at zero, where half of the features after a ReLU are.
+    if not 1 <= power < math.inf:
+        raise ValueError(f"power must be 1 or more and finite, got {power}")
     check_same_batch(student_features, teacher_features)
     if student_features.ndim != teacher_features.ndim or student_features.ndim < 3:
         raise ValueError(
@@ -39,10 +42,18 @@ def attention_transfer(
             f"{tuple(teacher_features.shape)} are not maps of as many axes"
         )
     with in_full(student_features, teacher_features) as (student, teacher):
-        ours, theirs = (features.abs().pow(power).mean(1) for features in (student, teacher))
+        ours, theirs = (_attention(features, power) for features in (student, teacher))
         smaller = [min(sizes) for sizes in zip(ours.shape[1:], theirs.shape[1:], strict=True)]
         ours, theirs = (F.normalize(_pooled(each, smaller).flatten(1)) for each in (ours, theirs))
         return (ours - theirs).square().mean()
+
+
+def _attention(features: Tensor, power: float) -> Tensor:
+    """At each position the mean over the channels of |features|^power, each sample's by a factor of
+    its own: none that changes the loss, and one by which no power of large features overflows."""
+    largest = features.detach().abs().flatten(1).amax(1).clamp(min=1.0)
+    scaled = features / largest.reshape(-1, *[1] * (features.ndim - 1))
+    return scaled.abs().pow(power).mean(1)
 
 
 def _pooled(maps: Tensor, size: list[int]) -> Tensor:

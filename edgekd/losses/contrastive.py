@@ -19,9 +19,12 @@ def contrastive(
     """InfoNCE: the cross-entropy, in nats a sample, of finding a sample's own teacher feature among
     those of the batch, by cosine similarity over `temperature`.
 
-    It relates the samples of a batch; more of them are more negatives. It is never negative, and
-    zero only in the limit: where the student's features are the teacher's, it is the entropy the
-    teacher's own similarities leave, log(sum_j exp((s_ij - 1) / temperature)) a sample.
+    It relates the samples of a batch; more of them are more negatives. Its minimum is not zero.
+    Where the student's features are the teacher's, it is the mean of
+    log(sum_j exp((cos(t_i, t_j) - 1) / temperature)): the least of all pairings of these features
+    with samples, though not of all students, as one can still turn away from the negatives. Over
+    all students and teachers of N samples, the least is
+    log(1 + (N - 1) exp(-N / (N - 1) / temperature)), where both are the same regular simplex.
 
     Args:
         temperature: over 0.

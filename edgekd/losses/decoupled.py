@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses._tensors import check_positive, check_same_shape, in_full
+from edgekd.losses._tensors import check_logits, check_positive, in_full
 
 
 def decoupled(
@@ -32,14 +32,20 @@ def decoupled(
         alpha, beta: weights of the target class and of the other classes; the paper uses 1 and 8.
 
     Raises:
-        ValueError: `temperature` is not positive, the shapes differ, or a label is no class.
+        ValueError: `temperature` is not positive, the shapes differ or are not batch x classes, of
+            two classes or more, or labels are not one class a sample. Whether they are classes is
+            looked at on the CPU alone: on an accelerator the look would wait for the device.
 
     Source: Zhao et al. 2022, arXiv:2203.08679, equation 7.
     """
     check_positive(temperature=temperature)
-    check_same_shape(student_logits, teacher_logits, "logits")
-    classes = student_logits.shape[1]
-    # On an accelerator the look would wait for the device; the gather below fails there.
+    check_logits(student_logits, teacher_logits)
+    batch, classes = student_logits.shape
+    if labels.shape != (batch,) or labels.is_floating_point():
+        raise ValueError(
+            f"labels {tuple(labels.shape)} of {labels.dtype} are not one class for each sample of "
+            f"student logits {tuple(student_logits.shape)}"
+        )
     if labels.device.type == "cpu" and bool(((labels < 0) | (labels >= classes)).any()):
         raise ValueError(f"labels must be from 0 to {classes - 1}, got {labels.unique().tolist()}")
     with in_full(student_logits, teacher_logits) as (student, teacher):

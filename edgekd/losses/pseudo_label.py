@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses._tensors import check_same_shape, in_full
+from edgekd.losses._tensors import check_logits, in_full
 
 
 def pseudo_label(
@@ -15,13 +15,14 @@ def pseudo_label(
     """The cross-entropy of the teacher's largest class under the student, in nats a sample.
 
     The control of soft targets: what is left of them without the teacher's other probabilities. It
-    is never negative, and zero only in the limit of a student that is certain.
+    is never negative, and zero only in the limit of a student that is certain: at a student equal
+    to the teacher it is the mean of -log of the teacher's largest probability.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ or are not batch x classes, of two classes or more.
 
     Source: Touvron et al. 2021, arXiv:2012.12877, equation 3, "hard-label distillation".
     """
-    check_same_shape(student_logits, teacher_logits, "logits")
+    check_logits(student_logits, teacher_logits)
     with in_full(student_logits, teacher_logits) as (student, teacher):
         return F.cross_entropy(student, teacher.argmax(1))

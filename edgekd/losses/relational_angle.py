@@ -16,6 +16,7 @@ def relational_angle(
     mean over all triples, those with a sample twice included.
 
     It relates the samples of a batch, and takes memory for batch^2 x features and batch^3 values.
+    Samples that are equal but for rounding have no direction to each other, and no gradient by it.
 
     Raises:
         ValueError: these are not features of the same samples.
@@ -30,6 +31,6 @@ def relational_angle(
 def _cosines(features: Tensor) -> Tensor:
     """For each sample, the cosines of the angles at it between all pairs of others."""
     flat = features.flatten(1)
-    flat = flat - flat.mean(0)
-    units = directions(flat[None] - flat[:, None])
+    centred = flat - flat.mean(0)
+    units = directions(centred[None] - centred[:, None], of=flat[:, None])
     return units @ units.transpose(1, 2)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.losses._tensors import check_same_batch, in_full
+from edgekd.losses._tensors import ROUNDINGS, check_same_batch, in_full
 
 
 def relational_distance(
@@ -17,7 +17,7 @@ def relational_distance(
     network divided by their mean; the mean over all pairs, those of a sample with itself included.
 
     It relates the samples of a batch. Features are centred first, so that a common offset costs no
-    digits.
+    digits; a distance that is only rounding of the features is zero.
 
     Raises:
         ValueError: these are not features of the same samples.
@@ -32,10 +32,11 @@ def relational_distance(
 def _distances(features: Tensor) -> Tensor:
     """The distances of all samples, divided by the mean of those that are not zero."""
     flat = features.flatten(1)
-    flat = flat - flat.mean(0)
+    centred = flat - flat.mean(0)
     # By differences, not by inner products; of equal samples the gradient is zero.
-    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
-    apart = distances > 0
-    count = apart.sum().clamp(min=1)
-    mean = distances.sum() / count
+    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist")
+    rounding = ROUNDINGS * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat, dim=1)
+    apart = distances > torch.maximum(rounding[:, None], rounding)
+    distances = torch.where(apart, distances, 0.0)
+    mean = distances.sum() / apart.sum().clamp(min=1)
     return distances / torch.where(mean > 0, mean, 1.0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from edgekd.losses._tensors import check_positive, check_same_shape, directions, in_full
+from edgekd.losses._tensors import above_rounding, check_logits, check_positive, in_full
 from edgekd.losses.soft_target import soft_target
+
+EPSILON = 1e-7
+"""Added to the deviation, as in the authors' code."""
 
 
 def standardized_soft_target(
@@ -17,28 +21,31 @@ def standardized_soft_target(
 ) -> Float[Tensor, ""]:
     """The soft-target loss of logits that have mean 0 and deviation 1 over the classes.
 
-    A student only has to match the shape of a sample's logits: the loss does not change under a
-    positive affine map of them. The deviation is the unbiased one (classes - 1), as in the authors'
-    code; the paper's formula has the other one. The code's epsilon of 1e-7 is not needed here.
+    A student only has to match the shape of a sample's logits: but for EPSILON, the loss does not
+    change under a positive affine map of them.
 
     Args:
         temperature: T, over 0; the base temperature of the paper.
 
     Raises:
-        ValueError: `temperature` is not positive, the shapes differ, or there is only one class.
+        ValueError: `temperature` is not positive, or the shapes differ or are not batch x classes,
+            of two classes or more.
 
     Source: Sun et al. 2024, arXiv:2403.01427, algorithm 1;
         github.com/sunshangquan/logit-standardization-KD.
+    Differs: from the paper as its code does, by the unbiased deviation (over classes - 1) and by
+        EPSILON; from both, logits that are constant but for rounding become zero, at no gradient.
     """
     check_positive(temperature=temperature)
-    check_same_shape(student_logits, teacher_logits, "logits")
-    if student_logits.shape[1] < 2:
-        raise ValueError("logits of one class have no deviation")
+    check_logits(student_logits, teacher_logits)
     with in_full(student_logits, teacher_logits) as (student, teacher):
         return soft_target(_standard(student), _standard(teacher), temperature=temperature)
 
 
 def _standard(logits: Tensor) -> Tensor:
     """Of mean 0 and deviation 1; constant logits become zero."""
-    spread: float = (logits.shape[1] - 1) ** 0.5
-    return spread * directions(logits - logits.mean(1, keepdim=True), of=logits)
+    centred = above_rounding(logits - logits.mean(1, keepdim=True), of=logits)
+    deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    degrees: float = (logits.shape[1] - 1) ** 0.5
+    standard: Tensor = centred / (deviation / degrees + EPSILON)
+    return standard
