@@ -187,6 +187,7 @@ class _Loop:
         )
         self.of = digest([training.model_dump(), seed, len(samples)])
         self.to_compile = training.compile
+        self.base = (-1, 0)
         self.unseen: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
 
     @property
@@ -202,7 +203,9 @@ class _Loop:
     def seed_step(self, epoch: int, step: int) -> None:
         """Seeds what the module draws in a step, in this process."""
         place = step * self.processes + self.number
-        seed = (epoch_seed(self.seed, epoch) + place) % 2**63
+        if self.base[0] != epoch:
+            self.base = (epoch, epoch_seed(self.seed, epoch))
+        seed = (self.base[1] + place) % 2**63
         # torch.manual_seed goes through every kind of device: 0.4 ms, of a step of some.
         on_cpu = self.fabric.device.type == "cpu"
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)

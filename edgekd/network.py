@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,16 @@ def _named(result: Any) -> dict[str, Tensor]:
     return {f"output_{i}": value for i, value in enumerate(result) if isinstance(value, Tensor)}
 
 
-def _forward_names(module: nn.Module) -> list[str]:
+def _forward_names(module: nn.Module) -> tuple[str, ...]:
+    own = vars(module).get("forward")  # Some libraries put another one on the object.
+    return _names_of(type(module).forward)[1:] if own is None else _names_of(own)
+
+
+@functools.lru_cache(maxsize=256)
+def _names_of(function: Callable[..., Any]) -> tuple[str, ...]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(module.forward).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind in kinds]
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
 
 
 def name_inputs(module: nn.Module, example: Example | Tensor) -> dict[str, Tensor]:
@@ -105,7 +112,7 @@ def name_inputs(module: nn.Module, example: Example | Tensor) -> dict[str, Tenso
     if isinstance(example, Mapping):
         return dict(example)
     tensors = (example,) if isinstance(example, Tensor) else tuple(example)
-    names = _forward_names(module)
+    names = list(_forward_names(module))
     if len(names) < len(tensors):
         names = [f"input_{i}" for i in range(len(tensors))] if len(tensors) > 1 else ["input"]
     return dict(zip(names, tensors, strict=False))

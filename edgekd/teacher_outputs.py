@@ -79,15 +79,16 @@ class TeacherOutputs:
 
         The first time a view is asked for, all of it is computed that is not there.
         """
+        if self.decoded is not None and self.decoded[0] == view:
+            return self.decoded[1][ids]
         if view not in self.built:
             self._build(view)
         assert self.shape is not None
         values = self.count * int(np.prod(self.shape)) * 4
         if values > DECODED_BYTES:
             return self._decode(self._gathered(view, ids.numpy()))
-        if self.decoded is None or self.decoded[0] != view:
-            whole = np.concatenate([self._shard(view, i) for i in range(self.shard_count)])
-            self.decoded = (view, self._decode(whole))
+        whole = np.concatenate([self._shard(view, i) for i in range(self.shard_count)])
+        self.decoded = (view, self._decode(whole))
         return self.decoded[1][ids]
 
     @property

@@ -31,7 +31,7 @@ from edgekd.fit import Record
 from edgekd.network import Network, as_network
 from edgekd.training import Distill
 
-SAMPLES, BATCH_SIZE, WARM_UP = 2048, 64, 2
+SAMPLES, BATCH_SIZE, WARM_UP = 4096, 64, 2
 STEPS = SAMPLES // BATCH_SIZE
 HARD = {"method": "hard", "weight": 0.1}
 SOFT = {"method": "soft_target", "weight": 0.9, "temperature": 4.0}

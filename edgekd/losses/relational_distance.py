@@ -16,8 +16,8 @@ def relational_distance(
     """The smooth L1 difference of the distances between all samples of the batch, those of each
     network divided by their mean; the mean over all pairs, those of a sample with itself included.
 
-    It relates the samples of a batch. Features are centred first, so that a common offset costs no
-    digits; a distance that is only rounding of the features is zero.
+    It relates the samples of a batch. Features are centred, and distances are those of differences,
+    so that a common offset costs no digits; one that is only rounding of the features is zero.
 
     Raises:
         ValueError: these are not features of the same samples.

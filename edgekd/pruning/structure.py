@@ -175,7 +175,7 @@ def _below(module: nn.Module, path: str) -> list[str]:
                 at="prune.ignore",
                 got=repr(path),
                 expected="the module path of a layer",
-                fix=f"did you mean {close!r}?" if close else "print(network) shows the paths",
+                fix=f"did you mean {close!r}?" if close else "name a layer of named_modules()",
             )
         )
     return [name for name in known if name == path or name.startswith(f"{path}.")]

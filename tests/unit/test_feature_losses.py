@@ -98,6 +98,7 @@ GOLDEN = [
     Golden(
         "contrastive", [ORTHOGONAL, ORTHOGONAL], math.log(1 + math.exp(-2)), {"temperature": 0.5}
     ),
+    Golden("contrastive", [ORTHOGONAL, ORTHOGONAL], math.log1p(math.exp(-1 / 0.07)), relative=1e-9),
     # (1/2, 1/2) against (1/4, 3/4).
     Golden(
         "attention_relation",
