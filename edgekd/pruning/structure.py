@@ -230,7 +230,11 @@ def _pruner(
         # The library's defaults are dicts that all pruners share.
         in_channel_groups={},
         out_channel_groups={},
-        num_heads={},
+        num_heads={
+            layer: layer.num_heads
+            for layer in layers.values()
+            if isinstance(layer, nn.MultiheadAttention)
+        },
     )
 
 
@@ -239,7 +243,10 @@ def _tried(
 ) -> str | None:
     """Why half the channels of the group of `root` cannot be removed, or None."""
 
+    magnitude = IMPORTANCES["l2"](need("torch_pruning", extra="prune"))
+
     def rank(group: Any) -> Tensor:
+        magnitude(group)  # Raises where the group's channels are not those of its layers.
         return sign * torch.arange(len(group[0].idxs), dtype=torch.float32)
 
     pruned, masked = copy.deepcopy(module), copy.deepcopy(module)
@@ -248,13 +255,16 @@ def _tried(
         try:
             pruner = _pruner(pruned, example, rank, 0.5, stay)
             names = {layer: name for name, layer in pruned.named_modules()}
-            exact = True
+            exact, removed = True, False
             for group in pruner.step(interactive=True):
                 if names[group[0].dep.target.module] in others:
                     continue
                 for dep, places in group:
                     exact &= _mask(masked, names.get(dep.target.module), dep, places)
                 group.prune()
+                removed = True
+            if not removed:
+                return "half of them cannot be removed"
             with torch.no_grad():
                 left, zeroed = call(pruned, example), call(masked, example)
         except TRACING as error:
@@ -299,6 +309,11 @@ def _mask(module: nn.Module, name: str | None, dep: Any, places: Sequence[Any]) 
             return True
         if isinstance(layer, nn.Embedding):
             layer.weight[:, ids] = 0.0
+            return True
+        if isinstance(layer, nn.RNNBase) and not out:
+            for key, tensor in layer.named_parameters():
+                if key.startswith("weight_ih_l0"):
+                    tensor[:, ids] = 0.0
             return True
     # Without parameters there is nothing to zero; a norm over the channels sees their absence.
     return not list(layer.parameters())
