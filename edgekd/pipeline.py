@@ -130,7 +130,7 @@ def run(
     write_json(place.folder / "environment.json", environment())
     try:
         work = begin(plan, place)
-        if processes(recipe) > 1 and launched() == 1:
+        if processes(recipe) > 1 and launched() == 1 and until != "train":
             distill_in_processes(plan, Path(path), settings, place)
         work = fold(work, place, until)
     except BaseException:

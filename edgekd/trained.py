@@ -14,7 +14,7 @@ import torch
 
 from edgekd.distributed import agreed, one_after_the_first, world
 from edgekd.evaluate import count_macs, score
-from edgekd.fit import Record, told
+from edgekd.fit import Record, ignore, told
 from edgekd.need import need
 from edgekd.network import Network
 from edgekd.store import Run, write_text
@@ -77,9 +77,11 @@ def trained_once(
 def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record], None]:
     """Who is told of each epoch: the run, a line of JSON, and TensorBoard or MLflow where they are.
 
-    TensorBoard's files lie in `folder`. MLflow is told where the environment variable
-    MLFLOW_TRACKING_URI says to which one.
+    Of several processes, the first alone tells. TensorBoard's files lie in `folder`. MLflow is told
+    where the environment variable MLFLOW_TRACKING_URI says to which one.
     """
+    if world()[0]:
+        return ignore
     writers: list[Callable[[int, Record], None]] = []
     if find_spec("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter

@@ -273,11 +273,11 @@ def preflight(work: Work) -> None:
 
 def step(work: Work, run: Run) -> Work:
     """The work with its student taught, where the recipe asks for it, and scored."""
-    student, config = work.student, work.recipe.distill
+    student, config = _untaught(work, 0), work.recipe.distill
     if config is not None:
         teachers: Sequence[tuple[Teacher, float]] = work.teachers
         for generation in range(config.generations):
-            untaught = _untaught(work, generation)
+            untaught = _untaught(work, generation) if generation else student
             student = _taught(teachers, untaught, work, config, run, generation)
             teachers = [(student, 1.0)]
     return replace(
@@ -286,12 +286,12 @@ def step(work: Work, run: Run) -> Work:
 
 
 def _untaught(work: Work, generation: int) -> Network:
-    """The student before it is taught: what the teacher, now trained, gives it to begin with."""
-    if work.recipe.student.derived and generation == 0:
+    """The student before it is taught; one that is derived begins with its teacher's weights."""
+    if work.recipe.student.derived:
         return derived(work.teacher, work.recipe.student)
-    if generation == 0 or work.another_student is None:
-        return work.student
-    return work.another_student(generation)
+    if generation and work.another_student is not None:
+        return work.another_student(generation)
+    return work.student
 
 
 def _taught(

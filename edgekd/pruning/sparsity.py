@@ -1,0 +1,104 @@
+"""Single weights set to zero: the smallest everywhere, or n of every m in a row.
+
+Such a network has the shape it had. It is smaller where a file is compressed, and faster only where
+a runtime skips zeros: most do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from edgekd.errors import Fault, RecipeError
+
+
+def sparse_weights(module: nn.Module, ignore: Sequence[str] = ()) -> dict[str, Tensor]:
+    """By name, the weights that are made sparse: those of linear layers and convolutions."""
+    found = {}
+    for name, layer in module.named_modules():
+        skipped = any(name == path or name.startswith(f"{path}.") for path in ignore)
+        if isinstance(layer, nn.Linear | _ConvNd) and not skipped:
+            found[f"{name}.weight" if name else "weight"] = layer.weight
+    return found
+
+
+def magnitude_masks(
+    module: nn.Module, remove_frac: float, *, everywhere: bool = True, ignore: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """By name of a weight, where it is kept: all but this share, the smallest in magnitude.
+
+    Args:
+        everywhere: whether the weights of all layers are ranked together; else each layer's own.
+
+    Source: Han et al. 2015, arXiv:1506.02626.
+    """
+    weights = sparse_weights(module, ignore)
+    if not everywhere:
+        return {name: _largest(tensor, remove_frac) for name, tensor in weights.items()}
+    whole = torch.cat([tensor.detach().flatten() for tensor in weights.values()])
+    kept = _largest(whole, remove_frac).split([tensor.numel() for tensor in weights.values()])
+    return {
+        name: part.view_as(tensor)
+        for (name, tensor), part in zip(weights.items(), kept, strict=True)
+    }
+
+
+def _largest(values: Tensor, remove_frac: float) -> Tensor:
+    """True but for the smallest: exactly the share that is asked for, also among equal ones."""
+    order = values.detach().abs().flatten().argsort(stable=True)
+    kept = torch.ones(values.numel(), dtype=torch.bool)
+    kept[order[: round(remove_frac * values.numel())]] = False
+    return kept.view(values.shape)
+
+
+def n_of_m_masks(
+    module: nn.Module, n: int, m: int, *, ignore: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """By name of a weight, where it is kept: the n largest of every m along the inputs.
+
+    Weights whose inputs are no multiple of m are left whole, and have no mask.
+
+    Raises:
+        RecipeError: not 0 < n < m.
+
+    Source: Mishra et al. 2021, arXiv:2104.08378, for 2 of 4.
+    """
+    if not 0 < n < m:
+        raise RecipeError(
+            Fault(
+                what="This is no pattern of n kept of m.",
+                at="prune.pattern",
+                got=f"{n}:{m}",
+                expected="0 < n < m, such as 2:4",
+                fix='set pattern = "2:4"',
+            )
+        )
+    masks = {}
+    for name, tensor in sparse_weights(module, ignore).items():
+        # Inputs last: a convolution's are ordered as its matrix product takes them.
+        rows = tensor.detach().abs().movedim(1, -1)
+        if rows.shape[-1] % m:
+            continue
+        groups = rows.reshape(-1, m)
+        kept = torch.zeros_like(groups, dtype=torch.bool)
+        kept.scatter_(1, groups.topk(n, dim=1).indices, True)
+        masks[name] = kept.view(rows.shape).movedim(-1, 1).contiguous()
+    return masks
+
+
+def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Sets to zero what the masks do not keep."""
+    weights = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, kept in masks.items():
+            weights[name].mul_(kept.to(weights[name].device))
+
+
+def density(module: nn.Module, names: Iterable[str] | None = None) -> float:
+    """The share of weights that are not zero, of linear layers and convolutions (0 to 1)."""
+    weights = sparse_weights(module)
+    chosen = [weights[name] for name in (weights if names is None else names)]
+    return sum(int((tensor != 0).sum()) for tensor in chosen) / sum(t.numel() for t in chosen)
