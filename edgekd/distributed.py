@@ -104,22 +104,31 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def check_precision(training: Training, at: str = "distill") -> None:
+    """Finds out whether a training can compute as it is asked to here.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    if training.precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError(
+            Fault(
+                what="float16 cannot be trained in on a CPU.",
+                at=f"{at}.precision",
+                got="'fp16', and no accelerator here",
+                expected="fp32 or bf16 on a CPU",
+                fix='set precision = "fp32": on most CPUs it is the faster one too',
+            )
+        )
+
+
 def fabric_of(training: Training, processes: int) -> Any:
     """Who moves tensors to the device, casts them and averages the gradients of the processes."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    if training.precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError(
-            Fault(
-                what="float16 cannot be trained in on a CPU.",
-                at="distill.precision",
-                got="'fp16', and no accelerator here",
-                expected="fp32 or bf16 on a CPU",
-                fix='set precision = "fp32": on most CPUs it is the faster one too',
-            )
-        )
+    check_precision(training)
     fabric = Fabric(
         accelerator="auto",
         devices=local if processes > 1 else 1,

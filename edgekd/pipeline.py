@@ -8,7 +8,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -129,10 +129,10 @@ def run(
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     write_json(place.folder / "environment.json", environment())
     try:
-        work = begin(plan, place)
-        if processes(recipe) > 1 and launched() == 1 and until != "train":
-            distill_in_processes(plan, Path(path), settings, place)
-        work = fold(work, place, until)
+        if processes(recipe) > 1 and launched() == 1:
+            spawn = partial(distill_in_processes, plan, Path(path), settings, place)
+            place = replace(place, spawn=spawn)
+        work = fold(begin(plan, place), place, until)
     except BaseException:
         with place.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())

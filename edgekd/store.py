@@ -122,6 +122,8 @@ class Run:
         seed: of everything random.
         tell: who is told how far the work is.
         reused: what was looked up instead of made, "stage/name" each; grows while the run goes on.
+        spawn: has other processes train together what this one would train alone; None where it
+            does, or is one of them.
     """
 
     folder: Path
@@ -129,6 +131,7 @@ class Run:
     seed: int
     tell: Tell = told_to_nobody
     reused: list[str] | None = None
+    spawn: Callable[[], None] | None = None
 
     @property
     def log(self) -> Path:

@@ -67,8 +67,14 @@ def trained_once(
     if together and world()[1] > 1 and not agreed(run.has(stage, key)) and world()[0]:
         # The first process takes part below, where it writes what all have come to.
         work_on(run.place(stage, key, partial=True))
+    spawned = together and run.spawn is not None and not run.has(stage, key)
+    if spawned and run.spawn is not None:
+        run.spawn()
+        assert run.has(stage, key), "the processes trained something else"
     with one_after_the_first():
         made = run.make(stage, name, key, make)
+    if spawned and run.reused:
+        run.reused.pop()  # It was made now, though not by this process.
     module = copy.deepcopy(network.module)
     module.load_state_dict(load_file(made.folder / WEIGHTS))
     return network.with_module(module.eval(), trained_by=stage)

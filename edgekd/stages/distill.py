@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgekd.black_box import OutputsTable
 from edgekd.data import Data, Inputs, Mixed, Samples
 from edgekd.derive import derived
-from edgekd.distributed import join
+from edgekd.distributed import check_precision, join
 from edgekd.errors import Fault, RecipeError
 from edgekd.evaluate import score
 from edgekd.features import Observed, observe
@@ -267,7 +267,10 @@ def preflight(work: Work) -> None:
     Raises:
         RecipeError: see `planned`.
     """
+    if work.recipe.teacher is not None and work.recipe.teacher.train is not None:
+        check_precision(work.recipe.teacher.train, "teacher.train")
     if work.recipe.distill is not None:
+        check_precision(work.recipe.distill)
         planned(work.teachers, work.student, work.data, work.recipe.distill, task=work.task)
 
 

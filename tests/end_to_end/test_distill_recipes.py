@@ -77,6 +77,19 @@ def test_a_wrong_layer_stops_the_run_before_the_teacher_is_trained(
     assert "train 1/3" not in said.err
 
 
+def test_a_precision_that_is_not_there_is_told_before_the_teacher_is_trained(
+    project: Project, edgekd_cli: Any
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is an accelerator")
+    document = tiny_recipe()
+    document["distill"]["precision"] = "fp16"
+    said = distilled(project, edgekd_cli, document)
+    assert said.code == 2
+    assert_five_parts(said.err)
+    assert "train 1/3" not in said.err
+
+
 def test_a_student_of_every_second_block_begins_with_its_teacher_s_weights(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:

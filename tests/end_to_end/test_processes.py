@@ -104,8 +104,10 @@ def test_a_recipe_asks_for_two_processes(project: Project, edgekd_cli: Any) -> N
     folder = Path(said.json["run"])
     rows = (folder / "distill" / "history.jsonl").read_text().splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]
+    assert "distill" not in said.json["reused"]
     again = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "distill")
     assert "distill" in again.json["reused"]
+    assert "distill 1/3" not in again.err
 
 
 def test_a_fault_in_one_of_the_processes_is_told_as_it_is(
