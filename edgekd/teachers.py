@@ -66,7 +66,7 @@ class Teachers:
         self.samples, self.augment, self.seed = samples, data.augment, seed
         self.combine = config.combine
         self.inner = [tap for tap in taps if tap]
-        kept = config.teacher_outputs == "cached" and not self.inner
+        kept = config.teacher_outputs == "cached" and not self.inner and bool(teachers)
         self.views: int | None = None
         if kept or any(not isinstance(teacher, Network) for teacher, _ in teachers):
             self.views = config.views if data.augment is not None else 1

@@ -173,6 +173,16 @@ def test_views_are_repeated_only_after_so_many_epochs(project: Project) -> None:
     assert weights_digest(one.module) != weights_digest(two.module)
 
 
+def test_without_a_teacher_to_ask_every_epoch_has_views_of_its_own(project: Project) -> None:
+    student, data = net(6, seed=1), blobs(project)
+    config = CONFIG.model_copy(update={"losses": [Loss(method="hard")]})
+    one, many = (
+        edgekd.distill(None, student, data, config.model_copy(update={"views": views}))
+        for views in (1, 2)
+    )
+    assert weights_digest(one.module) == weights_digest(many.module)
+
+
 def test_the_soft_term_keeps_its_t_squared_without_a_hard_term(project: Project) -> None:
     """Peers drop the factor when the hard weight is zero: 16 times less at a temperature of 4."""
     teacher, student, data = net(16), net(6, seed=1), blobs(project)
