@@ -27,13 +27,29 @@ def derived(teacher: Network, student: Student) -> Network:
     if student.blocks is not None:
         keep_every(module, student.blocks, student.every)
     if student.width is not None:
-        example = teacher.example
-        module = prune_channels(module, example, 1.0 - student.width, round_to=ROUND_TO).module
+        module = _narrowed(module, teacher, student.width)
     lineage = {
         **teacher.lineage,
         "derived": {"blocks": student.blocks, "every": student.every, "width": student.width},
     }
     return as_network(module, teacher.example, lineage)
+
+
+def _narrowed(module: nn.Module, teacher: Network, width: float) -> nn.Module:
+    """`module` with this share of its channels, as far as they can be removed."""
+    pruned = prune_channels(module, teacher.example, 1.0 - width, round_to=ROUND_TO)
+    if not pruned.widths:
+        stay = "; ".join(f"{entry.layer}: {entry.reason}" for entry in pruned.untouched[:4])
+        raise RecipeError(
+            Fault(
+                what="No layer of the teacher can be made narrower.",
+                at="student.width",
+                got=f"{width:g}" + (f"; what stays: {stay}" if stay else ""),
+                expected=f"layers of more than {ROUND_TO} channels that are followed",
+                fix="derive the student by blocks, or name its own module in student.load",
+            )
+        )
+    return pruned.module
 
 
 def keep_every(module: nn.Module, blocks: str, every: int) -> None:

@@ -114,6 +114,18 @@ def test_a_student_of_half_the_width(
     assert weights(said)["head.weight"].shape == (3, 8)
 
 
+def test_a_teacher_that_cannot_be_narrower_is_told_before_any_work(
+    project: Project, stacked: dict[str, Any], edgekd_cli: Any
+) -> None:
+    stacked["teacher"]["options"] = {"width": 8}
+    stacked["student"] = {"load": "teacher", "width": 0.5}
+    said = distilled(project, edgekd_cli, stacked)
+    assert said.code == 2
+    assert_five_parts(said.err)
+    assert "No layer of the teacher can be made narrower." in said.err
+    assert "train 1/3" not in said.err
+
+
 def test_a_list_of_blocks_that_is_not_there_is_told(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
