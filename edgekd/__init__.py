@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from edgekd import losses as losses
     from edgekd.artifact import Artifact as Artifact
     from edgekd.artifact import load_artifact as load_artifact
+    from edgekd.conversion import export as export
     from edgekd.data import Data as Data
+    from edgekd.distillation import distill as distill
     from edgekd.errors import EdgekdError as EdgekdError
     from edgekd.evidence import Agreement as Agreement
     from edgekd.evidence import Measurement as Measurement
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from edgekd.signature import Signature as Signature
     from edgekd.signature import TensorSpec as TensorSpec
     from edgekd.stages.benchmark import benchmark as benchmark
-    from edgekd.stages.distill import distill as distill
-    from edgekd.stages.export import export as export
     from edgekd.stages.verify import verify as verify
     from edgekd.target import Target as Target
     from edgekd.target import load_target as load_target
@@ -63,8 +63,8 @@ _HOMES = {
     "TensorSpec": "signature",
     "benchmark": "stages.benchmark",
     "check": "plan",
-    "distill": "stages.distill",
-    "export": "stages.export",
+    "distill": "distillation",
+    "export": "conversion",
     "load_artifact": "artifact",
     "load_network": "network",
     "load_recipe": "recipe",

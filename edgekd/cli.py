@@ -114,10 +114,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a network as one file."""
+    from edgekd.conversion import check_exportable
+    from edgekd.conversion import export as export_network
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
-    from edgekd.stages.export import check_exportable
-    from edgekd.stages.export import export as export_network
 
     check_exportable(format, scheme)
     network = load_network(model, example=parse_example(example or []), weights=weights)

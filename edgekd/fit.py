@@ -96,6 +96,7 @@ def fit(
     say: Callable[[str], None] = silent,
     checkpoint: Path | None = None,
     together: bool = False,
+    after_step: Callable[[nn.Module], None] | None = None,
 ) -> list[Record]:
     """What each epoch came to; `module` is trained in place and is the last epoch's, in eval mode.
 
@@ -109,6 +110,7 @@ def fit(
         say: told, in a sentence, what was asked for and cannot be had.
         checkpoint: where the state is kept after each epoch, and read from if it is there.
         together: whether all processes that a launcher started train this module.
+        after_step: called with the module after each step of the optimizer.
 
     Raises:
         RecipeError: the loss is not finite; the step, the samples and the term are named. Or a
@@ -126,6 +128,8 @@ def fit(
             try:
                 batch = loop.drawn(ids, epoch, augment, view_of(epoch))
                 terms = loop.advance(batch)
+                if after_step is not None:
+                    after_step(module)
             except EdgekdError:
                 raise
             except Exception as error:

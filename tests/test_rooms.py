@@ -30,6 +30,7 @@ RANKS = {
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
+    **dict.fromkeys(["distillation", "conversion"], 4),
     "stages": 5,
     **dict.fromkeys(["plan", "launch", "pipeline", "worker"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -40,8 +41,8 @@ RANKS = {
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
            "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
-           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "plan", "launch",
-           "pipeline", "worker"]
+           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "distillation", "plan",
+           "launch", "pipeline", "worker"]
 # fmt: on
 
 

@@ -1,0 +1,184 @@
+"""A network written as a file of a format, in a precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekd.artifact import Artifact, describe, load_artifact, save_card
+from edgekd.data import Inputs
+from edgekd.errors import (
+    ConversionError,
+    EdgekdError,
+    Fault,
+    MissingPackageError,
+    RecipeError,
+    RefusedError,
+    listed,
+)
+from edgekd.formats import find_format, format_names
+from edgekd.need import missing, tool_versions
+from edgekd.network import Network
+from edgekd.process import last_lines, output_to
+from edgekd.scheme import SCHEMES
+from edgekd.store import written_atomically
+
+MODEL = "model"
+LOG = "log.txt"
+
+
+def export(
+    network: Network,
+    *,
+    format: str,
+    scheme: str = "fp32",
+    calibration: Sequence[Inputs] | None = None,
+    out: Path | str = "build",
+) -> Artifact:
+    """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
+
+    Beside the file is its `artifact.json`, beside the folder `FORMAT-SCHEME.log`, all that the
+    converter printed. A conversion that fails leaves an earlier artifact as it is.
+
+    Args:
+        calibration: inputs by name, batch first, for schemes that measure activation ranges.
+
+    Raises:
+        RecipeError: the format or scheme is unknown, or the calibration is missing or does not fit.
+        RefusedError: the format cannot be written in this scheme here.
+        MissingPackageError: the format's packages are not installed.
+        ConversionError: the converter failed.
+    """
+    check_exportable(format, scheme)
+    samples = _checked(network, scheme, calibration or ())
+    folder = Path(out) / f"{format}-{scheme}"
+    log = folder.with_name(f"{folder.name}.log")
+    log.unlink(missing_ok=True)
+    with written_atomically(folder) as draft:
+        convert(network, format, scheme, samples, draft, log=log)
+    return load_artifact(folder)
+
+
+def check_exportable(format: str, scheme: str) -> None:
+    """Raises what `export` would raise of a format and a scheme, before any work."""
+    for kind, name, known in (
+        ("format", format, format_names()),
+        ("scheme", scheme, list(SCHEMES)),
+    ):
+        if name not in known:
+            raise RecipeError(
+                Fault(
+                    what=f"There is no {kind} {name!r}.",
+                    at=kind,
+                    got=repr(name),
+                    expected=listed(known),
+                    fix=f"use one of these: {listed(known)}",
+                )
+            )
+    module = find_format(format)
+    if scheme not in module.SCHEMES:
+        raise RefusedError(
+            Fault(
+                what=f"{format} cannot be written in {scheme} here.",
+                at=f"format {format}",
+                got=scheme,
+                expected=listed(module.SCHEMES),
+                fix=f"use one of these: {listed(module.SCHEMES)}",
+            )
+        )
+    absent = missing(module.PACKAGES, extra=module.EXTRA)
+    if absent:
+        raise MissingPackageError(absent)
+
+
+def convert(
+    network: Network,
+    format: str,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    folder: Path,
+    *,
+    log: Path | None = None,
+) -> Artifact:
+    """`network` written into `folder`, what the converter prints into `log`.
+
+    Raises:
+        ConversionError: the converter failed; its last lines are told, all are in the log.
+    """
+    module = find_format(format)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = log or folder / LOG
+    path = folder / f"{MODEL}{module.SUFFIX}"
+    try:
+        with output_to(log):
+            method = module.convert(network, scheme, calibration, path)
+    except EdgekdError:
+        raise
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise ConversionError(
+            Fault(
+                what=f"The converter to {format} failed on {scheme}.",
+                at=f"{format} {scheme}, log {log}",
+                got=f"{type(error).__name__}: {_shortened(reason)}"
+                + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
+                expected="a network that the converter takes",
+                fix=f"look at the cause in {log}, or leave {scheme} out for this target",
+            )
+        ) from error
+    lineage = {
+        **network.lineage,
+        "network_sha256": network.weights_digest(),
+        "method": method,
+        "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "tools": tool_versions(module.PACKAGES),
+    }
+    artifact = describe(path, format, scheme, network.signature, lineage)
+    save_card(artifact)
+    return artifact
+
+
+def _shortened(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    short = " | ".join(lines[:6])
+    return short if len(short) <= 600 else short[:600] + " ..."
+
+
+def samples_digest(samples: Sequence[Inputs]) -> str:
+    sha = hashlib.sha256()
+    for sample in samples:
+        for name, tensor in sample.items():
+            sha.update(f"{name}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
+    if not SCHEMES[scheme].calibrated:
+        return ()
+    if not samples:
+        raise RecipeError(
+            Fault(
+                what=f"{scheme} needs calibration samples.",
+                at="calibration",
+                got="none",
+                expected="samples of real inputs, a hundred or so",
+                fix="give calibration=[{input name: tensor}, ...], "
+                "on the command line --calibration FILE.safetensors",
+            )
+        )
+    for number, sample in enumerate(samples):
+        for spec in network.signature.inputs:
+            shape = tuple(sample[spec.name].shape) if spec.name in sample else None
+            if shape != spec.shape:
+                raise RecipeError(
+                    Fault(
+                        what="A calibration sample does not fit the network.",
+                        at=f"sample {number}, input {spec.name}",
+                        got=str(shape or f"inputs {listed(sample)}"),
+                        expected=str(spec.shape),
+                        fix="give each input with the shape of the example, batch first",
+                    )
+                )
+    return samples
