@@ -6,9 +6,9 @@ import copy
 
 from torch import nn
 
-from edgekd.errors import Fault, RecipeError, listed, nearest
-from edgekd.features import layers_of
+from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network, as_network
+from edgekd.pruning.blocks import blocks_of, drop_blocks
 from edgekd.pruning.structure import prune_channels
 from edgekd.recipe import Student
 
@@ -60,26 +60,5 @@ def keep_every(module: nn.Module, blocks: str, every: int) -> None:
 
     Source: Sanh et al. 2019, arXiv:1910.01108, section 3, "Student initialization".
     """
-    known = dict(module.named_modules())
-    lists = [
-        path
-        for path, entry in known.items()
-        if isinstance(entry, nn.ModuleList | nn.Sequential) and len(entry) > 1
-    ]
-    found = known.get(blocks)
-    if blocks not in lists or found is None:
-        close = nearest(blocks, lists)
-        raise RecipeError(
-            Fault(
-                what=f"The teacher has no list of blocks {blocks!r}.",
-                at="student.blocks",
-                got=repr(blocks) + (" (not a list)" if blocks in layers_of(module) else ""),
-                expected=listed(lists) if lists else "a ModuleList or Sequential; it has none",
-                fix=f"did you mean {close!r}?" if close else "name one of these lists",
-            )
-        )
-    kept = list(found._modules.items())[::every]
-    numbered = all(name.isdecimal() for name, _ in kept)
-    found._modules.clear()
-    for place, (name, block) in enumerate(kept):
-        found._modules[str(place) if numbered else name] = block
+    found = blocks_of(module, blocks, "student.blocks", "teacher")
+    drop_blocks(found, [name for place, name in enumerate(found._modules) if place % every])

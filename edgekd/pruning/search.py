@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError
-from edgekd.pruning.structure import Pruned, Untouched, prune_channels, untouchable
+from edgekd.pruning.blocks import least_block
+from edgekd.pruning.dependencies import widths
+from edgekd.pruning.structure import Pruned, Removal
 
 TRIALS = 12
-"""Shares of channels that are tried: a bisection to 1 / 4,096 of them."""
+"""Candidates that are tried: a bisection to 1 / 1,024 of the channels."""
 
 MOST_REMOVED = 0.95
 """Of a layer's channels; with less the layer is no longer one."""
+
+CLOSE_FRAC = 0.01
+"""A candidate this little under what is asked for ends the search."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class Found:
     """What a search came to.
 
     Attributes:
-        pruned: the widest network that is no larger than asked for.
+        pruned: of the candidates, the largest that is no larger than asked for.
         kept_frac: what it measures, as a share of the whole network.
-        trials: the shares of channels removed, each with what was left then.
+        trials: how much was removed of each candidate (0 to 1), and the share that was left.
     """
 
     pruned: Pruned
@@ -32,28 +37,8 @@ class Found:
     trials: tuple[tuple[float, float], ...]
 
 
-def prune_to(
-    module: nn.Module,
-    example: Mapping[str, Tensor],
-    keep_frac: float,
-    measure: Callable[[nn.Module], float],
-    *,
-    importance: str = "l2",
-    everywhere: bool = False,
-    round_to: int | None = None,
-    ignore: Sequence[str] = (),
-    what: str = "of the network",
-) -> Found:
-    """`module` without as few channels as leave it at most `keep_frac` of what it measures.
-
-    Args:
-        measure: of a network, smaller when less of it is left: MACs, parameters, a latency.
-        what: is measured, for messages.
-        importance, everywhere, round_to, ignore: see `prune_channels`.
-
-    Raises:
-        RecipeError: `keep_frac` is not in (0, 1], or no share of the channels leaves so little.
-    """
+def check_keep(keep_frac: float) -> None:
+    """Raises what is to be said of a share that is none."""
     if not 0 < keep_frac <= 1:
         raise RecipeError(
             Fault(
@@ -64,50 +49,120 @@ def prune_to(
                 fix="set keep = 0.5 for half",
             )
         )
-    stay = untouchable(module, example, ignore)
-    whole = measure(module)
-    trials: list[tuple[float, float]] = []
-    best: tuple[Pruned, float] | None = None
 
-    def tried(remove_frac: float) -> float:
-        nonlocal best
-        pruned = prune_channels(
-            module,
-            example,
-            remove_frac,
-            importance=importance,
-            everywhere=everywhere,
-            round_to=round_to,
-            untouched=stay,
-        )
-        left = measure(pruned.module) / whole
-        trials.append((remove_frac, left))
+
+def prune_to(
+    keep_frac: float,
+    prune: Callable[[float], Pruned],
+    measure: Callable[[nn.Module], float],
+    *,
+    whole: float,
+    trials: int = TRIALS,
+    close_frac: float = CLOSE_FRAC,
+    what: str = "of the network",
+    tell: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
+) -> Found:
+    """The candidate from which least is removed while at most `keep_frac` of `whole` is left.
+
+    Args:
+        prune: the network without a share (0 to 1) of what can be removed.
+        measure: of a network, smaller when less of it is left: MACs, parameters, a latency.
+        whole: what the network measures from which nothing has been removed.
+        trials: candidates at most.
+        close_frac: the search ends with a candidate this little under `keep_frac`, a share of it.
+        what: is measured, for messages.
+        tell: called with the number of each candidate, and what was left of it.
+
+    Raises:
+        RecipeError: `keep_frac` is not in (0, 1], or no candidate is so small: the smallest is
+            told, and what stays.
+    """
+    check_keep(keep_frac)
+    tried: list[tuple[float, float]] = []
+    best: tuple[Pruned, float] | None = None
+    last: Pruned | None = None
+
+    def left_without(remove_frac: float) -> float:
+        nonlocal best, last
+        last = prune(remove_frac)
+        left = measure(last.module) / whole
+        tried.append((remove_frac, left))
+        tell(len(tried), left)
         if left <= keep_frac and (best is None or left > best[1]):
-            best = (pruned, left)
+            best = (last, left)
         return left
 
-    if tried(0.0) > keep_frac and tried(MOST_REMOVED) <= keep_frac:
+    if left_without(0.0) > keep_frac and left_without(MOST_REMOVED) <= keep_frac:
         low, high = 0.0, MOST_REMOVED  # Without `low` too much is left, without `high` not.
-        while len(trials) < TRIALS:
+        while len(tried) < trials and best is not None and best[1] < (1 - close_frac) * keep_frac:
             middle = (low + high) / 2
-            low, high = (low, middle) if tried(middle) <= keep_frac else (middle, high)
+            low, high = (low, middle) if left_without(middle) <= keep_frac else (middle, high)
     if best is None:
-        raise RecipeError(_unreachable(keep_frac, trials, stay, what))
-    return Found(best[0], best[1], tuple(trials))
+        assert last is not None
+        held = [f"{entry.layer} ({entry.reason})" for entry in last.untouched[:4]]
+        raise RecipeError(_unreachable(keep_frac, min(left for _, left in tried), held, what))
+    return Found(best[0], best[1], tuple(tried))
 
 
-def _unreachable(
+def drop_to(
+    module: nn.Module,
+    path: str,
+    example: Mapping[str, Tensor],
     keep_frac: float,
-    trials: Sequence[tuple[float, float]],
-    stay: Sequence[Untouched],
-    what: str,
-) -> Fault:
-    remove, left = min(trials, key=lambda trial: trial[1])
-    held = ", ".join(f"{entry.layer} ({entry.reason})" for entry in stay[:4])
+    measure: Callable[[nn.Module], float],
+    loss_of: Callable[[nn.Module], float],
+    *,
+    whole: float,
+    what: str = "of the network",
+    tell: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
+) -> Found:
+    """`module` without as few blocks of the list at `path` as leave at most `keep_frac` of `whole`.
+
+    One by one goes the block without which the loss is least.
+
+    Args:
+        loss_of: a network's, on some samples; lower is better.
+        measure, whole, what, tell: see `prune_to`.
+
+    Raises:
+        RecipeError: `keep_frac` is not in (0, 1], or no more blocks can go.
+    """
+    check_keep(keep_frac)
+    shorter, left = module, measure(module) / whole
+    gone: list[str] = []
+    names = list(module.get_submodule(path)._modules)
+    tried = [(0.0, left)]
+    count = len(names)
+    while left > keep_frac:
+        found = least_block(shorter, path, example, loss_of)
+        if found is None:
+            held = [f"{path}.{name} (the network does not run without it)" for name in names[:4]]
+            raise RecipeError(_unreachable(keep_frac, left, held, what))
+        place = list(shorter.get_submodule(path)._modules).index(found[0])
+        gone.append(names.pop(place))
+        shorter = found[1]
+        left = measure(shorter) / whole
+        tried.append((len(gone) / count, left))
+        tell(len(tried), left)
+    removed = Removal(blocks=((path, tuple(gone)),) if gone else ())
+    return Found(Pruned(shorter, removed, {}, ()), left, tuple(tried))
+
+
+def _unreachable(keep_frac: float, left: float, held: Sequence[str], what: str) -> Fault:
     return Fault(
-        what=f"So little {what} cannot be kept by removing channels.",
+        what=f"So little {what} cannot be kept.",
         at="prune.keep",
-        got=f"{keep_frac:g}; {left:.3f} is left without {remove:.0%} of the channels",
-        expected=f"at least {left:.3f}" + (f"; what stays: {held}" if held else ""),
-        fix=f"set keep = {left + 0.01:.2f}, or begin with a smaller student",
+        got=f"{keep_frac:g}; {left:.3f} is left of the smallest candidate",
+        expected=f"at least {left:.3f}" + (f"; what stays: {', '.join(held)}" if held else ""),
+        fix=f"set keep = {left + 0.01:.2f}, round_to = 1, or begin with a smaller student",
     )
+
+
+def changed_widths(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
+    """By layer of both, its channels before and after, where the two differ."""
+    wide, narrow = widths(before), widths(after)
+    return {
+        name: (wide[name], narrow[name])
+        for name in narrow
+        if name in wide and wide[name] != narrow[name]
+    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from torch import nn
 from edgekd.errors import RecipeError
 from edgekd.evaluate import count_macs
 from edgekd.network import Network, as_network
-from edgekd.pruning.search import TRIALS, prune_to
+from edgekd.pruning.search import TRIALS, Found, prune_to
 from edgekd.pruning.sparsity import (
     apply_masks,
     density,
@@ -17,6 +20,7 @@ from edgekd.pruning.sparsity import (
     n_of_m_masks,
     sparse_weights,
 )
+from edgekd.pruning.structure import Pruned, prune_channels
 
 
 def network() -> Network:
@@ -25,6 +29,19 @@ def network() -> Network:
     layers += [nn.Conv2d(32, 64, 3, stride=2), nn.BatchNorm2d(64), nn.ReLU()]
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5)]
     return as_network(nn.Sequential(*layers).eval(), torch.zeros(1, 3, 16, 16))
+
+
+def narrowed(
+    net: Network,
+    keep: float,
+    measure: Callable[[nn.Module], float],
+    what: str = "of the network",
+    **options: Any,
+) -> Found:
+    def prune(remove_frac: float) -> Pruned:
+        return prune_channels(net.module, net.example, remove_frac, **options)
+
+    return prune_to(keep, prune, measure, whole=measure(net.module), what=what)
 
 
 def parameters(module: nn.Module) -> float:
@@ -45,7 +62,7 @@ def parameters(module: nn.Module) -> float:
 )
 def test_what_is_left_is_just_under_what_was_asked_for(keep: float, everywhere: bool) -> None:
     net = network()
-    found = prune_to(net.module, net.example, keep, parameters, everywhere=everywhere)
+    found = narrowed(net, keep, parameters, everywhere=everywhere)
     left = parameters(found.pruned.module) / parameters(net.module)
     assert found.kept_frac == pytest.approx(left)
     assert 0.85 * keep <= left <= keep
@@ -60,7 +77,7 @@ def test_macs_are_as_counted(keep: float) -> None:
     def macs(module: nn.Module) -> float:
         return count_macs(net.with_module(module))
 
-    found = prune_to(net.module, net.example, keep, macs)
+    found = narrowed(net, keep, macs)
     first, second = (found.pruned.widths[name][1] for name in ("0", "3"))
     by_hand = 9 * 3 * first * 256 + 9 * first * second * 49 + second * 5
     assert found.kept_frac == pytest.approx(by_hand / macs(net.module))
@@ -69,7 +86,7 @@ def test_macs_are_as_counted(keep: float) -> None:
 
 def test_keeping_all_changes_nothing() -> None:
     net = network()
-    found = prune_to(net.module, net.example, 1.0, parameters)
+    found = narrowed(net, 1.0, parameters)
     assert found.pruned.widths == {}
     assert torch.equal(
         net.with_module(found.pruned.module)(net.example)["output"], net(net.example)["output"]
@@ -80,13 +97,13 @@ def test_keeping_all_changes_nothing() -> None:
 def test_a_share_that_is_none_is_told(keep: float) -> None:
     net = network()
     with pytest.raises(RecipeError, match=r"Nothing, or more than all"):
-        prune_to(net.module, net.example, keep, parameters)
+        narrowed(net, keep, parameters)
 
 
 def test_what_no_candidate_reaches_is_told_with_the_best() -> None:
     net = network()
-    with pytest.raises(RecipeError, match="cannot be kept by removing channels") as caught:
-        prune_to(net.module, net.example, 0.3, parameters, ignore=["0", "3"], what="parameters")
+    with pytest.raises(RecipeError, match="So little parameters cannot be kept") as caught:
+        narrowed(net, 0.3, parameters, "parameters", ignore=["0", "3"])
     fault = caught.value.faults[0]
     assert "1.000 is left" in fault.got
     assert "0 (asked for)" in fault.expected

@@ -10,8 +10,10 @@ from models import TRAPS
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError
-from edgekd.network import Network, as_network
-from edgekd.pruning.structure import IMPORTANCES, prune_channels, untouchable
+from edgekd.network import Network, as_network, call
+from edgekd.pruning.dependencies import untouchable
+from edgekd.pruning.importance import GRADIENTS, IMPORTANCES, gradients_of
+from edgekd.pruning.structure import prune_channels
 
 
 class Grouped(nn.Module):
@@ -194,8 +196,28 @@ def test_what_is_kept_is_a_multiple(round_to: int) -> None:
 def test_every_importance_ranks_channels(importance: str) -> None:
     torch.manual_seed(0)
     net = network("grouped")
-    found = prune_channels(net.module, net.example, 0.5, importance=importance)
-    assert found.widths
+    gradients = gradients_of(
+        net.module, losses_of(net), squared=GRADIENTS.get(importance) == "squared"
+    )
+    found = prune_channels(net.module, net.example, 0.5, importance=importance, gradients=gradients)
+    ranked = {"stem": (16, 8), "grouped": (32, 16), "last": (16, 8)}
+    if importance == "bn-scale":
+        told = {each.layer: each.reason for each in found.untouched}
+        for without_norm in ("stem", "last"):
+            del ranked[without_norm]
+            assert "batch norm" in told[without_norm]
+    assert found.widths == ranked
+    if importance in GRADIENTS:
+        with pytest.raises(RecipeError, match="looks at gradients"):
+            prune_channels(net.module, net.example, 0.5, importance=importance)
+
+
+def losses_of(net: Network) -> Callable[[nn.Module], list[Tensor]]:
+    """The losses of two samples, each alone."""
+    samples = [
+        {key: value[place : place + 1] for key, value in net.example.items()} for place in (0, 1)
+    ]
+    return lambda module: [call(module, each)["output"].square().sum() for each in samples]
 
 
 def test_a_network_that_cannot_be_traced_is_told() -> None:
