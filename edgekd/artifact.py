@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class Artifact:
         scheme: its precision; None for a file edgekd did not write.
         sha256: of all its files.
         size_bytes: of all its files (an OpenVINO model is its `.xml` and its `.bin`).
+        zipped_bytes: the same after deflate, each file alone, as in app packages; None for a file
+            edgekd did not write.
         signature: None for a file edgekd did not write.
         lineage: the network, data and tools it came from.
     """
@@ -39,6 +42,7 @@ class Artifact:
     size_bytes: int
     signature: Signature | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    zipped_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `path` is relative to the card's folder."""
@@ -48,6 +52,7 @@ class Artifact:
             "scheme": self.scheme,
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
+            "zipped_bytes": self.zipped_bytes,
             "signature": self.signature.to_json() if self.signature else None,
             "lineage": dict(self.lineage),
         }
@@ -74,12 +79,23 @@ def _locations(content: bytes) -> list[str]:
     return list(found)
 
 
+def zipped(path: Path) -> int:
+    """The size in bytes of the artifact at `path` after deflate, as app packages store it."""
+    total = 0
+    for part in parts(path):
+        for entry in [part] if part.is_file() else sorted(part.rglob("*")):
+            if entry.is_file():
+                total += len(zlib.compress(entry.read_bytes()))
+    return total
+
+
 def describe(
     path: Path,
     format: str,
     scheme: str | None,
     signature: Signature | None = None,
     lineage: Mapping[str, Any] | None = None,
+    zipped_bytes: int | None = None,
 ) -> Artifact:
     """The `Artifact` of the file or folder at `path`, its digest and size read from disk."""
     files = parts(path)
@@ -90,6 +106,7 @@ def describe(
         scheme=scheme,
         sha256=digests[0] if len(digests) == 1 else digest(digests),
         size_bytes=sum(path_bytes(entry) for entry in files),
+        zipped_bytes=zipped_bytes,
         signature=signature,
         lineage=lineage or {},
     )
@@ -121,6 +138,7 @@ def load_artifact(path: Path | str) -> Artifact:
             card["scheme"],
             Signature.from_json(card["signature"]) if card["signature"] else None,
             card["lineage"],
+            card.get("zipped_bytes"),
         )
         if artifact.sha256 != card["sha256"]:
             raise RecipeError(

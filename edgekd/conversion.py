@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekd.artifact import Artifact, describe, load_artifact, save_card
+from edgekd.artifact import Artifact, describe, load_artifact, save_card, zipped
 from edgekd.data import Inputs
 from edgekd.errors import (
     ConversionError,
@@ -134,7 +134,7 @@ def convert(
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
-    artifact = describe(path, format, scheme, network.signature, lineage)
+    artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
     save_card(artifact)
     return artifact
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from edgekd.artifact import Artifact
 from edgekd.percentile import Percentile, percentile
@@ -17,6 +17,10 @@ from edgekd.target import Evidence
 STEADY_RATIO = 1.05
 """How far the median of the last third may lie from that of the first third of a steady
 measurement. On an un-throttled but busy machine the figure stayed within 1.04."""
+
+
+Which = Literal["student", "unpruned"]
+"""A network of a run: the student, or the student before it was pruned."""
 
 
 class Outcome(str, Enum):
@@ -131,6 +135,8 @@ class Measurement:
         evidence: where it ran.
         device: facts of the device before and after.
         ratio: against the artifact this one was derived from, on this device; None for that one.
+        unpruned_ratio: against the artifact of the same scheme of the unpruned network; None where
+            nothing was pruned, and for that one.
         confidence: of the percentiles' intervals.
     """
 
@@ -143,6 +149,7 @@ class Measurement:
     evidence: Evidence
     device: Mapping[str, Any] = field(default_factory=dict)
     ratio: Ratio | None = None
+    unpruned_ratio: Ratio | None = None
     confidence: float = 0.95
 
     @cached_property
@@ -197,6 +204,7 @@ class Measurement:
             "evidence": self.evidence,
             "device": dict(self.device),
             "ratio": asdict(self.ratio) if self.ratio else None,
+            "unpruned_ratio": asdict(self.unpruned_ratio) if self.unpruned_ratio else None,
             "confidence": self.confidence,
             "samples_ns": [list(process) for process in self.samples_ns],
         }
@@ -204,9 +212,11 @@ class Measurement:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Measurement:
         """The measurement that `to_json` wrote."""
+        unpruned = document["unpruned_ratio"]
         return cls(
             samples_ns=tuple(tuple(process) for process in document["samples_ns"]),
             ratio=Ratio(**document["ratio"]) if document["ratio"] else None,
+            unpruned_ratio=Ratio(**unpruned) if unpruned else None,
             **{
                 key: document[key]
                 for key in (
@@ -240,6 +250,8 @@ class Row:
     """One candidate of one target: what became of it.
 
     Attributes:
+        network: which network it is of: the student as it is at last, or as it was before it was
+            pruned, which goes on where pruning does not pay.
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
     """
@@ -253,6 +265,12 @@ class Row:
     agreement: Agreement | None = None
     measurement: Measurement | None = None
     evidence: Evidence | None = None
+    network: Which = "student"
+
+    @property
+    def candidate(self) -> str:
+        """Its name among the candidates of its target: the scheme, "unpruned-" before it."""
+        return self.scheme if self.network == "student" else f"{self.network}-{self.scheme}"
 
     @property
     def open(self) -> bool:
@@ -265,6 +283,7 @@ class Row:
             "path": str(self.artifact.path),
             "sha256": self.artifact.sha256,
             "size_bytes": self.artifact.size_bytes,
+            "zipped_bytes": self.artifact.zipped_bytes,
         }
         measurement = self.measurement.to_json() if self.measurement else None
         if measurement and not samples:
@@ -273,6 +292,7 @@ class Row:
             "target": self.target,
             "format": self.format,
             "scheme": self.scheme,
+            "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,
             "detail": self.detail,
             "evidence": self.evidence,
@@ -288,3 +308,8 @@ class Choice:
 
     scheme: str | None
     why: str
+    network: Which = "student"
+
+    def ships(self, row: Row) -> bool:
+        """Whether it is `row`, of this choice's target, that ships."""
+        return (self.scheme, self.network) == (row.scheme, row.network)

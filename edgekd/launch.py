@@ -1,4 +1,4 @@
-"""Several processes for one distillation: started here, or by the user's own torchrun."""
+"""Several processes for one training: started here, or by the user's own torchrun."""
 
 from __future__ import annotations
 
@@ -62,8 +62,11 @@ def aside(out: Path, recipe: Recipe) -> Run:
     return Run(folder=folder, store=out / recipe.name / "store", seed=recipe.seed, reused=[])
 
 
-def distill_in_processes(plan: Plan, path: Path, settings: Sequence[str], run: Run) -> None:
-    """Has the student taught by several processes on this machine; it is in the run's store then.
+def train_in_processes(
+    plan: Plan, path: Path, settings: Sequence[str], run: Run, until: str
+) -> None:
+    """Has several processes on this machine do the stages to `until`; what they trained is in the
+    run's store then.
 
     Raises:
         EdgekdError: what stopped one of them.
@@ -71,6 +74,7 @@ def distill_in_processes(plan: Plan, path: Path, settings: Sequence[str], run: R
     job = {
         "recipe": str(path.resolve()),
         "settings": list(settings),
+        "until": until,
         "folder": str(run.folder.resolve()),
         "store": str(run.store.resolve()),
     }

@@ -52,18 +52,20 @@ class Protocol:
 def measure(
     artifacts: Mapping[str, Artifact],
     *,
-    parent: str | None,
+    parents: Mapping[str, str],
     device: str,
     threads: int,
     evidence: Evidence,
     inputs: Inputs | None,
     protocol: Protocol,
     seed: int,
+    unpruned: Mapping[str, str] | None = None,
 ) -> dict[str, Measurement | Verdict]:
     """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
 
     Args:
-        parent: the one the others' times are divided by.
+        parents: by name of an artifact, that whose time its own is divided by.
+        unpruned: by name of an artifact, that of the network before it was pruned.
     """
     job = _job(artifacts, threads, inputs, protocol, seed)
     brief = {**job.options, "runs": 1, "seconds": 0.0}
@@ -108,7 +110,8 @@ def measure(
                 "before": rounds[0].device["before"],
                 "runtime": results[-1]["facts"],
             },
-            ratio=_ratio(rounds, name, parent, seed) if parent in well and name != parent else None,
+            ratio=_ratio(rounds, name, parents.get(name), seed),
+            unpruned_ratio=_ratio(rounds, name, (unpruned or {}).get(name), seed),
             confidence=CONFIDENCE,
         )
     return measured
@@ -145,14 +148,16 @@ def _job(
     )
 
 
-def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio:
-    """The ratio of medians, with a bootstrap interval over processes and blocks, interleaved pairs.
+def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio | None:
+    """The ratio of medians to those of `parent`, or None where that was not timed beside it.
 
+    Its interval is a bootstrap over processes and blocks, of interleaved pairs.
     Processes are drawn before blocks, since a process's luck is common to all its blocks.
     Source: Efron, Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (percentile);
     Davison, Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (nested).
     """
-    assert parent is not None
+    if parent is None or any("blocks_ns" not in each.results.get(parent, {}) for each in rounds):
+        return None
     processes = [
         [
             (statistics.median(ours), statistics.median(theirs))

@@ -24,12 +24,12 @@ from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
 from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
-from edgekd.launch import aside, check_processes, distill_in_processes, processes
+from edgekd.launch import aside, check_processes, processes, train_in_processes
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
-from edgekd.stages import STAGES, distill
+from edgekd.stages import STAGES, distill, prune
 from edgekd.store import (
     Run,
     Tell,
@@ -42,7 +42,7 @@ from edgekd.store import (
 )
 from edgekd.task import TASKS
 from edgekd.training import MoreTeacher
-from edgekd.work import Scored, Work
+from edgekd.work import Pruning, Scored, Work
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class RunResult:
     metric: str
     teacher: Scored | None = None
     student: Scored | None = None
+    unpruned: Scored | None = None
+    pruning: Pruning | None = None
     reused: tuple[str, ...] = ()
     until: str | None = None
     required: Mapping[str, bool] = field(default_factory=dict)
@@ -81,6 +83,8 @@ class RunResult:
             "metric": self.metric,
             "teacher": asdict(self.teacher) if self.teacher else None,
             "student": asdict(self.student) if self.student else None,
+            "unpruned": asdict(self.unpruned) if self.unpruned else None,
+            "pruning": self.pruning.to_json() if self.pruning else None,
             "rows": [row.to_json() for row in self.rows],
             "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
             "reused": list(self.reused),
@@ -123,14 +127,16 @@ def run(
     check_processes(recipe)
     join()
     if world()[0]:
-        return _take_part(plan, Path(out))
+        return _take_part(plan, Path(out), until)
     place = open_run(Path(out), recipe.name, recipe.seed, tell)
     document = recipe.model_dump(exclude_none=True)
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     write_json(place.folder / "environment.json", environment())
     try:
         if processes(recipe) > 1 and launched() == 1:
-            spawn = partial(distill_in_processes, plan, Path(path), settings, place)
+            spawn = partial(
+                train_in_processes, plan, Path(path), settings, place, last_together(until)
+            )
             place = replace(place, spawn=spawn)
         work = fold(begin(plan, place), place, until)
     except BaseException:
@@ -143,11 +149,21 @@ def run(
     return result
 
 
-def _take_part(plan: Plan, out: Path) -> RunResult:
+TOGETHER = ("train", "distill", "prune")
+"""The stages in which several processes take part."""
+
+
+def last_together(until: str | None) -> str:
+    """The last of these in a run to the stage `until`."""
+    return until if until in TOGETHER else TOGETHER[-1]
+
+
+def _take_part(plan: Plan, out: Path, until: str | None) -> RunResult:
     """What a process that is not the first comes to: it helps to teach the student, and ends."""
     place = aside(out, plan.recipe)
     try:
-        return _conclude(fold(begin(plan, place), place, "distill"), place, "distill")
+        last = last_together(until)
+        return _conclude(fold(begin(plan, place), place, last), place, last)
     finally:
         leave()
         shutil.rmtree(place.folder)
@@ -159,7 +175,7 @@ def fold(work: Work, place: Run, until: str | None) -> Work:
         if applies(name, work.recipe):
             place.tell(name, "")
             work = stage.step(work, place)
-        if name == "distill":
+        if name == last_together(until):
             leave()
         if name == until:
             break
@@ -181,7 +197,7 @@ def failure(result: RunResult) -> EdgekdError | None:
         faults.append(
             Fault(
                 what=f"{name} has no artifact that may ship.",
-                at=f"target {name}, {end.scheme}",
+                at=f"target {name}, {end.candidate}",
                 got=f"{end.outcome.value}: {end.detail}",
                 expected="a candidate that agrees with its network and keeps the budget",
                 fix=_FIXES[end.outcome],
@@ -235,6 +251,8 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         metric=work.recipe.accept.metric,
         teacher=work.teacher_score,
         student=work.student_score,
+        unpruned=work.unpruned_score,
+        pruning=work.pruning,
         reused=tuple(place.reused or ()),
         until=until,
         required=required,
@@ -298,6 +316,7 @@ def begin(plan: Plan, place: Run) -> Work:
         rows=plan.rows,
     )
     distill.preflight(work)
+    prune.preflight(work)
     return work
 
 

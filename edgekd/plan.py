@@ -22,7 +22,7 @@ from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
-from edgekd.stages import STAGES
+from edgekd.stages import STAGES, prune
 from edgekd.target import load_target, target_names
 from edgekd.task import TASKS
 from edgekd.terms import Term, outputs_only, plan_terms
@@ -86,13 +86,25 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     attempt(partial(_check_files, recipe, base))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
-    attempt(partial(_check_names, [goal for goal in goals if goal]))
+    known_goals = [goal for goal in goals if goal]
+    attempt(partial(_check_names, known_goals))
+    attempt(partial(prune.timed_goal, recipe, known_goals))
     if faults:
         raise RecipeError(*faults)
+    _check_packages(recipe)
     rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
     _refuse(goals, rows)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(goals), rows, tuple(stages))
+
+
+def _check_packages(recipe: Recipe) -> None:
+    """What takes channels out of networks is an optional package."""
+    channels = recipe.prune is not None and recipe.prune.method == "structured"
+    channels = channels and recipe.prune is not None and recipe.prune.blocks is None
+    absent = missing(("torch_pruning",), extra="prune")
+    if (channels or recipe.student.width is not None) and absent is not None:
+        raise MissingPackageError(absent)
 
 
 def _check_options(recipe: Recipe) -> None:
@@ -254,6 +266,9 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
+    if recipe.prune is not None:
+        # What pruning is timed against, and what goes on where it does not pay.
+        rows += [replace(row, network="unpruned") for row in rows if row.open]
     return rows
 
 
@@ -289,4 +304,4 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
 def applies(stage: str, recipe: Recipe) -> bool:
     if stage == "train":
         return recipe.teacher is not None
-    return True
+    return stage != "prune" or recipe.prune is not None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
     from edgekd.target import Target
+    from edgekd.work import Pruning
 
 LEFT = ("target", "scheme", "outcome", "ships")
 
@@ -27,7 +28,9 @@ def before_table(result: RunResult) -> Iterator[str]:
             stage = name.partition("/")[0]
             counts[stage] = counts.get(stage, 0) + 1
         yield "reused from earlier runs: " + ", ".join(f"{k} ({n})" for k, n in counts.items())
-    for role, score in (("teacher", result.teacher), ("student", result.student)):
+    named = "pruned student" if result.pruning else "student"
+    scores = {"teacher": result.teacher, "unpruned student": result.unpruned, named: result.student}
+    for role, score in scores.items():
         if score:
             size = (
                 "a file, of which only the outputs are known"
@@ -35,6 +38,31 @@ def before_table(result: RunResult) -> Iterator[str]:
                 else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
             yield f"{role}: {result.metric} {score.metric:.4f} on test, {size}"
+    if result.pruning:
+        yield from _pruning_lines(result.pruning)
+
+
+def _pruning_lines(pruning: Pruning) -> Iterator[str]:
+    """What was taken out, what could not be, and who profits."""
+    where = f" on {pruning.target}" if pruning.target else ""
+    yield (
+        f"pruned ({pruning.method}): {pruning.kept_frac:.3f} of the {pruning.measure}{where} is "
+        f"left, of {pruning.keep:g} asked for; {pruning.trial_count} candidates tried"
+    )
+    if pruning.zero_frac and pruning.profits:
+        yield f"  {pruning.zero_frac:.3f} of its weights are zero; the shapes are as they were"
+    yield from (f"  {name}: {told}" for name, told in pruning.profits.items())
+    if pruning.widths:
+        told = [f"{name} {wide} -> {narrow}" for name, (wide, narrow) in pruning.widths.items()]
+        more = f" and {len(told) - 6} more" if len(told) > 6 else ""
+        yield f"  channels: {', '.join(told[:6])}{more}"
+    for gone in pruning.removed:
+        yield from (f"  {path}: blocks {', '.join(names)} went" for path, names in gone["blocks"])
+        yield from (f"  {path}: {len(heads)} heads went" for path, heads in gone["heads"])
+    stay = [f"{each['layer']} ({each['reason']})" for each in pruning.untouched]
+    if stay:
+        more = f" and {len(stay) - 4} more" if len(stay) > 4 else ""
+        yield f"  stays: {'; '.join(stay[:4])}{more}"
 
 
 def table(result: RunResult) -> Table:
@@ -42,36 +70,43 @@ def table(result: RunResult) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes", "p50 ms"]
+    names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes"]
+    names += ["zipped"] * bool(result.pruning) + ["p50 ms"]
     made = Table(title=Text(f"{result.name}: {result.folder}"), title_justify="left")
-    for name in [*names, "p90 ms", "time / fp32", "ships"]:
+    unpruned = ["time / unpruned"] * bool(result.pruning)
+    for name in [*names, "p90 ms", "time / fp32", *unpruned, "ships"]:
         made.add_column(name, justify="left" if name in LEFT else "right")
     last = None
     for row in result.rows:
         if last not in (None, row.target):
             made.add_section()
         choice = result.chosen.get(row.target)
-        ships = "ships" if choice and choice.scheme == row.scheme else ""
-        made.add_row(row.target if row.target != last else "", *_cells(row), ships)
+        ships = "ships" if choice and choice.ships(row) else ""
+        cells = _cells(row, pruned=bool(result.pruning))
+        made.add_row(row.target if row.target != last else "", *cells, ships)
         last = row.target
     return made
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, *, pruned: bool) -> list[str]:
     agreement, measurement = row.agreement, row.measurement
     top1 = agreement.top1_agreement_frac if agreement else None
     metric = agreement.metric if agreement else None
     ratio = measurement.ratio if measurement else None
+    unpruned = measurement.unpruned_ratio if measurement else None
+    zipped = row.artifact.zipped_bytes if row.artifact else None
     return [
-        row.scheme,
+        row.candidate,
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
         f"{top1:.4f}" if top1 is not None else "",
         f"{agreement.sqnr_db:.1f}" if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
+        *([f"{zipped:,}" if zipped else ""] if pruned else []),
         f"{measurement.percentile_ms(0.5).value:.4f}" if measurement else "",
         f"{measurement.percentile_ms(0.9).value:.4f}" if measurement else "",
         f"{ratio.value:.2f}" if ratio else "",
+        *([f"{unpruned.value:.2f}" if unpruned else ""] if pruned else []),
     ]
 
 
@@ -81,7 +116,7 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"{name}: {choice.why}"
     for row in result.rows:
         if row.detail:
-            yield f"  {row.target} {row.scheme}: {row.detail}"
+            yield f"  {row.target} {row.candidate}: {row.detail}"
     evidence = result.folder / "result.json"
     if result.until:
         yield f"stopped after {result.until}; go on without --until: nothing is done twice"
@@ -95,9 +130,10 @@ def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
     """What a recipe will do."""
     yield f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}"
     yield from _distill_lines(plan.recipe)
+    yield from _prune_lines(plan)
     for goal in plan.goals:
         rows = [row for row in plan.rows if row.target == goal.target.name]
-        tries = ", ".join(row.scheme for row in rows if row.open) or "nothing"
+        tries = ", ".join(row.candidate for row in rows if row.open) or "nothing"
         limits = {key: value for key, value in vars(goal.budget).items() if value is not None}
         told = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "no budget"
         yield f"  {goal.target.name}: {tries}; {told}"
@@ -127,6 +163,22 @@ def _distill_lines(recipe: Recipe) -> Iterator[str]:
         kept = f"once a view, {distill.views} views if the data augments, kept as"
         how = "at every step" if live else f"{kept} {distill.cache_format}"
         yield f"    asks {', '.join(asked)} {how}"
+
+
+def _prune_lines(plan: Plan) -> Iterator[str]:
+    """What is taken out of the student, how it recovers, and who profits."""
+    from edgekd.stages.prune import profits
+
+    prune = plan.recipe.prune
+    if prune is None:
+        return
+    what = {"structured": f"whole blocks of {prune.blocks}" if prune.blocks else "whole channels"}
+    told = what.get(prune.method, f"single weights ({prune.method})")
+    recovers = f", recovering for {prune.recover_epochs} epochs" if prune.recover_epochs else ""
+    steps = f" in {prune.steps} steps" if prune.steps > 1 else ""
+    yield f"  prune: {told} to {prune.keep:g} of the {prune.measure}{steps}{recovers}"
+    if prune.method != "structured":
+        yield from (f"    {name}: {why}" for name, why in profits(plan.goals).items())
 
 
 def target_line(target: Target) -> str:

@@ -43,6 +43,40 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """What pruning came to, for the report.
+
+    Attributes:
+        measure: what `keep` and `kept_frac` are shares of: macs, parameters or latency; of single
+            weights, those that are not zero.
+        kept_frac: what is left.
+        trial_count: candidates tried, over all steps.
+        widths: by layer, its channels before and after.
+        removed: the blocks, heads and channels of each step.
+        untouched: layers whose channels could not be removed, with the reason.
+        zero_frac: of the weights of linear layers and convolutions, those that are zero.
+        target: on which the latency was measured.
+        profits: of single weights, by format, what its runtime makes of zeros.
+    """
+
+    method: str
+    measure: str
+    keep: float
+    kept_frac: float
+    trial_count: int
+    widths: Mapping[str, tuple[int, int]]
+    removed: tuple[Mapping[str, Any], ...]
+    untouched: tuple[Mapping[str, str], ...]
+    zero_frac: float
+    target: str | None = None
+    profits: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {**vars(self), "widths": {name: list(pair) for name, pair in self.widths.items()}}
+
+
+@dataclass(frozen=True)
 class Work:
     """What flows from stage to stage; a stage returns it with its own part replaced.
 
@@ -50,6 +84,7 @@ class Work:
         base: the recipe's folder, which references are relative to.
         data_key: a digest of the data and of the code that loads it.
         student: as the last stage that changed it left it, in eval mode.
+        unpruned: the student as it was before it was pruned; None where it was not.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
         rows: one candidate of one target each.
@@ -66,6 +101,9 @@ class Work:
     another_student: Callable[[int], Network] | None = None
     teacher_score: Scored | None = None
     student_score: Scored | None = None
+    unpruned: Network | None = None
+    unpruned_score: Scored | None = None
+    pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
@@ -79,6 +117,13 @@ class Work:
         """The data's `split`, its inputs under the student's names."""
         names = tuple(self.student.signature.input_names)
         return Samples(getattr(self.data, split), names, labelled=split != "unlabeled")
+
+    def network(self, row: Row) -> Network:
+        """The network that `row` is a candidate of."""
+        if row.network == "student":
+            return self.student
+        assert self.unpruned is not None
+        return self.unpruned
 
     def goal(self, row: Row) -> Goal:
         """The goal that `row` is a candidate of."""

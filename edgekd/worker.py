@@ -17,14 +17,14 @@ from edgekd.store import Run
 
 
 def main(job: dict[str, Any]) -> int:
-    """Does the stages to distillation of a run that has begun elsewhere; the exit code."""
+    """Does the stages with training of a run that has begun elsewhere; the exit code."""
     try:
         plan = check(job["recipe"], job["settings"])
         join()
         run = aside(Path(job["store"]).parent.parent, plan.recipe)
         if world()[0] == 0:
             run = Run(Path(job["folder"]), Path(job["store"]), plan.recipe.seed, _tell, reused=[])
-        fold(begin(plan, run), run, "distill")
+        fold(begin(plan, run), run, job["until"])
         leave()
     except EdgekdError as error:
         faults = [asdict(fault) for fault in error.faults]

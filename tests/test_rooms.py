@@ -30,7 +30,7 @@ RANKS = {
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
-    **dict.fromkeys(["distillation", "conversion"], 4),
+    **dict.fromkeys(["distillation", "conversion", "cut"], 4),
     "stages": 5,
     **dict.fromkeys(["plan", "launch", "pipeline", "worker"], 6),
     **dict.fromkeys(["progress", "text"], 7),

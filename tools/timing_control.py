@@ -31,7 +31,7 @@ def main() -> None:
         for seed in range(words.rounds):
             found = measure(
                 {"original": artifact, "copy": artifact},
-                parent="original",
+                parents={"copy": "original"},
                 device="local",
                 threads=1,
                 evidence="device",

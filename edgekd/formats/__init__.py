@@ -23,6 +23,7 @@ class Format(Protocol):
         EXTRA: the optional dependencies it needs.
         PACKAGES: the packages of that extra that are imported, for converting and for running.
         SCHEMES: the precisions it can be written in here, each with how (its method).
+        SPARSE: what its runtime makes of weights that are zero, in a sentence, with the source.
     """
 
     SUFFIX: str
@@ -30,6 +31,7 @@ class Format(Protocol):
     EXTRA: str
     PACKAGES: tuple[str, ...]
     SCHEMES: dict[str, str]
+    SPARSE: str
 
     def convert(
         self, network: Network, scheme: str, calibration: Sequence[Inputs], path: Path

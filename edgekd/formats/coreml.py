@@ -28,6 +28,11 @@ SCHEMES = {
     "fp16": "computed in fp16",
     "int8": "int8 weights per channel, fp16 activations: calibrating those needs macOS",
 }
+SPARSE = (
+    "Core ML stores weights that are half zeros or more as a bit mask and the rest: a smaller "
+    "file; whether it is faster depends on the device, and cannot be measured without one "
+    "(apple.github.io/coremltools/docs-guides/source/pruning-overview.html)"
+)
 
 WEIGHT_THRESHOLD = 512
 """Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
@@ -67,6 +72,8 @@ def convert(
     )
     if scheme == "int8":
         model = _quantize_weights(ct, model)
+    elif _has_zeros(network):
+        model = _store_sparse(ct, model)
     # The date of the conversion would make every file a different one.
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     model.save(str(path))
@@ -94,13 +101,37 @@ def _work_round(program: Any) -> None:
 
 def _quantize_weights(ct: Any, model: Any) -> Any:
     optimize = need("coremltools.optimize.coreml", extra=EXTRA)
+    config = optimize.OpLinearQuantizerConfig(
+        mode="linear_symmetric", weight_threshold=WEIGHT_THRESHOLD
+    )
+    return _compressed(ct, model, optimize.linear_quantize_weights, config)
+
+
+def _has_zeros(network: Network) -> bool:
+    """Whether any weight is pruned: half zeros or more."""
+    return any(
+        2 * int((weight == 0).sum()) >= weight.numel()
+        for weight in network.module.parameters()
+        if weight.ndim > 1 and weight.numel() >= WEIGHT_THRESHOLD
+    )
+
+
+def _store_sparse(ct: Any, model: Any) -> Any:
+    """The model with weights of zeros stored sparsely; their values stay what they are."""
+    optimize = need("coremltools.optimize.coreml", extra=EXTRA)
+    config = optimize.OpThresholdPrunerConfig(
+        threshold=1e-12, minimum_sparsity_percentile=0.5, weight_threshold=WEIGHT_THRESHOLD
+    )
+    return _compressed(ct, model, optimize.prune_weights, config)
+
+
+def _compressed(ct: Any, model: Any, compress: Any, config: Any) -> Any:
+    """The model after one of coremltools' compressions, which want it read from disk."""
+    optimize = need("coremltools.optimize.coreml", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.mlpackage"
         model.save(str(plain))
-        config = optimize.OpLinearQuantizerConfig(
-            mode="linear_symmetric", weight_threshold=WEIGHT_THRESHOLD
-        )
-        return optimize.linear_quantize_weights(
+        return compress(
             ct.models.MLModel(str(plain), skip_model_load=True),
             config=optimize.OptimizationConfig(global_config=config),
         )

@@ -27,6 +27,10 @@ SCHEMES = {
     "fp16": "weights and operators in fp16, inputs and outputs in fp32",
     "int8": "static QDQ, uint8 activations by min-max, weights per channel in 7 of 8 bits",
 }
+SPARSE = (
+    "ONNX Runtime's kernels multiply zeros like any value: no faster, smaller when zipped "
+    "(github.com/microsoft/onnxruntime/issues/5578)"
+)
 
 ATTENTION = ("Softmax", "LayerNormalization")
 """Operators of networks that collapse when every operator is quantized (11 dB): there only the

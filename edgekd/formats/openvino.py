@@ -30,6 +30,11 @@ SCHEMES = {
     "fp16": "weights in fp16, widened when the model is compiled",
     "int8": "NNCF post-training, true min-max, mixed preset, weights in 7 of 8 bits",
 }
+SPARSE = (
+    "OpenVINO skips loading zeros of int8 matrix products on CPUs with AMX, if asked to "
+    "(CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE); elsewhere no faster, smaller when zipped "
+    "(docs.openvino.ai/2025/notebooks/sparsity-optimization-with-output.html)"
+)
 
 
 def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:

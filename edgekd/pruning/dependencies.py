@@ -129,7 +129,7 @@ def untouchable(
     """
     module = copy.deepcopy(module).eval().cpu()
     names = {layer: name for name, layer in module.named_modules()}
-    found = {name: "asked for" for path in ignore for name in _below(module, path)}
+    found = {name: "asked for" for path in ignore for name in below(module, path)}
     with quiet(), followed(module):
         graph = graph_of(module, example)
         for layer in output_layers(module, example):
@@ -170,8 +170,12 @@ def output_layers(module: nn.Module, example: Mapping[str, Tensor]) -> list[nn.M
     return found
 
 
-def _below(module: nn.Module, path: str) -> list[str]:
-    """The paths of the layer at `path` and of all below it."""
+def below(module: nn.Module, path: str) -> list[str]:
+    """The paths of the layer at `path` and of all below it.
+
+    Raises:
+        RecipeError: there is no such layer.
+    """
     known = dict(module.named_modules())
     if path not in known or not path:
         close = nearest(path, list(known))

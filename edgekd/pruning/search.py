@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.pruning.blocks import least_block
-from edgekd.pruning.dependencies import widths
+from edgekd.pruning.dependencies import Untouched, widths
 from edgekd.pruning.structure import Pruned, Removal
 
 TRIALS = 12
@@ -99,8 +99,8 @@ def prune_to(
             low, high = (low, middle) if left_without(middle) <= keep_frac else (middle, high)
     if best is None:
         assert last is not None
-        held = [f"{entry.layer} ({entry.reason})" for entry in last.untouched[:4]]
-        raise RecipeError(_unreachable(keep_frac, min(left for _, left in tried), held, what))
+        least = min(left for _, left in tried)
+        raise RecipeError(unreachable(keep_frac, least, last.untouched, what))
     return Found(best[0], best[1], tuple(tried))
 
 
@@ -136,8 +136,10 @@ def drop_to(
     while left > keep_frac:
         found = least_block(shorter, path, example, loss_of)
         if found is None:
-            held = [f"{path}.{name} (the network does not run without it)" for name in names[:4]]
-            raise RecipeError(_unreachable(keep_frac, left, held, what))
+            held = [
+                Untouched(f"{path}.{name}", "the network does not run without it") for name in names
+            ]
+            raise RecipeError(unreachable(keep_frac, left, held, what))
         place = list(shorter.get_submodule(path)._modules).index(found[0])
         gone.append(names.pop(place))
         shorter = found[1]
@@ -148,7 +150,9 @@ def drop_to(
     return Found(Pruned(shorter, removed, {}, ()), left, tuple(tried))
 
 
-def _unreachable(keep_frac: float, left: float, held: Sequence[str], what: str) -> Fault:
+def unreachable(keep_frac: float, left: float, stay: Sequence[Untouched], what: str) -> Fault:
+    """What is to be said where of the smallest candidate `left` is left, and `stay` stays."""
+    held = [f"{entry.layer} ({entry.reason})" for entry in stay[:4]]
     return Fault(
         what=f"So little {what} cannot be kept.",
         at="prune.keep",

@@ -24,10 +24,12 @@ class Sensitivity:
     Attributes:
         layer: the module path.
         losses: shares removed (0 to 1, from 0) and the loss then.
+        metrics: the same shares, and the task's metric then.
     """
 
     layer: str
     losses: tuple[tuple[float, float], ...]
+    metrics: tuple[tuple[float, float], ...]
 
     def share_at(self, loss: float) -> float:
         """The largest share that can be removed with at most this loss, between those scanned."""
@@ -45,7 +47,7 @@ class Sensitivity:
 def sensitivity(
     module: nn.Module,
     example: Mapping[str, Tensor],
-    loss_of: Callable[[nn.Module], float],
+    judge: Callable[[nn.Module], tuple[float, float]],
     *,
     importance: str = "l2",
     round_to: int | None = None,
@@ -56,7 +58,7 @@ def sensitivity(
     """The loss against the share that is removed, for each group of channels of `module` alone.
 
     Args:
-        loss_of: a network's, on samples that are not reported on; lower is better.
+        judge: a network's loss and metric on samples that are not reported on.
         tell: called with each layer, its number from 1, and how many there are.
         importance, round_to, untouched, gradients: see `prune_channels`.
 
@@ -66,11 +68,11 @@ def sensitivity(
     with quiet():
         graph = graph_of(module, example)
         roots = [group.root for group in groups_of(module, graph, [each.layer for each in stay])]
-    whole = loss_of(module)
+    whole = judge(module)
     found = []
     for number, root in enumerate(roots):
         tell(root, number + 1, len(roots))
-        losses = [(0.0, whole)]
+        found_at = [(0.0, *whole)]
         for share in SHARES:
             pruned = prune_channels(
                 module,
@@ -82,8 +84,10 @@ def sensitivity(
                 untouched=stay,
                 gradients=gradients,
             )
-            losses.append((share, loss_of(pruned.module)))
-        found.append(Sensitivity(root, tuple(losses)))
+            found_at.append((share, *judge(pruned.module)))
+        losses = tuple((share, loss) for share, loss, _ in found_at)
+        metrics = tuple((share, metric) for share, _, metric in found_at)
+        found.append(Sensitivity(root, losses, metrics))
     return found
 
 

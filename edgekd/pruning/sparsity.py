@@ -6,11 +6,11 @@ a runtime skips zeros: most do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edgekd.errors import Fault, RecipeError
 
@@ -25,33 +25,79 @@ def sparse_weights(module: nn.Module, ignore: Sequence[str] = ()) -> dict[str, T
     return found
 
 
+def uses_of(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+    """By name of a weight, how often each of its values is multiplied in one run.
+
+    Args:
+        run: calls `module` with one sample.
+    """
+    names = {layer: name for name, layer in module.named_modules()}
+    found: dict[str, int] = {}
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+        channels = places.shape[1] if isinstance(layer, _ConvNd) else places.shape[-1]
+        name = f"{names[layer]}.weight" if names[layer] else "weight"
+        found[name] = found.get(name, 0) + places.numel() // channels
+
+    layers = [layer for layer in names if isinstance(layer, nn.Linear | _ConvNd)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def magnitude_masks(
-    module: nn.Module, remove_frac: float, *, everywhere: bool = True, ignore: Sequence[str] = ()
+    module: nn.Module,
+    remove_frac: float,
+    *,
+    everywhere: bool = True,
+    ignore: Sequence[str] = (),
+    costs: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """By name of a weight, where it is kept: all but this share, the smallest in magnitude.
 
     Args:
         everywhere: whether the weights of all layers are ranked together; else each layer's own.
+        costs: what each value of a weight counts, by the weight's name; 1 without it.
 
     Source: Han et al. 2015, arXiv:1506.02626.
     """
     weights = sparse_weights(module, ignore)
     if not everywhere:
         return {name: _largest(tensor, remove_frac) for name, tensor in weights.items()}
-    whole = torch.cat([tensor.detach().flatten() for tensor in weights.values()])
-    kept = _largest(whole, remove_frac).split([tensor.numel() for tensor in weights.values()])
+    whole = torch.cat([tensor.detach().flatten().cpu() for tensor in weights.values()])
+    counts = [float((costs or {}).get(name, 1.0 if costs is None else 0.0)) for name in weights]
+    sizes = [tensor.numel() for tensor in weights.values()]
+    cost = torch.tensor(counts).repeat_interleave(torch.tensor(sizes))
+    kept = _largest(whole, remove_frac, cost if costs else None).split(sizes)
     return {
         name: part.view_as(tensor)
         for (name, tensor), part in zip(weights.items(), kept, strict=True)
     }
 
 
-def _largest(values: Tensor, remove_frac: float) -> Tensor:
+def _largest(values: Tensor, remove_frac: float, cost: Tensor | None = None) -> Tensor:
     """True but for the smallest: exactly the share that is asked for, also among equal ones."""
-    order = values.detach().abs().flatten().argsort(stable=True)
+    order = values.detach().abs().flatten().cpu().argsort(stable=True)
     kept = torch.ones(values.numel(), dtype=torch.bool)
-    kept[order[: round(remove_frac * values.numel())]] = False
+    gone = round(remove_frac * values.numel())
+    if cost is not None:
+        gone = int((cost[order].double().cumsum(0) <= remove_frac * cost.double().sum()).sum())
+    kept[order[:gone]] = False
     return kept.view(values.shape)
+
+
+def kept_frac(masks: Mapping[str, Tensor], costs: Mapping[str, float] | None = None) -> float:
+    """The share of the masked weights that is kept (0 to 1), each counted as in `costs`."""
+    counts = {name: 1.0 if costs is None else float(costs.get(name, 0.0)) for name in masks}
+    whole = sum(counts[name] * mask.numel() for name, mask in masks.items())
+    kept = sum(counts[name] * int(mask.sum()) for name, mask in masks.items())
+    return kept / whole if whole else 1.0
 
 
 def n_of_m_masks(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgekd.stages import benchmark, choose, distill, export, quantize, train, verify
+from edgekd.stages import benchmark, choose, distill, export, prune, quantize, train, verify
 from edgekd.store import Run
 from edgekd.work import Work
 
@@ -23,6 +23,7 @@ class Stage(Protocol):
 STAGES: dict[str, Stage] = {
     "train": train,
     "distill": distill,
+    "prune": prune,
     "quantize": quantize,
     "export": export,
     "verify": verify,

@@ -73,7 +73,7 @@ def benchmark_all(
         }
         measured = measure(
             members,
-            parent=next(iter(members)),
+            parents=dict.fromkeys(list(members)[1:], next(iter(members))),
             device=device,
             threads=threads,
             evidence="device",
@@ -162,12 +162,14 @@ def _sized(row: Row, goal: Goal) -> Row:
 def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
     if not rows:
         return {}
-    artifacts = {row.scheme: row.artifact for row in rows.values() if row.artifact is not None}
+    artifacts = {row.candidate: row.artifact for row in rows.values() if row.artifact is not None}
+    parents, unpruned = _parents(list(rows.values()))
     target, samples = goal.target, work.samples("test")
     device = target.device or "local"
 
     def decided() -> dict[str, Measurement | Verdict]:
-        return _decided(artifacts, goal, samples.take(torch.arange(min(8, len(samples))))[0], run)
+        inputs = samples.take(torch.arange(min(8, len(samples))))[0]
+        return _decided(artifacts, parents, unpruned, goal, inputs, run)
 
     def make(folder: Path) -> None:
         found = decided()
@@ -176,12 +178,12 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
         # another machine said, which may have changed since.
         if failed or device != "local" or _any_open(artifacts, found, goal):
             raise _NotKept(found)
-        for scheme, result in found.items():
+        for name, result in found.items():
             assert isinstance(result, Measurement)
-            write_json(folder / f"{scheme}.json", result.to_json())
+            write_json(folder / f"{name}.json", result.to_json())
 
     key = {
-        "artifacts": {scheme: artifact.sha256 for scheme, artifact in artifacts.items()},
+        "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
         "target": [target.machine, target.evidence],
         "threads": target.threads,
         "facts": device_facts(),
@@ -193,8 +195,8 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
     try:
         made = run.make("benchmark", target.name, key, make)
         found = {
-            scheme: Measurement.from_json(json.loads((made.folder / f"{scheme}.json").read_text()))
-            for scheme in artifacts
+            name: Measurement.from_json(json.loads((made.folder / f"{name}.json").read_text()))
+            for name in artifacts
         }
         if _any_open(artifacts, found, goal):  # It was kept under another budget.
             found = decided()
@@ -207,11 +209,11 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
         return {i: replace(row, outcome=outcome, detail=detail) for i, row in rows.items()}
     judged = {}
     for i, row in rows.items():
-        result = found[row.scheme]
+        result = found[row.candidate]
         if isinstance(result, Verdict):
             judged[i] = replace(row, outcome=result.outcome, detail=result.detail)
             continue
-        verdict = judge(artifacts[row.scheme].size_bytes, result, goal.budget)
+        verdict = judge(artifacts[row.candidate].size_bytes, result, goal.budget)
         judged[i] = replace(
             row, measurement=result, outcome=verdict.outcome, detail=verdict.detail or row.detail
         )
@@ -225,15 +227,37 @@ class _NotKept(Exception):
         self.found = found
 
 
+def _parents(rows: Sequence[Row]) -> tuple[dict[str, str], dict[str, str]]:
+    """By candidate, the one in float32 of the same network, and the same of the unpruned one."""
+    names = [row.candidate for row in rows]
+    parents, unpruned = {}, {}
+    for row in rows:
+        ours = [other.candidate for other in rows if other.network == row.network]
+        first = replace(row, scheme="fp32").candidate
+        parent = first if first in ours else ours[0]
+        if parent != row.candidate:
+            parents[row.candidate] = parent
+        whole = replace(row, network="unpruned").candidate
+        if whole != row.candidate and whole in names:
+            unpruned[row.candidate] = whole
+    return parents, unpruned
+
+
 def _decided(
-    artifacts: Mapping[str, Artifact], goal: Goal, inputs: Inputs, run: Run
+    artifacts: Mapping[str, Artifact],
+    parents: Mapping[str, str],
+    unpruned: Mapping[str, str],
+    goal: Goal,
+    inputs: Inputs,
+    run: Run,
 ) -> dict[str, Measurement | Verdict]:
     """Measurements of as many looks as decide the budget, `LOOKS` at most."""
     found: dict[str, Measurement | Verdict] = {}
     for look in range(LOOKS):
         more = measure(
             artifacts,
-            parent="fp32" if "fp32" in artifacts else next(iter(artifacts)),
+            parents=parents,
+            unpruned=unpruned,
             device=goal.target.device or "local",
             threads=goal.target.threads,
             evidence=goal.target.evidence,

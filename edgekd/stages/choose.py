@@ -1,7 +1,8 @@
 """Name the artifact that ships per target, and say why the others do not.
 
 A step must pay for itself: a candidate in a lower precision ships only if it is better than the
-float32 one it was derived from, on the target, measured side by side.
+float32 one it was derived from, and a pruned one only if it is faster than the unpruned one in the
+same precision, on the target, measured side by side.
 """
 
 from __future__ import annotations
@@ -24,20 +25,50 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     passed = [row for row in rows if row.outcome is Outcome.PASSED]
     if not passed:
         return Choice(None, _nothing(rows)), list(rows)
-    by_scheme = {row.scheme: row for row in passed}
-    unpaid = {row.scheme: why for row in passed if (why := not_paying(row, by_scheme))}
-    paying = [row for row in passed if row.scheme not in unpaid]
-    best = min(paying, key=lambda row: _rank(row, prefer))
+    by_name = {row.candidate: row for row in passed}
+    unpaid = {
+        row.candidate: why
+        for row in passed
+        if (why := pruning_not_paying(row, by_name, prefer) or not_paying(row, by_name))
+    }
+    paying = [row for row in passed if row.candidate not in unpaid]
+    # The unpruned network goes on where no candidate of the pruned one passes and pays.
+    rivals = [row for row in paying if row.network == "student"] or paying
+    best = min(rivals, key=lambda row: _rank(row, prefer))
     judged = []
     for row in rows:
-        if row.scheme in unpaid:
-            row = replace(row, detail=unpaid[row.scheme])
+        if row.candidate in unpaid:
+            row = replace(row, detail=unpaid[row.candidate])
+        elif row in paying and row not in rivals:
+            row = replace(row, detail="passed, not chosen: the pruned network passed and pays")
         elif row in passed and row is not best:
             row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
         judged.append(row)
-    return Choice(
-        best.scheme, _first(best, [row for row in paying if row is not best], prefer)
-    ), judged
+    why = _first(best, [row for row in rivals if row is not best], prefer)
+    return Choice(best.scheme, why, best.network), judged
+
+
+def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
+    """Why the pruned `row` is not better than the same unpruned, or None if it is.
+
+    It has to be faster beyond the noise. Where the size is preferred, one as fast also pays if its
+    file is smaller, as it is or zipped. Beside one that has not passed, any pays.
+    """
+    ratio = row.measurement.unpruned_ratio if row.measurement else None
+    whole = passed.get(ratio.parent) if ratio else None
+    if ratio is None or whole is None or ratio.high < 1 - LEAST_GAIN:
+        return None
+    assert row.artifact is not None
+    assert whole.artifact is not None
+    smaller = row.artifact.size_bytes < whole.artifact.size_bytes or (
+        (row.artifact.zipped_bytes or 0) < (whole.artifact.zipped_bytes or 0)
+    )
+    if prefer == "size" and smaller and ratio.value <= 1 + LEAST_GAIN:
+        return None
+    return (
+        f"pruned {row.scheme} does not pay on {row.target}: {ratio.value:.2f} times the time of "
+        f"{whole.candidate} ({ratio.low:.2f} to {ratio.high:.2f})"
+    )
 
 
 def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
@@ -53,21 +84,21 @@ def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
         return None
     if ratio.low > 1 + LEAST_GAIN:
         return (
-            f"{row.scheme} does not pay on {row.target}: {ratio.value:.2f} times the time of "
-            f"{parent.scheme} ({ratio.low:.2f} to {ratio.high:.2f})"
+            f"{row.candidate} does not pay on {row.target}: {ratio.value:.2f} times the time of "
+            f"{parent.candidate} ({ratio.low:.2f} to {ratio.high:.2f})"
         )
     if ratio.value > 1 + LEAST_GAIN:
         return (
-            f"{row.scheme} is not shown to pay on {row.target}: {ratio.value:.2f} times the time "
-            f"of {parent.scheme}, too noisy to tell ({ratio.low:.2f} to {ratio.high:.2f})"
+            f"{row.candidate} is not shown to pay on {row.target}: {ratio.value:.2f} times the "
+            f"time of {parent.candidate}, too noisy to tell ({ratio.low:.2f} to {ratio.high:.2f})"
         )
     faster = ratio.high < 1 - LEAST_GAIN
     assert row.artifact is not None
     assert parent.artifact is not None
     if not faster and row.artifact.size_bytes >= parent.artifact.size_bytes:
         return (
-            f"{row.scheme} does not pay on {row.target}: {ratio.value:.2f} times the time of "
-            f"{parent.scheme} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
+            f"{row.candidate} does not pay on {row.target}: {ratio.value:.2f} times the time of "
+            f"{parent.candidate} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
         )
     return None
 
@@ -112,18 +143,18 @@ def _compared(row: Row, rival: Row, prefer: Prefer) -> str:
     ours, theirs = _figures(row), _figures(rival)
     differ = next((name for name in ORDER[prefer] if ours[name] != theirs[name]), prefer)
     told = _TOLD[differ].format(abs(ours[differ]), abs(theirs[differ]))
-    return f"{told} of {rival.scheme}"
+    return f"{told} of {rival.candidate}"
 
 
 def _first(best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
     if not rivals:
-        return f"{best.scheme} is the only candidate that passed and pays"
+        return f"{best.candidate} is the only candidate that passed and pays"
     runner_up = min(rivals, key=lambda row: _rank(row, prefer))
-    return f"{best.scheme} passed, pays and is preferred: {_compared(best, runner_up, prefer)}"
+    return f"{best.candidate} passed, pays and is preferred: {_compared(best, runner_up, prefer)}"
 
 
 def _nothing(rows: Sequence[Row]) -> str:
-    ends = [f"{row.scheme} {row.outcome.value}" for row in rows if row.outcome]
+    ends = [f"{row.candidate} {row.outcome.value}" for row in rows if row.outcome]
     return f"no candidate passed: {', '.join(ends)}"
 
 

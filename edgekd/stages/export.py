@@ -9,7 +9,7 @@ from typing import Any
 from edgekd.artifact import load_artifact
 from edgekd.conversion import LOG, convert, samples_digest
 from edgekd.errors import EdgekdError
-from edgekd.evidence import Outcome, Row
+from edgekd.evidence import Outcome, Row, Which
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, as_network
@@ -22,15 +22,16 @@ from edgekd.work import Work
 def step(work: Work, run: Run) -> Work:
     """The work with an artifact, or a reason why there is none, for every open row."""
     rows = []
-    network = key = None
+    networks: dict[Which, tuple[Network, dict[str, Any]]] = {}
     for number, row in enumerate(work.rows):
         if not row.open:
             rows.append(row)
             continue
-        run.tell("export", f"{row.target} {row.scheme}", number + 1, len(work.rows))
-        network = network or _batch_of_one(work.student)
-        key = key or network_key(network)
-        rows.append(_exported(row, work, network, key, run))
+        run.tell("export", f"{row.target} {row.candidate}", number + 1, len(work.rows))
+        if row.network not in networks:
+            network = _batch_of_one(work.network(row))
+            networks[row.network] = (network, network_key(network))
+        rows.append(_exported(row, work, *networks[row.network], run))
     return replace(work, rows=tuple(rows))
 
 
@@ -57,7 +58,7 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
         "tools": tool_versions(find_format(row.format).PACKAGES),
         "method": find_format(row.format).SCHEMES[row.scheme],
     }
-    name = f"{row.format}-{row.scheme}"
+    name = f"{row.format}-{row.candidate}"
 
     def make(folder: Path) -> None:
         try:
@@ -70,7 +71,7 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
     except EdgekdError as error:
         fault = error.faults[0]
         return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
-    place = run.folder / "artifacts" / row.target / row.scheme
+    place = run.folder / "artifacts" / row.target / row.candidate
     copy_tree(made.folder, place)
     artifact = load_artifact(place)
     method = str(artifact.lineage["method"])

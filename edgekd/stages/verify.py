@@ -20,7 +20,7 @@ from edgekd.devices import Job, failure_error, failure_in, run_job
 from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
 from edgekd.evaluate import outputs_of
-from edgekd.evidence import Agreement, Outcome, Row, Verdict
+from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
@@ -237,12 +237,14 @@ def step(work: Work, run: Run) -> Work:
     inputs = joined(
         [split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)]
     )
-    reference = outputs_of(work.student.module, test)
+    references: dict[Which, dict[str, Tensor]] = {}
     rows = []
     for number, row in enumerate(work.rows):
         if row.open:
-            run.tell("verify", f"{row.target} {row.scheme}", number + 1, len(work.rows))
-            row = _verified(row, work, run, inputs, reference)
+            run.tell("verify", f"{row.target} {row.candidate}", number + 1, len(work.rows))
+            if row.network not in references:
+                references[row.network] = outputs_of(work.network(row).module, test)
+            row = _verified(row, work, run, inputs, references[row.network])
         rows.append(row)
     return replace(work, rows=tuple(rows))
 
@@ -282,7 +284,7 @@ def _verified(
 
     key = {
         "artifact": artifact.sha256,
-        "network": network_key(work.student),
+        "network": network_key(work.network(row)),
         "data": work.data_key,
         "target": [target.machine, target.evidence],
         "facts": device_facts(),
@@ -291,7 +293,7 @@ def _verified(
         "runtime": tool_versions(find_format(row.format).PACKAGES),
     }
     try:
-        name = f"{row.target}-{row.scheme}"
+        name = f"{row.target}-{row.candidate}"
         if device == "local":
             folder = run.make("verify", name, key, make).folder
         else:  # Another machine may have changed since: what it said is not used again.
