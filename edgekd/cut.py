@@ -29,6 +29,7 @@ from edgekd.pruning.sparsity import (
     kept_frac,
     magnitude_masks,
     n_of_m_masks,
+    sparse_weights,
     uses_of,
 )
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
@@ -290,7 +291,9 @@ def _weights(network: Network, config: Prune) -> Cut:
     if not masks:
         raise RecipeError(_no_weights(config))
     apply_masks(module, masks)
-    left = kept_frac(masks, costs)
+    weights = sparse_weights(module, config.ignore)
+    whole = {name: torch.ones_like(each, dtype=torch.bool) for name, each in weights.items()}
+    left = kept_frac({**whole, **masks}, costs)
     return Cut(network=network, masks=masks, kept_frac=left, trials=((1.0 - config.keep, left),))
 
 

@@ -137,9 +137,7 @@ def prune_channels(
         kept = (
             _ranked(scored, remove_frac, step)
             if everywhere
-            else [
-                group.kept((shares or {}).get(group.root, remove_frac), step) for group, _ in scored
-            ]
+            else _each_its_share([group for group, _ in scored], shares or {}, remove_frac, step)
         )
         for (group, scores), count in zip(scored, kept, strict=True):
             gone = group.least(scores, count)
@@ -171,6 +169,23 @@ def _compared(
     changed = {name: (before[name], after[name]) for name in after if before[name] != after[name]}
     told = tuple(each for each in stay if each.reason not in (OUTPUT, HEADS))
     return Pruned(pruned, removed, changed, told)
+
+
+def _each_its_share(
+    groups: Sequence[Group], shares: Mapping[str, float], remove_frac: float, round_to: int
+) -> list[int]:
+    """How many channels each part of each group keeps, each group losing its own share.
+
+    What rounding takes from one group more, the next loses less: all together lose their share.
+    """
+    owed, counts = 0.0, []
+    for group in groups:
+        share = shares.get(group.root, remove_frac)
+        count = group.kept(share - owed if share else 0.0, round_to)
+        counts.append(count)
+        half = round_to / (2 * group.width)
+        owed = min(half, max(-half, 1 - share + owed - count / group.width)) if share else owed
+    return counts
 
 
 def _ranked(scored: Sequence[tuple[Group, Tensor]], remove_frac: float, round_to: int) -> list[int]:
