@@ -153,12 +153,16 @@ def drop_to(
 def unreachable(keep_frac: float, left: float, stay: Sequence[Untouched], what: str) -> Fault:
     """What is to be said where of the smallest candidate `left` is left, and `stay` stays."""
     held = [f"{entry.layer} ({entry.reason})" for entry in stay[:4]]
+    less = left + 0.01
+    fix = f"set keep = {less:.2f}, round_to = 1, or begin with a smaller student"
+    if less > 1:
+        fix = 'set round_to = 1, ignore fewer layers, or prune.method = "unstructured"'
     return Fault(
         what=f"So little {what} cannot be kept.",
         at="prune.keep",
         got=f"{keep_frac:g}; {left:.3f} is left of the smallest candidate",
         expected=f"at least {left:.3f}" + (f"; what stays: {', '.join(held)}" if held else ""),
-        fix=f"set keep = {left + 0.01:.2f}, round_to = 1, or begin with a smaller student",
+        fix=fix,
     )
 
 

@@ -34,6 +34,7 @@ from edgekd.need import tool_versions
 from edgekd.network import Network, as_network
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
+from edgekd.pruning.importance import GRADIENTS
 from edgekd.pruning.search import MOST_REMOVED, changed_widths, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
@@ -88,7 +89,12 @@ def preflight(work: Work) -> None:
         return
     count = counter_of(network, config)
     least = prune_channels(
-        network.module, network.example, MOST_REMOVED, round_to=config.round_to, untouched=stay
+        network.module,
+        network.example,
+        MOST_REMOVED,
+        importance="l2" if config.importance in GRADIENTS else config.importance,
+        round_to=config.round_to,
+        untouched=stay,
     )
     left = count(least.module) / count(network.module)
     if left > config.keep:

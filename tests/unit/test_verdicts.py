@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -269,3 +270,56 @@ def test_nothing_is_chosen_where_nothing_passed() -> None:
     choice, _ = choose([row("fp32", outcome=Outcome.UNAVAILABLE)], "accuracy")
     assert choice.scheme is None
     assert "fp32 unavailable" in choice.why
+
+
+def pruned(scheme: str, times: tuple[float, float, float], **kept: Any) -> Row:
+    """A row of the pruned network, so many times as slow as the unpruned one."""
+    made = row(scheme, **kept)
+    assert made.measurement is not None
+    ratio = Ratio(f"unpruned-{scheme}", *times)
+    return replace(made, measurement=replace(made.measurement, unpruned_ratio=ratio))
+
+
+def unpruned(scheme: str, **kept: Any) -> Row:
+    return replace(row(scheme, **kept), network="unpruned")
+
+
+def test_a_pruned_network_that_is_faster_ships() -> None:
+    rows = [pruned("fp32", (0.6, 0.58, 0.63), metric=0.90), unpruned("fp32", metric=0.95)]
+    choice, judged = choose(rows, "accuracy")
+    assert (choice.scheme, choice.network) == ("fp32", "student")
+    assert judged[1].detail == "passed, not chosen: the pruned network passed and pays"
+
+
+@pytest.mark.parametrize("times", [(1.0, 0.98, 1.02), (1.3, 1.2, 1.4), (0.98, 0.95, 1.0)])
+def test_pruning_that_is_not_faster_beyond_the_noise_does_not_pay(
+    times: tuple[float, float, float],
+) -> None:
+    rows = [pruned("fp32", times), unpruned("fp32", size=2000)]
+    choice, judged = choose(rows, "accuracy")
+    assert (choice.scheme, choice.network) == ("fp32", "unpruned")
+    assert f"pruned fp32 does not pay on {rows[0].target}" in judged[0].detail
+    assert choice.ships(judged[1])
+    assert not choice.ships(judged[0])
+
+
+def test_where_size_is_preferred_a_pruned_file_as_fast_and_smaller_pays() -> None:
+    rows = [pruned("fp32", (1.0, 0.98, 1.02)), unpruned("fp32", size=2000)]
+    assert choose(rows, "size")[0].network == "student"
+    slower = [pruned("fp32", (1.1, 1.05, 1.2)), unpruned("fp32", size=2000)]
+    assert choose(slower, "size")[0].network == "unpruned"
+
+
+def test_the_unpruned_network_goes_on_where_the_pruned_one_disagrees() -> None:
+    rows = [row("fp32", outcome=Outcome.DISAGREES), unpruned("fp32")]
+    choice, _ = choose(rows, "latency")
+    assert choice.network == "unpruned"
+    assert "unpruned-fp32 is the only candidate" in choice.why
+
+
+def test_a_pruned_network_pays_beside_one_that_may_not_ship() -> None:
+    rows = [
+        pruned("fp32", (1.0, 0.98, 1.02)),
+        replace(unpruned("fp32"), outcome=Outcome.OVER_BUDGET),
+    ]
+    assert choose(rows, "accuracy")[0].network == "student"
