@@ -62,3 +62,19 @@ def test_quick_study_reports_every_arm(study: ModuleType, tmp_path: Path) -> Non
             figures = [*row["test_accuracy"], *row["validation_accuracy"].values(), row["mean"]]
             assert all(0 <= figure <= 1 for figure in figures)
             assert len(row["test_accuracy"]) == 2
+
+
+def test_quick_pruning_study_reports_every_arm(study: ModuleType, tmp_path: Path) -> None:  # noqa: ARG001
+    import pruning_study
+
+    out = tmp_path / "study.json"
+    command = [sys.executable, TOOLS / "pruning_study.py", "--quick", "--json", out]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(out.read_text())
+    cells = [(row["keep"], row["labels"], row["arm"]) for row in found["rows"]]
+    kept, labels = pruning_study.KEPT, pruning_study.LABELS
+    assert cells == [(k, n, arm) for k in kept for n in labels for arm in pruning_study.ARMS]
+    for keep, known in found["pruned"].items():
+        assert known["parameters"] <= float(keep) * found["teacher_parameters"]
+    assert "where an arm loses" in ran.stdout
