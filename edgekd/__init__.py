@@ -9,9 +9,10 @@ The rooms, each importing only from those before it:
     recipe faults target reference        what a user asks for, and what is wrong with it
     artifact evidence                     files, and the rows of the report
     network data samples task work        networks and data with names, and what flows
-    losses quantization formats devices   one method, one format, one connection per file
+    losses pruning quantization           numbers and tensors alone, one method per file
+    formats devices                       one format, one connection per file
     fit checkpoint evaluate trained       the training loop, its state on disk, scores
-    measure                               the stopwatch
+    measure distillation cut conversion   the stopwatch; a network taught, pruned, written
     stages                                one stage per file
     plan pipeline                         a recipe found valid; STAGES folded over the work
     progress text cli                     words -> this package -> text
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgekd.artifact import Artifact as Artifact
     from edgekd.artifact import load_artifact as load_artifact
     from edgekd.conversion import export as export
+    from edgekd.cut import prune as prune
     from edgekd.data import Data as Data
     from edgekd.distillation import distill as distill
     from edgekd.errors import EdgekdError as EdgekdError
@@ -69,6 +71,7 @@ _HOMES = {
     "load_network": "network",
     "load_recipe": "recipe",
     "load_target": "target",
+    "prune": "cut",
     "run": "pipeline",
     "verify": "stages.verify",
 }

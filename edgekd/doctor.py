@@ -40,6 +40,13 @@ def examine() -> list[Finding]:
         if module.RUNTIME == "coreml" and platform.system() != "Darwin":
             told += "; writes files, runs none: Core ML has no runtime here"
         findings.append(Finding(name, True, told))
+    absent = missing(("torch_pruning",), extra="prune")
+    pruning = f"torch-pruning {tool_versions(('torch_pruning',))['torch-pruning']}"
+    findings.append(
+        Finding("prune", False, absent.got, absent.fix)
+        if absent
+        else Finding("prune", True, pruning)
+    )
     ssh = shutil.which("ssh")
     findings.append(
         Finding(

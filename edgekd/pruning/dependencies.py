@@ -32,8 +32,13 @@ TOLERANCE = 1e-4
 """Most relative difference between a pruned and a masked network: another order of sums."""
 
 TRACING = (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError,
-           AssertionError, NotImplementedError)  # fmt: skip
+           ArithmeticError, AssertionError, NotImplementedError)  # fmt: skip
 """What tracing, or a network that was pruned wrongly, raises."""
+
+
+MOST_FOLLOWED = 2**22
+"""Channels, over all layers of a group, after which it is taken for one without end: channels that
+are split and shuffled several times are followed round and round, until the memory is full."""
 
 
 @dataclass(frozen=True)
@@ -320,10 +325,23 @@ def widths(module: nn.Module) -> dict[str, int]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's warnings; what they tell is found out by trying."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the library's warnings, which trying finds out too, and with an end to its work."""
+    group = need("torch_pruning.dependency.group", extra="prune").Group
+    add = group.add_dep
+
+    def add_few(self: Any, dep: Any, idxs: Any) -> None:
+        self.followed = getattr(self, "followed", 0) + len(idxs)
+        if self.followed > MOST_FOLLOWED:
+            raise RuntimeError(f"more than {MOST_FOLLOWED:,} channels seem to depend on them")
+        add(self, dep, idxs)
+
+    group.add_dep = add_few
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        group.add_dep = add
 
 
 @contextmanager

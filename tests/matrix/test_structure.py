@@ -238,3 +238,37 @@ def test_a_network_that_cannot_be_traced_is_told() -> None:
     with pytest.raises(RecipeError, match="cannot be followed") as caught:
         prune_channels(module, {"x": torch.zeros(1, 4)}, 0.5)
     assert "Branching" in caught.value.faults[0].at
+
+
+class Shuffles(nn.Module):
+    """ShuffleNetV2's way of channels, again and again."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units, self.stem, self.branch = units, nn.Conv2d(3, 16, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        for _ in range(self.units):
+            left, right = x.chunk(2, 1)
+            x = torch.cat([left, self.branch(right)], 1)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(x)
+
+
+def test_channels_that_are_shuffled_twice_are_not_followed_for_ever() -> None:
+    """The library follows them round and round: 7 GB and minutes for a network of 3 kB."""
+    net = as_network(Shuffles(2).eval(), torch.randn(1, 3, 8, 8))
+    found = prune_channels(net.module, net.example, 0.5)
+    assert found.widths == {}
+    assert found.untouched
+    assert all("not followed" in entry.reason for entry in found.untouched)
+
+
+def test_channels_that_are_shuffled_more_often_are_told_with_the_way_that_works() -> None:
+    net = as_network(Shuffles(3).eval(), torch.randn(1, 3, 8, 8))
+    with pytest.raises(RecipeError, match="cannot be followed") as caught:
+        prune_channels(net.module, net.example, 0.5)
+    assert "unstructured" in caught.value.faults[0].fix
