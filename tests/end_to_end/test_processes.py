@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tomli_w
 from conftest import Project, tiny_recipe
+from needs import need_modules
 
 SCRIPT = """
     import json, sys, torch
@@ -108,6 +109,30 @@ def test_a_recipe_asks_for_two_processes(project: Project, edgekd_cli: Any) -> N
     again = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "distill")
     assert "distill" in again.json["reused"]
     assert "distill 1/3" not in again.err
+
+
+def test_two_processes_recover_what_was_pruned(project: Project, edgekd_cli: Any) -> None:
+    need_modules("torch_pruning")
+    document = tiny_recipe()
+    document["student"]["load"] = "models.py:teacher"
+    document["distill"]["devices"] = 2
+    document["prune"] = {"keep": 0.5, "recover_epochs": 2}
+    project.write(document)
+    out = project.folder / "runs"
+    said = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "prune")
+    assert said.code == 0, said.err
+    assert "prune 2/2" in said.err
+    folder = Path(said.json["run"])
+    rows = (folder / "prune" / "recovered" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2]
+    assert said.json["student"]["macs"] <= 0.5 * said.json["unpruned"]["macs"]
+    other = edgekd_cli(
+        "run", project.recipe, "--out", out, "--json", "--until", "prune",
+        "--set", "prune.recover_epochs=3",
+    )  # fmt: skip
+    assert other.code == 0, other.err
+    assert {"train", "distill", "prune/cut"} <= set(other.json["reused"])
+    assert "prune/recovered" not in other.json["reused"]
 
 
 def test_a_fault_in_one_of_the_processes_is_told_as_it_is(

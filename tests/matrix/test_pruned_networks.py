@@ -21,7 +21,7 @@ from edgekd.evaluate import count_macs
 from edgekd.formats import FORMATS
 from edgekd.network import Network, as_network
 from edgekd.pruning.search import drop_to
-from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
+from edgekd.pruning.sparsity import apply_masks, density, magnitude_masks, n_of_m_masks
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
 
 ALL: dict[str, Trap] = {**TRAPS, **ARCHITECTURES}
@@ -270,3 +270,25 @@ def test_a_pruned_network_is_quantized_and_verified(name: str, format: str, tmp_
     need_modules(*FORMATS[format].PACKAGES)
     net = network(name)
     agrees(as_network(pruned(net).module, net.example), name, format, "int8", tmp_path)
+
+
+@pytest.mark.converter
+@pytest.mark.parametrize("scheme", ["fp32", "fp16"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_zeros_survive_export_and_make_a_smaller_file_where_that_is_claimed(
+    format: str, scheme: str, tmp_path: Path
+) -> None:
+    need_modules(*FORMATS[format].PACKAGES)
+    torch.manual_seed(0)
+    layers = [nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 5)]
+    module = nn.Sequential(*layers).eval()
+    net = as_network(module, torch.zeros(1, 32))
+    whole = edgekd.export(net, format=format, scheme=scheme, out=tmp_path / "whole")
+    sparse = copy.deepcopy(module)
+    apply_masks(sparse, magnitude_masks(sparse, 0.75))
+    found = edgekd.export(net.with_module(sparse), format=format, scheme=scheme, out=tmp_path)
+    assert whole.zipped_bytes is not None
+    assert found.zipped_bytes is not None
+    assert found.zipped_bytes < 0.6 * whole.zipped_bytes
+    stored_sparsely = found.size_bytes < 0.6 * whole.size_bytes
+    assert stored_sparsely == (format == "coreml"), FORMATS[format].SPARSE
