@@ -194,11 +194,12 @@ def _ranked(scored: Sequence[tuple[Group, Tensor]], remove_frac: float, round_to
         return []
     scores = [group.by_part(found) for group, found in scored]
     together = torch.cat(scores)
-    limit = together.sort().values[: round(remove_frac * len(together))]
+    gone = torch.zeros(len(together))
+    # Of equal channels, those that come first go: as many as are asked for, and no more.
+    gone[together.argsort(stable=True)[: round(remove_frac * len(together))]] = 1.0
     kept = []
-    for (group, _), ours in zip(scored, scores, strict=True):
-        gone = int((ours <= limit[-1]).sum()) if len(limit) else 0
-        share = min(gone / group.width, 1 - LEAST_KEPT)
+    for (group, _), ours in zip(scored, gone.split([len(each) for each in scores]), strict=True):
+        share = min(float(ours.mean()), 1 - LEAST_KEPT)
         kept.append(group.kept(share, round_to))
     return kept
 
