@@ -136,10 +136,10 @@ def drop_to(
     while left > keep_frac:
         found = least_block(shorter, path, example, loss_of)
         if found is None:
-            held = [
-                Untouched(f"{path}.{name}", "the network does not run without it") for name in names
-            ]
-            raise RecipeError(unreachable(keep_frac, left, held, what))
+            alone = len(names) == 1
+            why = "the last of its list" if alone else "the network does not run without it"
+            held = [Untouched(f"{path}.{name}", why) for name in names]
+            raise RecipeError(unreachable(keep_frac, left, held, what, ways=""))
         place = list(shorter.get_submodule(path)._modules).index(found[0])
         gone.append(names.pop(place))
         shorter = found[1]
@@ -150,13 +150,19 @@ def drop_to(
     return Found(Pruned(shorter, removed, {}, ()), left, tuple(tried))
 
 
-def unreachable(keep_frac: float, left: float, stay: Sequence[Untouched], what: str) -> Fault:
+def unreachable(
+    keep_frac: float,
+    left: float,
+    stay: Sequence[Untouched],
+    what: str,
+    ways: str = "round_to = 1, ",
+) -> Fault:
     """What is to be said where of the smallest candidate `left` is left, and `stay` stays."""
     held = [f"{entry.layer} ({entry.reason})" for entry in stay[:4]]
     less = left + 0.01
-    fix = f"set keep = {less:.2f}, round_to = 1, or begin with a smaller student"
+    fix = f"set keep = {less:.2f}, {ways}or begin with a smaller student"
     if less > 1:
-        fix = 'set round_to = 1, ignore fewer layers, or prune.method = "unstructured"'
+        fix = f'set {ways}ignore fewer layers, or set prune.method = "unstructured"'
     return Fault(
         what=f"So little {what} cannot be kept.",
         at="prune.keep",

@@ -35,7 +35,7 @@ from edgekd.network import Network, as_network
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
-from edgekd.pruning.search import MOST_REMOVED, changed_widths, unreachable
+from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
 from edgekd.recipe import Prune, Recipe
@@ -83,24 +83,42 @@ def preflight(work: Work) -> None:
         return
     if config.blocks is not None:
         blocks_of(network.module, config.blocks, "prune.blocks")
+    elif config.measure == "latency":
+        untouchable(network.module, network.example, config.ignore)
+    if config.measure != "latency":
+        _reach(network, config)
+
+
+def _reach(network: Network, config: Prune) -> None:
+    """Finds out whether any candidate of `network` is so small, whatever its weights are."""
+    count, what = counter_of(network, config), f"of the {config.measure}"
+    whole, module = count(network.module), network.module
+    if config.blocks is not None:
+        example = network.example
+        drop_to(
+            module,
+            config.blocks,
+            example,
+            config.keep,
+            count,
+            lambda _: 0.0,
+            whole=whole,
+            what=what,
+        )
         return
-    stay = untouchable(network.module, network.example, config.ignore)
-    if config.measure == "latency":
-        return
-    count = counter_of(network, config)
+    stay = untouchable(module, network.example, config.ignore)
     least = prune_channels(
-        network.module,
+        module,
         network.example,
         MOST_REMOVED,
         importance="l2" if config.importance in GRADIENTS else config.importance,
+        everywhere=config.scope == "global",
         round_to=config.round_to,
         untouched=stay,
     )
-    left = count(least.module) / count(network.module)
+    left = count(least.module) / whole
     if left > config.keep:
-        raise RecipeError(
-            unreachable(config.keep, left, least.untouched, f"of the {config.measure}")
-        )
+        raise RecipeError(unreachable(config.keep, left, least.untouched, what))
 
 
 def _resolved(config: Prune, work: Work) -> Prune:

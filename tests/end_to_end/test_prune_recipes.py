@@ -223,6 +223,8 @@ def test_keeping_all_removes_nothing_and_says_so(
         ({"keep": 0.5, "ignore": ["blocs"]}, 2, "did you mean 'blocks'"),
         ({"keep": 0.5, "method": "unstructured", "ignore": ["blocs"]}, 2, "did you mean 'blocks'"),
         ({"keep": 0.5, "blocks": "block"}, 2, "did you mean 'blocks'"),
+        ({"keep": 0.0001, "blocks": "blocks"}, 2, "the last of its list"),
+        ({"keep": 0.0001, "scope": "global"}, 2, "is left of the smallest candidate"),
         ({"keep": 0.0001}, 2, "is left of the smallest candidate"),
         ({"keep": 0.5, "ignore": ["stem", "blocks"]}, 2, "stem (asked for)"),
         ({"keep": 0.5, "method": "n-m", "pattern": "1:4"}, 2, "keep = 0.25 for 1:4"),
