@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 import tomli_w
 
 from edgekd import cli
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is there: workers with as many threads as cores each wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

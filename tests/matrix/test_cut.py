@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from known_networks import ARCHITECTURES
+from architectures import ARCHITECTURES
 from torch.utils.data import TensorDataset
 
 import edgekd
@@ -34,7 +34,7 @@ def data() -> edgekd.Data:
     dice = torch.Generator().manual_seed(0)
 
     def split(count: int) -> TensorDataset:
-        images = torch.randn(count, 3, 16, 16, generator=dice)
+        images = torch.randn(count, 3, 32, 32, generator=dice)
         return TensorDataset(images, torch.randint(0, 5, (count,), generator=dice))
 
     return edgekd.Data(train=split(64), validation=split(64), test=split(8))
@@ -95,9 +95,10 @@ def test_of_single_weights_so_many_multiplications_are_left(
 ) -> None:
     """A weight of a convolution counts once for every position it is used at."""
     cut = edgekd.prune(net, data, config(method="unstructured", keep=0.3, scope=scope))
-    used = {"body.0.0": 256, "body.2.first.0": 256, "body.2.second.0": 256}
-    used |= {f"body.3.{name}.0": 64 for name in ("first", "second", "shortcut")}
-    used |= {"head": 1}
+    used = {"features.0.0": 256}
+    used |= {f"features.2.{at}.body.{each}.0": 64 for at in range(3) for each in range(2)}
+    used |= {f"features.3.{at}.body.{each}.0": 16 for at in range(2) for each in range(2)}
+    used |= {"features.3.0.downsample.0": 16, "head.2": 1}
     kept = {name: int(cut.masks[f"{name}.weight"].sum()) for name in used}
     sizes = {name: cut.masks[f"{name}.weight"].numel() for name in used}
     left = sum(kept[name] * used[name] for name in used)
@@ -131,10 +132,13 @@ def test_a_latency_is_searched_with_what_measures_it(net: Network, data: edgekd.
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"ignore": ["boddy"]}, "did you mean 'body'"),
-        ({"method": "unstructured", "ignore": ["boddy"]}, "did you mean 'body'"),
-        ({"blocks": "boddy"}, "did you mean 'body'"),
-        ({"method": "unstructured", "ignore": ["body", "head"]}, "no weights that can be sparse"),
+        ({"ignore": ["featurs"]}, "did you mean 'features'"),
+        ({"method": "unstructured", "ignore": ["featurs"]}, "did you mean 'features'"),
+        ({"blocks": "featurs"}, "did you mean 'features'"),
+        (
+            {"method": "unstructured", "ignore": ["features", "head"]},
+            "no weights that can be sparse",
+        ),
         ({"method": "n-m", "keep": 1 / 1024, "pattern": "1:1024"}, "multiple of 1024"),
         ({"keep": 1e-6}, "is left of the smallest candidate"),
     ],
