@@ -94,17 +94,8 @@ def _reach(network: Network, config: Prune) -> None:
     count, what = counter_of(network, config), f"of the {config.measure}"
     whole, module = count(network.module), network.module
     if config.blocks is not None:
-        example = network.example
-        drop_to(
-            module,
-            config.blocks,
-            example,
-            config.keep,
-            count,
-            lambda _: 0.0,
-            whole=whole,
-            what=what,
-        )
+        blocks, example = config.blocks, network.example
+        drop_to(module, blocks, example, config.keep, count, lambda _: 0.0, whole=whole, what=what)
         return
     stay = untouchable(module, network.example, config.ignore)
     least = prune_channels(
