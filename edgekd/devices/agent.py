@@ -146,10 +146,37 @@ class LiteRt:
 
 
 class CoreMl:
-    """Core ML programs run on Apple's systems alone."""
+    """A Core ML program on all compute units that the system gives it; on Apple's systems alone."""
 
     def __init__(self, path, threads):
-        raise Unavailable("Core ML has no runtime on %s" % platform.system())
+        if platform.system() != "Darwin":
+            raise Unavailable("Core ML has no runtime on %s" % platform.system())
+        import coremltools
+
+        self.model = coremltools.models.MLModel(path)
+        description = self.model.get_spec().description
+        kinds = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
+        self.inputs = [
+            (
+                entry.name,
+                list(entry.type.multiArrayType.shape),
+                kinds[entry.type.multiArrayType.dataType],
+            )
+            for entry in description.input
+        ]
+        self.outputs = [entry.name for entry in description.output]
+        self.facts = {"runtime": "coreml", "version": coremltools.__version__}
+        self.facts["system"] = platform.mac_ver()[0]
+        self.fell_back = None
+
+    def put(self, feed):
+        self.feed = feed
+
+    def invoke(self):
+        self.found = self.model.predict(self.feed)
+
+    def take(self):
+        return [self.found[name] for name in self.outputs]
 
 
 RUNTIMES = {

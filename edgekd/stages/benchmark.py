@@ -94,14 +94,21 @@ def judge(size_bytes: int, measurement: Measurement | None, budget: Budget) -> V
 
     A percentile is met when the upper bound of its confidence interval is under the limit, missed
     when the lower bound is over it, otherwise undecided. Where the time drifted while it was
-    measured, the last third of each process is judged: that is what is sustained.
+    measured, the last third of each process is judged: that is what is sustained. What was not
+    timed at all cannot keep a limit on time or memory.
     """
     if budget.size_bytes is not None and size_bytes > budget.size_bytes:
         return Verdict(
             Outcome.OVER_BUDGET, f"{size_bytes} bytes are over size_bytes = {budget.size_bytes}"
         )
     if measurement is None:
-        return Verdict(Outcome.PASSED, "")
+        keys = [f"latency_p{round(100 * frac)}_ms" for frac in budget.percentiles]
+        keys += ["peak_memory_bytes"] if budget.peak_memory_bytes is not None else []
+        if not keys:
+            return Verdict(Outcome.PASSED, "")
+        return Verdict(
+            Outcome.UNDECIDED, f"{', '.join(keys)}: it was not timed, for want of a runtime"
+        )
     open_questions = []
     memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
     if limit is not None and measurement.evidence != "device":
@@ -143,20 +150,24 @@ def step(work: Work, run: Run) -> Work:
     for number, goal in enumerate(work.goals):
         run.tell("benchmark", goal.target.name, number + 1, len(work.goals))
         places = {i: row for i, row in enumerate(rows) if row.target == goal.target.name}
-        judged = _judged({i: row for i, row in places.items() if row.open}, goal, work, run)
+        timed = {i: row for i, row in places.items() if row.open and row.evidence != "reference"}
+        judged = _judged(timed, goal, work, run)
         for i, row in places.items():
             rows[i] = judged.get(i) or _sized(row, goal)
     return replace(work, rows=tuple(rows))
 
 
 def _sized(row: Row, goal: Goal) -> Row:
-    """A row whose artifact could not be run, over budget all the same if the file is too large."""
-    if row.outcome is not Outcome.UNAVAILABLE or row.artifact is None:
+    """A row whose artifact cannot be timed: judged by its size, which alone is known.
+
+    What the reference evaluator has verified may pass so; what nothing has run may not.
+    """
+    if row.artifact is None or not (row.open or row.outcome is Outcome.UNAVAILABLE):
         return row
     verdict = judge(row.artifact.size_bytes, None, goal.budget)
-    if verdict.outcome is Outcome.PASSED:
+    if not row.open and verdict.outcome is not Outcome.OVER_BUDGET:
         return row
-    return replace(row, outcome=verdict.outcome, detail=verdict.detail)
+    return replace(row, outcome=verdict.outcome, detail=verdict.detail or row.detail)
 
 
 def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:

@@ -29,7 +29,7 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     unpaid = {
         row.candidate: why
         for row in passed
-        if (why := pruning_not_paying(row, by_name, prefer) or not_paying(row, by_name))
+        if (why := pruning_not_paying(row, by_name, prefer) or not_paying(row, by_name, prefer))
     }
     paying = [row for row in passed if row.candidate not in unpaid]
     # The unpruned network goes on where no candidate of the pruned one passes and pays.
@@ -71,14 +71,16 @@ def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> s
     )
 
 
-def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
+def not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
     """Why `row` is not better than the candidate it was timed against, or None if it is.
 
     Slower is never better, nor is what only noise keeps from being called slower: the candidate has
     to show that it pays. As fast is better if the file is smaller. A parent that has not passed
     could not ship: beside it, any candidate pays.
     """
-    ratio = row.measurement.ratio if row.measurement else None
+    if row.measurement is None:
+        return _not_timed(row, passed, prefer)
+    ratio = row.measurement.ratio
     parent = passed.get(ratio.parent) if ratio else None
     if ratio is None or parent is None:
         return None
@@ -101,6 +103,25 @@ def not_paying(row: Row, passed: Mapping[str, Row]) -> str | None:
             f"{parent.candidate} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
         )
     return None
+
+
+def _not_timed(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
+    """Why a `row` that no device has timed does not ship: nothing shows that it is faster.
+
+    It may where its size is what is preferred and smaller, or where nothing else passed.
+    """
+    parent = passed.get(replace(row, scheme="fp32").candidate)
+    parent = passed.get("unpruned-fp32", parent) if row.network == "student" else parent
+    if parent is None or parent.candidate == row.candidate:
+        return None
+    assert row.artifact is not None
+    assert parent.artifact is not None
+    if prefer == "size" and row.artifact.size_bytes < parent.artifact.size_bytes:
+        return None
+    return (
+        f"{row.candidate} is not shown to pay on {row.target}: nothing could time it there; "
+        'prefer = "size" takes it for its file'
+    )
 
 
 ORDER: dict[Prefer, tuple[Prefer, ...]] = {

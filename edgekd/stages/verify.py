@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs, joined
-from edgekd.devices import Job, failure_error, failure_in, run_job
+from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
 from edgekd.evaluate import outputs_of
 from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
+from edgekd.execution import run_artifact
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
@@ -43,6 +43,9 @@ def verify(
 ) -> Agreement:
     """How well `artifact`, run in its own runtime on `device`, reproduces `network` on `samples`.
 
+    A Core ML program is computed by the reference evaluator where its runtime is not; the
+    agreement's evidence says so.
+
     Args:
         samples: inputs by name, batch first; each a multiple of the artifact's batch.
         min_agreement: least share of samples with the same largest class, where there are classes.
@@ -60,14 +63,13 @@ def verify(
     ran = run_artifact(artifact, joined(samples), device)
     if isinstance(ran, Verdict):
         raise failure_error(ran, artifact)
-    outputs, facts = ran
     return compare(
         reference,
-        outputs,
+        ran.outputs,
         scheme=artifact.scheme,
         min_agreement=min_agreement,
-        evidence="device",
-        runtime=facts,
+        evidence="reference" if ran.by_reference else "device",
+        runtime=ran.facts,
     )
 
 
@@ -77,43 +79,6 @@ def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]
     with torch.no_grad():
         found = [call(module, sample) for sample in samples]
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
-
-
-def run_artifact(
-    artifact: Artifact, inputs: Inputs, device: str
-) -> tuple[dict[str, Tensor], dict[str, Any]] | Verdict:
-    """The artifact's outputs for `inputs` and what its runtime says of itself, or how it failed.
-
-    Raises:
-        RecipeError: there is no way to such a device.
-        UnreachableError: it cannot be reached.
-        ConversionError: the runtime took its process down.
-    """
-    job = Job(
-        action="run",
-        runtime=find_format(artifact.format).RUNTIME,
-        artifacts={"artifact": artifact.path},
-        batches={"artifact": batch_of(artifact)},
-        threads=1,
-        inputs={name: tensor.numpy() for name, tensor in inputs.items()},
-    )
-    report = run_job(device, job)
-    result = report.results["artifact"]
-    failed = failure_in(result)
-    if failed:
-        return failed
-    outputs = report.outputs["artifact"]
-    return {name: torch.from_numpy(np.array(value)) for name, value in outputs.items()}, {
-        **result["facts"],
-        "machine": report.device["machine"],
-        "processor": report.device["processor"],
-    }
-
-
-def batch_of(artifact: Artifact) -> int:
-    """The batch size the artifact was exported with, 1 where it is not known."""
-    size = artifact.signature.inputs[0].shape[0] if artifact.signature else 1
-    return size or 1
 
 
 def compare(
@@ -270,16 +235,16 @@ def _verified(
         ran = run_artifact(artifact, inputs, device)
         if isinstance(ran, Verdict):
             raise _DidNotRun(ran)
-        outputs, facts = ran
+        here = target.evidence_on(ran.facts["machine"])
         agreement = compare(
             reference,
-            {name: value[:count] for name, value in outputs.items()},
+            {name: value[:count] for name, value in ran.outputs.items()},
             scheme=row.scheme,
             min_agreement=work.recipe.accept.min_agreement,
-            evidence=target.evidence_on(facts["machine"]),
-            runtime=facts,
+            evidence="reference" if ran.by_reference else here,
+            runtime=ran.facts,
         )
-        agreement = _with_metric(agreement, work, outputs, count)
+        agreement = _with_metric(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
 
     key = {

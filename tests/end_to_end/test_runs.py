@@ -57,11 +57,12 @@ def test_one_recipe_gives_verified_measured_artifacts_for_four_targets(
         assert card["sha256"] == row["artifact"]["sha256"]
         assert card["lineage"]["network_sha256"]
         assert Path(row["artifact"]["path"]).exists()
-        if row["format"] == "coreml":
-            assert row["outcome"] == "unavailable"
-            assert "no runtime" in row["detail"]
-            continue
         assert row["agreement"]["sqnr_db"] > 15
+        if row["format"] == "coreml":
+            assert row["outcome"] == "passed"
+            assert row["evidence"] == "reference"
+            assert row["measurement"] is None
+            continue
         assert row["measurement"]["sample_count"] >= 600
         assert row["measurement"]["peak_memory_bytes"] > 0
         assert row["outcome"] == "passed"
@@ -70,7 +71,9 @@ def test_one_recipe_gives_verified_measured_artifacts_for_four_targets(
         assert choice["scheme"] in ("fp32", "fp16", "int8")
         others = [r for r in result["rows"] if r["target"] == f"x86-cpu-{name}"]
         assert all(r["detail"] for r in others if r["scheme"] != choice["scheme"])
-    assert result["chosen"]["iphone-15-coreml"]["scheme"] is None
+    assert result["chosen"]["iphone-15-coreml"]["scheme"] == "fp32"
+    untimed = [r for r in result["rows"] if r["format"] == "coreml" and r["scheme"] != "fp32"]
+    assert all("is not shown to pay on iphone-15-coreml" in row["detail"] for row in untimed)
     for name in ("recipe.toml", "environment.json", "log.txt", "train", "distill", "quantize"):
         assert (latest / name).exists()
     assert "Statistics collection" in (latest / "log.txt").read_text(), "NNCF's chatter"
@@ -92,9 +95,14 @@ def test_a_target_that_is_not_required_is_excused_only_if_it_cannot_be_judged(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = tiny_recipe()
-    document["targets"].append({"name": "iphone-15-coreml", "required": False})
+    untimed = {"latency_p90_ms": 5.0}
+    entry = {"name": "iphone-15-coreml", "required": False, "budget": untimed}
+    document["targets"].append(entry)
     out = project.folder / "runs"
-    assert edgekd_cli("run", project.write(document), "--out", out).code == 0
+    said = edgekd_cli("run", project.write(document), "--out", out, "--json")
+    assert said.code == 0
+    assert said.json["rows"][-1]["outcome"] == "undecided"
+    assert "latency_p90_ms: it was not timed" in said.json["rows"][-1]["detail"]
     document["targets"][1]["budget"] = {"size_bytes": 10}
     said = edgekd_cli("run", project.write(document), "--out", out)
     assert said.code == 8
