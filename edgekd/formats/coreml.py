@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.formats._coreml_operators import teach
+from edgekd.formats._ways import exported, first_way, traced
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -45,30 +47,14 @@ def convert(
     path: Path,
 ) -> str:
     """Writes `network` to `path`; see `Format`."""
-    import numpy as np
-    import torch
-
-    from edgekd.network import Exportable
-
     ct = need("coremltools", extra=EXTRA)
-    program = torch.export.export(Exportable(network), (), dict(network.example), strict=False)
-    decomposed = program.run_decompositions({})
-    _work_round(decomposed)
-    precision = ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16
-    model = ct.convert(
-        decomposed,
-        inputs=[
-            ct.TensorType(
-                name=spec.name,
-                shape=spec.shape,
-                dtype=np.int32 if spec.dtype.startswith("int") else np.float32,
-            )
-            for spec in network.signature.inputs
-        ],
-        outputs=[ct.TensorType(name=name) for name in network.signature.output_names],
-        minimum_deployment_target=ct.target.iOS16,
-        compute_precision=precision,
-        skip_model_load=True,
+    teach()
+    program = exported(network)
+    model, note = first_way(
+        {
+            "torch.export": lambda: _converted(ct, _simplified(program), network, scheme),
+            "TorchScript": lambda: _converted(ct, traced(network), network, scheme),
+        }
     )
     if scheme == "int8":
         model = _quantize_weights(ct, model)
@@ -78,25 +64,56 @@ def convert(
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     model.save(str(path))
     _name_parts_by_content(path)
-    return SCHEMES[scheme]
+    return SCHEMES[scheme] + note
 
 
-def _work_round(program: Any) -> None:
-    """Rewrites what coremltools 9.0 does not read in an exported program.
+def _converted(ct: Any, program: Any, network: Network, scheme: str) -> Any:
+    import numpy as np
 
-    It wants the stride of max_pool2d, which torch.export leaves out where it is the kernel's size,
-    and has no operator for `alias`, which does nothing. Seen with torch 2.13.
+    return ct.convert(
+        program,
+        inputs=[
+            ct.TensorType(
+                name=spec.name,
+                shape=spec.shape,
+                dtype=np.int32 if spec.dtype.startswith(("int", "bool")) else np.float32,
+            )
+            for spec in network.signature.inputs
+        ],
+        outputs=[ct.TensorType(name=name) for name in network.signature.output_names],
+        minimum_deployment_target=ct.target.iOS16,
+        compute_precision=ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16,
+        skip_model_load=True,
+    )
+
+
+def _simplified(program: Any) -> Any:
+    """The exported program in operators that coremltools 9.0 reads rightly. Seen with torch 2.13.
+
+    It wants the stride of max_pool2d and the epsilon of rms_norm, which torch.export leaves out
+    where they are the defaults, and has no operator for `alias`, which does nothing.
     """
     import torch
 
-    graph = program.graph_module.graph
+    from edgekd.formats import _decompositions
+
+    decomposed = program.run_decompositions(_decompositions.coreml())
+    graph = decomposed.graph_module.graph
+    aten = torch.ops.aten
     for node in list(graph.nodes):
-        if node.target == torch.ops.aten.max_pool2d.default and len(node.args) == 2:
+        if node.target == aten.max_pool2d.default and len(node.args) == 2:
             node.args = (*node.args, node.args[1])
-        if node.target == torch.ops.aten.alias.default:
+        if node.target == aten.rms_norm.default:
+            weight = node.args[2] if len(node.args) > 2 else None
+            epsilon = node.args[3] if len(node.args) > 3 else None
+            if epsilon is None:
+                epsilon = torch.finfo(node.meta["val"].dtype).eps
+            node.args = (*node.args[:2], weight, epsilon)
+        if node.target == aten.alias.default:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-    program.graph_module.recompile()
+    decomposed.graph_module.recompile()
+    return decomposed
 
 
 def _quantize_weights(ct: Any, model: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
+from edgekd.formats._ways import exported, first_way
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -39,22 +40,40 @@ LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 
 def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
     """Writes `network` to `path`; see `Format`."""
-    from edgekd.network import Exportable
-
-    litert_torch = need("litert_torch", extra=EXTRA)
-    edge_model = litert_torch.convert(
-        Exportable(network), sample_kwargs=dict(network.example), strict_export=False
+    need("litert_torch", extra=EXTRA)
+    program = exported(network)
+    edge_model, note = first_way(
+        {
+            "torch.export": lambda: _converted(_simplified(program), network),
+            "torch.export, decomposed": lambda: _converted(program.run_decompositions(), network),
+        }
     )
     if scheme == "fp32":
         edge_model.export(str(path))
-        return SCHEMES[scheme]
+        return SCHEMES[scheme] + note
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.tflite"
         edge_model.export(str(plain))
         if scheme == "fp16":
             _halve(plain, path)
-            return SCHEMES[scheme]
-        return _quantize(plain, calibration, path)
+            return SCHEMES[scheme] + note
+        return _quantize(plain, calibration, path) + note
+
+
+def _converted(program: Any, network: Network) -> Any:
+    litert_torch = need("litert_torch", extra=EXTRA)
+    return litert_torch.convert(
+        program.module(), sample_kwargs=dict(network.example), strict_export=False
+    )
+
+
+def _simplified(program: Any) -> Any:
+    """The exported program in operators that litert-torch 0.10 reads rightly."""
+    from edgekd.formats._decompositions import LITERT
+
+    if any(node.target in LITERT for node in program.graph.nodes):
+        return program.run_decompositions(LITERT)
+    return program
 
 
 def _halve(plain: Path, path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
+from edgekd.formats._ways import exported, first_way, traced
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
     onnx = need("onnx", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.onnx"
-        write_plain(network, plain)
+        note = write_plain(network, plain)
         if scheme == "fp32":
             onnx.save(onnx.load(plain), path)
         elif scheme == "fp16":
@@ -51,19 +52,34 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
             half = float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True)
             onnx.save(half, path)
         else:
-            return _quantize(onnx, plain, calibration, path)
-    return SCHEMES[scheme]
+            return _quantize(onnx, plain, calibration, path) + note
+    return SCHEMES[scheme] + note
 
 
-def write_plain(network: Network, path: Path) -> None:
-    """Writes `network` to `path` in float32, with all weights inside the file."""
+def write_plain(network: Network, path: Path) -> str:
+    """Writes `network` to `path` in float32, with all weights inside the file.
+
+    Returns a note on the way where it is not the first.
+    """
+    need("onnxscript", extra=EXTRA)
+    program = exported(network)
+    _, note = first_way(
+        {
+            "torch.export": lambda: _write(program, network, path),
+            "torch.export, decomposed": lambda: _write(program.run_decompositions(), network, path),
+            "TorchScript": lambda: _write_traced(network, path),
+        }
+    )
+    onnx = need("onnx", extra=EXTRA)
+    onnx.save(_strip(onnx.load(path)), path)
+    return note
+
+
+def _write(program: Any, network: Network, path: Path) -> None:
     import torch
 
-    from edgekd.network import Exportable
-
-    need("onnxscript", extra=EXTRA)
-    program = torch.onnx.export(
-        Exportable(network),
+    written = torch.onnx.export(
+        program,
         (),
         kwargs=dict(network.example),
         dynamo=True,
@@ -72,11 +88,23 @@ def write_plain(network: Network, path: Path) -> None:
         output_names=network.signature.output_names,
         external_data=False,
     )
-    if program is None:
+    if written is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    program.save(str(path))
-    onnx = need("onnx", extra=EXTRA)
-    onnx.save(_strip(onnx.load(path)), path)
+    written.save(str(path))
+
+
+def _write_traced(network: Network, path: Path) -> None:
+    import torch
+
+    torch.onnx.export(
+        traced(network),
+        tuple(network.example[name] for name in network.signature.input_names),
+        str(path),
+        dynamo=False,
+        input_names=network.signature.input_names,
+        output_names=network.signature.output_names,
+        opset_version=18,
+    )
 
 
 def operators(model: Any) -> set[str]:

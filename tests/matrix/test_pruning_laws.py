@@ -60,13 +60,6 @@ UNCOUNTED = {
 }
 """Networks whose multiply-accumulates are not predicted, and why."""
 
-KNOWN_FAILURES = {
-    ("recurrent", "coreml"): "coremltools 9.0 has no GRU from torch.export",
-    ("crnn", "coreml"): "coremltools 9.0 has no LSTM from torch.export",
-}
-"""What a converter of the tested set cannot do, pruned or not, and why."""
-
-
 CLOSE = 1e-9
 """Most relative difference of two networks in float64: another order of sums."""
 

@@ -1,0 +1,72 @@
+"""Ways from a network to a converter, tried in order, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from edgekd.network import Network
+
+Made = TypeVar("Made")
+
+
+def exported(network: Network) -> Any:
+    """The network's `torch.export.ExportedProgram`.
+
+    Its failure is the network's, not a converter's, so no other way is tried: a trace would freeze
+    the branch that the example takes, and say nothing.
+    """
+    import torch
+
+    from edgekd.network import Exportable
+
+    return torch.export.export(Exportable(network), (), dict(network.example), strict=False)
+
+
+def traced(network: Network) -> Any:
+    """The network as TorchScript. Its control flow, if any, was seen by torch.export already."""
+    import torch
+
+    from edgekd.network import Exportable
+
+    module, names = Exportable(network), network.signature.input_names
+
+    class InOrder(torch.nn.Module):
+        """Takes and returns tensors in order, as traces do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(self.module(**dict(zip(names, tensors, strict=True))).values())
+
+    example = tuple(network.example[name] for name in names)
+    return torch.jit.trace(InOrder(), example, check_trace=False)
+
+
+def first_way(ways: Mapping[str, Callable[[], Made]]) -> tuple[Made, str]:
+    """What the first of `ways` that works makes, and a note that says so unless it is the first.
+
+    Raises:
+        Exception: none works; what the first one raised, with notes on the others.
+    """
+    failures: dict[str, Exception] = {}
+    for name, way in ways.items():
+        try:
+            made = way()
+        except Exception as error:  # noqa: BLE001  converters raise anything; none is swallowed
+            failures[name] = error
+            continue
+        told = [f"{failed} failed ({_line(error)})" for failed, error in failures.items()]
+        return made, f"; by {name}: {', '.join(told)}" if told else ""
+    (_, first), *others = failures.items()
+    for name, failure in others:
+        first.add_note(f"by {name} it failed too: {_line(failure)}")
+    raise first
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
