@@ -260,6 +260,34 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def devices(
+    action: Annotated[str, typer.Argument(help="setup")],
+    kind: Annotated[str, typer.Argument(help="emulated: ARM64 by QEMU, without a board or root")],
+    sources: Annotated[
+        Path | None, typer.Option(help="apt's list of where ARM64 packages are.")
+    ] = None,
+) -> None:
+    """Set up a device that is made of software: `edgekd devices setup emulated`."""
+    from edgekd.devices import emulated
+
+    if (action, kind) != ("setup", "emulated"):
+        raise RecipeError(
+            Fault(
+                what="There is no such device to set up.",
+                at="edgekd devices",
+                got=f"{action} {kind}",
+                expected="setup emulated",
+                fix="edgekd devices setup emulated",
+            )
+        )
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+
+    emulated.setup(say, sources=sources)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from edgekd.recipe import Recipe

@@ -18,6 +18,7 @@ from edgekd.errors import (
     listed,
 )
 from edgekd.formats import find_format, format_names
+from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Network
 from edgekd.process import last_lines, output_to
@@ -134,6 +135,10 @@ def convert(
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
+    if format in READERS:
+        graph = read_graph(path, format)
+        lineage["operators"] = graph.operators
+        lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
     save_card(artifact)
     return artifact

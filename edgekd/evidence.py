@@ -254,6 +254,7 @@ class Row:
             pruned, which goes on where pruning does not pay.
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
+        notes: sentences on what of the file its target does not run well.
     """
 
     target: str
@@ -266,6 +267,7 @@ class Row:
     measurement: Measurement | None = None
     evidence: Evidence | None = None
     network: Which = "student"
+    notes: tuple[str, ...] = ()
 
     @property
     def candidate(self) -> str:
@@ -284,6 +286,8 @@ class Row:
             "sha256": self.artifact.sha256,
             "size_bytes": self.artifact.size_bytes,
             "zipped_bytes": self.artifact.zipped_bytes,
+            "operators": sum(self.artifact.lineage.get("operators", {}).values()) or None,
+            "transposes": self.artifact.lineage.get("transposes"),
         }
         measurement = self.measurement.to_json() if self.measurement else None
         if measurement and not samples:
@@ -295,6 +299,7 @@ class Row:
             "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,
             "detail": self.detail,
+            "notes": list(self.notes),
             "evidence": self.evidence,
             "artifact": artifact,
             "agreement": self.agreement.to_json() if self.agreement else None,

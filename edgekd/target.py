@@ -88,15 +88,24 @@ class Target:
 
     @property
     def evidence(self) -> Evidence:
-        """What a measurement on `device` is evidence of."""
+        """What running an artifact on `device` is evidence of."""
+        if is_emulated(self.device):
+            return "emulated"
         return "device" if self.at_hand else "host"
 
     def evidence_on(self, machine: str) -> Evidence:
         """What a measurement is evidence of, where the device says that it is a `machine`."""
+        if is_emulated(self.device):
+            return "emulated"
         same = {"arm64": "aarch64", "AMD64": "x86_64"}
         if same.get(machine, machine) != same.get(self.machine, self.machine):
             return "host"
         return self.evidence
+
+
+def is_emulated(device: str | None) -> bool:
+    """Whether the device at this URL is an emulation, whose times are no latencies."""
+    return device is not None and device.startswith("emulated://")
 
 
 def target_names() -> list[str]:

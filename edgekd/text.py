@@ -117,6 +117,9 @@ def after_table(result: RunResult) -> Iterator[str]:
     for row in result.rows:
         if row.detail:
             yield f"  {row.target} {row.candidate}: {row.detail}"
+        if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
+            for note in row.notes:
+                yield f"  {row.target} {row.candidate}, which ships: {note}"
     evidence = result.folder / "result.json"
     if result.until:
         yield f"stopped after {result.until}; go on without --until: nothing is done twice"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.artifact import Artifact, parts
-from edgekd.devices import local, ssh
+from edgekd.devices import adb, emulated, local, ssh
 from edgekd.errors import (
     ConversionError,
     EdgekdError,
@@ -40,6 +40,8 @@ class Device(Protocol):
 DEVICES: dict[str, Device] = {
     "local": local,
     "ssh": ssh,
+    "adb": adb,
+    "emulated": emulated,
 }
 
 
@@ -61,7 +63,10 @@ def find_device(url: str) -> Device:
             what=f"There is no way to a device by {kind!r}.",
             at=f"device = {url!r}",
             got=repr(url),
-            expected=listed(["local", "ssh://user@host", *(f"{name}://..." for name in entries)]),
+            expected=listed(
+                ["local", "ssh://user@host", "adb://SERIAL", "emulated://cortex-a76"]
+                + [f"{name}://..." for name in entries]
+            ),
             fix='use device = "local", or ssh://user@host',
         )
     )
@@ -72,7 +77,8 @@ class Job:
     """What the agent is to do.
 
     Attributes:
-        action: "run" the inputs through the artifacts, or "time" them.
+        action: "run" the inputs through the artifacts, "time" them, or on an emulated device
+            "count" the instructions of an inference.
         runtime: the agent's name of what loads them.
         artifacts: path of each by name.
         batches: the batch size each artifact was exported with.

@@ -27,8 +27,9 @@ def nearest(
     """
     size = x.shape[-2:]
     scales = scale_factors if output_size is None else None
-    wanted = [math.floor(n * s) for n, s in zip(size, scales or (), strict=True)]
-    wanted = wanted if output_size is None else list(output_size)
+    wanted = list(output_size or ())
+    if scales is not None:
+        wanted = [math.floor(old * scale) for old, scale in zip(size, scales, strict=True)]
     if all(new % old == 0 for new, old in zip(wanted, size, strict=True)):
         return NotImplemented
     for axis in (-2, -1):

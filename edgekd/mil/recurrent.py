@@ -1,7 +1,7 @@
-"""The recurrent layer that converters write as one operator.
+"""The recurrent layers that converters write as one operator.
 
-`gru` and `rnn` are none of them: the PyTorch frontend writes loops instead, and the definition
-leaves open where the reset gate is applied.
+`gru` is none of them: the PyTorch frontend writes a loop instead, and the definition leaves open
+where the reset gate is applied.
 Source: coremltools 9.0, converters/mil/mil/ops/defs/iOS15/recurrent.py.
 """
 
@@ -62,4 +62,24 @@ def _lstm(
     return whole, last, torch.cat(cells, -1)
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {"lstm": _lstm}
+def _rnn(
+    x: Tensor,
+    initial_h: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None = None,
+    direction: str = "forward",
+    output_sequence: Any = False,
+    activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:
+    """All or the last hidden states (time, batch, features), and the last one."""
+    if direction != "forward":
+        raise NotImplementedError(f"an RNN with {direction}")
+    h, outputs = initial_h, []
+    for step in x @ weight_ih.T + (bias if bias is not None else 0):
+        h = ACTIVATIONS[activation](step + h @ weight_hh.T)
+        outputs.append(h)
+    return (torch.stack(outputs) if output_sequence else h[None]), h
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {"lstm": _lstm, "rnn": _rnn}

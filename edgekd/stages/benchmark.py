@@ -25,6 +25,9 @@ from edgekd.target import Budget
 from edgekd.work import Goal, Work
 
 THOROUGH = Protocol()
+UNTIMED = ("reference", "emulated")
+"""The evidence of rows that are not timed: there is no runtime, or its time is no latency."""
+
 QUICK = Protocol(processes=1, runs=60, seconds=0.05, warm_up_s=0.05)
 
 
@@ -107,7 +110,7 @@ def judge(size_bytes: int, measurement: Measurement | None, budget: Budget) -> V
         if not keys:
             return Verdict(Outcome.PASSED, "")
         return Verdict(
-            Outcome.UNDECIDED, f"{', '.join(keys)}: it was not timed, for want of a runtime"
+            Outcome.UNDECIDED, f"{', '.join(keys)}: it was not timed, for want of a device"
         )
     open_questions = []
     memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
@@ -150,7 +153,7 @@ def step(work: Work, run: Run) -> Work:
     for number, goal in enumerate(work.goals):
         run.tell("benchmark", goal.target.name, number + 1, len(work.goals))
         places = {i: row for i, row in enumerate(rows) if row.target == goal.target.name}
-        timed = {i: row for i, row in places.items() if row.open and row.evidence != "reference"}
+        timed = {i: row for i, row in places.items() if row.open and row.evidence not in UNTIMED}
         judged = _judged(timed, goal, work, run)
         for i, row in places.items():
             rows[i] = judged.get(i) or _sized(row, goal)
@@ -160,7 +163,8 @@ def step(work: Work, run: Run) -> Work:
 def _sized(row: Row, goal: Goal) -> Row:
     """A row whose artifact cannot be timed: judged by its size, which alone is known.
 
-    What the reference evaluator has verified may pass so; what nothing has run may not.
+    What the reference evaluator or an emulated device has verified may pass so; what nothing has
+    run may not.
     """
     if row.artifact is None or not (row.open or row.outcome is Outcome.UNAVAILABLE):
         return row

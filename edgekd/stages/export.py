@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifact import load_artifact
+from edgekd.artifact import Artifact, load_artifact
 from edgekd.conversion import LOG, convert, samples_digest
 from edgekd.errors import EdgekdError
 from edgekd.evidence import Outcome, Row, Which
 from edgekd.formats import find_format
+from edgekd.graph import READERS, read_graph
+from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network, as_network
 from edgekd.scheme import SCHEMES
@@ -76,4 +78,18 @@ def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row
     artifact = load_artifact(place)
     method = str(artifact.lineage["method"])
     usual = find_format(row.format).SCHEMES[row.scheme]
-    return replace(row, artifact=artifact, detail="" if method == usual else method)
+    return replace(
+        row,
+        artifact=artifact,
+        detail="" if method == usual else method,
+        notes=_notes(artifact, row, work),
+    )
+
+
+def _notes(artifact: Artifact, row: Row, work: Work) -> tuple[str, ...]:
+    """What of the file will not run well on its target, in sentences."""
+    if row.format not in READERS:
+        return ()
+    graph = read_graph(artifact.path, row.format)
+    found = lint(graph, work.goal(row).target, row.scheme)
+    return tuple(f"{entry.count} of {entry.operator}: {entry.why}" for entry in found)

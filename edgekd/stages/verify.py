@@ -26,7 +26,7 @@ from edgekd.need import tool_versions
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, write_json
-from edgekd.target import Evidence
+from edgekd.target import Evidence, is_emulated
 from edgekd.trained import network_key
 from edgekd.work import Work
 
@@ -63,12 +63,13 @@ def verify(
     ran = run_artifact(artifact, joined(samples), device)
     if isinstance(ran, Verdict):
         raise failure_error(ran, artifact)
+    evidence: Evidence = "emulated" if is_emulated(device) else "device"
     return compare(
         reference,
         ran.outputs,
         scheme=artifact.scheme,
         min_agreement=min_agreement,
-        evidence="reference" if ran.by_reference else "device",
+        evidence="reference" if ran.by_reference else evidence,
         runtime=ran.facts,
     )
 

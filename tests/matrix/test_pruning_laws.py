@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 import edgekd
-from edgekd.errors import ConversionError, RecipeError
+from edgekd.errors import RecipeError
 from edgekd.evaluate import count_macs
 from edgekd.formats import FORMATS
 from edgekd.network import Network, as_network, call
@@ -431,11 +431,6 @@ def test_a_pruned_network_is_exported_and_verified(name: str, format: str, tmp_p
     need_modules(*FORMATS[format].PACKAGES)
     this = case(name)
     pruned = this.net.with_module(this.found.module)
-    if (name, format) in KNOWN_FAILURES:
-        for each in (this.net, pruned):
-            with pytest.raises(ConversionError):
-                agrees(each, name, format, "fp32", tmp_path)
-        return
     agrees(pruned, name, format, "fp32", tmp_path)
 
 

@@ -13,7 +13,8 @@ from edgekd import pipeline
 def test_help_names_every_command(edgekd_cli: Any) -> None:
     said = edgekd_cli("--help")
     assert said.code == 0
-    for command in ("run", "check", "export", "verify", "benchmark", "targets", "doctor", "schema"):
+    for command in ("run", "check", "export", "verify", "benchmark", "targets", "doctor", "schema",
+                    "devices"):  # fmt: skip
         assert f"  {command}" in said.out
 
 
@@ -26,6 +27,7 @@ def test_help_names_every_command(edgekd_cli: Any) -> None:
         (["benchmark", "m.onnx", "--threads", "0"], "--threads"),
         (["run", "none.toml"], "cannot be read"),
         (["run", "none.toml", "--until", "pack"], "There is no stage 'pack'"),
+        (["devices", "setup", "phone"], "There is no such device to set up"),
         (["targets", "x86-cpu-onx"], "use 'x86-cpu-onnx'"),
         (["targets", "a", "b"], "unexpected extra argument"),
         (["targets", "--jsn"], "--jsn"),

@@ -1,0 +1,196 @@
+"""A phone by adb: Debian's real adb speaks to a phone of the tests, whose shell is this host's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from adbd import Phone
+from conftest import assert_five_parts
+from models import TRAPS
+from needs import need_modules, need_program
+
+import edgekd
+from edgekd.devices import Job, adb, run_job
+from edgekd.errors import ConversionError, EdgekdError, UnreachableError
+
+pytestmark = pytest.mark.converter
+
+Plug = Callable[..., tuple[Phone, str]]
+
+
+@pytest.fixture
+def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
+    """Connects a phone, and says its URL; adb's server is one of this test's own."""
+    program = need_program("adb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    phones: list[Phone] = []
+
+    def connect(python: str = sys.executable, **options: object) -> tuple[Phone, str]:
+        temporary = tmp_path / "phone"
+        temporary.mkdir()
+        phone = Phone(temporary, **options)  # type: ignore[arg-type]
+        phones.append(phone)
+        subprocess.run([program, "connect", f"127.0.0.1:{phone.port}"], check=True, timeout=60)
+        wait = [program, "-s", f"127.0.0.1:{phone.port}", "wait-for-device"]
+        subprocess.run(wait, check=True, timeout=60)
+        return phone, f"adb://127.0.0.1:{phone.port}?python={python}"
+
+    yield connect
+    subprocess.run([program, "kill-server"], check=False, timeout=60)
+    for phone in phones:
+        phone.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    trap = TRAPS["signal"]
+    dice = torch.Generator().manual_seed(0)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    inputs = {name: value.numpy() for name, value in trap.draw(8, dice).items()}
+    return Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs, timeout_s=120)
+
+
+@pytest.mark.parametrize("shell_v2", [True, False])
+def test_a_phone_runs_an_artifact_and_is_left_clean(plug: Plug, job: Job, shell_v2: bool) -> None:
+    phone, url = plug(shell_v2=shell_v2)
+    there, here = run_job(url, job), run_job("local", job)
+    for name, value in here.outputs["it"].items():
+        assert np.array_equal(there.outputs["it"][name], value)
+    assert list(phone.temporary.iterdir()) == []
+    # The only phone needs no serial.
+    assert run_job(f"adb://?python={sys.executable}", job).results["it"]["failure"] is None
+
+
+@pytest.mark.parametrize("shell_v2", [True, False])
+def test_a_missing_python_is_told_by_old_phones_too(plug: Plug, job: Job, shell_v2: bool) -> None:
+    phone, url = plug("/no/python", shell_v2=shell_v2)
+    with pytest.raises(UnreachableError, match="a program '/no/python' there") as stop:
+        run_job(url, job)
+    assert_five_parts(str(stop.value))
+    assert list(phone.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("shell_v2", [True, False])
+def test_an_agent_that_fails_is_told_with_its_own_words(
+    plug: Plug, job: Job, tmp_path: Path, shell_v2: bool
+) -> None:
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho no memory for that >&2\nexit 7\n")
+    failing.chmod(0o755)
+    _, url = plug(str(failing), shell_v2=shell_v2)
+    with pytest.raises(ConversionError, match="exit status 7: no memory for that") as stop:
+        run_job(url, job)
+    assert_five_parts(str(stop.value))
+
+
+def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
+    phone, url = plug(spoil=lambda path, data: data[:-1] if path.endswith(".onnx") else data)
+    with pytest.raises(UnreachableError, match=r"model\.onnx differs on the phone") as stop:
+        run_job(url, job)
+    assert_five_parts(str(stop.value))
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_full_phone_is_told(plug: Plug, job: Job) -> None:
+    def full(path: str, data: bytes) -> bytes:
+        raise OSError(28, "No space left on device", path, len(data))
+
+    _, url = plug(spoil=full)
+    with pytest.raises(UnreachableError, match="No space left on device") as stop:
+        run_job(url, job)
+    assert_five_parts(str(stop.value))
+
+
+def test_a_connection_that_is_cut_ends_in_time(plug: Plug, job: Job) -> None:
+    _, url = plug(cut_after=2)
+    with pytest.raises(EdgekdError) as stop:
+        run_job(url, job)
+    assert_five_parts(str(stop.value))
+
+
+def test_a_phone_that_is_not_there_and_a_serial_that_is_none(plug: Plug, job: Job) -> None:
+    plug()
+    with pytest.raises(UnreachableError, match="device 'NOSUCH' not found") as stop:
+        run_job("adb://NOSUCH", job)
+    assert_five_parts(str(stop.value))
+    with pytest.raises(UnreachableError, match="the serial '-a'"):
+        run_job("adb://-a", job)
+
+
+def ended(number: int) -> bool:
+    """Whether the process is gone, at the latest after some seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_hang_ends_in_time_and_leaves_nothing_running(
+    plug: Plug, job: Job, tmp_path: Path
+) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/number\nexec sleep 100\n")
+    hanging.chmod(0o755)
+    phone, url = plug(str(hanging))
+    with pytest.raises(ConversionError, match="past 3 s"):
+        run_job(url, replace(job, timeout_s=3.0))
+    assert list(phone.temporary.iterdir()) == []
+    assert ended(int((tmp_path / "number").read_text()))
+
+
+TOLD = """\
+echo "INFO: Created TensorFlow Lite XNNPACK delegate for CPU." >&2
+echo "count=5 first=900 curr=410 min=400 max=900 avg=510.5 std=190" >&2
+echo "count=50 first=405 curr=401 min=399 max=450 avg=404.25 std=7.5" >&2
+echo "Inference timings in us: Init: 12500, First inference: 900, Warmup (avg): 510" >&2
+"""
+
+
+@pytest.mark.parametrize("shell_v2", [True, False])
+def test_a_phone_without_python_runs_a_benchmark_model(
+    plug: Plug, tmp_path: Path, shell_v2: bool
+) -> None:
+    program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
+    program.write_text(f'#!/bin/sh\n[ "$2" = "--num_threads=2" ] && [ -f model.tflite ]\n{TOLD}')
+    model.write_bytes(b"TFL3")
+    phone, url = plug(shell_v2=shell_v2)
+    url = f"{url}&benchmark_model={program}&cores=1"
+    found = adb.benchmark_model(url, model, threads=2, timeout_s=60)
+    assert (found.steady.count, found.steady.mean_us, found.init_us) == (50, 404.25, 12500)
+    assert any("exec taskset 1 ./benchmark_model" in command for command in phone.commands)
+    assert list(phone.temporary.iterdir()) == []
+    program.write_text("#!/bin/sh\necho ERROR: Failed to load model\nexit 1\n")
+    with pytest.raises(ConversionError, match="exit status 1: ERROR: Failed to load") as stop:
+        adb.benchmark_model(url, model, threads=2, timeout_s=60)
+    assert_five_parts(str(stop.value))
+    program.unlink()
+    with pytest.raises(UnreachableError, match="no file"):
+        adb.benchmark_model(url, model, threads=2, timeout_s=60)
+
+
+def test_no_adb_is_told(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnreachableError, match="no adb program") as stop:
+        run_job("adb://", job)
+    assert_five_parts(str(stop.value))

@@ -1,0 +1,283 @@
+"""An emulated ARM core: the runtimes' real ARM kernels under QEMU, compared with this host's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_five_parts
+from models import TRAPS
+from needs import need_modules, need_program
+from torch import nn
+
+import edgekd
+from edgekd.devices import Job, Report, emulated, run_job, userland, userland_setup
+from edgekd.errors import (
+    EdgekdError,
+    MissingPackageError,
+    RecipeError,
+    RefusedError,
+    UnreachableError,
+)
+from edgekd.formats import find_format
+
+pytestmark = [pytest.mark.converter, pytest.mark.usefixtures("device")]
+
+COUNT = 8
+
+
+def quiet(line: str) -> None:
+    """Takes what a setup says, and keeps it for itself."""
+    assert line
+
+
+@pytest.fixture(scope="module")
+def device() -> userland.Userland:
+    """The emulated device, set up in the user's cache folder if it was not."""
+    need_program("apt-get")
+    need_program("cc")
+    need_modules("onnxruntime", "ai_edge_litert")
+    return emulated.setup(quiet)
+
+
+class Wide(nn.Module):
+    """Enough multiplications that kernels, not the runtime around them, decide the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 1),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(image).mean((2, 3)))
+
+
+def images(count: int, size: int) -> dict[str, torch.Tensor]:
+    return {"image": torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))}
+
+
+@cache
+def exported(folder: Path, name: str, format: str, scheme: str) -> edgekd.Artifact:
+    if name == "wide":
+        torch.manual_seed(0)
+        module, size = Wide().eval(), 32
+    else:
+        module, size = TRAPS[name].build(), 8
+    network = edgekd.load_network(module, example=images(1, size))
+    samples = [{"image": image[None]} for image in images(16, size)["image"]]
+    return edgekd.export(
+        network, format=format, scheme=scheme, calibration=samples, out=folder / f"{name}-{scheme}"
+    )
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("build")
+
+
+def job(artifact: edgekd.Artifact, action: str, size: int = 8) -> Job:
+    return Job(
+        action=action,
+        runtime=find_format(artifact.format).RUNTIME,
+        artifacts={"it": artifact.path},
+        batches={"it": 1},
+        threads=1,
+        inputs={name: value.numpy() for name, value in images(COUNT, size).items()},
+        timeout_s=300,
+    )
+
+
+def result_of(report: Report) -> Mapping[str, Any]:
+    result = report.results["it"]
+    assert result["failure"] is None
+    return result
+
+
+@pytest.mark.parametrize("core", ["cortex-a76", "cortex-a72"])
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("scheme", ["fp32", "int8"])
+def test_an_artifact_gives_on_arm_what_it_gives_here(
+    build: Path, core: str, format: str, scheme: str
+) -> None:
+    artifact = exported(build, "depthwise", format, scheme)
+    here = run_job("local", job(artifact, "run"))
+    there = run_job(f"emulated://{core}", job(artifact, "run"))
+    assert result_of(here)["facts"] == result_of(there)["facts"], "the same version, XNNPACK too"
+    for name, ours in here.outputs["it"].items():
+        theirs = there.outputs["it"][name]
+        assert ours.shape == theirs.shape
+        if format == "litert" and scheme == "int8":
+            assert np.array_equal(ours, theirs), "integers leave nothing to round otherwise"
+        # Sums of some dozens of products, in another order; int8 ONNX dequantizes in float32.
+        assert np.abs(ours - theirs).max() <= 64 * np.finfo(np.float32).eps * np.abs(ours).max()
+
+
+def test_openvino_gives_on_arm_what_it_gives_here(build: Path) -> None:
+    need_modules("openvino")
+    artifact = exported(build, "depthwise", "openvino", "fp32")
+    here = run_job("local", job(artifact, "run"))
+    there = run_job("emulated://cortex-a76", job(artifact, "run"))
+    assert result_of(there)["facts"]["precision"] == "f32", "not fp16, which Arm's would choose"
+    for name, ours in here.outputs["it"].items():
+        difference = np.abs(ours - there.outputs["it"][name]).max()
+        assert difference <= 64 * np.finfo(np.float32).eps * np.abs(ours).max()
+
+
+def test_a_report_says_what_was_emulated_and_tells_no_time(build: Path) -> None:
+    report = run_job(
+        "emulated://neoverse-n1", job(exported(build, "depthwise", "onnx", "fp32"), "run")
+    )
+    assert report.device["machine"] == "aarch64"
+    assert report.device["emulated"] == "neoverse-n1"
+    assert report.device["processor"].startswith("neoverse-n1, emulated by QEMU ")
+    assert report.device["instructions"] == ["asimddp"]
+    assert report.peak_memory_bytes is None
+    assert not [name for name in result_of(report) if name.endswith(("_ns", "_ms"))]
+
+
+@cache
+def instructions(folder: Path, core: str, format: str, scheme: str) -> int:
+    return counted(core, exported(folder, "wide", format, scheme))
+
+
+def counted(core: str, artifact: edgekd.Artifact) -> int:
+    found = result_of(run_job(f"emulated://{core}", job(artifact, "count", 32)))["instructions"]
+    assert found["threads"] == 1
+    assert found["per_inference"] == min(found["counts"]) > 0
+    return int(found["per_inference"])
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_instructions_repeat(build: Path, format: str) -> None:
+    artifact = exported(build, "wide", format, "int8")
+    first = instructions(build, "cortex-a76", format, "int8")
+    second = counted("cortex-a76", artifact)
+    assert abs(first - second) <= 0.001 * first
+
+
+def test_int8_pays_where_the_core_has_dot_products_and_only_there(build: Path) -> None:
+    found = {
+        (core, scheme): instructions(build, core, "litert", scheme)
+        for core in ("cortex-a72", "cortex-a76")
+        for scheme in ("fp32", "int8")
+    }
+    assert found["cortex-a76", "int8"] < 0.7 * found["cortex-a72", "int8"], found
+    assert found["cortex-a76", "int8"] < 0.7 * found["cortex-a76", "fp32"], found
+    # The dot product is one of integers: float32 has the same kernels on both, or nearly.
+    assert found["cortex-a72", "fp32"] == pytest.approx(found["cortex-a76", "fp32"], rel=0.05)
+
+
+def test_more_threads_are_not_counted(build: Path) -> None:
+    artifact = exported(build, "wide", "litert", "fp32")
+    four = replace(job(artifact, "count", 32), threads=4)
+    found = result_of(run_job("emulated://cortex-a76", four))["instructions"]
+    assert found["threads"] == 1
+    once = instructions(build, "cortex-a76", "litert", "fp32")
+    assert found["per_inference"] == pytest.approx(once, rel=0.001)
+
+
+def test_an_emulator_times_nothing(build: Path) -> None:
+    artifact = exported(build, "depthwise", "onnx", "fp32")
+    with pytest.raises(RefusedError, match="clock says nothing of a board's") as stop:
+        run_job("emulated://cortex-a76", job(artifact, "time"))
+    assert_five_parts(str(stop.value))
+    with pytest.raises(RefusedError):
+        edgekd.benchmark(artifact, device="emulated://cortex-a76")
+
+
+def test_another_core_is_not_guessed(build: Path) -> None:
+    artifact = exported(build, "depthwise", "onnx", "fp32")
+    for url, close in (("emulated://cortex-a75", "cortex-a7"), ("emulated://max", "cortex-a76")):
+        with pytest.raises(RecipeError, match=f"use emulated://{close}") as stop:
+            run_job(url, job(artifact, "run"))
+        assert_five_parts(str(stop.value))
+
+
+def test_a_corrupted_artifact_and_a_hang_are_told(build: Path, tmp_path: Path) -> None:
+    whole = exported(build, "depthwise", "onnx", "fp32")
+    torn = tmp_path / whole.path.name
+    torn.write_bytes(whole.path.read_bytes()[:100])
+    broken = replace(job(whole, "run"), artifacts={"it": torn})
+    failure = run_job("emulated://cortex-a76", broken).results["it"]["failure"]
+    assert failure["outcome"] == "load-failed"
+    with pytest.raises(EdgekdError, match="past 0 s") as stop:
+        run_job("emulated://cortex-a76", replace(job(whole, "run"), timeout_s=0.2))
+    assert_five_parts(str(stop.value))
+
+
+def test_what_is_not_set_up_says_how(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = exported(build, "depthwise", "onnx", "fp32")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UnreachableError, match="edgekd devices setup emulated") as stop:
+        run_job("emulated://cortex-a76", job(artifact, "run"))
+    assert_five_parts(str(stop.value))
+
+
+def test_a_setup_without_a_network_says_so_and_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    nowhere = tmp_path / "nowhere.list"
+    nowhere.write_text(f"deb [trusted=yes] file:{tmp_path}/no-mirror stable main\n")
+    with pytest.raises(UnreachableError, match="apt-get update failed") as stop:
+        emulated.setup(quiet, sources=nowhere)
+    assert_five_parts(str(stop.value))
+    assert [path.name for path in userland.cache_folder().iterdir()] == ["lock"]
+
+
+def test_a_setup_goes_on_where_it_stopped(
+    device: userland.Userland, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ours = userland.cache_folder()
+    shutil.copytree(device.root, ours / "root", symlinks=True)
+    if device.qemu.libraries is not None:
+        shutil.copytree(device.root.parent / "qemu", ours / "qemu", symlinks=True)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    said: list[str] = []
+    with pytest.raises(UnreachableError, match="pip install") as stop:
+        emulated.setup(said.append)
+    assert_five_parts(str(stop.value))
+    assert [line.partition(":")[0] for line in said] == ["Runtimes"]
+    assert not list(ours.glob("site-*"))
+
+
+def test_a_host_without_apt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPackageError, match="no apt-get nor") as stop:
+        userland_setup.setup(quiet)
+    assert_five_parts(str(stop.value))
+
+
+def test_a_qemu_without_plugins_counts_nothing(device: userland.Userland) -> None:
+    with pytest.raises(UnreachableError, match="was built without plugins") as stop:
+        emulated.plugin(replace(device.qemu, plugins=False))
+    assert_five_parts(str(stop.value))
+
+
+def test_without_a_compiler_nothing_is_counted(
+    device: userland.Userland, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnreachableError, match="no cc, gcc or clang") as stop:
+        emulated.plugin(device.qemu)
+    assert_five_parts(str(stop.value))
