@@ -23,6 +23,7 @@ from edgekd.need import missing, tool_versions
 from edgekd.network import Network
 from edgekd.process import last_lines, output_to
 from edgekd.scheme import SCHEMES
+from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
 
 MODEL = "model"
@@ -46,7 +47,8 @@ def export(
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
 
     Raises:
-        RecipeError: the format or scheme is unknown, or the calibration is missing or does not fit.
+        RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
+            or the network is none that a file could stand for.
         RefusedError: the format cannot be written in this scheme here.
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
@@ -105,8 +107,10 @@ def convert(
     """`network` written into `folder`, what the converter prints into `log`.
 
     Raises:
+        RecipeError: it is no network that a file could stand for; see `check_sound`.
         ConversionError: the converter failed; its last lines are told, all are in the log.
     """
+    check_sound(network)
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
     log = log or folder / LOG
@@ -117,6 +121,9 @@ def convert(
     except EdgekdError:
         raise
     except Exception as error:
+        branches = branching(error)
+        if branches is not None:
+            raise branches from error
         reason = str(error).strip() or type(error).__name__
         raise ConversionError(
             Fault(

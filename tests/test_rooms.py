@@ -28,7 +28,7 @@ RANKS = {
     **dict.fromkeys(["faults", "part", "training", "reference", "samples", "work"], 2),
     "graph": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "mil"], 3),
-    "lint": 3,
+    **dict.fromkeys(["lint", "soundness"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
+from conftest import assert_five_parts
 from models import TRAPS, Branching, Trap
 from needs import need_modules
 
@@ -103,7 +104,11 @@ def test_a_network_no_converter_takes_is_an_error_with_its_cause(
     with pytest.raises(ConversionError) as caught:
         edgekd.export(network, format=format, out=tmp_path)
     assert caught.value.__cause__ is not None
-    assert f"The converter to {format} failed on fp32." in str(caught.value)
+    told = str(caught.value)
+    assert "The network decides by its data what to compute" in told
+    assert "tests/models.py:" in told
+    assert "if features.sum() > 0" in told
+    assert_five_parts(told)
     assert capfd.readouterr().out == "", "a converter's chatter is in the log"
 
 
