@@ -1,0 +1,205 @@
+"""Networks x formats x schemes: how each converted, and our files beside the plain converter's.
+
+    python tools/export_matrix.py                      # every network of the tests, all cells
+    python tools/export_matrix.py --only vit unet      # some
+    python tools/export_matrix.py --latency            # times instead: ours against the plain call
+    python tools/export_matrix.py --json matrix.json
+
+Each network has a process of its own, with a time limit; one that crashes is a row. "transposes"
+are operators in the file that only move elements. A Core ML file is computed by the reference
+evaluator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import zoo  # noqa: E402
+from architectures import ARCHITECTURES  # noqa: E402
+from models import TRAPS, Trap  # noqa: E402
+
+import edgekd  # noqa: E402
+from edgekd.artifact import load_artifact  # noqa: E402
+from edgekd.errors import EdgekdError  # noqa: E402
+from edgekd.formats import FORMATS  # noqa: E402
+from edgekd.graph import read_graph  # noqa: E402
+from edgekd.process import output_to, run_process  # noqa: E402
+from edgekd.stages.benchmark import benchmark_all  # noqa: E402
+
+ROW_TIMEOUT_S = 300.0
+TIMED = ("resnet", "mobilenet-v2", "mobilenet-v3", "convnext", "unet", "vit", "bert", "tcn", "crnn")
+
+
+def networks() -> dict[str, Trap]:
+    """All networks of the tests; those of packages only where the packages are installed."""
+    found = {**TRAPS, **ARCHITECTURES, **zoo.CASES}
+    try:
+        import zoo_packages
+
+        zoo_packages.import_timm()
+        found.update(zoo_packages.CASES)
+    except ImportError as error:
+        print(f"without the networks of packages: {error}", file=sys.stderr)
+    return found
+
+
+def cells() -> list[tuple[str, str]]:
+    """Every format and scheme that can be written here."""
+    return [(format, scheme) for format, module in FORMATS.items() for scheme in module.SCHEMES]
+
+
+def one(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
+    """The row of one network in one format and scheme."""
+    trap = networks()[name]
+    dice = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    samples = [trap.draw(1, dice) for _ in range(64)]
+    row: dict[str, Any] = {"network": name, "format": format, "scheme": scheme}
+    start = time.perf_counter()
+    try:
+        artifact = edgekd.export(
+            network, format=format, scheme=scheme, calibration=samples, out=out
+        )
+        row["seconds"] = time.perf_counter() - start
+        row["size_bytes"] = artifact.size_bytes
+        graph = read_graph(artifact.path, format)
+        row["operators"], row["transposes"] = graph.count, graph.transposes
+        row["method"] = artifact.lineage["method"]
+        agreement = edgekd.verify(artifact, network, [trap.draw(1, dice) for _ in range(64)])
+        row["outcome"] = agreement.outcome.value
+        row["sqnr_db"] = agreement.to_json()["sqnr_db"]
+        row["top1"] = agreement.top1_agreement_frac
+        row["error"] = agreement.detail
+    except EdgekdError as error:
+        row["outcome"] = "failed"
+        row["error"] = f"{error.faults[0].what} {error.faults[0].got}"
+    return row
+
+
+def rows(names: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of `names`, each network in processes of its own."""
+    for name in names:
+        todo = cells()
+        while todo:
+            argv = [sys.executable, __file__, "--cells", name, *(f"{f}:{s}" for f, s in todo)]
+            done = run_process(argv, timeout_s=ROW_TIMEOUT_S * len(todo))
+            lines = done.stdout.decode().splitlines()
+            found = [json.loads(line) for line in lines if line.startswith("{")]
+            yield from found
+            todo = todo[len(found) :]
+            if todo:
+                ended = "past its time" if done.code is None else f"exit status {done.code}"
+                format, scheme = todo.pop(0)
+                yield {"network": name, "format": format, "scheme": scheme, "outcome": "crashed",
+                       "error": f"{ended}: {done.last_lines}"}  # fmt: skip
+
+
+def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], None]:
+    """The converter's own call, as its documentation has it."""
+
+    def onnx(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
+        program = torch.onnx.export(module, example, dynamo=True, external_data=False)
+        assert program is not None
+        program.save(str(path))
+
+    def openvino(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
+        import openvino as ov
+
+        ov.save_model(ov.convert_model(module, example_input=example), str(path))
+
+    def litert(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
+        import litert_torch
+
+        litert_torch.convert(module, example).export(str(path))
+
+    return {"onnx": onnx, "openvino": openvino, "litert": litert}[format]
+
+
+def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
+    """Our file's median time over the plain converter's, interleaved, fp32, one thread."""
+    for name in names:
+        trap = networks()[name]
+        dice = torch.Generator().manual_seed(1)
+        module = trap.build().eval()
+        example = trap.draw(1, dice)
+        for format in ("onnx", "openvino", "litert"):
+            row: dict[str, Any] = {"network": name, "format": format}
+            with tempfile.TemporaryDirectory() as scratch:
+                log = Path(scratch) / "log.txt"
+                path = Path(scratch) / f"plain{FORMATS[format].SUFFIX}"
+                try:
+                    with output_to(log):
+                        plain(format)(module, tuple(example.values()), path)
+                    network = edgekd.load_network(module, example=example)
+                    ours = edgekd.export(network, format=format, out=scratch)
+                    first, second = benchmark_all([load_artifact(path), ours])
+                    assert second.ratio is not None
+                    row |= {"plain_ms": first.percentile_ms(0.5).value,
+                            "ours_ms": second.percentile_ms(0.5).value,
+                            "ratio": second.ratio.value,
+                            "interval": [second.ratio.low, second.ratio.high]}  # fmt: skip
+                except Exception as error:  # noqa: BLE001  the plain call may raise anything
+                    row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            yield row
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row as a line of text."""
+    if "ratio" in row:
+        low, high = row["interval"]
+        return (
+            f"{row['network']:36} {row['format']:9} plain {row['plain_ms']:8.4f} ms  "
+            f"ours {row['ours_ms']:8.4f} ms  {row['ratio']:.3f} ({low:.3f} to {high:.3f})"
+        )
+    size = f"{row['size_bytes'] / 1024:8.0f} KiB" if "size_bytes" in row else " " * 12
+    sqnr = row.get("sqnr_db")
+    return (
+        f"{row['network']:36} {row['format']:9} {row.get('scheme', ''):5} "
+        f"{row.get('outcome', 'failed'):10} "
+        f"{'exact' if sqnr is None and row.get('outcome') == 'passed' else f'{sqnr or 0:5.1f}'} dB "
+        f"{row.get('transposes', ''):>3} transposes {size} {row.get('seconds', 0):6.1f} s  "
+        f"{row.get('error', '')[:160]}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cells", nargs="+", help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    if words.cells:
+        name, *wanted = words.cells
+        for cell in wanted:
+            with tempfile.TemporaryDirectory() as scratch:
+                row = one(name, *cell.split(":"), Path(scratch))
+            print(json.dumps(row), flush=True)
+        return
+    names = words.only or (list(TIMED) if words.latency else list(networks()))
+    found = []
+    for row in latencies(names) if words.latency else rows(names):
+        found.append(row)
+        print(shown(row), flush=True)
+    if not words.latency:
+        ends = [row["outcome"] for row in found]
+        print({end: ends.count(end) for end in sorted(set(ends))})
+    if words.json:
+        words.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
