@@ -263,23 +263,15 @@ def doctor(as_json: AsJson = False) -> None:
 def devices(
     action: Annotated[str, typer.Argument(help="setup")],
     kind: Annotated[str, typer.Argument(help="emulated: ARM64 by QEMU, without a board or root")],
-    sources: Annotated[
-        Path | None, typer.Option(help="apt's list of where ARM64 packages are.")
-    ] = None,
+    sources: Annotated[Path | None, typer.Option(help="apt's list of ARM64 packages.")] = None,
 ) -> None:
     """Set up a device that is made of software: `edgekd devices setup emulated`."""
     from edgekd.devices import emulated
 
     if (action, kind) != ("setup", "emulated"):
-        raise RecipeError(
-            Fault(
-                what="There is no such device to set up.",
-                at="edgekd devices",
-                got=f"{action} {kind}",
-                expected="setup emulated",
-                fix="edgekd devices setup emulated",
-            )
-        )
+        fix = "edgekd devices setup emulated"
+        what, got = "There is no such device to set up.", f"{action} {kind}"
+        raise RecipeError(Fault(what=what, at="edgekd devices", got=got, expected=fix, fix=fix))
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

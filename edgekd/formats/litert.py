@@ -45,7 +45,9 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
     edge_model, note = first_way(
         {
             "torch.export": lambda: _converted(_simplified(program), network),
-            "torch.export, decomposed": lambda: _converted(program.run_decompositions(), network),
+            "torch.export, decomposed": lambda: _converted(
+                program.run_decompositions().module(), network
+            ),
         }
     )
     if scheme == "fp32":
@@ -60,20 +62,20 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
         return _quantize(plain, calibration, path) + note
 
 
-def _converted(program: Any, network: Network) -> Any:
+def _converted(module: Any, network: Network) -> Any:
     litert_torch = need("litert_torch", extra=EXTRA)
-    return litert_torch.convert(
-        program.module(), sample_kwargs=dict(network.example), strict_export=False
-    )
+    return litert_torch.convert(module, sample_kwargs=dict(network.example), strict_export=False)
 
 
 def _simplified(program: Any) -> Any:
-    """The exported program in operators that litert-torch 0.10 reads rightly."""
+    """The exported program as a module of operators that litert-torch 0.10 reads rightly, and that
+    LiteRT runs fast."""
     from edgekd.formats._decompositions import LITERT
+    from edgekd.formats._tall import Raised, has_signals
 
     if any(node.target in LITERT for node in program.graph.nodes):
-        return program.run_decompositions(LITERT)
-    return program
+        program = program.run_decompositions(LITERT)
+    return Raised(program) if has_signals(program) else program.module()
 
 
 def _halve(plain: Path, path: Path) -> None:

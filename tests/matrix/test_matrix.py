@@ -146,3 +146,37 @@ def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
     (artifact.path.parent / "artifact.json").unlink()
     with pytest.raises(ConversionError, match="load-failed"):
         edgekd.verify(load_artifact(artifact.path), network, [trap.draw(1, dice)])
+
+
+def test_convolutions_over_time_have_no_transposes_between_them_in_litert(tmp_path: Path) -> None:
+    need_modules(*FORMATS["litert"].PACKAGES)
+    _, artifact = export(Cell("signal", "litert", "fp32"), tmp_path)
+    assert artifact.lineage["transposes"] == 1, "of the input; the output has no channels"
+    assert artifact.lineage["operators"]["CONV_2D"] == 2
+    assert artifact.lineage["method"] == FORMATS["litert"].SCHEMES["fp32"], "by the first way"
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise NotImplementedError("no such operator")
+
+
+@pytest.mark.parametrize(
+    ("format", "first", "by"),
+    [
+        ("coreml", "_simplified", "by TorchScript: torch.export failed"),
+        ("onnx", "_write", "by TorchScript: torch.export failed"),
+        ("litert", "_simplified", "by torch.export, decomposed: torch.export failed"),
+    ],
+)
+def test_where_the_first_way_fails_the_next_is_taken_and_named(
+    format: str, first: str, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = FORMATS[format]
+    need_modules(*module.PACKAGES)
+    monkeypatch.setattr(module, first, refuse)
+    network, artifact = export(Cell("residual", format, "fp32"), tmp_path)
+    assert by in artifact.lineage["method"]
+    assert "no such operator" in artifact.lineage["method"]
+    trap = TRAPS["residual"]
+    samples = [trap.draw(1, torch.Generator().manual_seed(2)) for _ in range(4)]
+    assert edgekd.verify(artifact, network, samples).outcome is edgekd.Outcome.PASSED
