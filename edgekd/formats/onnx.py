@@ -7,6 +7,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,15 +97,18 @@ def _write(program: Any, network: Network, path: Path) -> None:
 def _write_traced(network: Network, path: Path) -> None:
     import torch
 
-    torch.onnx.export(
-        traced(network),
-        tuple(network.example[name] for name in network.signature.input_names),
-        str(path),
-        dynamo=False,
-        input_names=network.signature.input_names,
-        output_names=network.signature.output_names,
-        opset_version=18,
-    )
+    with warnings.catch_warnings():
+        # That this exporter is the old one is why it is the last way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            traced(network),
+            tuple(network.example[name] for name in network.signature.input_names),
+            str(path),
+            dynamo=False,
+            input_names=network.signature.input_names,
+            output_names=network.signature.output_names,
+            opset_version=18,
+        )
 
 
 def operators(model: Any) -> set[str]:
