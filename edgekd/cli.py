@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError, listed, nearest
+from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError
+from edgekd.usage import usage_fault
 
 app = typer.Typer(
     name="edgekd",
@@ -77,23 +78,38 @@ def run(
 def check(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
     settings: Settings = None,
+    lint: Annotated[
+        bool, typer.Option("--lint", help="Also convert the untrained student.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Validate a recipe, resolve what it names, find what a target refuses; no work."""
+    """Validate a recipe, resolve what it names, find what a target refuses; no work.
+
+    With --lint it also converts the untrained student for every target, which takes seconds, and
+    says which operators will fall back, be unrolled or be refused there.
+    """
     from edgekd.plan import check as check_recipe
-    from edgekd.text import plan_lines
+    from edgekd.text import plan_lines, preview_lines
 
     plan = check_recipe(recipe, settings or [])
+    previewed = None
+    if lint:
+        from edgekd.preview import preview
+        from edgekd.progress import Shown
+
+        with Shown() as tell:
+            previewed = preview(plan, tell)
     if as_json:
         _print_json(
             {
                 "name": plan.recipe.name,
                 "stages": list(plan.stages),
                 "rows": [row.to_json() for row in plan.rows],
+                "lint": [row.to_json() for row in previewed] if previewed is not None else None,
             }
         )
     else:
-        for line in plan_lines(recipe, plan):
+        for line in (*preview_lines(previewed), *plan_lines(recipe, plan)):
             typer.echo(line)
 
 
@@ -320,26 +336,6 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
-def _usage(error: Any) -> RecipeError:
-    """A fault of the command line itself, told like every other."""
-    context = error.ctx
-    command = context.command_path if context else "edgekd"
-    known = list(getattr(context.command, "commands", {})) if context else []
-    options = [name for entry in (context.command.params if context else []) for name in entry.opts]
-    got = " ".join(sys.argv[1:]) or "nothing"
-    wrong = next((word for word in sys.argv[1:] if word not in known), "")
-    close = nearest(wrong, known or options) if wrong else None
-    return RecipeError(
-        Fault(
-            what=error.format_message(),
-            at=command,
-            got=got,
-            expected=listed(known) if known else f"the arguments that {command} --help lists",
-            fix=f"did you mean {close!r}?" if close else f"see: {command} --help",
-        )
-    )
-
-
 def main() -> None:
     """The program `edgekd`; it always ends by `sys.exit`."""
     from typer._click.exceptions import UsageError  # typer carries its own copy of click
@@ -360,7 +356,7 @@ def main() -> None:
     except EdgekdError as error:
         _fail(error)
     except UsageError as error:
-        _fail(_usage(error))
+        _fail(usage_fault(error, sys.argv[1:]))
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("\nstopped; the same command goes on where it was\n")
         sys.exit(INTERRUPTED)

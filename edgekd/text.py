@@ -146,6 +146,23 @@ def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
     yield f"next: edgekd run {path}"
 
 
+def preview_lines(rows: Sequence[Row] | None) -> Iterator[str]:
+    """What the targets will make of the student, candidate by candidate."""
+    if rows is None:
+        return
+    yield "before any training, the student as it is now:"
+    for row in rows:
+        graph = row.artifact.lineage if row.artifact else {}
+        count = sum(graph.get("operators", {}).values())
+        yield f"  {row.target} {row.candidate}: " + (
+            row.detail
+            if row.outcome
+            else f"{count} operators, {graph.get('transposes', 0)} transposes"
+            + ("" if row.notes else ", nothing that its target would not run well")
+        )
+        yield from (f"    {note}" for note in row.notes)
+
+
 def _distill_lines(recipe: Recipe) -> Iterator[str]:
     """What the student learns from, and how its teachers are asked."""
     distill = recipe.distill

@@ -23,7 +23,9 @@ HEAVY = ("torch", "numpy", "onnx", "openvino", "tensorflow", "ai_edge_litert", "
 
 RANKS = {
     "errors": 0,
-    **dict.fromkeys(["need", "process", "signature", "scheme", "store", "toml", "percentile"], 1),
+    **dict.fromkeys(
+        ["need", "process", "signature", "scheme", "store", "toml", "percentile", "usage"], 1
+    ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(["faults", "part", "training", "reference", "samples", "work"], 2),
     "graph": 2,
@@ -34,7 +36,7 @@ RANKS = {
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     "stages": 5,
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker"], 6),
+    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
     **dict.fromkeys(["progress", "text"], 7),
     "cli": 8,
 }
@@ -44,7 +46,7 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
            "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
            "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "distillation", "plan",
-           "launch", "pipeline", "worker"]
+           "launch", "pipeline", "worker", "preview"]
 # fmt: on
 
 

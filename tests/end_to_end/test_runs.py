@@ -285,3 +285,23 @@ def test_commands_that_stand_alone_exit_with_the_code_of_their_cause(
     assert said.code == code, said.err
     assert told in said.err
     assert_five_parts(said.err)
+
+
+def test_check_says_what_the_targets_will_make_of_the_untrained_student(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = tiny_recipe()
+    document["quantize"]["schemes"] = ["fp32", "fp16"]
+    document["targets"] = [{"name": "x86-cpu-litert"}, {"name": "iphone-15-coreml"}]
+    said = edgekd_cli("check", project.write(document), "--lint")
+    assert said.code == 0, said.err
+    assert "before any training, the student as it is now:" in said.out
+    assert "iphone-15-coreml fp32" in said.out
+    assert "The Neural Engine computes in float16" in said.out
+    assert "fp16 is storage only" in said.out
+    assert not (project.folder / "runs").exists()
+    rows = edgekd_cli("check", project.recipe, "--lint", "--json").json["lint"]
+    assert [row["artifact"]["transposes"] is not None for row in rows] == [True] * 4
+    document["student"]["load"] = "models.py:branching"
+    said = edgekd_cli("check", project.write(document), "--lint")
+    assert "The network decides by its data what to compute" in said.out

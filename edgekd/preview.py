@@ -1,0 +1,30 @@
+"""What a recipe's targets will make of its student, found before anything is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from edgekd.evidence import Row
+from edgekd.pipeline import begin
+from edgekd.plan import Plan
+from edgekd.stages import export, quantize
+from edgekd.store import Tell, open_run, told_to_nobody
+
+
+def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
+    """A row for every candidate that the recipe's targets take, from the student as it is at first.
+
+    Its weights are the untrained ones; which operators a file has does not depend on them. Each row
+    has its notes, or how its conversion failed. Nothing is kept.
+
+    Raises:
+        RecipeError: the data or the networks cannot be loaded, or are not what they must be.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekd-check-") as scratch:
+        place = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, tell)
+        work = begin(plan, place)
+        rows = tuple(row for row in work.rows if row.open and row.network == "student")
+        work = quantize.step(replace(work, rows=rows), place)
+        return export.step(work, place).rows
