@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from edgekd.devices import userland
+from edgekd.errors import EdgekdError
 from edgekd.formats import FORMATS
 from edgekd.need import missing, tool_versions
 
@@ -38,7 +40,7 @@ def examine() -> list[Finding]:
         found = tool_versions(module.PACKAGES)
         told = ", ".join(f"{tool} {number}" for tool, number in found.items() if tool != "torch")
         if module.RUNTIME == "coreml" and platform.system() != "Darwin":
-            told += "; writes files, runs none: Core ML has no runtime here"
+            told += "; no runtime here: files are computed by the reference evaluator"
         findings.append(Finding(name, True, told))
     absent = missing(("torch_pruning",), extra="prune")
     pruning = f"torch-pruning {tool_versions(('torch_pruning',))['torch-pruning']}"
@@ -47,13 +49,22 @@ def examine() -> list[Finding]:
         if absent
         else Finding("prune", True, pruning)
     )
-    ssh = shutil.which("ssh")
-    findings.append(
-        Finding(
-            "ssh",
-            ssh is not None,
-            ssh or "no ssh program",
-            "" if ssh else "install the OpenSSH client",
-        )
-    )
+    for name, program, fix in (
+        ("ssh", "ssh", "install the OpenSSH client"),
+        ("adb", "adb", "install Android's platform tools"),
+    ):
+        place = shutil.which(program)
+        told = place or f"no {program} program"
+        findings.append(Finding(name, place is not None, told, "" if place else fix))
+    findings.append(_emulated())
     return findings
+
+
+def _emulated() -> Finding:
+    """Whether ARM64 can be emulated here."""
+    try:
+        found = userland.find()
+    except EdgekdError as error:
+        fault = error.faults[0]
+        return Finding("emulated", False, fault.got, fault.fix)
+    return Finding("emulated", True, f"ARM64 by QEMU {found.qemu.version}")
