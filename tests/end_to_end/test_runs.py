@@ -266,7 +266,7 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
         (["benchmark", "build/onnx-fp32", "--quick", "--budget", "size_bytes=10"], 8,
          "over-budget"),
         (["export", "models.py:branching", "--example", "x=1x8", "--format", "onnx", "--out", "b"],
-         5, "The converter to onnx failed"),
+         5, "decides by its data what to compute"),
         (["export", "timm:resnet18", "--example", "x=1x3x8x8", "--format", "onnx", "--out", "b"],
          4, "edgekd[timm]"),
     ],
