@@ -117,7 +117,11 @@ def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], Non
     def openvino(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
         import openvino as ov
 
-        ov.save_model(ov.convert_model(module, example_input=example), str(path))
+        model = ov.convert_model(module, example_input=example)
+        # Its inputs may have no name, by which the agent gives them their values.
+        for number, port in enumerate((*model.inputs, *model.outputs)):
+            port.get_tensor().set_names({f"tensor_{number}"})
+        ov.save_model(model, str(path))
 
     def litert(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
         import litert_torch
