@@ -149,7 +149,7 @@ def edgekd_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 
     def call(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["edgekd", *map(str, words)])
-        monkeypatch.setattr(cli, "_printed", [])
+        cli.printed.clear()
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             cli.main()
