@@ -121,23 +121,11 @@ def convert(
     except EdgekdError:
         raise
     except Exception as error:
-        branches = branching(error)
-        if branches is not None:
-            raise branches from error
-        reason = str(error).strip() or type(error).__name__
-        raise ConversionError(
-            Fault(
-                what=f"The converter to {format} failed on {scheme}.",
-                at=f"{format} {scheme}, log {log}",
-                got=f"{type(error).__name__}: {_shortened(reason)}"
-                + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
-                expected="a network that the converter takes",
-                fix=f"look at the cause in {log}, or leave {scheme} out for this target",
-            )
-        ) from error
+        raise failed(f"The converter to {format}", error, scheme, log) from error
     lineage = {
-        **network.lineage,
+        # An exported program that stands for a network carries that network's digest.
         "network_sha256": network.weights_digest(),
+        **network.lineage,
         "method": method,
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
@@ -149,6 +137,24 @@ def convert(
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
     save_card(artifact)
     return artifact
+
+
+def failed(who: str, error: Exception, what: str, log: Path) -> EdgekdError:
+    """What to raise where `who`, a converter, raised `error` on `what` and printed into `log`."""
+    branches = branching(error)
+    if branches is not None:
+        return branches
+    reason = str(error).strip() or type(error).__name__
+    return ConversionError(
+        Fault(
+            what=f"{who} failed on {what}.",
+            at=f"{who} {what}, log {log}",
+            got=f"{type(error).__name__}: {_shortened(reason)}"
+            + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
+            expected="a network that the converter takes",
+            fix=f"look at the cause in {log}, or leave {what} out for this target",
+        )
+    )
 
 
 def _shortened(text: str) -> str:

@@ -226,6 +226,7 @@ class Program(nn.Module):
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
+        self.exported = program
         self.program = program.module()
         arguments, keywords = program.example_inputs or ((), {})
         self.example: Example = keywords or tuple(arguments)
@@ -235,6 +236,12 @@ class Program(nn.Module):
         if self.keywords:
             return self.program(**dict(zip(self.keywords, inputs, strict=True)))
         return self.program(*inputs)
+
+    def has(self, signature: Signature) -> bool:
+        """Whether it takes these inputs, by name, and returns these outputs, as a dict."""
+        spec = self.exported.call_spec.out_spec
+        names = list(spec.context) if spec is not None and spec.type is dict else []
+        return list(self.keywords) == signature.input_names and names == signature.output_names
 
     def train(self, mode: bool = True) -> Program:  # noqa: ARG002
         return self

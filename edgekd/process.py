@@ -97,6 +97,50 @@ def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Compl
 
 
 @contextlib.contextmanager
+def started(
+    argv: Sequence[str], log: Path, *, env: dict[str, str] | None = None
+) -> Iterator[Callable[[], int | None]]:
+    """A process that is ended with the block, if it has not ended before; what it writes goes to
+    the end of `log`.
+
+    Yields a function: its exit code, negative for a signal's number, None while it runs.
+    """
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **(env or {})},
+        )
+    try:
+        yield process.poll
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def core_count() -> int:
+    """The processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping; where the system does not tell, half of all."""
+    told = Path("/proc/meminfo")
+    if told.exists():
+        for line in told.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 2**32
+
+
+@contextlib.contextmanager
 def output_to(log: Path) -> Iterator[None]:
     """While open, all that this process writes on stdout and stderr is appended to `log`.
 

@@ -214,6 +214,20 @@ class Quantize(Part):
     qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
 
 
+class Export(Part):
+    """How files are written; what is written is said by the targets and [quantize]."""
+
+    processes: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="that convert at once; 0: none but edgekd's own, which a converter that "
+            "crashes then takes along; as many as cores and free memory allow",
+        ),
+    ] = None
+    timeout_s: Annotated[float, Field(gt=0, description="of a conversion, seconds")] = 1800.0
+
+
 class Accept(Part):
     """What accuracy may be lost."""
 
@@ -271,6 +285,7 @@ class Recipe(Part):
     distill: Annotated[Distill | None, AfterValidator(_has_stage)] = None
     prune: Annotated[Prune | None, AfterValidator(_has_stage)] = None
     quantize: Quantize = Quantize()
+    export: Export = Export()
     accept: Accept = Accept()
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None

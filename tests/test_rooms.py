@@ -35,6 +35,7 @@ RANKS = {
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
+    **dict.fromkeys(["conversions", "converter"], 4),
     "stages": 5,
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -45,7 +46,8 @@ RANKS = {
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
            "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
-           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "distillation", "plan",
+           "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "distillation",
+           "conversion", "conversions", "converter", "plan",
            "launch", "pipeline", "worker", "preview"]
 # fmt: on
 

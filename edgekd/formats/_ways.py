@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +20,11 @@ def exported(network: Network) -> Any:
     """
     import torch
 
-    from edgekd.network import Exportable
+    from edgekd.network import Exportable, Program
 
+    module = network.module
+    if isinstance(module, Program) and module.has(network.signature):
+        return copy.deepcopy(module.exported)
     return torch.export.export(Exportable(network), (), dict(network.example), strict=False)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekd.artifact import Artifact, load_artifact
-from edgekd.conversion import LOG, convert, samples_digest
+from edgekd.conversion import LOG, samples_digest
+from edgekd.conversions import Conversion, convert_each
 from edgekd.errors import EdgekdError
 from edgekd.evidence import Outcome, Row, Which
 from edgekd.formats import find_format
@@ -23,18 +25,68 @@ from edgekd.work import Work
 
 def step(work: Work, run: Run) -> Work:
     """The work with an artifact, or a reason why there is none, for every open row."""
-    rows = []
     networks: dict[Which, tuple[Network, dict[str, Any]]] = {}
-    for number, row in enumerate(work.rows):
-        if not row.open:
-            rows.append(row)
-            continue
-        run.tell("export", f"{row.target} {row.candidate}", number + 1, len(work.rows))
-        if row.network not in networks:
-            network = _batch_of_one(work.network(row))
-            networks[row.network] = (network, network_key(network))
-        rows.append(_exported(row, work, *networks[row.network], run))
+    wanted: dict[str, Conversion] = {}
+    keys: dict[str, dict[str, Any]] = {}
+    for row in work.rows:
+        if row.open and _name(row) not in wanted:
+            if row.network not in networks:
+                network = _batch_of_one(work.network(row))
+                networks[row.network] = (network, network_key(network))
+            network, key = networks[row.network]
+            samples = work.calibration if SCHEMES[row.scheme].calibrated else ()
+            wanted[_name(row)] = Conversion(network, row.format, row.scheme, samples)
+            keys[_name(row)] = _key(wanted[_name(row)], key)
+    made = _made(wanted, keys, work, run)
+    rows = [_exported(row, made[_name(row)], work, run) if row.open else row for row in work.rows]
     return replace(work, rows=tuple(rows))
+
+
+def _name(row: Row) -> str:
+    return f"{row.format}-{row.candidate}"
+
+
+def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
+    module = find_format(conversion.format)
+    return {
+        "network": network,
+        "format": conversion.format,
+        "scheme": conversion.scheme,
+        "calibration": samples_digest(conversion.calibration),
+        "tools": tool_versions(module.PACKAGES),
+        "method": module.SCHEMES[conversion.scheme],
+    }
+
+
+def _made(
+    wanted: dict[str, Conversion], keys: dict[str, dict[str, Any]], work: Work, run: Run
+) -> dict[str, Path | EdgekdError]:
+    """The folder of each that is wanted, or why there is none; each is kept as soon as it is
+    there."""
+
+    def keep(name: str, source: Path | None) -> Path:
+        def move(folder: Path) -> None:
+            assert source is not None, name
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+
+        return run.make("export", name, keys[name], move).folder
+
+    made: dict[str, Path | EdgekdError] = {
+        name: keep(name, None) for name in wanted if run.has("export", keys[name])
+    }
+    todo = {name: conversion for name, conversion in wanted.items() if name not in made}
+    if todo:
+        run.tell("export", ", ".join(todo), 0, len(todo))
+    options = work.recipe.export
+    each = convert_each(todo, processes=options.processes, timeout_s=options.timeout_s)
+    for number, (name, ended) in enumerate(each):
+        run.tell("export", name, number + 1, len(todo))
+        if isinstance(ended, EdgekdError):
+            made[name] = ended
+            continue
+        _copy_log(ended / LOG, run.log)
+        made[name] = keep(name, ended)
+    return made
 
 
 def _copy_log(source: Path, log: Path) -> None:
@@ -49,32 +101,12 @@ def _batch_of_one(network: Network) -> Network:
     return as_network(network.module, example, network.lineage)
 
 
-def _exported(row: Row, work: Work, network: Network, key: Any, run: Run) -> Row:
-    calibrated = SCHEMES[row.scheme].calibrated
-    samples = work.calibration if calibrated else ()
-    depends_on = {
-        "network": key,
-        "format": row.format,
-        "scheme": row.scheme,
-        "calibration": samples_digest(samples),
-        "tools": tool_versions(find_format(row.format).PACKAGES),
-        "method": find_format(row.format).SCHEMES[row.scheme],
-    }
-    name = f"{row.format}-{row.candidate}"
-
-    def make(folder: Path) -> None:
-        try:
-            convert(network, row.format, row.scheme, samples, folder)
-        finally:
-            _copy_log(folder / LOG, run.log)
-
-    try:
-        made = run.make("export", name, depends_on, make)
-    except EdgekdError as error:
-        fault = error.faults[0]
+def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
+    if isinstance(made, EdgekdError):
+        fault = made.faults[0]
         return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
     place = run.folder / "artifacts" / row.target / row.candidate
-    copy_tree(made.folder, place)
+    copy_tree(made, place)
     artifact = load_artifact(place)
     method = str(artifact.lineage["method"])
     usual = find_format(row.format).SCHEMES[row.scheme]

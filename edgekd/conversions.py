@@ -1,0 +1,210 @@
+"""Conversions, each format's in a process of its own, several at once.
+
+A converter that crashes, runs out of memory or hangs takes one file with it, not the run. A process
+imports its converter once and is given the network as an exported program.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edgekd.conversion import LOG, convert, failed
+from edgekd.data import Inputs
+from edgekd.errors import ERRORS, ConversionError, EdgekdError, Fault
+from edgekd.formats._ways import exported
+from edgekd.network import Network
+from edgekd.process import available_bytes, core_count, last_lines, started
+from edgekd.soundness import check_sound
+from edgekd.store import write_json
+
+RESULT = "result.json"
+PROCESS_BYTES = 2 * 2**30
+"""Of torch and a converter: 0.8 to 1.7 GB each were seen, on networks of no size."""
+COPIES = 10
+"""Of the weights, while a converter works on them."""
+PAUSE_S = 0.02
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file that is wanted: `network` in `format` and `scheme`, see `edgekd.export`."""
+
+    network: Network
+    format: str
+    scheme: str
+    calibration: Sequence[Inputs] = ()
+
+
+def convert_each(
+    wanted: Mapping[str, Conversion], *, processes: int | None, timeout_s: float
+) -> Iterator[tuple[str, Path | EdgekdError]]:
+    """The names of `wanted` as they come to an end, each with its folder or why there is none.
+
+    The folder is gone when the next one is asked for.
+
+    Args:
+        processes: at once; 0 converts here, None as many as cores and free memory allow.
+        timeout_s: for each conversion, seconds; not kept by one that is done here.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekd-export-") as scratch:
+        folder = Path(scratch)
+        if processes == 0:
+            for name, conversion in wanted.items():
+                yield name, _here(conversion, folder / name)
+            return
+        written: dict[int, Path | EdgekdError] = {}
+        jobs: dict[str, list[dict[str, object]]] = {}
+        for name, conversion in wanted.items():
+            network = conversion.network
+            if id(network) not in written:
+                written[id(network)] = _write(network, folder / f"network-{len(written)}.pt2")
+            program = written[id(network)]
+            if isinstance(program, EdgekdError):
+                yield name, program
+                continue
+            job = _job(name, conversion, program, folder / name, timeout_s)
+            jobs.setdefault(conversion.format, []).append(job)
+        if processes is None:
+            weights = max(_weight_bytes(each.network) for each in wanted.values()) if wanted else 0
+            affordable = available_bytes() // (PROCESS_BYTES + COPIES * weights)
+            processes = max(1, min(core_count(), affordable))
+        yield from _work_off(jobs, folder, processes)
+
+
+def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
+    try:
+        convert(
+            conversion.network,
+            conversion.format,
+            conversion.scheme,
+            conversion.calibration,
+            folder,
+        )
+    except EdgekdError as error:
+        return error
+    return folder
+
+
+def _write(network: Network, path: Path) -> Path | EdgekdError:
+    """The exported program of `network` in a file, or why it is none."""
+    try:
+        check_sound(network)
+        torch.export.save(exported(network), path)
+    except EdgekdError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  whatever torch.export raises is the network's
+        return failed("torch.export", error, "the network", path.with_suffix(".log"))
+    return path
+
+
+def _job(
+    name: str, conversion: Conversion, program: Path, folder: Path, timeout_s: float
+) -> dict[str, object]:
+    from safetensors.torch import save_file
+
+    network = conversion.network
+    folder.mkdir()
+    calibration = None
+    if conversion.calibration:
+        calibration = folder.with_suffix(".safetensors")
+        names = network.signature.input_names
+        samples = conversion.calibration
+        save_file({each: torch.cat([s[each] for s in samples]) for each in names}, calibration)
+    return {
+        "name": name,
+        "folder": str(folder),
+        "program": str(program),
+        "format": conversion.format,
+        "scheme": conversion.scheme,
+        "calibration": str(calibration) if calibration else None,
+        "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
+        "signature": network.signature.to_json(),
+        "timeout_s": timeout_s,
+    }
+
+
+def _work_off(
+    jobs: dict[str, list[dict[str, object]]], folder: Path, processes: int
+) -> Iterator[tuple[str, Path | EdgekdError]]:
+    """What comes of `jobs`, those of one format in order in one process."""
+    waiting = list(jobs)
+    running: dict[str, Callable[[], int | None]] = {}
+    threads = str(max(1, core_count() // processes))
+    number = 0
+    with ExitStack() as stack:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                format = waiting.pop(0)
+                number += 1
+                todo = folder / f"jobs-{number}.json"
+                write_json(todo, jobs[format])
+                argv = [sys.executable, "-m", "edgekd.converter", str(todo)]
+                log = folder / f"{format}.log"
+                env = {"OMP_NUM_THREADS": threads}
+                running[format] = stack.enter_context(started(argv, log, env=env))
+            for format, ended in list(running.items()):
+                code = ended()  # Before the results are looked at: none comes after it.
+                while jobs[format] and (_folder(jobs[format][0]) / RESULT).exists():
+                    yield _result(jobs[format].pop(0))
+                if code is None:
+                    continue
+                del running[format]
+                if jobs[format]:
+                    yield _died(jobs[format].pop(0), code, folder / f"{format}.log")
+                if jobs[format]:
+                    waiting.append(format)
+            time.sleep(PAUSE_S)
+
+
+def _folder(job: dict[str, object]) -> Path:
+    return Path(str(job["folder"]))
+
+
+def _result(job: dict[str, object]) -> tuple[str, Path | EdgekdError]:
+    place = _folder(job) / RESULT
+    result = json.loads(place.read_text(encoding="utf-8"))
+    place.unlink()
+    if result["faults"]:
+        faults = (Fault(**fault) for fault in result["faults"])
+        return str(job["name"]), ERRORS[result["exit_code"]](*faults)
+    return str(job["name"]), _folder(job)
+
+
+def _died(job: dict[str, object], code: int, log: Path) -> tuple[str, EdgekdError]:
+    logs = [place for place in (_folder(job) / LOG, log) if place.exists()]
+    printed = next(filter(None, map(last_lines, logs)), "")
+    # faulthandler's word, before the places where the threads were.
+    timed_out = any("Timeout (" in place.read_text(errors="replace") for place in logs)
+    if timed_out:
+        got = f"still running after {job['timeout_s']:g} s"
+    elif code < 0:
+        got = f"its process was killed by {signal.Signals(-code).name}"
+    else:
+        got = f"its process ended with code {code}"
+    if code == -9:
+        got += ", as the system does where memory runs out"
+    return str(job["name"]), ConversionError(
+        Fault(
+            what=f"The converter to {job['format']} died on {job['scheme']}.",
+            at=f"{job['format']} {job['scheme']}",
+            got=got + (f" (it printed: {printed})" if printed else ""),
+            expected="a converter that ends",
+            fix=f"raise [export] timeout_s, or leave {job['scheme']} out for this target"
+            if timed_out
+            else f"leave {job['scheme']} out for this target, or export a smaller network",
+        )
+    )
+
+
+def _weight_bytes(network: Network) -> int:
+    return sum(tensor.nbytes for tensor in network.module.state_dict().values())
