@@ -10,11 +10,11 @@ The rooms, each importing only from those before it:
     artifact evidence                     files, and the rows of the report
     network data samples task work        networks and data with names, and what flows
     losses pruning quantization           numbers and tensors alone, one method per file
-    formats devices                       one format, one connection per file
+    formats devices bundles               one format, one connection, one packaging per file
     fit checkpoint evaluate trained       the training loop, its state on disk, scores
     measure distillation cut conversion   the stopwatch; a network taught, pruned, written
     stages                                one stage per file
-    plan pipeline                         a recipe found valid; STAGES folded over the work
+    packing plan pipeline                 bundles after their run; a recipe found valid; STAGES folded
     progress text cli                     words -> this package -> text
 """
 

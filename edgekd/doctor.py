@@ -49,7 +49,13 @@ def examine() -> list[Finding]:
         if absent
         else Finding("prune", True, pruning)
     )
+    absent = missing(("cryptography",), extra="sign")
+    signing = f"cryptography {tool_versions(('cryptography',))['cryptography']}"
+    findings.append(
+        Finding("sign", False, absent.got, absent.fix) if absent else Finding("sign", True, signing)
+    )
     for name, program, fix in (
+        ("javac", "javac", "install a JDK: Android bundles hold a compiled class"),
         ("ssh", "ssh", "install the OpenSSH client"),
         ("adb", "adb", "install Android's platform tools"),
     ):

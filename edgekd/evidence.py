@@ -315,6 +315,13 @@ class Choice:
     why: str
     network: Which = "student"
 
+    @property
+    def candidate(self) -> str | None:
+        """Its name among the candidates of its target; None where none ships."""
+        if self.scheme is None or self.network == "student":
+            return self.scheme
+        return f"{self.network}-{self.scheme}"
+
     def ships(self, row: Row) -> bool:
         """Whether it is `row`, of this choice's target, that ships."""
         return (self.scheme, self.network) == (row.scheme, row.network)

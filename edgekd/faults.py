@@ -20,18 +20,28 @@ _EXPECTED = {
 
 
 def validation_faults(
-    error: ValidationError, model: type[BaseModel], document: dict[str, Any], source: str
+    error: ValidationError,
+    model: type[BaseModel],
+    document: dict[str, Any],
+    source: str,
+    *,
+    noun: str = "recipe",
 ) -> list[Fault]:
     """Every fault of `document`, which is no `model`, with its key, value, rule and nearest key.
 
     Args:
         source: the document's name in messages.
+        noun: what it is called there.
     """
-    return [_fault(detail, model, source, document) for detail in error.errors()]
+    return [_fault(detail, model, source, document, noun) for detail in error.errors()]
 
 
 def _fault(
-    detail: ErrorDetails, model: type[BaseModel], source: str, document: dict[str, Any]
+    detail: ErrorDetails,
+    model: type[BaseModel],
+    source: str,
+    document: dict[str, Any],
+    noun: str,
 ) -> Fault:
     context = detail.get("ctx") or {}
     location = [*detail["loc"], *(str(context["key"]).split(".") if "key" in context else [])]
@@ -43,7 +53,7 @@ def _fault(
         allowed = str(context["allowed"]) if "allowed" in context else listed(keys)
         close = context["nearest"] if "nearest" in context else nearest(str(location[-1]), keys)
         return Fault(
-            what=f"The recipe has no key {key!r}.",
+            what=f"The {noun} has no key {key!r}.",
             at=at,
             got=f"{location[-1]} = {got!r}",
             expected=allowed,
@@ -74,7 +84,7 @@ def _fault(
         else None
     )
     return Fault(
-        what=f"The recipe's {key!r} is not valid.",
+        what=f"The {noun}'s {key!r} is not valid.",
         at=at,
         got=repr(got),
         expected=expected,
@@ -106,6 +116,8 @@ def _model_at(model: Any, location: list[Any]) -> Any:
     for step in location:
         if isinstance(step, int):
             model = next(iter(typing.get_args(_plain(model))), None)
+        elif typing.get_origin(_plain(model)) is dict:
+            model = typing.get_args(_plain(model))[1]
         elif isinstance(model, type) and issubclass(model, BaseModel):
             entry = model.model_fields.get(str(step))
             model = _plain(entry.annotation) if entry else None
@@ -126,7 +138,7 @@ def _plain(annotation: Any) -> Any:
 
 def _keys_at(model: Any, location: list[Any]) -> list[str]:
     found = _model_at(model, location)
-    return list(found.model_fields) if hasattr(found, "model_fields") else []
+    return list(found.model_fields) if hasattr(found, "model_fields") else ["no key here"]
 
 
 def _described(model: type[BaseModel], location: list[Any]) -> str:

@@ -24,12 +24,13 @@ from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
 from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
+from edgekd.junit import cases, junit, summary
 from edgekd.launch import aside, check_processes, processes, train_in_processes
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
-from edgekd.stages import STAGES, distill, prune
+from edgekd.stages import STAGES, bundle, distill, prune
 from edgekd.store import (
     Run,
     Tell,
@@ -56,6 +57,7 @@ class RunResult:
         exit_code: see `edgekd.errors`; 0 when passed.
         folder: of the run.
         reused: what earlier runs had made, "stage/name" each.
+        bundles: by kind, the folder of what the app build takes.
     """
 
     name: str
@@ -72,6 +74,7 @@ class RunResult:
     reused: tuple[str, ...] = ()
     until: str | None = None
     required: Mapping[str, bool] = field(default_factory=dict)
+    bundles: Mapping[str, Path] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What `result.json` holds."""
@@ -89,6 +92,7 @@ class RunResult:
             "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
             "reused": list(self.reused),
             "until": self.until,
+            "bundles": {kind: str(path) for kind, path in self.bundles.items()},
         }
 
 
@@ -145,8 +149,18 @@ def run(
         raise
     result = _conclude(work, place, until)
     write_json(place.folder / "result.json", result.to_json())
+    _write_summaries(place, result)
     mark_latest(place)
     return result
+
+
+def _write_summaries(place: Run, result: RunResult) -> None:
+    """Writes what CI systems show: `junit.xml` and `summary.md`."""
+    found = cases(result.rows, result.required)
+    write_text(place.folder / "junit.xml", junit(result.name, found))
+    ships = {name: (choice.candidate or "", choice.why) for name, choice in result.chosen.items()}
+    told = summary(result.name, result.metric, result.rows, ships)
+    write_text(place.folder / "summary.md", told)
 
 
 TOGETHER = ("train", "distill", "prune")
@@ -256,6 +270,7 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         reused=tuple(place.reused or ()),
         until=until,
         required=required,
+        bundles=work.bundles,
     )
 
 
@@ -317,6 +332,7 @@ def begin(plan: Plan, place: Run) -> Work:
     )
     distill.preflight(work)
     prune.preflight(work)
+    bundle.preflight(work)
     return work
 
 

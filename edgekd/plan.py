@@ -22,7 +22,7 @@ from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
-from edgekd.stages import STAGES, prune
+from edgekd.stages import STAGES, bundle, prune
 from edgekd.target import load_target, target_names
 from edgekd.task import TASKS
 from edgekd.terms import Term, outputs_only, plan_terms
@@ -89,6 +89,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     known_goals = [goal for goal in goals if goal]
     attempt(partial(_check_names, known_goals))
     attempt(partial(prune.timed_goal, recipe, known_goals))
+    attempt(partial(bundle.check, recipe, base, known_goals))
     if faults:
         raise RecipeError(*faults)
     _check_packages(recipe)
@@ -304,4 +305,6 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
 def applies(stage: str, recipe: Recipe) -> bool:
     if stage == "train":
         return recipe.teacher is not None
+    if stage == "bundle":
+        return recipe.bundle is not None
     return stage != "prune" or recipe.prune is not None

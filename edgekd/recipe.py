@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
+from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
 from edgekd.scheme import SCHEMES
 from edgekd.target import Budget, Prefer
@@ -263,13 +264,6 @@ class TargetEntry(Part):
     budget: BudgetPart = BudgetPart()
     prefer: Prefer = "accuracy"
     required: bool = True
-
-
-class Bundle(Part):
-    """What is handed to the app build."""
-
-    kinds: Annotated[list[Literal["folder", "android", "swift", "linux"]], Field(min_length=1)]
-    android: dict[str, str] = Field(default_factory=dict)
 
 
 class Recipe(Part):

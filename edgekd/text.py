@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
+    from edgekd.releases import Change
     from edgekd.target import Target
     from edgekd.work import Pruning
 
@@ -120,6 +121,8 @@ def after_table(result: RunResult) -> Iterator[str]:
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    for kind, place in result.bundles.items():
+        yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"
     if result.until:
         yield f"stopped after {result.until}; go on without --until: nothing is done twice"
@@ -127,6 +130,30 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"every required target passed; the evidence: {evidence}"
     else:
         yield f"not every required target passed; the evidence: {evidence}"
+
+
+def changes_table(changes: Sequence[Change]) -> Table:
+    """What differs between two bundles, figure by figure."""
+    from rich.table import Table
+
+    made = Table(title_justify="left")
+    for name in ("target", "figure", "before", "after", "change", ""):
+        made.add_column(name, justify="left" if name in ("target", "figure", "") else "right")
+    last = None
+    for change in changes:
+        a, b = change.before, change.after
+        grown = ""
+        if isinstance(a, int | float) and isinstance(b, int | float):
+            share = change.kind == "cost" and a
+            grown = f"{b / a - 1:+.1%}" if share else f"{b - a:+.4f}"
+        told = [f"{x:,}" if isinstance(x, int) else f"{x:.4f}" if isinstance(x, float) else x or "-"
+                for x in (a, b)]  # fmt: skip
+        end = ("WORSE" if change.worse else "") + (f" {change.told}" if change.told else "")
+        made.add_row(
+            change.target if change.target != last else "", change.figure, *told, grown, end.strip()
+        )
+        last = change.target
+    return made
 
 
 def plan_lines(path: Path, plan: Plan) -> Iterator[str]:

@@ -88,6 +88,7 @@ class Work:
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
         rows: one candidate of one target each.
+        bundles: by kind, the folder of what the app build takes.
     """
 
     recipe: Recipe
@@ -107,6 +108,7 @@ class Work:
     calibration: tuple[Inputs, ...] = ()
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
+    bundles: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import edgekd
+from edgekd.bundles import BUNDLES
 from edgekd.devices import DEVICES
 from edgekd.formats import FORMATS
 from edgekd.losses import LOSSES
@@ -27,16 +28,19 @@ RANKS = {
         ["need", "process", "signature", "scheme", "store", "toml", "percentile", "usage"], 1
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
-    **dict.fromkeys(["faults", "part", "training", "reference", "samples", "work"], 2),
+    **dict.fromkeys(["faults", "part", "packaging", "training", "reference"], 2),
+    **dict.fromkeys(["samples", "work"], 2),
     "graph": 2,
-    **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "mil"], 3),
-    **dict.fromkeys(["lint", "soundness"], 3),
+    **dict.fromkeys(
+        ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
+    ),
+    **dict.fromkeys(["lint", "soundness", "junit"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
-    **dict.fromkeys(["conversions", "converter"], 4),
-    "stages": 5,
+    **dict.fromkeys(["conversions", "converter", "golden", "releases"], 4),
+    **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
     **dict.fromkeys(["progress", "text"], 7),
     "cli": 8,
@@ -44,8 +48,8 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "network", "faults", "part", "training", "recipe",
-           "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
+           "data", "samples", "reference", "network", "faults", "part", "packaging", "training",
+           "recipe", "work", "distributed", "schedule", "evaluate", "teacher_outputs", "features",
            "checkpoint", "fit", "trained", "black_box", "terms", "teachers", "distillation",
            "conversion", "conversions", "converter", "plan",
            "launch", "pipeline", "worker", "preview"]
@@ -152,7 +156,12 @@ def test_no_file_is_named_after_nothing() -> None:
 
 
 def test_every_table_leads_to_a_module_or_function_of_its_name() -> None:
-    for table, where in ((FORMATS, "formats"), (DEVICES, "devices"), (STAGES, "stages")):
+    for table, where in (
+        (FORMATS, "formats"),
+        (DEVICES, "devices"),
+        (BUNDLES, "bundles"),
+        (STAGES, "stages"),
+    ):
         for name, module in table.items():
             assert module.__name__ == f"edgekd.{where}.{name}"
     for name, function in LOSSES.items():

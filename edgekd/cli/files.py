@@ -96,6 +96,9 @@ def benchmark(
         typer.Option(metavar="KEY=VALUE", help="latency_p90_ms=5, size_bytes=500000, ..."),
     ] = None,
     quick: Annotated[bool, typer.Option(help="One short process: a first impression.")] = False,
+    junit: Annotated[
+        Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time artifacts where they will run, and hold them against a budget."""
@@ -110,6 +113,8 @@ def benchmark(
         loaded, device=device, threads=threads, protocol=QUICK if quick else THOROUGH
     )
     verdicts = [judge(a.size_bytes, m, limits) for a, m in zip(loaded, measured, strict=True)]
+    if junit is not None:
+        _write_junit(junit, loaded, measured, verdicts)
     if as_json:
         print_json(
             [
@@ -130,6 +135,26 @@ def benchmark(
             for line in measurement_lines(a, m, v, quick=quick):
                 typer.echo(line)
     _raise_worst(loaded, verdicts)
+
+
+def _write_junit(
+    path: Path, artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]
+) -> None:
+    from edgekd.junit import Case, junit
+    from edgekd.store import write_text
+
+    found = [
+        Case(
+            suite="edgekd benchmark",
+            name=str(artifact.path),
+            outcome=verdict.outcome.value,
+            detail=verdict.detail,
+            failed=verdict.outcome.exit_code != 0,
+            time_s=measurement.percentile_ms(0.5).value / 1e3,
+        )
+        for artifact, measurement, verdict in zip(artifacts, measured, verdicts, strict=True)
+    ]
+    write_text(path, junit("edgekd benchmark", found))
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgekd.formats import coreml, litert, onnx, openvino
+from edgekd.formats import _metadata, coreml, litert, onnx, openvino
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -68,3 +68,14 @@ def find_format(name: str) -> Format:
 def format_names() -> list[str]:
     """All formats there are."""
     return [*FORMATS, *(entry.name for entry in entry_points(group="edgekd.formats"))]
+
+
+def embed(name: str, path: Path, metadata: Mapping[str, str]) -> bool:
+    """Puts `metadata` into the file at `path` of the format `name`, in the format's own place.
+
+    Returns whether the format has one; a third party's has none that edgekd knows.
+    """
+    if name not in _metadata.PLACES:
+        return False
+    _metadata.PLACES[name](path, metadata)
+    return True

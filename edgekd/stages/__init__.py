@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgekd.stages import benchmark, choose, distill, export, prune, quantize, train, verify
+from edgekd.stages import benchmark, bundle, choose, distill, export, prune, quantize, train, verify
 from edgekd.store import Run
 from edgekd.work import Work
 
@@ -29,5 +29,6 @@ STAGES: dict[str, Stage] = {
     "verify": verify,
     "benchmark": benchmark,
     "choose": choose,
+    "bundle": bundle,
 }
 """The stages by name, in order."""

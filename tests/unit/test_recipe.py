@@ -118,7 +118,6 @@ def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> N
 @pytest.mark.parametrize(
     ("section", "value", "key"),
     [
-        ("bundle", {"kinds": ["folder"]}, "bundle"),
         ("quantize", {"qat_epochs": 3}, "quantize.qat_epochs"),
     ],
 )

@@ -1,0 +1,379 @@
+"""An Android archive (AAR) per model, in the layout of a Maven repository.
+
+A Gradle build names the folder `maven/` as a repository and takes
+`implementation("GROUP:NAME:VERSION")`. The archive holds the model as an asset, its labels, and a
+class of Java 8 with its names, shapes and digest.
+
+Source: https://developer.android.com/studio/projects/android-library#aar-contents and
+https://maven.apache.org/repository/layout.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from edgekd.bundles.archive import files_under, write_zip
+from edgekd.bundles.identifiers import camel, quoted, snake, titles
+from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.errors import ConversionError, Fault
+from edgekd.process import run_process
+from edgekd.store import write_text
+
+FORMATS: tuple[str, ...] = ("litert", "onnx")
+MIN_SDK = 21
+DIGESTS = ("md5", "sha1", "sha256", "sha512")
+
+
+def lacks() -> Fault | None:
+    """The class is compiled by a JDK."""
+    if shutil.which("javac"):
+        return None
+    return Fault(
+        what="An Android bundle cannot be made without a Java compiler.",
+        at="bundle.kinds: android",
+        got="no javac program on PATH",
+        expected="a JDK of 11 or later",
+        fix="install one (Debian: apt install default-jdk-headless), or remove android from kinds",
+    )
+
+
+def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
+    """Writes `maven/` and, as source, a test that runs the golden vectors on a phone.
+
+    Raises:
+        ConversionError: the generated class does not compile.
+    """
+    models = [model for model in manifest.models if model.format in FORMATS]
+    group = manifest.packaging.get("android", {}).get("group", "com.example.models")
+    for target, title in titles(manifest, models).items():
+        model = next(each for each in models if each.target == target)
+        package = f"{group}.{snake(title)}"
+        place = out / "maven" / Path(*group.split(".")) / title / manifest.version
+        stem = f"{title}-{manifest.version}"
+        source = _class(manifest, model, package, title)
+        name = f"{package.replace('.', '/')}/{camel(title)}.java"
+        place.mkdir(parents=True)
+        write_zip(place / f"{stem}-sources.jar", {name: source.encode()})
+        write_zip(
+            place / f"{stem}.aar",
+            _archive(bundle, manifest, model, package, _compiled(name, source)),
+            stored=(".tflite", ".onnx", ".data"),
+        )
+        write_text(place / f"{stem}.pom", _pom(manifest, group, title))
+        write_text(place.parent / "maven-metadata.xml", _metadata(manifest, group, title))
+        for entry in [*place.iterdir(), place.parent / "maven-metadata.xml"]:
+            for digest in DIGESTS:
+                sum_ = hashlib.new(digest, entry.read_bytes()).hexdigest()
+                write_text(entry.with_name(f"{entry.name}.{digest}"), sum_)
+        _write_test(bundle, model, package, title, out / "instrumented-test" / snake(title))
+
+
+def asset(manifest: Manifest, model: Model) -> str:
+    """The name of the model among the app's assets."""
+    return f"{snake(manifest.name)}/{model.target}/{model.entry.rpartition('/')[2]}"
+
+
+def _archive(
+    bundle: Path, manifest: Manifest, model: Model, package: str, classes: dict[str, bytes]
+) -> dict[str, bytes | Path]:
+    with tempfile.TemporaryDirectory() as scratch:
+        jar = Path(scratch) / "classes.jar"
+        write_zip(jar, classes)
+        contents: dict[str, bytes | Path] = {"classes.jar": jar.read_bytes()}
+    folder = asset(manifest, model).rpartition("/")[0]
+    for file in model.files:
+        contents[f"assets/{folder}/{file.path.rpartition('/')[2]}"] = bundle / file.path
+    contents[f"assets/{folder}/manifest.json"] = bundle / "manifest.json"
+    if manifest.labels:
+        contents[f"assets/{folder}/labels.txt"] = bundle / "labels.txt"
+    contents["AndroidManifest.xml"] = (
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        f'<manifest xmlns:android="http://schemas.android.com/apk/res/android" '
+        f'package="{package}">\n'
+        f'  <uses-sdk android:minSdkVersion="{MIN_SDK}"/>\n</manifest>\n'
+    ).encode()
+    contents["R.txt"] = b""
+    return contents
+
+
+def _compiled(name: str, source: str) -> dict[str, bytes]:
+    """The class files of `source`, by their path."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-javac-") as scratch:
+        written, classes = Path(scratch) / "source" / name, Path(scratch) / "classes"
+        write_text(written, source)
+        classes.mkdir()
+        # What Android runs is told by --release; -g:none and -proc:none make it repeatable.
+        words = ["--release", "8", "-Xlint:-options", "-g:none", "-proc:none", "-encoding", "UTF-8"]
+        done = run_process(
+            ["javac", *words, "-d", str(classes), str(written)],
+            timeout_s=300,
+            env={"JAVA_TOOL_OPTIONS": "", "LC_ALL": "C.UTF-8"},
+        )
+        if done.code != 0:
+            raise ConversionError(
+                Fault(
+                    what="The generated class does not compile.",
+                    at=name,
+                    got=done.last_lines,
+                    expected="a JDK that compiles for Java 8",
+                    fix="use a JDK from 11 to 25, which still know --release 8",
+                )
+            )
+        return {path: entry.read_bytes() for path, entry in files_under(classes).items()}
+
+
+CLASS = """\
+package {package};
+
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+
+/** A model made by edgekd; what it takes and gives, and the digest of its file. */
+public final class {name} {{
+  public static final String NAME = {bundle};
+  public static final String VERSION = {version};
+  public static final String TARGET = {target};
+  public static final String FORMAT = {format};
+  public static final String SCHEME = {scheme};
+  /** Give it to AssetManager.open. */
+  public static final String ASSET = {asset};
+  public static final String SHA256 = {sha256};
+  public static final long SIZE_BYTES = {size}L;
+
+  private {name}() {{}}
+
+{tensors}
+  /** The labels, in the order of the outputs; none where the recipe gave none. */
+  public static String[] labels() {{
+    String all = String.join("", {labels});
+    return all.isEmpty() ? new String[0] : all.split("\\n", -1);
+  }}
+
+  /**
+   * The bytes of the model, for its runtime: new Interpreter(load(assets.open(ASSET))).
+   *
+   * @throws IOException they cannot be read, or are not those that were tested.
+   */
+  public static ByteBuffer load(InputStream stream) throws IOException {{
+    ByteArrayOutputStream read = new ByteArrayOutputStream((int) SIZE_BYTES);
+    byte[] chunk = new byte[65536];
+    for (int count = stream.read(chunk); count >= 0; count = stream.read(chunk)) {{
+      read.write(chunk, 0, count);
+    }}
+    stream.close();
+    byte[] bytes = read.toByteArray();
+    StringBuilder found = new StringBuilder();
+    try {{
+      for (byte each : MessageDigest.getInstance("SHA-256").digest(bytes)) {{
+        found.append(Character.forDigit((each >> 4) & 15, 16));
+        found.append(Character.forDigit(each & 15, 16));
+      }}
+    }} catch (NoSuchAlgorithmException impossible) {{
+      throw new IOException(impossible);
+    }}
+    if (!SHA256.contentEquals(found)) {{
+      throw new IOException(ASSET + " has sha256 " + found + ", not " + SHA256);
+    }}
+    ByteBuffer buffer = ByteBuffer.allocateDirect(bytes.length).order(ByteOrder.nativeOrder());
+    buffer.put(bytes);
+    buffer.rewind();
+    return buffer;
+  }}
+}}
+"""
+
+TENSORS = """\
+  /** Names of the {role}s, in order. */
+  public static String[] {role}Names() {{
+    return new String[] {{{names}}};
+  }}
+
+  /** Their shapes, batch first; -1 where a size is free. */
+  public static int[][] {role}Shapes() {{
+    return new int[][] {{{shapes}}};
+  }}
+
+  /** Their types, as numpy names them. */
+  public static String[] {role}Types() {{
+    return new String[] {{{types}}};
+  }}
+
+  /** value = scale * (number - zeroPoint); 1 where the values are taken as they are. */
+  public static float[] {role}Scales() {{
+    return new float[] {{{scales}}};
+  }}
+
+  /** Their zero points; 0 where the values are taken as they are. */
+  public static int[] {role}ZeroPoints() {{
+    return new int[] {{{zeros}}};
+  }}
+"""
+
+CHUNK = 8000
+"""Characters of a string constant; a class file holds 65,535 bytes of one."""
+
+
+def _class(manifest: Manifest, model: Model, package: str, title: str) -> str:
+    labels = "\n".join(manifest.labels)
+    chunks = [labels[i : i + CHUNK] for i in range(0, len(labels), CHUNK)] or [""]
+    entry = next(file for file in model.files if file.path == model.entry)
+    return CLASS.format(
+        package=package,
+        name=camel(title),
+        bundle=quoted(manifest.name),
+        version=quoted(manifest.version),
+        target=quoted(model.target),
+        format=quoted(model.format),
+        scheme=quoted(model.scheme),
+        asset=quoted(asset(manifest, model)),
+        sha256=quoted(entry.sha256),
+        size=entry.size_bytes,
+        labels=", ".join(map(quoted, chunks)),
+        tensors=_tensors("input", model.inputs) + "\n" + _tensors("output", model.outputs),
+    )
+
+
+def _tensors(role: str, tensors: list[Tensor]) -> str:
+    shapes = [", ".join(str(-1 if n is None else n) for n in each.shape) for each in tensors]
+    steps = [each.quantization for each in tensors]
+    return TENSORS.format(
+        role=role,
+        names=", ".join(quoted(each.name) for each in tensors),
+        shapes=", ".join(f"{{{shape}}}" for shape in shapes),
+        types=", ".join(quoted(each.dtype) for each in tensors),
+        scales=", ".join(f"{step.scale!r}f" if step else "1f" for step in steps),
+        zeros=", ".join(str(step.zero_point if step else 0) for step in steps),
+    )
+
+
+def _pom(manifest: Manifest, group: str, title: str) -> str:
+    licence = manifest.licences.model
+    licences = (
+        f"  <licenses><license><name>{escape(licence)}</name></license></licenses>\n"
+        if licence
+        else ""
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<project xmlns="http://maven.apache.org/POM/4.0.0">\n'
+        "  <modelVersion>4.0.0</modelVersion>\n"
+        f"  <groupId>{escape(group)}</groupId>\n  <artifactId>{escape(title)}</artifactId>\n"
+        f"  <version>{manifest.version}</version>\n  <packaging>aar</packaging>\n"
+        f"  <name>{escape(title)}</name>\n"
+        f"  <description>{escape(manifest.description)}</description>\n{licences}</project>\n"
+    )
+
+
+def _metadata(manifest: Manifest, group: str, title: str) -> str:
+    version = manifest.version
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<metadata>\n'
+        f"  <groupId>{escape(group)}</groupId>\n  <artifactId>{escape(title)}</artifactId>\n"
+        f"  <versioning>\n    <latest>{version}</latest>\n    <release>{version}</release>\n"
+        f"    <versions><version>{version}</version></versions>\n  </versioning>\n</metadata>\n"
+    )
+
+
+TEST = """\
+package {package};
+
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertTrue;
+
+import androidx.test.platform.app.InstrumentationRegistry;
+import java.io.DataInputStream;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.HashMap;
+import java.util.Map;
+import org.junit.Test;
+import org.tensorflow.lite.Interpreter;
+
+/** Runs the golden vectors on the phone; put its files under src/androidTest. */
+public final class {name}GoldenTest {{
+  private static final int COUNT = {count};
+
+  private static ByteBuffer golden(String file, int sample) throws IOException {{
+    DataInputStream stream =
+        new DataInputStream(
+            InstrumentationRegistry.getInstrumentation().getContext().getAssets().open(file));
+    byte[] all = new byte[stream.available()];
+    stream.readFully(all);
+    int size = all.length / COUNT;
+    ByteBuffer made = ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN);
+    made.put(all, sample * size, size);
+    made.rewind();
+    return made;
+  }}
+
+  @Test
+  public void everyOutputIsWhatItWasWhenBundled() throws IOException {{
+    String[] files = {{{files}}};
+    double[] tolerances = {{{tolerances}}};
+    ByteBuffer model =
+        {name}.load(
+            InstrumentationRegistry.getInstrumentation()
+                .getTargetContext()
+                .getAssets()
+                .open({name}.ASSET));
+    Interpreter interpreter = new Interpreter(model);
+    String[] outputs = {name}.outputNames();
+    for (int sample = 0; sample < COUNT; sample++) {{
+      Map<String, Object> inputs = new HashMap<>();
+{inputs}
+      Map<String, Object> found = new HashMap<>();
+      for (int i = 0; i < outputs.length; i++) {{
+        int size = golden(files[i], sample).capacity();
+        found.put(outputs[i], ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN));
+      }}
+      interpreter.runSignature(inputs, found);
+      for (int i = 0; i < outputs.length; i++) {{
+        ByteBuffer expected = golden(files[i], sample);
+        ByteBuffer got = (ByteBuffer) found.get(outputs[i]);
+        got.rewind();
+        assertEquals(expected.capacity(), got.capacity());
+        while (expected.hasRemaining()) {{
+          assertTrue(Math.abs(expected.getFloat() - got.getFloat()) <= tolerances[i]);
+        }}
+      }}
+    }}
+  }}
+}}
+"""
+
+
+def _write_test(bundle: Path, model: Model, package: str, title: str, out: Path) -> None:
+    """Writes a test for a phone with the files it reads: of LiteRT, whose signatures have names."""
+    if model.format != "litert" or any(each.dtype != "float32" for each in model.outputs):
+        return
+    golden, assets = model.golden, out / "assets"
+    assets.mkdir(parents=True)
+    inputs, outputs = {}, []
+    for number, (name, path) in enumerate(golden.inputs.items()):
+        inputs[name] = f"input_{number}.bin"
+        shutil.copyfile(bundle / path, assets / inputs[name])
+    for number, expected in enumerate(golden.outputs.values()):
+        outputs.append(f"output_{number}.bin")
+        shutil.copyfile(bundle / expected.path, assets / outputs[-1])
+    source = TEST.format(
+        package=package,
+        name=camel(title),
+        count=golden.count,
+        files=", ".join(map(quoted, outputs)),
+        tolerances=", ".join(repr(each.max_abs_error) for each in golden.outputs.values()),
+        inputs="\n".join(
+            f"      inputs.put({quoted(name)}, golden({quoted(file)}, sample));"
+            for name, file in inputs.items()
+        ),
+    )
+    write_text(out / "java" / package.replace(".", "/") / f"{camel(title)}GoldenTest.java", source)

@@ -1,0 +1,214 @@
+"""The bundle itself: a folder that says of every file what it is and where it came from."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgekd.bundles.archive import files_under
+from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, json_schema
+from edgekd.errors import Fault
+from edgekd.store import path_digest, write_json, write_text
+
+FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml")
+
+CARD = "MODEL_CARD.md"
+LABELS = "labels.txt"
+COMPONENTS = "components.cdx.json"
+SUMS = "SHA256SUMS"
+SIGNATURE = "manifest.json.sig"
+
+
+def lacks() -> Fault | None:
+    """Nothing is needed."""
+    return None
+
+
+def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
+    """Copies the bundle."""
+    shutil.copytree(bundle, out / f"{manifest.name}-{manifest.version}")
+
+
+def finish(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes what is made of the manifest beside the models and golden vectors in `folder`.
+
+    Returns the manifest with the digests of all of that, as it is written.
+    """
+    if manifest.labels:
+        write_text(folder / LABELS, "".join(f"{label}\n" for label in manifest.labels))
+    write_text(folder / CARD, "\n".join(_card(manifest)) + "\n")
+    write_json(folder / COMPONENTS, components(manifest))
+    write_json(folder / SCHEMA, json_schema())
+    known = {file.path for model in manifest.models for file in model.files}
+    others = [described(name, path) for name, path in files_under(folder).items()]
+    others = [file for file in others if file.path not in known]
+    manifest = manifest.model_copy(update={"other_files": others})
+    write_json(folder / MANIFEST, manifest.to_json())
+    write_text(folder / SUMS, sums(folder))
+    return manifest
+
+
+def described(name: str, path: Path) -> File:
+    """The file at `path`, `name` in its bundle."""
+    return File(path=name, sha256=path_digest(path), size_bytes=path.stat().st_size)
+
+
+def sums(folder: Path) -> str:
+    """The checksums of all files of the bundle in `folder`, as `sha256sum --check` reads them."""
+    return "".join(
+        f"{path_digest(path)}  {name}\n"
+        for name, path in files_under(folder).items()
+        if name not in (SUMS, SIGNATURE)
+    )
+
+
+def components(manifest: Manifest) -> dict[str, Any]:
+    """The component list: models, data and the tools that made them, with their licences.
+
+    Source: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/
+    """
+    licences = manifest.licences
+    models = [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": f"model:{model.target}",
+            "name": f"{manifest.name}-{model.target}",
+            "version": manifest.version,
+            "description": f"{model.format} {model.scheme} for {model.target}",
+            **_licensed(licences.model),
+        }
+        for model in manifest.models
+    ]
+    files = [
+        {
+            "type": "file",
+            "bom-ref": f"file:{file.path}",
+            "name": file.path,
+            "hashes": [{"alg": "SHA-256", "content": file.sha256}],
+        }
+        for model in manifest.models
+        for file in model.files
+    ]
+    data = {"type": "data", "bom-ref": "data:training", "name": "training data"}
+    tools = [
+        {"type": "library", "bom-ref": f"tool:{name}", "name": name, "version": version}
+        for name, version in sorted(manifest.lineage.tools.items())
+        if version
+    ]
+    teacher = {"type": "machine-learning-model", "bom-ref": "model:teacher", "name": "teacher"}
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "application",
+                "bom-ref": "bundle",
+                "name": manifest.name,
+                "version": manifest.version,
+            }
+        },
+        "components": [
+            *models,
+            *files,
+            {**data, **_licensed(licences.data)},
+            *([{**teacher, **_licensed(licences.teacher)}] if manifest.lineage.teacher else []),
+            *tools,
+        ],
+    }
+
+
+SPDX = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+
+def _licensed(licence: str | None) -> dict[str, Any]:
+    if licence is None:
+        return {}
+    if SPDX.fullmatch(licence):
+        return {"licenses": [{"expression": licence}]}
+    return {"licenses": [{"license": {"name": licence}}]}
+
+
+def _plain(text: object) -> str:
+    """`text` without anything that Markdown or HTML would read."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
+    return escaped.replace("&", "&amp;")
+
+
+def _card(manifest: Manifest) -> Iterator[str]:
+    yield f"# {_plain(manifest.name)} {manifest.version}"
+    yield ""
+    yield _plain(manifest.description or f"A {manifest.task} model, made by edgekd.")
+    yield ""
+    yield "## What ships"
+    yield ""
+    yield f"| target | file | precision | bytes | {_plain(manifest.metric)} | p50 ms | where |"
+    yield "|---|---|---|---:|---:|---:|---|"
+    yield from (_card_row(model) for model in manifest.models)
+    yield ""
+    for model in manifest.models:
+        yield f"- {_plain(model.target)}: {_plain(model.why)}"
+    for target, why in manifest.left_out.items():
+        yield f"- {_plain(target)} has no model: {_plain(why)}"
+    yield ""
+    yield "`where` says what the figures are evidence of: the device itself, this host in its "
+    yield "place, an emulation (its times are no latencies), or a reference evaluator."
+    yield ""
+    yield "## How it is used"
+    yield ""
+    model = manifest.models[0]
+    for role, tensors in (("takes", model.inputs), ("gives", model.outputs)):
+        for tensor in tensors:
+            layout = f", {tensor.layout}" if tensor.layout else ""
+            yield f"- {role} {_plain(tensor.name)}: {tensor.shape} {tensor.dtype}{_plain(layout)}"
+    for name, steps in manifest.preprocessing.items():
+        told = ", ".join(
+            f"{key} {_plain(value)}"
+            for key, value in steps.model_dump(exclude_none=True).items()
+            if value != ""
+        )
+        yield f"- before it, {_plain(name)}: {told}"
+    if not manifest.preprocessing:
+        yield "- no preprocessing is stated: the inputs are taken as the recipe's data gives them"
+    if manifest.labels:
+        yield f"- {len(manifest.labels)} labels, in `{LABELS}`, one on a line in the outputs' order"
+    yield ""
+    yield "## Where it comes from"
+    yield ""
+    for role, figures in (
+        ("teacher", manifest.lineage.teacher),
+        ("student", manifest.lineage.student),
+    ):
+        if figures:
+            told = ", ".join(f"{k} {v:g}" for k, v in figures.items() if isinstance(v, int | float))
+            yield f"- {role}: {told}"
+    yield f"- recipe sha256 `{manifest.lineage.recipe_sha256}`"
+    yield f"- data sha256 `{manifest.lineage.data_sha256}`"
+    tools = manifest.lineage.tools.items()
+    yield "- made with " + ", ".join(f"{_plain(tool)} {version}" for tool, version in tools)
+    for role, licence in manifest.licences:
+        yield f"- licence of the {role}: {_plain(licence or 'not stated')}"
+    yield ""
+    yield "Check it, and run its golden vectors: `edgekd bundle --check FOLDER`"
+
+
+def _card_row(model: Model) -> str:
+    agreement = model.evidence.get("agreement")
+    measurement = model.evidence.get("measurement")
+    metric = agreement.get("metric") if isinstance(agreement, dict) else None
+    p50 = measurement.get("p50_ms") if isinstance(measurement, dict) else None
+    cells = [
+        _plain(model.target),
+        f"`{model.entry}`",
+        model.scheme,
+        f"{model.size_bytes:,}",
+        f"{metric:.4f}" if isinstance(metric, float) else "",
+        f"{p50:.3f}" if isinstance(p50, float) else "",
+        json.dumps(model.evidence.get("evidence")).strip('"'),
+    ]
+    return f"| {' | '.join(cells)} |"

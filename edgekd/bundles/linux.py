@@ -1,0 +1,209 @@
+"""For boards: a CMake package with the models and a header, and a Python wheel that holds them.
+
+Source: https://cmake.org/cmake/help/latest/manual/cmake-packages.7.html and
+https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+from pathlib import Path
+
+from edgekd.bundles.archive import files_under, write_zip
+from edgekd.bundles.identifiers import c_quoted, snake, titles
+from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.errors import Fault
+from edgekd.store import write_text
+
+FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino")
+
+
+def lacks() -> Fault | None:
+    """Nothing is needed."""
+    return None
+
+
+def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
+    """Writes the CMake package `NAME-VERSION/` and the wheel."""
+    models = [model for model in manifest.models if model.format in FORMATS]
+    prefix = out / f"{manifest.name}-{manifest.version}"
+    share = prefix / "share" / manifest.name
+    for model in models:
+        for file in model.files:
+            place = share / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / file.path, place)
+    shutil.copyfile(bundle / "manifest.json", share / "manifest.json")
+    write_text(prefix / "include" / f"{snake(manifest.name)}.h", _header(manifest, models))
+    cmake = prefix / "lib" / "cmake" / manifest.name
+    write_text(cmake / f"{manifest.name}Config.cmake", _config(manifest, models))
+    write_text(
+        cmake / f"{manifest.name}ConfigVersion.cmake", VERSION.format(version=manifest.version)
+    )
+    _write_wheel(bundle, manifest, models, out)
+
+
+CONFIG = """\
+# A model made by edgekd. Targets: {name}::model, with the header. Variables: {prefix}_MODELS_DIR,
+# and {prefix}_MODEL_<TITLE>, the file that a runtime is given.
+get_filename_component({prefix}_PREFIX "${{CMAKE_CURRENT_LIST_DIR}}/../../.." ABSOLUTE)
+set({prefix}_MODELS_DIR "${{{prefix}_PREFIX}}/share/{name}/models")
+{models}
+if(NOT TARGET {name}::model)
+  add_library({name}::model INTERFACE IMPORTED)
+  set_target_properties({name}::model PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES "${{{prefix}_PREFIX}}/include")
+endif()
+# Copies the models beside a target's program: {prefix}_install(DESTINATION share/app)
+function({prefix}_install)
+  install(DIRECTORY "${{{prefix}_MODELS_DIR}}" ${{ARGN}})
+endfunction()
+"""
+
+VERSION = """\
+set(PACKAGE_VERSION "{version}")
+if(PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION)
+  set(PACKAGE_VERSION_COMPATIBLE FALSE)
+else()
+  set(PACKAGE_VERSION_COMPATIBLE TRUE)
+  if(PACKAGE_FIND_VERSION VERSION_EQUAL PACKAGE_VERSION)
+    set(PACKAGE_VERSION_EXACT TRUE)
+  endif()
+endif()
+"""
+
+
+def _config(manifest: Manifest, models: list[Model]) -> str:
+    prefix = snake(manifest.name)
+    lines = [
+        f'set({prefix}_MODEL_{snake(title).upper()} "${{{prefix}_PREFIX}}/share/{manifest.name}/'
+        f'{next(m for m in models if m.target == target).entry}")'
+        for target, title in titles(manifest, models).items()
+    ]
+    return CONFIG.format(name=manifest.name, prefix=prefix, models="\n".join(lines))
+
+
+def _header(manifest: Manifest, models: list[Model]) -> str:
+    guard = f"{snake(manifest.name).upper()}_H"
+    lines = [
+        "/* A model made by edgekd: what it takes and gives. Shapes are batch first, -1 where a",
+        "   size is free; value = scale * (number - zero_point) where a scale is not 0. */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "",
+    ]
+    base = snake(manifest.name).upper()
+    lines += [
+        f"#define {base}_NAME {c_quoted(manifest.name)}",
+        f"#define {base}_VERSION {c_quoted(manifest.version)}",
+        f"#define {base}_LABEL_COUNT {len(manifest.labels)}",
+        f"static const char *const {snake(manifest.name)}_labels[] = {{",
+        *(f"  {c_quoted(label)}," for label in manifest.labels),
+        "  0",
+        "};",
+    ]
+    for target, title in titles(manifest, models).items():
+        model = next(each for each in models if each.target == target)
+        name = snake(title)
+        # With one model its title is the bundle's name, whose macros are above.
+        upper = f"{name.upper()}_MODEL"
+        entry = next(file for file in model.files if file.path == model.entry)
+        lines += [
+            "",
+            f"#define {upper}_TARGET {c_quoted(model.target)}",
+            f"#define {upper}_FORMAT {c_quoted(model.format)}",
+            f"#define {upper}_SCHEME {c_quoted(model.scheme)}",
+            f"#define {upper}_PATH {c_quoted(f'share/{manifest.name}/{model.entry}')}",
+            f"#define {upper}_SHA256 {c_quoted(entry.sha256)}",
+            f"#define {upper}_BYTES {entry.size_bytes}L",
+        ]
+        for role, tensors in (("INPUT", model.inputs), ("OUTPUT", model.outputs)):
+            lines.append(f"#define {upper}_{role}_COUNT {len(tensors)}")
+            for number, tensor in enumerate(tensors):
+                lines += _constants(f"{upper}_{role}_{number}", tensor)
+    return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
+
+
+def _constants(name: str, tensor: Tensor) -> list[str]:
+    step = tensor.quantization
+    shape = ", ".join(str(-1 if size is None else size) for size in tensor.shape)
+    return [
+        f"#define {name}_NAME {c_quoted(tensor.name)}",
+        f"#define {name}_TYPE {c_quoted(tensor.dtype)}",
+        f"#define {name}_RANK {len(tensor.shape)}",
+        f"#define {name}_SHAPE {{{shape}}}",
+        f"#define {name}_SCALE {step.scale if step else 0.0!r}",
+        f"#define {name}_ZERO_POINT {step.zero_point if step else 0}",
+    ]
+
+
+MODULE = '''\
+"""A model made by edgekd. `manifest()` says what it takes and gives, `path(target)` where it is."""
+
+import hashlib
+import json
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def manifest():
+    """What `manifest.json` holds."""
+    return json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+
+
+def path(target=None):
+    """The file that the target's runtime is given; without a target, of the only model.
+
+    Raises ValueError where there is no such model, or a file is not the one that was tested.
+    """
+    models = manifest()["models"]
+    found = [model for model in models if target in (None, model["target"])]
+    if len(found) != 1:
+        raise ValueError("a target of " + ", ".join(model["target"] for model in models))
+    for file in found[0]["files"]:
+        sha256 = hashlib.sha256((HERE / file["path"]).read_bytes()).hexdigest()
+        if sha256 != file["sha256"]:
+            raise ValueError(file["path"] + " is not the file that was tested")
+    return HERE / found[0]["entry"]
+'''
+
+
+def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Path) -> None:
+    """The wheel; it holds the whole folder of the models that Linux runs, golden vectors too."""
+    package = snake(manifest.name)
+    stem = f"{package}-{manifest.version}"
+    contents: dict[str, bytes | Path] = {f"{package}/__init__.py": MODULE.encode()}
+    shipped = manifest.model_copy(update={"models": models})
+    contents[f"{package}/manifest.json"] = (shipped.model_dump_json(indent=2) + "\n").encode()
+    kept = {f"models/{model.target}/" for model in models}
+    kept |= {f"golden/{model.target}/" for model in models} | {"golden/inputs/"}
+    for path, entry in files_under(bundle).items():
+        if path.startswith(tuple(kept)):
+            contents[f"{package}/{path}"] = entry
+    summary = " ".join(manifest.description.split()) or f"A {manifest.task} model"
+    info = f"{stem}.dist-info"
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {package.replace('_', '-')}",
+        f"Version: {manifest.version}",
+        f"Summary: {summary}",
+        "Requires-Python: >=3.8",
+    ]
+    if manifest.licences.model:
+        lines.append(f"License: {' '.join(manifest.licences.model.split())}")
+    contents[f"{info}/METADATA"] = ("\n".join(lines) + "\n").encode()
+    contents[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: edgekd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    record = []
+    for name in sorted(contents):
+        content = contents[name]
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        sha = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        record.append(f"{name},sha256={sha},{len(data)}")
+    record.append(f"{info}/RECORD,,")
+    contents[f"{info}/RECORD"] = ("\n".join(record) + "\n").encode()
+    write_zip(out / f"{stem}-py3-none-any.whl", contents)

@@ -1,0 +1,201 @@
+"""What is in a bundle: `manifest.json`, its types, its JSON Schema, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from edgekd.errors import Fault, RecipeError
+from edgekd.faults import validation_faults
+from edgekd.packaging import Licences, Preprocessing
+
+MANIFEST = "manifest.json"
+SCHEMA = "manifest.schema.json"
+SCHEMA_VERSION = 1
+"""Of this edgekd. It grows when a reader of the version before would misread the new one."""
+
+
+def _inside(path: str) -> str:
+    """Refuses what would lead out of the bundle."""
+    pure = PurePosixPath(path)
+    if (
+        not path
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or "\\" in path
+        or ":" in path
+        or pure.as_posix() != path
+    ):
+        raise ValueError("a path inside the bundle, its parts joined by /")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Entry(BaseModel):
+    """A table of the manifest: no key is ignored, no value is coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Quantization(Entry):
+    """Of a tensor of whole numbers: value = scale * (number - zero_point)."""
+
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: int
+
+
+class Tensor(Entry):
+    """One input or output of a model."""
+
+    name: Annotated[str, Field(min_length=1)]
+    shape: Annotated[list[int | None], Field(description="batch first; null where it is free")]
+    dtype: str
+    layout: str | None = None
+    meaning: str | None = None
+    quantization: Annotated[
+        Quantization | None, Field(description="null where the values are taken as they are")
+    ] = None
+
+
+class File(Entry):
+    """One file of the bundle."""
+
+    path: Inside
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class Expected(Entry):
+    """What an output must be, little-endian and row-major as `Tensor` says, samples first."""
+
+    path: Inside
+    max_abs_error: Annotated[float, Field(ge=0, description="how far each value may lie off")]
+
+
+class Golden(Entry):
+    """Real inputs, and what the model made of them in its own runtime when it was bundled."""
+
+    count: Annotated[int, Field(ge=1)]
+    inputs: Annotated[dict[str, Inside], Field(description="by input; little-endian, row-major")]
+    outputs: dict[str, Expected]
+
+
+class Model(Entry):
+    """What ships for one target."""
+
+    target: str
+    format: str
+    scheme: str
+    machine: Annotated[str, Field(description="as platform.machine() names it")]
+    accelerator: str
+    entry: Annotated[Inside, Field(description="what the runtime is given: a file or a folder")]
+    files: Annotated[list[File], Field(min_length=1)]
+    size_bytes: Annotated[int, Field(gt=0)]
+    zipped_bytes: int | None = None
+    exported_sha256: Annotated[
+        Sha256, Field(description="of the artifact of the run, before labels and names were put in")
+    ]
+    inputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    golden: Golden
+    why: Annotated[str, Field(description="why this candidate ships")]
+    evidence: Annotated[
+        dict[str, JsonValue], Field(description="agreement, metric, measurement, where it ran")
+    ]
+
+
+class Lineage(Entry):
+    """What the models came from."""
+
+    edgekd: str
+    recipe_sha256: Sha256
+    data_sha256: str
+    tools: dict[str, str | None]
+    teacher: dict[str, JsonValue] | None = None
+    student: dict[str, JsonValue] | None = None
+
+
+class Manifest(Entry):
+    """A whole bundle."""
+
+    schema_version: Annotated[int, Field(ge=1)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    description: str = ""
+    task: str
+    metric: str
+    labels: list[str] = Field(default_factory=list)
+    preprocessing: dict[str, Preprocessing] = Field(default_factory=dict)
+    licences: Licences = Licences()
+    packaging: Annotated[
+        dict[str, dict[str, str]], Field(description="what the kinds are given: android.group")
+    ] = Field(default_factory=dict)
+    models: Annotated[list[Model], Field(min_length=1)]
+    left_out: Annotated[dict[str, str], Field(description="targets without a model, and why")] = (
+        Field(default_factory=dict)
+    )
+    other_files: Annotated[
+        list[File], Field(description="all others but this one, SHA256SUMS and the signature")
+    ] = Field(default_factory=list)
+    lineage: Lineage
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return self.model_dump(mode="json")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `manifest.json`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(),
+    }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`.
+
+    Raises:
+        RecipeError: there is none, it is of a later version, or anything in it is wrong; all
+            faults are told.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.is_symlink():
+            raise ValueError("a symbolic link")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["schema_version"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ValueError(f"schema_version = {version!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            Fault(
+                what=f"{folder} is not a bundle.",
+                at=str(path),
+                got=f"{type(error).__name__}: {error}",
+                expected=f"a folder with the {MANIFEST} that edgekd writes",
+                fix="name the folder of a bundle, RUN/bundle/NAME-VERSION, or make it again",
+            )
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise RecipeError(
+            Fault(
+                what="The bundle was written by a later edgekd.",
+                at=f"{path}:schema_version",
+                got=str(version),
+                expected=f"at most {SCHEMA_VERSION}",
+                fix="pip install -U edgekd",
+            )
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(
+            *validation_faults(error, Manifest, document, str(path), noun="manifest")
+        ) from None

@@ -1,0 +1,110 @@
+"""The commands about what an app build takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli.words import AsJson, console, print_json
+
+
+def bundle(
+    path: Annotated[Path, typer.Argument(help="A run's folder, or a bundle's.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Make a package of it: folder, android, swift or linux.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where it goes; beside the bundle without it.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of android: Maven's group, in place of the recipe's.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check every digest, and run the golden vectors.")
+    ] = False,
+    sign: Annotated[
+        Path | None, typer.Option(help="Sign the manifest with this Ed25519 key (PEM).")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Demand the signature of this public key (PEM).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make, check or sign the package of a run's models that an app build takes.
+
+    Without an option it says what the bundle holds. Exit codes: 2 the bundle is not what its
+    manifest says, 4 a program or package is missing, 7 a model does not give its golden outputs.
+    """
+    from edgekd import packing
+    from edgekd.bundles.manifest import read_manifest
+
+    place = packing.find(path)
+    said: dict[str, object] = {"bundle": str(place)}
+    lines = []
+    if verify is not None:
+        packing.verify_signature(place, verify)
+        said["signature"] = "valid"
+        lines.append(f"signed by {verify}")
+    if sign is not None:
+        made = packing.sign(place, sign)
+        said["signed"] = str(made)
+        lines.append(f"signed: {made}")
+    if kind is not None:
+        package = packing.pack(place, kind, out, group)
+        said["package"] = str(package)
+        lines.append(f"{kind}: {package}")
+    checked = packing.check(place) if check else []
+    said["checked"] = [{**vars(entry), "outcome": entry.outcome.value} for entry in checked]
+    for entry in checked:
+        detail = f"  {entry.detail}" if entry.detail else ""
+        lines.append(f"{entry.target}: {entry.outcome.value}  {entry.runtime}{detail}")
+    if checked:
+        lines.append("every file is the one in the manifest")
+    manifest = read_manifest(place)
+    said["manifest"] = manifest.to_json()
+    if not lines:
+        lines.append(f"{manifest.name} {manifest.version}  {place}")
+        for model in manifest.models:
+            lines.append(f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes")
+            lines.append(f"    {model.entry}: {model.why}")
+        lines += [f"  {name}: none: {why}" for name, why in manifest.left_out.items()]
+        lines.append(f"next: edgekd bundle {path} --check")
+    if as_json:
+        print_json(said)
+    else:
+        for line in lines:
+            typer.echo(line)
+    error = packing.failure(checked)
+    if error is not None:
+        raise error
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="The bundle released last, or its run.")],
+    new: Annotated[Path, typer.Argument(help="The one to release.")],
+    metric: Annotated[float, typer.Option(min=0, help="May fall by, absolute.")] = 0.005,
+    agreement: Annotated[float, typer.Option(min=0, help="May fall by, absolute.")] = 0.005,
+    latency: Annotated[float, typer.Option(min=0, help="May grow by, a share.")] = 0.10,
+    size: Annotated[float, typer.Option(min=0, help="May grow by, a share.")] = 0.02,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a bundle with the one before it: metric, agreement, latency, size, interface.
+
+    Exit codes: 7 less accurate, or its inputs, outputs or labels changed; 8 slower or larger.
+    """
+    from edgekd import packing
+    from edgekd.releases import Tolerance, compare, failure
+    from edgekd.text import changes_table
+
+    tolerance = Tolerance(metric=metric, agreement=agreement, latency=latency, size=size)
+    changes = compare(packing.find(old), packing.find(new), tolerance)
+    if as_json:
+        worse = [change.target for change in changes if change.worse]
+        print_json({"passed": not worse, "changes": [vars(change) for change in changes]})
+    else:
+        console().print(changes_table(changes))
+    error = failure(changes, new)
+    if error is not None:
+        raise error

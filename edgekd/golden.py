@@ -1,0 +1,102 @@
+"""Golden vectors: real inputs, what a file makes of them, how far off another machine may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.bundles.manifest import Expected, Golden, Model
+from edgekd.data import Inputs
+from edgekd.errors import Fault
+from edgekd.scheme import SCHEMES
+
+COUNT = 8
+"""Inputs of a bundle: as many as a phone runs without anyone waiting."""
+
+
+def tolerance(scheme: str, outputs: Tensor) -> float:
+    """How far a value of `outputs` may lie off on another machine.
+
+    Runtimes of one file differ by the order of their sums, and in whole numbers by a step here and
+    there: a share of the largest value, three times the noise that the scheme's floor of SQNR
+    stands for, at most a tenth.
+    """
+    frac = min(0.1, 3 * 10 ** (-SCHEMES[scheme].sqnr_floor_db / 20))
+    return frac * float(outputs.abs().max()) if outputs.is_floating_point() else 0.0
+
+
+def write(
+    folder: Path, inputs: Inputs, outputs: Mapping[str, Tensor], model: str, scheme: str
+) -> Golden:
+    """Writes the vectors of the model of target `model` into the bundle `folder`."""
+    count = len(next(iter(inputs.values())))
+    given = {name: f"golden/inputs/{number}.bin" for number, name in enumerate(inputs)}
+    expected = {}
+    for number, (name, values) in enumerate(outputs.items()):
+        path = f"golden/{model}/{number}.bin"
+        expected[name] = Expected(path=path, max_abs_error=tolerance(scheme, values))
+        _write(folder / path, values)
+    for name, path in given.items():
+        _write(folder / path, inputs[name])
+    return Golden(count=count, inputs=given, outputs=expected)
+
+
+def _write(path: Path, values: Tensor) -> None:
+    array = values.contiguous().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+
+def read_inputs(folder: Path, model: Model) -> Inputs:
+    """The inputs of a model's vectors.
+
+    Raises:
+        ValueError: a file does not hold what the manifest says.
+    """
+    return {
+        spec.name: _read(folder / model.golden.inputs[spec.name], spec.dtype, spec.shape, model)
+        for spec in model.inputs
+    }
+
+
+def _read(path: Path, dtype: str, shape: list[int | None], model: Model) -> Tensor:
+    flat = np.frombuffer(path.read_bytes(), np.dtype(dtype).newbyteorder("<"))
+    # Of free sizes, the one that is not the batch follows from the file.
+    rest = [-1 if size is None else size for size in shape[1:]]
+    made = flat.astype(np.dtype(dtype)).reshape(model.golden.count, *rest)
+    return torch.from_numpy(made)
+
+
+def differences(folder: Path, model: Model, outputs: Mapping[str, Tensor]) -> list[Fault]:
+    """What in `outputs`, of the model's golden inputs, is not as it was when it was bundled."""
+    faults = []
+    for spec in model.outputs:
+        expected = model.golden.outputs[spec.name]
+        at = f"{model.target}, output {spec.name}, {expected.path}"
+        values = outputs.get(spec.name)
+        if values is None:
+            faults.append(_fault(at, "no such output", spec.name))
+            continue
+        wanted = _read(folder / expected.path, spec.dtype, spec.shape, model)
+        if values.shape != wanted.shape:
+            faults.append(_fault(at, f"shape {tuple(values.shape)}", str(tuple(wanted.shape))))
+            continue
+        worst = float((values.double() - wanted.double()).abs().max())
+        if not worst <= expected.max_abs_error:  # also where it is no number
+            rule = f"at most {expected.max_abs_error:g} off what it gave when it was bundled"
+            faults.append(_fault(at, f"{worst:g} off", rule))
+    return faults
+
+
+def _fault(at: str, got: str, expected: str) -> Fault:
+    return Fault(
+        what="A model does not give what it gave when it was bundled.",
+        at=at,
+        got=got,
+        expected=expected,
+        fix="use the runtime's version that the manifest's evidence names, or bundle it again",
+    )

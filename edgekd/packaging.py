@@ -1,0 +1,97 @@
+"""What is handed to the app build, and what an app does to its raw input before a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgekd.part import Part
+
+
+class Preprocessing(Part):
+    """Of one input, in the order of its keys; what is absent is not done.
+
+    A value that is read, of 0 to 255 in an 8-bit image, becomes (value * scale - mean) / std.
+    """
+
+    resize: Annotated[
+        list[int] | None,
+        Field(min_length=2, max_length=2, description="height and width, pixels"),
+    ] = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] | None = None
+    crop: Annotated[
+        list[int] | None,
+        Field(min_length=2, max_length=2, description="height and width of the centre, pixels"),
+    ] = None
+    color: Literal["rgb", "bgr", "gray"] | None = None
+    sample_rate_hz: Annotated[int, Field(gt=0)] | None = None
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    mean: Annotated[list[float], Field(description="by channel, or one for all")] = Field(
+        default_factory=lambda: [0.0]
+    )
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        default_factory=lambda: [1.0]
+    )
+    note: Annotated[str, Field(description="what the keys cannot say, such as a tokenizer")] = ""
+
+    @model_validator(mode="after")
+    def _a_value_each(self) -> Preprocessing:
+        if len({len(self.mean), len(self.std)} - {1}) > 1 or not self.mean:
+            raise PydanticCustomError(
+                "lengths",
+                "as many of mean as of std, one for each channel or one for all",
+                {"key": "mean"},
+            )
+        return self
+
+
+KindName = Literal["folder", "android", "swift", "linux"]
+
+
+class Licences(Part):
+    """SPDX expressions, such as "Apache-2.0"; they are stated, never judged."""
+
+    model: str | None = None
+    data: str | None = None
+    teacher: str | None = None
+
+
+class Android(Part):
+    """What an Android package is called."""
+
+    group: Annotated[
+        str | None,
+        Field(description="Maven's, and of the Java package, such as com.acme.models"),
+    ] = None
+
+
+def _folder() -> list[KindName]:
+    return ["folder"]
+
+
+class Bundle(Part):
+    """What is handed to the app build."""
+
+    kinds: Annotated[list[KindName], Field(min_length=1)] = Field(default_factory=_folder)
+    description: str = ""
+    labels: Annotated[
+        list[str] | str, Field(description="in the outputs' order, or a file, one on a line")
+    ] = Field(default_factory=list)
+    preprocessing: Annotated[
+        dict[str, Preprocessing], Field(description="by input, what an app does before it")
+    ] = Field(default_factory=dict)
+    licences: Licences = Licences()
+    android: Android = Android()
+
+    def label_names(self, base: Path) -> list[str]:
+        """The labels; a file's path is relative to `base`.
+
+        Raises:
+            OSError, UnicodeDecodeError: the file cannot be read.
+        """
+        if isinstance(self.labels, list):
+            return self.labels
+        return (base / self.labels).read_text(encoding="utf-8").splitlines()

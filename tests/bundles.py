@@ -1,0 +1,88 @@
+"""A bundle whose models no runtime ever saw, for tests of everything but running them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd import golden
+from edgekd.bundles import folder
+from edgekd.bundles.archive import files_under
+from edgekd.bundles.manifest import Lineage, Manifest, Model, Quantization, Tensor
+from edgekd.packaging import Licences
+
+FILES = {"litert": "model.tflite", "onnx": "model.onnx", "coreml": "model.mlpackage/Manifest.json"}
+LABELS = ["cat", 'a "quoted" \\(name)', "Grüße ??/", "*/ x"]
+
+
+def written(
+    place: Path, formats: tuple[str, ...] = ("litert", "onnx", "coreml"), **changed: Any
+) -> tuple[Path, Manifest]:
+    """The folder of a bundle in `place`, and its manifest."""
+    bundle = place / "key-spotter-1.2.3"
+    models = [model(bundle, format) for format in formats]
+    given: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "key-spotter",
+        "version": "1.2.3",
+        "description": "Hears | a <key>.",
+        "task": "classification",
+        "metric": "accuracy",
+        "labels": LABELS,
+        "licences": Licences(model="Apache-2.0", data="what the owner says"),
+        "packaging": {"android": {"group": "com.acme.models"}},
+        "models": models,
+        "left_out": {"pixel-8": "no candidate passed"},
+        "lineage": Lineage(
+            edgekd="0.1.0",
+            recipe_sha256="0" * 64,
+            data_sha256="1" * 64,
+            tools={"torch": "2.13.0"},
+            teacher={"metric": 0.95},
+            student={"metric": 0.94},
+        ),
+    }
+    manifest = Manifest(**{**given, **changed})
+    return bundle, folder.finish(bundle, manifest)
+
+
+def model(bundle: Path, format: str, **changed: Any) -> Model:
+    """A model of `format` with its files and golden vectors in the folder `bundle`."""
+    target = f"phone-{format}"
+    home = bundle / "models" / target
+    path = home / FILES[format]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(f"a model of {format}".encode() * 50)
+    inputs = {"image": torch.arange(2 * 6, dtype=torch.float32).reshape(2, 1, 2, 3)}
+    outputs = {"scores": torch.linspace(-1, 1, 8).reshape(2, 4)}
+    files = {f"models/{target}/{name}": each for name, each in files_under(home).items()}
+    given: dict[str, Any] = {
+        "target": target,
+        "format": format,
+        "scheme": "fp32",
+        "machine": "aarch64",
+        "accelerator": "cpu",
+        "entry": f"models/{target}/{FILES[format].partition('/')[0]}",
+        "files": [folder.described(name, each) for name, each in files.items()],
+        "size_bytes": path.stat().st_size,
+        "exported_sha256": "2" * 64,
+        "inputs": [Tensor(name="image", shape=[1, 1, 2, 3], dtype="float32")],
+        "outputs": [
+            Tensor(
+                name="scores",
+                shape=[1, 4],
+                dtype="float32",
+                quantization=Quantization(scale=0.5, zero_point=-3),
+            )
+        ],
+        "golden": golden.write(bundle, inputs, outputs, target, "fp32"),
+        "why": "it passed",
+        "evidence": {
+            "evidence": "device",
+            "agreement": {"metric": 0.9, "top1_agreement_frac": 0.99},
+            "measurement": {"p50_ms": 2.0, "p90_ms": 3.0},
+        },
+    }
+    return Model(**{**given, **changed})

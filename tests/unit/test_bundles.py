@@ -1,0 +1,393 @@
+"""Bundles: the manifest and all that may be wrong with it, packages, signatures, comparisons."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from bundles import LABELS, model, written
+from conftest import assert_five_parts
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from needs import need_program
+
+from edgekd import packing
+from edgekd.bundles import BUNDLES, identifiers
+from edgekd.bundles.archive import files_under, write_zip
+from edgekd.bundles.manifest import MANIFEST, json_schema, read_manifest
+from edgekd.errors import BudgetMissedError, DisagreementError, RecipeError
+from edgekd.evidence import Outcome, Row
+from edgekd.junit import cases, junit, summary
+from edgekd.packaging import Preprocessing
+from edgekd.releases import Tolerance, compare, failure
+from edgekd.store import path_digest, write_json
+
+
+def test_a_bundle_is_whole_and_its_manifest_follows_its_schema(tmp_path: Path) -> None:
+    bundle, manifest = written(tmp_path)
+    assert packing.integrity(bundle) == []
+    assert read_manifest(bundle) == manifest
+    document = json.loads((bundle / MANIFEST).read_text())
+    schema = json.loads((bundle / "manifest.schema.json").read_text())
+    assert schema == json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(document, schema)
+    assert (bundle / "labels.txt").read_text().splitlines() == LABELS
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=bundle, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_component_list_is_valid_cyclonedx(tmp_path: Path) -> None:
+    bundle, _ = written(tmp_path)
+    text = (bundle / "components.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    found = {entry["name"]: entry for entry in json.loads(text)["components"]}
+    assert found["key-spotter-phone-onnx"]["licenses"] == [{"expression": "Apache-2.0"}]
+    assert found["training data"]["licenses"] == [{"license": {"name": "what the owner says"}}]
+
+
+def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places of a document where a value stands."""
+    if isinstance(document, dict):
+        return [
+            leaf
+            for key, value in document.items()
+            for leaf in [(*path, key), *leaves(value, (*path, key))]
+        ]
+    if isinstance(document, list) and document:
+        return leaves(document[0], (*path, 0))
+    return []
+
+
+OPEN = ("evidence", "tools", "teacher", "student", "left_out", "packaging")
+"""Tables that may hold anything, or nothing."""
+
+
+def test_every_field_that_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
+    bundle, _ = written(tmp_path, preprocessing={"image": Preprocessing(mean=[0.5], std=[2.0])})
+    whole = json.loads((bundle / MANIFEST).read_text())
+    jsonschema_of = jsonschema.Draft202012Validator(json_schema())
+    tried = 0
+    for path in leaves(whole):
+        if any(step in OPEN for step in path[:-1]) or path[-1] in OPEN:
+            continue
+        for value in (None, [], {"no": "such"}, -1.5, "../../etc/passwd"):
+            document = json.loads(json.dumps(whole))
+            place = document
+            for step in path[:-1]:
+                place = place[step]
+            if value is None:
+                del place[path[-1]]
+            else:
+                place[path[-1]] = value
+            if not jsonschema_of.is_valid(document):
+                tried += 1
+                write_json(bundle / MANIFEST, document)
+                with pytest.raises(RecipeError) as raised:
+                    read_manifest(bundle)
+                assert_five_parts(str(raised.value))
+                assert "manifest" in str(raised.value)
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "a/../../x", "a\\..\\x", "C:/x", "", "a//b", "./a"]
+)
+def test_no_path_leads_out_of_a_bundle(tmp_path: Path, path: str) -> None:
+    bundle, _ = written(tmp_path)
+    for place in (("models", 0, "entry"), ("models", 0, "files", 0, "path"),
+                  ("other_files", 0, "path"), ("models", 0, "golden", "inputs", "image"),
+                  ("models", 0, "golden", "outputs", "scores", "path")):  # fmt: skip
+        document = json.loads((bundle / MANIFEST).read_text())
+        at = document
+        for step in place[:-1]:
+            at = at[step]
+        at[place[-1]] = path
+        write_json(tmp_path / "other" / MANIFEST, document)
+        with pytest.raises(RecipeError, match="inside the bundle"):
+            read_manifest(tmp_path / "other")
+
+
+def test_a_manifest_of_a_later_edgekd_or_of_no_kind_is_refused(tmp_path: Path) -> None:
+    bundle, _ = written(tmp_path)
+    document = json.loads((bundle / MANIFEST).read_text())
+    write_json(bundle / MANIFEST, {**document, "schema_version": 2, "new": {}})
+    with pytest.raises(RecipeError, match="later edgekd"):
+        read_manifest(bundle)
+    for text in ("", "[]", "{", '{"schema_version": "1"}', '{"schema_version": true}', "\xff"):
+        (bundle / MANIFEST).write_text(text, encoding="latin-1")
+        with pytest.raises(RecipeError, match="not a bundle"):
+            read_manifest(bundle)
+
+
+def _change(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+DAMAGES = {
+    "a model": lambda bundle: _change(bundle / "models/phone-onnx/model.onnx"),
+    "truncated": lambda bundle: (bundle / "models/phone-onnx/model.onnx").write_bytes(b"a"),
+    "a golden vector": lambda bundle: _change(bundle / "golden/phone-onnx/0.bin"),
+    "labels": lambda bundle: _change(bundle / "labels.txt"),
+    "checksums": lambda bundle: _change(bundle / "SHA256SUMS"),
+    "no checksums": lambda bundle: (bundle / "SHA256SUMS").unlink(),
+    "a file gone": lambda bundle: (bundle / "MODEL_CARD.md").unlink(),
+    "a file more": lambda bundle: (bundle / "models/phone-onnx/more.py").write_text("print()"),
+    "a link": lambda bundle: (bundle / "link").symlink_to("/etc/passwd"),
+    "a linked folder": lambda bundle: (bundle / "golden/l").symlink_to("/etc"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_as_the_manifest_says_is_found(tmp_path: Path, damage: str) -> None:
+    bundle, _ = written(tmp_path)
+    DAMAGES[damage](bundle)
+    faults = packing.integrity(bundle)
+    assert faults
+    for fault in faults:
+        assert_five_parts(str(fault))
+    for use in (packing.check, lambda place: packing.pack(place, "linux")):
+        with pytest.raises(RecipeError, match="not what its manifest says"):
+            use(bundle)
+
+
+def test_parts_of_a_manifest_that_contradict_each_other_are_found(tmp_path: Path) -> None:
+    for name, change in {
+        "entry": {"entry": "models/phone-onnx/other.onnx"},
+        "format": {"format": "caffe"},
+        "inputs": {"inputs": []},
+    }.items():
+        place = tmp_path / name
+        wrong = model(place / "key-spotter-1.2.3", "onnx")
+        if name == "inputs":
+            change = {"inputs": [wrong.inputs[0].model_copy(update={"name": "other"})]}
+        bundle, _ = written(place, (), models=[wrong.model_copy(update=change)])
+        assert packing.integrity(bundle), name
+
+
+def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        bundle, manifest = written(tmp_path / name)
+        for kind in ("swift", "linux", "folder"):
+            (bundle.parent / kind).mkdir()
+            BUNDLES[kind].pack(bundle, manifest, bundle.parent / kind)
+        found.append(path_digest(bundle.parent))
+    assert found[0] == found[1]
+
+
+def test_an_archive_stores_what_must_be_mapped(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", {"b.tflite": b"x" * 100, "a.txt": b"y" * 100}, [".tflite"])
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        kinds = {info.filename: info.compress_type for info in archive.infolist()}
+        assert kinds == {"a.txt": zipfile.ZIP_DEFLATED, "b.tflite": zipfile.ZIP_STORED}
+        assert archive.testzip() is None
+
+
+def test_names_in_generated_code_are_names(tmp_path: Path) -> None:
+    assert identifiers.camel("key-spotter.v2") == "KeySpotterV2"
+    assert identifiers.camel("3d_net") == "Model3dNet"
+    assert identifiers.snake("3D-Net") == "model_3d_net"
+    _bundle, manifest = written(tmp_path)
+    twins = [
+        manifest.models[0].model_copy(update={"target": target}) for target in ("a-b", "a.b", "A_B")
+    ]
+    titles = identifiers.titles(manifest, twins)
+    assert len({identifiers.snake(title) for title in titles.values()}) == 3
+    assert len({identifiers.camel(title).lower() for title in titles.values()}) == 3
+
+
+def test_strings_in_generated_code_are_only_strings() -> None:
+    nasty = 'a"b\\(x)\n\r\t??/*/ü\u2028\x07'
+    assert (
+        identifiers.swift_quoted(nasty).count('"') - identifiers.swift_quoted(nasty).count('\\"')
+        == 2
+    )
+    assert "\\\\(x)" in identifiers.swift_quoted(nasty)
+    assert identifiers.c_quoted(nasty).isascii()
+    assert "??" not in identifiers.c_quoted(nasty)
+    assert identifiers.quoted(nasty).isascii()
+
+
+def test_a_c_compiler_reads_the_strings_back(tmp_path: Path) -> None:
+    bundle, manifest = written(tmp_path)
+    out = tmp_path / "linux"
+    out.mkdir()
+    BUNDLES["linux"].pack(bundle, manifest, out)
+    source = (
+        '#include <stdio.h>\n#include "key_spotter.h"\n'
+        "int main(void) { for (int i = 0; i < KEY_SPOTTER_LABEL_COUNT; i++) "
+        "puts(key_spotter_labels[i]); return 0; }\n"
+    )
+    (tmp_path / "main.c").write_text(source)
+    include = out / "key-spotter-1.2.3" / "include"
+    words = ["-std=c99", "-trigraphs", "-Wall", "-Werror", f"-I{include}"]
+    subprocess.run(
+        [need_program("gcc"), *words, str(tmp_path / "main.c"), "-o", str(tmp_path / "main")],
+        check=True,
+    )
+    said = subprocess.run([str(tmp_path / "main")], capture_output=True, check=True)
+    assert said.stdout.decode().splitlines() == LABELS
+
+
+def test_the_swift_package_is_whole(tmp_path: Path) -> None:
+    """No Swift is here: its parts are held against each other, nothing compiles them."""
+    bundle, manifest = written(tmp_path)
+    out = tmp_path / "swift"
+    out.mkdir()
+    BUNDLES["swift"].pack(bundle, manifest, out)
+    home = out / "KeySpotter"
+    package = (home / "Package.swift").read_text()
+    for name in ("KeySpotter", "KeySpotterTests"):
+        assert f'name: "{name}"' in package
+    accessor = (home / "Sources/KeySpotter/KeySpotter.swift").read_text()
+    for text in (
+        accessor,
+        package,
+        (home / "Tests/KeySpotterTests/KeySpotterTests.swift").read_text(),
+    ):
+        for left, right in ("{}", "[]", "()"):
+            assert text.count(left) == text.count(right)
+    resources = home / "Sources/KeySpotter/Resources"
+    assert (resources / "model.mlpackage/Manifest.json").is_file()
+    assert 'forResource: "Resources/model.mlpackage"' in accessor
+    for file in ("input_0.bin", "output_0.bin"):
+        assert (home / "Tests/KeySpotterTests/Golden" / file).stat().st_size > 0
+    told = json.loads((out / "packages.json").read_text())
+    assert told[0]["checksum"] == path_digest(out / told[0]["archive"])
+    with zipfile.ZipFile(out / told[0]["archive"]) as archive:
+        assert set(archive.namelist()) == {f"KeySpotter/{name}" for name in files_under(home)}
+
+
+def test_a_signature_holds_for_all_files_and_one_key(tmp_path: Path, edgekd_cli: Any) -> None:
+    openssl = need_program("openssl")
+    for name in ("ours", "theirs"):
+        key, pub = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
+        subprocess.run([openssl, "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+        subprocess.run([openssl, "pkey", "-in", key, "-pubout", "-out", pub], check=True)
+    bundle, _ = written(tmp_path)
+    unsigned = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub")
+    assert unsigned.code == 2
+    assert edgekd_cli("bundle", bundle, "--sign", tmp_path / "ours.pem").code == 0
+    said = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub", "--json")
+    assert (said.code, said.json["signature"]) == (0, "valid")
+    # OpenSSL agrees that it is an Ed25519 signature of the manifest.
+    raw = tmp_path / "raw.sig"
+    import base64
+
+    raw.write_bytes(base64.b64decode((bundle / "manifest.json.sig").read_text()))
+    words = ["pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "ours.pub", "-rawin", "-sigfile"]
+    subprocess.run([openssl, *words, raw, "-in", bundle / MANIFEST], check=True)
+    for bad in ("theirs.pub", "ours.pem", "none.pub"):
+        refused = edgekd_cli("bundle", bundle, "--verify", tmp_path / bad)
+        assert refused.code == 2
+        assert_five_parts(refused.err)
+    assert edgekd_cli("bundle", bundle, "--sign", tmp_path / "ours.pub").code == 2
+    _change(bundle / "labels.txt")
+    assert edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub").code == 2
+
+
+def _worse(**changed: Any) -> dict[str, Any]:
+    evidence: dict[str, Any] = {
+        "evidence": "device",
+        "agreement": {"metric": 0.9, "top1_agreement_frac": 0.99},
+        "measurement": {"p50_ms": 2.0, "p90_ms": 3.0},
+    }
+    for key, value in changed.items():
+        if key == "evidence":
+            evidence[key] = value
+        else:
+            evidence["agreement" if key in evidence["agreement"] else "measurement"][key] = value
+    return evidence
+
+
+REGRESSIONS: dict[str, tuple[dict[str, Any], type[Exception] | None]] = {
+    "the same": ({}, None),
+    "a little worse": (_worse(metric=0.897, p90_ms=3.2), None),
+    "less accurate": (_worse(metric=0.88), DisagreementError),
+    "agrees less": (_worse(top1_agreement_frac=0.9), DisagreementError),
+    "no metric": (_worse(metric=None), DisagreementError),
+    "slower": (_worse(p90_ms=4.0), BudgetMissedError),
+    "slower and less accurate": (_worse(p90_ms=4.0, metric=0.5), DisagreementError),
+    "slower, but elsewhere": (_worse(p90_ms=9.0, p50_ms=9.0, evidence="host"), None),
+}
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_a_release_that_is_worse_is_told(tmp_path: Path, name: str) -> None:
+    old, _ = written(tmp_path / "old", ("onnx",))
+    place = tmp_path / "new"
+    evidence, error = REGRESSIONS[name]
+    changed = model(
+        place / "key-spotter-1.2.3", "onnx", **({"evidence": evidence} if evidence else {})
+    )
+    new, _ = written(place, (), models=[changed])
+    found = failure(compare(old, new, Tolerance()), new)
+    assert (None if found is None else type(found)) is error
+
+
+def test_what_an_app_must_change_for_is_told(tmp_path: Path, edgekd_cli: Any) -> None:
+    old, _manifest = written(tmp_path / "old", ("onnx", "litert"))
+    place = tmp_path / "new"
+    other = model(place / "key-spotter-1.2.3", "onnx", size_bytes=9000)
+    other = other.model_copy(
+        update={"inputs": [other.inputs[0].model_copy(update={"shape": [1, 1, 4, 3]})]}
+    )
+    new, _ = written(place, (), models=[other], labels=["cat"])
+    said = edgekd_cli("diff", old, new, "--json")
+    assert said.code == 7
+    worse = {(c["target"], c["figure"]) for c in said.json["changes"] if c["worse"]}
+    assert worse == {
+        ("(all)", "labels"),
+        ("phone-onnx", "inputs"),
+        ("phone-onnx", "size_bytes"),
+        ("phone-litert", "model"),
+    }
+    assert_five_parts(said.err)
+    plain = edgekd_cli("diff", old, new)
+    assert plain.code == 7
+    assert "WORSE" in plain.out
+    assert edgekd_cli("diff", old, tmp_path / "nothing").code == 2
+    assert edgekd_cli("diff", old, old).code == 0
+
+
+def test_junit_and_the_summary_tell_every_candidate() -> None:
+    rows = [
+        Row("phone", "litert", "fp32", Outcome.PASSED),
+        Row("phone", "litert", "int8", Outcome.DISAGREES, "SQNR is <10 dB> & \x00 bad"),
+        Row("board", "onnx", "fp32", Outcome.OVER_BUDGET, "p90 is 9 ms"),
+        Row("tv", "onnx", "fp32", Outcome.UNAVAILABLE, "no device"),
+    ]
+    text = junit('a "run"', cases(rows, {"phone": True, "board": True, "tv": False}))
+    root = ElementTree.parse(io.StringIO(text)).getroot()
+    counts = {s.get("name"): (s.get("failures"), s.get("skipped")) for s in root}
+    assert counts == {"phone": ("0", "1"), "board": ("1", "0"), "tv": ("0", "1")}
+    told = summary("a|b", "accuracy", rows, {"phone": ("fp32", "it pays")})
+    assert "a\\|b" in told
+    assert "| phone | fp32 | passed |" in told
+    assert told.count("| yes |") == 1
+
+
+def test_a_package_of_no_kind_or_of_no_model_is_refused(tmp_path: Path, edgekd_cli: Any) -> None:
+    bundle, _ = written(tmp_path, ("onnx",))
+    for kind in ("ipa", "swift"):
+        said = edgekd_cli("bundle", bundle, "--kind", kind)
+        assert said.code == 2
+        assert_five_parts(said.err)
+    said = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", tmp_path / "out", "--json")
+    assert said.code == 0
+    assert (tmp_path / "out" / "key_spotter-1.2.3-py3-none-any.whl").is_file()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    said = edgekd_cli("bundle", tmp_path / "run")
+    assert said.code == 2
+    assert "[bundle]" in said.err
