@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgekd.evidence import Agreement as Agreement
     from edgekd.evidence import Measurement as Measurement
     from edgekd.evidence import Outcome as Outcome
+    from edgekd.folding import folded as folded
     from edgekd.network import Network as Network
     from edgekd.network import load_network as load_network
     from edgekd.pipeline import RunResult as RunResult
@@ -67,6 +68,7 @@ _HOMES = {
     "check": "plan",
     "distill": "distillation",
     "export": "conversion",
+    "folded": "folding",
     "load_artifact": "artifact",
     "load_network": "network",
     "load_recipe": "recipe",

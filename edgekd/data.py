@@ -66,11 +66,11 @@ class Samples:
     @property
     def in_memory(self) -> bool:
         """Whether all items are there without any of them being made."""
-        return _plain(self.dataset)
+        return is_plain(self.dataset)
 
     def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
         """The inputs and targets of the items `ids`; tensors in memory are not collated."""
-        if _plain(self.dataset):
+        if is_plain(self.dataset):
             columns = [column[ids] for column in self.dataset.tensors]
             item: Any = columns if len(columns) > 1 else columns[0]
         else:
@@ -80,7 +80,7 @@ class Samples:
 
     def labels(self) -> Tensor:
         """The targets of all samples, in order."""
-        if _plain(self.dataset):
+        if is_plain(self.dataset):
             return self.dataset.tensors[1]
         found = [self.take(ids)[1] for ids in self.batches(512)]
         return torch.cat([labels for labels in found if labels is not None])
@@ -139,8 +139,8 @@ def labelled_count(samples: Samples | Mixed) -> int:
     return len(samples) if samples.labelled else 0
 
 
-def _plain(dataset: Dataset) -> TypeGuard[TensorDataset]:
-    """Whether indexing the tensors gives the items: a subclass may do more to them."""
+def is_plain(dataset: Dataset) -> TypeGuard[TensorDataset]:
+    """Whether indexing its tensors gives the items: a subclass may do more to them."""
     return type(dataset) is TensorDataset and len(dataset.tensors) <= 2
 
 
@@ -189,7 +189,7 @@ def fingerprint(dataset: Dataset | None) -> str | None:
     if dataset is None:
         return None
     sha = hashlib.sha256(str(len(dataset)).encode())
-    if _plain(dataset):
+    if is_plain(dataset):
         for column in dataset.tensors:
             sha.update(str(tuple(column.shape)).encode())
             sha.update(column.contiguous().numpy().tobytes())

@@ -31,6 +31,7 @@ from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
 from edgekd.stages import STAGES, bundle, distill, prune
+from edgekd.stages import fold as fold_stage
 from edgekd.store import (
     Run,
     Tell,
@@ -332,6 +333,7 @@ def begin(plan: Plan, place: Run) -> Work:
     )
     distill.preflight(work)
     prune.preflight(work)
+    fold_stage.preflight(work)
     bundle.preflight(work)
     return work
 

@@ -264,6 +264,9 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
             reason = f"{target.format} can be written here in {listed(schemes)}"
         if reason is None and target.accelerator != "cpu" and target.format != "coreml":
             reason = f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
+        if reason is None and target.format == "coreml":
+            whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
+            reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
@@ -271,6 +274,9 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         # What pruning is timed against, and what goes on where it does not pay.
         rows += [replace(row, network="unpruned") for row in rows if row.open]
     return rows
+
+
+UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
 
 
 def _available(row: Row, goal: Goal) -> Row:
@@ -305,6 +311,8 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
 def applies(stage: str, recipe: Recipe) -> bool:
     if stage == "train":
         return recipe.teacher is not None
+    if stage == "fold":
+        return recipe.export.folds
     if stage == "bundle":
         return recipe.bundle is not None
     return stage != "prune" or recipe.prune is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekd.evidence import Row
 from edgekd.pipeline import begin
 from edgekd.plan import Plan
-from edgekd.stages import export, quantize
+from edgekd.stages import export, fold, quantize
 from edgekd.store import Tell, open_run, told_to_nobody
 
 
@@ -26,5 +26,6 @@ def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
         place = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, tell)
         work = begin(plan, place)
         rows = tuple(row for row in work.rows if row.open and row.network == "student")
-        work = quantize.step(replace(work, rows=rows), place)
+        work = fold.step(replace(work, rows=rows), place)
+        work = quantize.step(work, place)
         return export.step(work, place).rows

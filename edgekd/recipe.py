@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
+from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
 from edgekd.scheme import SCHEMES
@@ -227,6 +228,15 @@ class Export(Part):
         ),
     ] = None
     timeout_s: Annotated[float, Field(gt=0, description="of a conversion, seconds")] = 1800.0
+    inputs: Annotated[
+        dict[str, Raw], Field(description="by input, what the files take in its place")
+    ] = Field(default_factory=dict)
+    outputs: Annotated[Head, Field(description="what the files give of the logits")] = "logits"
+
+    @property
+    def folds(self) -> bool:
+        """Whether the files take or give anything else than the network."""
+        return bool(self.inputs) or self.outputs != "logits"
 
 
 class Accept(Part):

@@ -322,6 +322,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "prelu-vector": lambda: nn.PReLU(16),
     "log-softmax": lambda: nn.LogSoftmax(1),
     "softsign-logsigmoid": lambda: nn.Sequential(nn.Softsign(), nn.LogSigmoid()),
+    "reciprocal": lambda: Do(lambda x: 1 / (x * x + 0.01)),
 }
 
 

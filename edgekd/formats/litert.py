@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from edgekd.errors import listed
 from edgekd.formats._ways import exported, first_way
 from edgekd.need import need
@@ -75,7 +77,28 @@ def _simplified(program: Any) -> Any:
 
     if any(node.target in LITERT for node in program.graph.nodes):
         program = program.run_decompositions(LITERT)
-    return Raised(program) if has_signals(program) else program.module()
+    return Raised(program) if has_signals(program) else _pooled(program.module())
+
+
+def _pooled(module: Any) -> Any:
+    """`module` with means and maxima over an image's height and width that keep both axes at first.
+
+    litert-torch 0.10 puts a transpose of the whole image before those that drop them.
+    """
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        if node.target not in (aten.mean.dim, aten.amax.default) or len(node.args) > 2:
+            continue
+        image, axes = node.args
+        if node.kwargs or image.meta["val"].ndim != 4 or {axis % 4 for axis in axes} != {2, 3}:
+            continue
+        node.args = (image, axes, True)
+        with module.graph.inserting_after(node):
+            shape = list(node.meta["val"].shape)
+            flat = module.graph.call_function(aten.reshape.default, (node, shape))
+        node.replace_all_uses_with(flat, delete_user_cb=lambda user, flat=flat: user is not flat)
+    module.recompile()
+    return module
 
 
 def _halve(plain: Path, path: Path) -> None:

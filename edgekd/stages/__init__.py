@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgekd.stages import benchmark, bundle, choose, distill, export, prune, quantize, train, verify
+from edgekd.stages import (
+    benchmark,
+    bundle,
+    choose,
+    distill,
+    export,
+    fold,
+    prune,
+    quantize,
+    train,
+    verify,
+)
 from edgekd.store import Run
 from edgekd.work import Work
 
@@ -24,6 +35,7 @@ STAGES: dict[str, Stage] = {
     "train": train,
     "distill": distill,
     "prune": prune,
+    "fold": fold,
     "quantize": quantize,
     "export": export,
     "verify": verify,

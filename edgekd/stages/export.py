@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network, as_network
 from edgekd.scheme import SCHEMES
+from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
 from edgekd.trained import network_key
 from edgekd.work import Work
@@ -98,7 +100,14 @@ def _copy_log(source: Path, log: Path) -> None:
 
 def _batch_of_one(network: Network) -> Network:
     example = {name: tensor[:1] for name, tensor in network.example.items()}
-    return as_network(network.module, example, network.lineage)
+    made, told = as_network(network.module, example, network.lineage), network.signature
+
+    def named(specs: Sequence[TensorSpec], known: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        pairs = zip(specs, known, strict=True)
+        return tuple(replace(a, layout=b.layout, meaning=b.meaning) for a, b in pairs)
+
+    inputs = named(made.signature.inputs, told.inputs)
+    return replace(made, signature=Signature(inputs, named(made.signature.outputs, told.outputs)))
 
 
 def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:

@@ -1,0 +1,123 @@
+"""A recipe whose files take camera images and give probabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Project, assert_five_parts, tiny_recipe
+from needs import need_modules
+
+from edgekd.bundles.manifest import read_manifest
+from edgekd.formats import FORMATS
+
+pytestmark = pytest.mark.converter
+
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+import edgekd
+
+
+def images(count=120):
+    dice = torch.Generator().manual_seed(7)
+
+    def split(n):
+        labels = torch.randint(0, 3, (n,), generator=dice)
+        raw = torch.randint(0, 160, (n, 3, 12, 12), generator=dice).float()
+        raw[torch.arange(n), labels] += 80
+        return TensorDataset((raw / 255 - 0.5) / 0.25, labels)
+
+    return edgekd.Data(train=split(count), validation=split(40), test=split(60))
+"""
+
+MODELS = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, photo):
+        return self.head(self.features(photo).mean((2, 3)))
+
+
+def net():
+    return Net()
+"""
+
+
+def recipe(dtype: str) -> dict[str, Any]:
+    document = tiny_recipe()
+    document["version"] = "1.0.0"
+    document["data"] = {"load": "data.py:images"}
+    document["teacher"]["load"] = document["student"]["load"] = "models.py:net"
+    document["quantize"]["schemes"] = ["fp32", "int8"]
+    document["quantize"]["calibration"] = "calibration.toml"
+    raw = {"dtype": dtype, "scale": 1 / 255, "mean": [0.5], "std": [0.25]}
+    document["export"] |= {"inputs": {"photo": raw}, "outputs": "probabilities"}
+    document["targets"] = [{"name": f"x86-cpu-{name}"} for name in ("onnx", "openvino", "litert")]
+    document["targets"].append({"name": "iphone-15-coreml", "required": False})
+    document["bundle"] = {"kinds": ["folder"]}
+    return document
+
+
+@pytest.fixture
+def images(project: Project) -> Project:
+    for module in FORMATS.values():
+        need_modules(*module.PACKAGES)
+    (project.folder / "data.py").write_text(DATA)
+    (project.folder / "models.py").write_text(MODELS)
+    (project.folder / "calibration.toml").write_text(
+        'source = "train"\ncount = 64\nselection = "random"\nlicence = "none"\n'
+    )
+    return project
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_files_take_camera_images_and_give_probabilities(
+    images: Project, edgekd_cli: Any, dtype: str
+) -> None:
+    out = images.folder / "runs"
+    said = edgekd_cli("run", images.write(recipe(dtype)), "--out", out, "--json")
+    assert said.code == 0, said.err
+    rows = {(row["target"], row["scheme"]): row for row in said.json["rows"]}
+    for (target, scheme), row in rows.items():
+        if target == "iphone-15-coreml" and dtype == "uint8":
+            assert row["outcome"] == "refused"
+            assert 'dtype = "float32"' in row["detail"]
+            continue
+        assert row["outcome"] == "passed", row
+        assert row["agreement"]["sqnr_db"] > (90 if scheme == "fp32" else 25)
+        if "litert" in target:
+            assert row["artifact"]["transposes"] == 0
+    bundle = Path(said.json["bundles"]["folder"])
+    for model in read_manifest(bundle).models:
+        tensor = model.inputs[0]
+        assert (tensor.name, tensor.dtype, tensor.shape) == ("photo", dtype, [1, 12, 12, 3])
+        assert tensor.layout == "batch height width channels"
+        assert model.outputs[0].meaning == "probabilities"
+        path = bundle / model.golden.outputs[model.outputs[0].name].path
+        np.testing.assert_allclose(np.fromfile(path, "<f4").reshape(8, 3).sum(1), 1, atol=0.02)
+
+
+def test_preprocessing_that_is_not_the_datas_is_told_before_any_training(
+    images: Project, edgekd_cli: Any
+) -> None:
+    document = recipe("uint8")
+    document["export"]["inputs"]["photo"]["std"] = [0.9]
+    said = edgekd_cli("run", images.write(document), "--out", images.folder / "runs")
+    assert said.code == 2
+    assert_five_parts(said.err)
+    assert "0 to 255" in said.err
+    assert not list(images.folder.glob("runs/*/*/train"))
+    document["export"]["inputs"] = {"foto": {}}
+    said = edgekd_cli("run", images.write(document), "--out", images.folder / "runs", "--json")
+    assert said.code == 2
+    assert json.loads(said.out)["faults"][0]["at"] == "export.inputs.foto"
