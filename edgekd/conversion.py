@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from edgekd.artifact import Artifact, describe, load_artifact, save_card, zipped
 from edgekd.data import Inputs
@@ -17,12 +22,15 @@ from edgekd.errors import (
     RefusedError,
     listed,
 )
+from edgekd.evidence import Verdict
+from edgekd.execution import run_artifact
 from edgekd.formats import find_format, format_names
 from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
-from edgekd.network import Network
+from edgekd.network import Network, call
 from edgekd.process import last_lines, output_to
 from edgekd.scheme import SCHEMES
+from edgekd.sizes import fits, other_sizes, resized
 from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
 
@@ -111,6 +119,7 @@ def convert(
         ConversionError: the converter failed; its last lines are told, all are in the log.
     """
     check_sound(network)
+    check_free(network, format)
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
     log = log or folder / LOG
@@ -130,13 +139,87 @@ def convert(
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
+    if network.free:
+        lineage["free"] = [each.to_json() for each in network.free]
+        shapes = {name: list(tensor.shape) for name, tensor in network.example.items()}
+        lineage["example_shapes"] = shapes
     if format in READERS:
         graph = read_graph(path, format)
         lineage["operators"] = graph.operators
         lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
+    if network.free:
+        try_sizes(artifact, network, calibration)
     save_card(artifact)
     return artifact
+
+
+def check_free(network: Network, format: str) -> None:
+    """Raises where a network has free sizes and `format` has none."""
+    if network.free and format == "litert":
+        raise RefusedError(
+            Fault(
+                what="LiteRT's files have fixed sizes.",
+                at=f"format {format}",
+                got=f"free sizes {listed(each.name for each in network.free)}",
+                expected="a network without free sizes",
+                fix="export it at the largest size, and pad; other formats take free sizes",
+            )
+        )
+
+
+def try_sizes(artifact: Artifact, network: Network, calibration: Sequence[Inputs]) -> None:
+    """Runs `artifact` at two other settings of its free sizes and compares it with its network.
+
+    Raises:
+        ConversionError: it does not take one of them, or gives something else: exporters freeze a
+            size without a word.
+    """
+    given = calibration[0] if calibration else network.example
+    module = copy.deepcopy(network.module).cpu().eval()
+    for sizes in other_sizes(given, network.free):
+        inputs = resized(given, sizes, network.free)
+        told = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        with torch.no_grad():
+            wanted = call(module, inputs)
+        whole = {name: tensor.shape[0] for name, tensor in inputs.items()}
+        ran = run_artifact(artifact, inputs, "local", batch=next(iter(whole.values())))
+        if isinstance(ran, Verdict):
+            raise ConversionError(_frozen(artifact, told, f"{ran.outcome.value}: {ran.detail}"))
+        for name, value in wanted.items():
+            found = ran.outputs[name]
+            if found.shape != value.shape:
+                got = f"output {name} of shape {tuple(found.shape)}, not {tuple(value.shape)}"
+                raise ConversionError(_frozen(artifact, told, got))
+        # Quantized files are held to half: one repeated sample is not what they were made for.
+        floor = SCHEMES[str(artifact.scheme)].sqnr_floor_db
+        floor = floor / 2 if SCHEMES[str(artifact.scheme)].calibrated else floor
+        found_db = sqnr_db(wanted, ran.outputs)
+        if found_db < floor:
+            got = f"SQNR of {found_db:.1f} dB there, under {floor:.0f}"
+            raise ConversionError(_frozen(artifact, told, got))
+
+
+def _frozen(artifact: Artifact, told: str, got: str) -> Fault:
+    return Fault(
+        what=f"The {artifact.format} file does not take a size that was declared free.",
+        at=f"{artifact.format} {artifact.scheme}, {told}",
+        got=got,
+        expected="what the network gives at this size",
+        fix="declare the size fixed, or leave this format out for it",
+    )
+
+
+def sqnr_db(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
+    """10 log10(sum wanted^2 / sum error^2) over all outputs; inf where all is equal."""
+    signal = sum(float((value.double() ** 2).sum()) for value in wanted.values())
+    noise = sum(
+        float(((value.double() - found[name].double()) ** 2).sum())
+        for name, value in wanted.items()
+    )
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def failed(who: str, error: Exception, what: str, log: Path) -> EdgekdError:
@@ -189,7 +272,7 @@ def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequen
     for number, sample in enumerate(samples):
         for spec in network.signature.inputs:
             shape = tuple(sample[spec.name].shape) if spec.name in sample else None
-            if shape != spec.shape:
+            if shape is None or not fits(shape, spec):
                 raise RecipeError(
                     Fault(
                         what="A calibration sample does not fit the network.",

@@ -58,10 +58,11 @@ def convert_each(
     """
     with tempfile.TemporaryDirectory(prefix="edgekd-export-") as scratch:
         folder = Path(scratch)
-        if processes == 0:
-            for name, conversion in wanted.items():
-                yield name, _here(conversion, folder / name)
-            return
+        # A program has no way but the first, and free sizes may need the second.
+        here = {name for name, each in wanted.items() if processes == 0 or each.network.free}
+        for name in here:
+            yield name, _here(wanted[name], folder / name)
+        wanted = {name: each for name, each in wanted.items() if name not in here}
         written: dict[int, Path | EdgekdError] = {}
         jobs: dict[str, list[dict[str, object]]] = {}
         for name, conversion in wanted.items():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgekd.data import Data, Samples
 from edgekd.errors import Fault, RecipeError
 from edgekd.evaluate import count_macs
-from edgekd.network import Network, as_network, call
+from edgekd.network import Network, call
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import Untouched, below, untouchable
 from edgekd.pruning.importance import GRADIENTS, gradients_of
@@ -157,7 +157,7 @@ def prune(
 def _cut(network: Network, found: Found) -> Cut:
     pruned = found.pruned
     return Cut(
-        network=as_network(pruned.module, network.example, network.lineage),
+        network=network.like(pruned.module),
         removed=pruned.removed,
         kept_frac=found.kept_frac,
         trials=found.trials,
@@ -338,7 +338,7 @@ def load_cut(network: Network, folder: Path) -> Cut:
     else:
         module = without(module, network.example, removed)
     return Cut(
-        network=as_network(module, network.example, network.lineage),
+        network=network.like(module),
         removed=removed,
         masks=masks,
         kept_frac=document["kept_frac"],

@@ -33,8 +33,13 @@ class Ran:
     by_reference: bool = False
 
 
-def run_artifact(artifact: Artifact, inputs: Inputs, device: str) -> Ran | Verdict:
+def run_artifact(
+    artifact: Artifact, inputs: Inputs, device: str, *, batch: int | None = None
+) -> Ran | Verdict:
     """The artifact's outputs for `inputs`, or how it failed.
+
+    Args:
+        batch: samples at a time, where it is not the artifact's own.
 
     Where Core ML has no runtime the reference evaluator computes it; where it has one, both do.
 
@@ -47,7 +52,7 @@ def run_artifact(artifact: Artifact, inputs: Inputs, device: str) -> Ran | Verdi
         action="run",
         runtime=find_format(artifact.format).RUNTIME,
         artifacts={"artifact": artifact.path},
-        batches={"artifact": batch_of(artifact)},
+        batches={"artifact": batch or batch_of(artifact)},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )
@@ -58,18 +63,20 @@ def run_artifact(artifact: Artifact, inputs: Inputs, device: str) -> Ran | Verdi
     if failed and (artifact.format != "coreml" or failed.outcome is not Outcome.UNAVAILABLE):
         return failed
     if failed:
-        return _by_reference(artifact, inputs, machine)
+        return _by_reference(artifact, inputs, machine, batch)
     outputs = {
         name: torch.from_numpy(np.array(value))
         for name, value in report.outputs["artifact"].items()
     }
     facts = {**result["facts"], **machine}
     if artifact.format == "coreml":
-        facts["reference_sqnr_db"] = _beside_reference(artifact, inputs, outputs)
+        facts["reference_sqnr_db"] = _beside_reference(artifact, inputs, outputs, batch)
     return Ran(outputs, facts)
 
 
-def _by_reference(artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any]) -> Ran | Verdict:
+def _by_reference(
+    artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any], batch: int | None = None
+) -> Ran | Verdict:
     """What the reference evaluator computes of a Core ML program."""
     try:
         program = load_program(artifact.path)
@@ -77,7 +84,7 @@ def _by_reference(artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any]
         return Verdict(Outcome.UNAVAILABLE, str(error))
     except (ValueError, OSError) as error:
         return Verdict(Outcome.LOAD_FAILED, str(error))
-    count, batch = len(next(iter(inputs.values()))), batch_of(artifact)
+    count, batch = len(next(iter(inputs.values()))), batch or batch_of(artifact)
     try:
         found = [
             program({name: tensor[i : i + batch] for name, tensor in inputs.items()})
@@ -97,10 +104,10 @@ def _by_reference(artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any]
 
 
 def _beside_reference(
-    artifact: Artifact, inputs: Inputs, outputs: Mapping[str, Tensor]
+    artifact: Artifact, inputs: Inputs, outputs: Mapping[str, Tensor], batch: int | None = None
 ) -> float | None:
     """How well the reference evaluator agrees with Core ML itself; None where it cannot run."""
-    ran = _by_reference(artifact, inputs, {})
+    ran = _by_reference(artifact, inputs, {}, batch)
     if isinstance(ran, Verdict):
         return None
     signal = sum(float((value.double() ** 2).sum()) for value in outputs.values())

@@ -13,6 +13,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, Report, failure_in, run_job
@@ -125,6 +127,7 @@ def _job(
     seed: int,
 ) -> Job:
     first = next(iter(artifacts.values()))
+    inputs = inputs or _of_example_sizes(first)
     sizes = {
         name: (artifact.signature.inputs[0].shape[0] or 1) if artifact.signature else 1
         for name, artifact in artifacts.items()
@@ -146,6 +149,24 @@ def _job(
             "seed": seed,
         },
     )
+
+
+def _of_example_sizes(artifact: Artifact) -> Inputs | None:
+    """Inputs of the sizes that an artifact with free sizes was exported with; None for others."""
+    shapes = artifact.lineage.get("example_shapes")
+    if not shapes or artifact.signature is None:
+        return None
+    dice = torch.Generator().manual_seed(0)
+    made = {}
+    for spec in artifact.signature.inputs:
+        dtype = getattr(torch, spec.dtype)
+        # Zeros where the values may be indices, which must not be out of range.
+        made[spec.name] = (
+            torch.randn(shapes[spec.name], generator=dice, dtype=dtype)
+            if dtype.is_floating_point
+            else torch.zeros(shapes[spec.name], dtype=dtype)
+        )
+    return made
 
 
 def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio | None:

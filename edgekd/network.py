@@ -7,8 +7,8 @@ import functools
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.need import need
 from edgekd.reference import call_user, existing, resolve, sources_digest
 from edgekd.signature import Signature, TensorSpec
+from edgekd.sizes import FreeSize, declared, freed, other_sizes, resized
 from edgekd.store import path_digest
 
 Example = Mapping[str, Tensor] | tuple[Tensor, ...]
@@ -34,12 +35,14 @@ class Network:
         signature: names, shapes (those of the example) and dtypes.
         example: inputs that fit the signature.
         lineage: where the module and its weights came from.
+        free: sizes of inputs that may differ from call to call; None in the signature's shapes.
     """
 
     module: nn.Module
     signature: Signature
     example: Mapping[str, Tensor]
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    free: tuple[FreeSize, ...] = ()
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The named outputs for the named inputs."""
@@ -57,7 +60,20 @@ class Network:
     def with_module(self, module: nn.Module, **lineage: Any) -> Network:
         """The same signature over another module."""
         merged = {**self.lineage, **lineage}
-        return Network(module, self.signature, self.example, merged)
+        return replace(self, module=module, lineage=merged)
+
+    def like(
+        self,
+        module: nn.Module,
+        example: Example | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> Network:
+        """Another module with this one's inputs; its outputs are found out.
+
+        Raises:
+            RecipeError: the module does not take them.
+        """
+        return as_network(module, example or self.example, lineage or self.lineage, self.free)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -119,17 +135,26 @@ def name_inputs(module: nn.Module, example: Example | Tensor) -> dict[str, Tenso
 
 
 def as_network(
-    module: nn.Module, example: Example | Tensor, lineage: Mapping[str, Any] | None = None
+    module: nn.Module,
+    example: Example | Tensor,
+    lineage: Mapping[str, Any] | None = None,
+    free: Sequence[FreeSize] = (),
 ) -> Network:
     """`module` with the signature that `example` shows; the module itself is left as it is.
 
+    Args:
+        free: sizes that may differ; they are tried.
+
     Raises:
-        RecipeError: the module does not take the example.
+        RecipeError: the module does not take the example, or not at another of the free sizes.
     """
     named = name_inputs(module, example)
+    declared(named, free)
+    others = [resized(named, sizes, free) for sizes in other_sizes(named, free)] if free else []
     try:
         with torch.no_grad():
-            outputs = call(copy.deepcopy(module).eval().cpu(), named)
+            still = copy.deepcopy(module).eval().cpu()
+            outputs, *found = [call(still, each) for each in (named, *others)]
     except Exception as error:
         raise RecipeError(
             Fault(
@@ -140,14 +165,17 @@ def as_network(
                 fix="give an example that fits, batch first; inputs given: " + _shapes(named),
             )
         ) from error
+    inputs = tuple(_spec(name, tensor) for name, tensor in named.items())
+    given = tuple(_spec(name, tensor) for name, tensor in outputs.items())
+    for ins, outs in zip(others, found, strict=True):
+        inputs = freed(inputs, {name: tensor.shape for name, tensor in ins.items()})
+        given = freed(given, {name: tensor.shape for name, tensor in outs.items()})
     return Network(
         module=module,
-        signature=Signature(
-            inputs=tuple(_spec(name, tensor) for name, tensor in named.items()),
-            outputs=tuple(_spec(name, tensor) for name, tensor in outputs.items()),
-        ),
+        signature=Signature(inputs=inputs, outputs=given),
         example=named,
         lineage=lineage or {},
+        free=tuple(free),
     )
 
 
@@ -270,12 +298,14 @@ def load_network(
     weights: str | None = None,
     options: Mapping[str, Any] | None = None,
     base: Path | None = None,
+    dynamic: Sequence[FreeSize] = (),
 ) -> Network:
     """The network that `reference` names, or the module given.
 
     Args:
         reference: see `load_module`.
         example: inputs by name or in order, batch first; a `.pt2` brings its own.
+        dynamic: sizes that may differ from call to call, which files are to take too.
 
     Raises:
         RecipeError: see `load_module`; or there is no example, or the module does not take it.
@@ -297,7 +327,7 @@ def load_network(
                 "on the command line --example image=1x3x32x32",
             )
         )
-    return as_network(module, example, lineage)
+    return as_network(module, example, lineage, dynamic)
 
 
 def _load_weights(module: nn.Module, path: Path, at: str) -> None:

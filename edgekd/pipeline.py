@@ -391,4 +391,5 @@ def _network(
         example: Any = {name: torch.as_tensor(value)[None] for name, value in first.items()}
     else:
         example = torch.as_tensor(first)[None]
-    return as_network(module.eval(), example, lineage)
+    free = entry.free_sizes if isinstance(entry, Student) else ()
+    return as_network(module.eval(), example, lineage, free)

@@ -267,6 +267,8 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is None and target.format == "coreml":
             whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
             reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
+        if reason is None and target.format == "litert" and recipe.student.dynamic:
+            reason = f"LiteRT's files have fixed sizes: no {listed(recipe.student.dynamic)}"
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))

@@ -26,6 +26,7 @@ def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
         place = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, tell)
         work = begin(plan, place)
         rows = tuple(row for row in work.rows if row.open and row.network == "student")
-        work = fold.step(replace(work, rows=rows), place)
+        work = replace(work, rows=rows)
+        work = fold.step(work, place) if plan.recipe.export.folds else work
         work = quantize.step(work, place)
         return export.step(work, place).rows

@@ -23,6 +23,7 @@ from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
 from edgekd.scheme import SCHEMES
+from edgekd.sizes import FreeSize, Range
 from edgekd.target import Budget, Prefer
 from edgekd.toml import parse_value, read_toml
 from edgekd.training import Distill, Training
@@ -82,6 +83,17 @@ class Student(Part):
     width: Annotated[
         float | None, Field(gt=0, lt=1, description="of a derived one: channels kept, a share")
     ] = None
+
+    dynamic: Annotated[
+        dict[str, Range], Field(description="sizes that may differ from call to call, by name")
+    ] = Field(default_factory=dict)
+
+    @property
+    def free_sizes(self) -> tuple[FreeSize, ...]:
+        """What `dynamic` says."""
+        return tuple(
+            FreeSize(name, each.min, each.max, each.axes) for name, each in self.dynamic.items()
+        )
 
     @property
     def derived(self) -> bool:

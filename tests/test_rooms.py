@@ -28,7 +28,9 @@ RANKS = {
         ["need", "process", "signature", "scheme", "store", "toml", "percentile", "usage"], 1
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
-    **dict.fromkeys(["faults", "part", "folding", "packaging", "training", "reference"], 2),
+    **dict.fromkeys(
+        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+    ),
     **dict.fromkeys(["samples", "work"], 2),
     "graph": 2,
     **dict.fromkeys(
@@ -48,11 +50,11 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "network", "faults", "part", "folding", "packaging",
-           "training", "recipe", "work", "distributed", "schedule", "evaluate", "teacher_outputs",
-           "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "distillation", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview"]
+           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
+           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
+           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
+           "teachers", "distillation", "execution", "conversion", "conversions", "converter",
+           "plan", "launch", "pipeline", "worker", "preview"]
 # fmt: on
 
 

@@ -22,6 +22,10 @@ def export(
         list[str] | None,
         typer.Option(metavar="NAME=SHAPE", help="image=1x3x32x32, or ids=1x16:int64; repeatable."),
     ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MIN..MAX@INPUT:AXIS", help="tokens=8..64@ids:1,mask:1."),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
     ] = None,
@@ -32,9 +36,15 @@ def export(
     from edgekd.conversion import export as export_network
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
+    from edgekd.sizes import parse_dynamic
 
     check_exportable(format, scheme)
-    network = load_network(model, example=parse_example(example or []), weights=weights)
+    network = load_network(
+        model,
+        example=parse_example(example or []),
+        weights=weights,
+        dynamic=parse_dynamic(dynamic or []),
+    )
     samples = read_samples(calibration) if calibration else None
     artifact = export_network(network, format=format, scheme=scheme, calibration=samples, out=out)
     if as_json:

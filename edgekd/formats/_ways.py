@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from edgekd.network import Network
+    from edgekd.network import Exportable, Network
 
 Made = TypeVar("Made")
 
@@ -21,11 +23,52 @@ def exported(network: Network) -> Any:
     import torch
 
     from edgekd.network import Exportable, Program
+    from edgekd.sizes import resized, size_of
 
     module = network.module
     if isinstance(module, Program) and module.has(network.signature):
         return copy.deepcopy(module.exported)
-    return torch.export.export(Exportable(network), (), dict(network.example), strict=False)
+    # A size of one would be taken for a constant.
+    wide = {each.name: 2 for each in network.free if size_of(each, network.example) < 2}
+    example = resized(network.example, wide, network.free)
+    dims: dict[str, dict[int, Any]] = {name: {} for name in example}
+    for each in network.free:
+        dim = torch.export.Dim(each.name, min=each.least, max=each.most)
+        for name, axis in each.axes.items():
+            dims[name][axis] = dim
+    if not network.free:
+        return torch.export.export(Exportable(network), (), example, strict=False)
+    module = _with_names(Exportable(network), list(example))
+    return torch.export.export(module, (), example, dynamic_shapes=dims, strict=False)
+
+
+def _with_names(module: Exportable, names: Sequence[str]) -> Exportable:
+    """`module` with arguments of these names: torch 2.13 loses its way among **keywords where it
+    looks for the ranges of free sizes."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def named(**inputs: Any) -> Any:
+        return forward(**inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in names]
+    named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    module.forward = named  # type: ignore[method-assign]
+    return module
+
+
+def exported_or_fixed(network: Network) -> Any:
+    """The exported program; of a network with free sizes that torch.export takes for constants, as
+    of recurrent layers, the error, which a way that does without may get round."""
+    import torch
+
+    try:
+        return exported(network)
+    except (torch._dynamo.exc.UserError, ValueError) as error:
+        if not network.free:
+            raise
+        return error
 
 
 def traced(network: Network) -> Any:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.formats._coreml_operators import teach
-from edgekd.formats._ways import exported, first_way, traced
+from edgekd.formats._ways import exported_or_fixed, first_way, traced
 from edgekd.need import need
+from edgekd.sizes import size_of
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
     from edgekd.network import Network
+    from edgekd.signature import TensorSpec
 
 SUFFIX = ".mlpackage"
 RUNTIME = "coreml"
@@ -49,7 +51,7 @@ def convert(
     """Writes `network` to `path`; see `Format`."""
     ct = need("coremltools", extra=EXTRA)
     teach()
-    program = exported(network)
+    program = exported_or_fixed(network)
     model, note = first_way(
         {
             "torch.export": lambda: _converted(ct, _simplified(program), network, scheme),
@@ -75,7 +77,7 @@ def _converted(ct: Any, program: Any, network: Network, scheme: str) -> Any:
         inputs=[
             ct.TensorType(
                 name=spec.name,
-                shape=spec.shape,
+                shape=_shape(ct, network, spec),
                 dtype=np.int32 if spec.dtype.startswith(("int", "bool")) else np.float32,
             )
             for spec in network.signature.inputs
@@ -85,6 +87,18 @@ def _converted(ct: Any, program: Any, network: Network, scheme: str) -> Any:
         compute_precision=ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16,
         skip_model_load=True,
     )
+
+
+def _shape(ct: Any, network: Network, spec: TensorSpec) -> Any:
+    """The shape of an input, a range where its size is free."""
+    ranges = {
+        each.axes[spec.name]: ct.RangeDim(
+            lower_bound=each.least, upper_bound=each.most, default=size_of(each, network.example)
+        )
+        for each in network.free
+        if spec.name in each.axes
+    }
+    return ct.Shape([ranges.get(axis, size) for axis, size in enumerate(spec.shape)])
 
 
 def _simplified(program: Any) -> Any:
@@ -97,6 +111,8 @@ def _simplified(program: Any) -> Any:
 
     from edgekd.formats import _decompositions
 
+    if isinstance(program, Exception):
+        raise program
     decomposed = program.run_decompositions(_decompositions.coreml())
     graph = decomposed.graph_module.graph
     aten = torch.ops.aten

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
-from edgekd.formats._ways import exported, first_way, traced
+from edgekd.formats._ways import exported_or_fixed, first_way, traced
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def write_plain(network: Network, path: Path) -> str:
     Returns a note on the way where it is not the first.
     """
     need("onnxscript", extra=EXTRA)
-    program = exported(network)
+    program = exported_or_fixed(network)
     _, note = first_way(
         {
             "torch.export": lambda: _write(program, network, path),
-            "torch.export, decomposed": lambda: _write(program.run_decompositions(), network, path),
+            "torch.export, decomposed": lambda: _write(_decomposed(program), network, path),
             "TorchScript": lambda: _write_traced(network, path),
         }
     )
@@ -79,6 +79,8 @@ def write_plain(network: Network, path: Path) -> str:
 def _write(program: Any, network: Network, path: Path) -> None:
     import torch
 
+    if isinstance(program, Exception):
+        raise program
     written = torch.onnx.export(
         program,
         (),
@@ -108,7 +110,27 @@ def _write_traced(network: Network, path: Path) -> None:
             input_names=network.signature.input_names,
             output_names=network.signature.output_names,
             opset_version=18,
+            dynamic_axes=_axes(network) if network.free else None,
         )
+
+
+def _axes(network: Network) -> dict[str, dict[int, str]]:
+    """The names of the free sizes, by tensor and axis; of outputs each has its own."""
+    found: dict[str, dict[int, str]] = {}
+    for each in network.free:
+        for name, axis in each.axes.items():
+            found.setdefault(name, {})[axis] = each.name
+    for spec in network.signature.outputs:
+        for axis, size in enumerate(spec.shape):
+            if size is None:
+                found.setdefault(spec.name, {})[axis] = f"{spec.name}_{axis}"
+    return found
+
+
+def _decomposed(program: Any) -> Any:
+    if isinstance(program, Exception):
+        raise program
+    return program.run_decompositions()
 
 
 def operators(model: Any) -> set[str]:

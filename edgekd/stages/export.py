@@ -17,7 +17,7 @@ from edgekd.formats import find_format
 from edgekd.graph import READERS, read_graph
 from edgekd.lint import lint
 from edgekd.need import tool_versions
-from edgekd.network import Network, as_network
+from edgekd.network import Network
 from edgekd.scheme import SCHEMES
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
@@ -100,7 +100,7 @@ def _copy_log(source: Path, log: Path) -> None:
 
 def _batch_of_one(network: Network) -> Network:
     example = {name: tensor[:1] for name, tensor in network.example.items()}
-    made, told = as_network(network.module, example, network.lineage), network.signature
+    made, told = network.like(network.module, example), network.signature
 
     def named(specs: Sequence[TensorSpec], known: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
         pairs = zip(specs, known, strict=True)

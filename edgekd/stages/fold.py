@@ -15,7 +15,8 @@ def preflight(work: Work) -> None:
     Raises:
         RecipeError: see `folded`.
     """
-    folded(work.student, work.recipe.export.inputs, work.recipe.export.outputs)
+    if work.recipe.export.folds:
+        folded(work.student, work.recipe.export.inputs, work.recipe.export.outputs)
 
 
 def step(work: Work, run: Run) -> Work:  # noqa: ARG001  every stage has one

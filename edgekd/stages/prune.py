@@ -31,7 +31,7 @@ from edgekd.fit import Record
 from edgekd.formats import find_format
 from edgekd.measure import Protocol, measure
 from edgekd.need import tool_versions
-from edgekd.network import Network, as_network
+from edgekd.network import Network
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
@@ -204,7 +204,7 @@ def _recovered(
     steps, epochs = config.steps, config.recover_epochs
     ours = epochs * (number + 1) // steps - epochs * number // steps
     lineage = {"pruned": {"removed": digest(cut.removed.to_json()), "kept_frac": cut.kept_frac}}
-    network = as_network(cut.network.module, whole.example, {**whole.lineage, **lineage})
+    network = whole.like(cut.network.module, lineage={**whole.lineage, **lineage})
     if not ours:
         return network
     teachers = _teachers(whole, config, work)
@@ -337,7 +337,7 @@ def _measuring(work: Work, run: Run) -> Iterator[Callable[[nn.Module], float] | 
 
         def written(name: str, module: nn.Module) -> Artifact:
             example = {key: value[:1] for key, value in whole.example.items()}
-            network = as_network(module.eval(), example, whole.lineage)
+            network = whole.like(module.eval(), example)
             scheme = _timed_scheme(goal)
             return convert(network, target.format, scheme, (), Path(scratch) / name)
 

@@ -25,6 +25,7 @@ from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
+from edgekd.sizes import fits
 from edgekd.store import Run, write_json
 from edgekd.target import Evidence, is_emulated
 from edgekd.trained import network_key
@@ -172,7 +173,7 @@ def _check_fit(network: Network, sample: Inputs, number: int) -> None:
     for spec in network.signature.inputs:
         tensor = sample.get(spec.name)
         dtype = str(tensor.dtype).removeprefix("torch.") if tensor is not None else ""
-        if tensor is None or tuple(tensor.shape[1:]) != spec.shape[1:] or dtype != spec.dtype:
+        if tensor is None or not fits(tensor.shape, spec, but_batch=True) or dtype != spec.dtype:
             found = f"{tuple(tensor.shape)} {dtype}" if tensor is not None else listed(sample)
             raise RecipeError(
                 Fault(
