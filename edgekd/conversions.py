@@ -63,6 +63,8 @@ def convert_each(
         for name in here:
             yield name, _here(wanted[name], folder / name)
         wanted = {name: each for name, each in wanted.items() if name not in here}
+        if not wanted:
+            return
         written: dict[int, Path | EdgekdError] = {}
         jobs: dict[str, list[dict[str, object]]] = {}
         for name, conversion in wanted.items():
@@ -76,7 +78,7 @@ def convert_each(
             job = _job(name, conversion, program, folder / name, timeout_s)
             jobs.setdefault(conversion.format, []).append(job)
         if processes is None:
-            weights = max(_weight_bytes(each.network) for each in wanted.values()) if wanted else 0
+            weights = max(_weight_bytes(each.network) for each in wanted.values())
             affordable = available_bytes() // (PROCESS_BYTES + COPIES * weights)
             processes = max(1, min(core_count(), affordable))
         yield from _work_off(jobs, folder, processes)

@@ -83,6 +83,7 @@ class Agreement:
         runtime: name, version, and what it says of how it computed.
         outcome: passed or disagrees.
         detail: why not, in a sentence.
+        worst: the samples it reproduces worst, the worst first, by their number.
     """
 
     sample_count: int
@@ -95,11 +96,17 @@ class Agreement:
     runtime: Mapping[str, Any]
     outcome: Outcome
     detail: str
+    worst: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
         finite = self.sqnr_db if math.isfinite(self.sqnr_db) else None
-        return {**asdict(self), "sqnr_db": finite, "outcome": self.outcome.value}
+        return {
+            **asdict(self),
+            "sqnr_db": finite,
+            "outcome": self.outcome.value,
+            "worst": list(self.worst),
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Agreement:
@@ -107,7 +114,8 @@ class Agreement:
         sqnr_db = document["sqnr_db"]
         if sqnr_db is None:
             sqnr_db = math.inf if document["max_abs_error"] == 0 else -math.inf
-        return cls(**{**document, "sqnr_db": sqnr_db, "outcome": Outcome(document["outcome"])})
+        changed = {"sqnr_db": sqnr_db, "outcome": Outcome(document["outcome"])}
+        return cls(**{**document, **changed, "worst": tuple(document.get("worst", ()))})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from edgekd.artifact import Artifact
     from edgekd.evidence import Measurement, Row, Verdict
+    from edgekd.localization import Layer
     from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
@@ -130,6 +131,17 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"every required target passed; the evidence: {evidence}"
     else:
         yield f"not every required target passed; the evidence: {evidence}"
+
+
+def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
+    """The layers of a network beside what a file computes for them."""
+    wide = max((len(layer.module) for layer in layers), default=0)
+    for layer in layers:
+        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        mark = "  <- first to diverge" if layer.first else ""
+        # LiteRT names a tensor after every module around it.
+        name = (layer.tensor or "").rpartition("/")[2]
+        yield f"{layer.module:{wide}}  {layer.kind:18} {told:>18}  {name}{mark}".rstrip()
 
 
 def changes_table(changes: Sequence[Change]) -> Table:

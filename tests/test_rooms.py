@@ -41,7 +41,8 @@ RANKS = {
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
-    **dict.fromkeys(["conversions", "converter", "golden", "releases"], 4),
+    **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
+    "localization": 4,
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -53,8 +54,8 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "execution", "conversion", "conversions", "converter",
-           "plan", "launch", "pipeline", "worker", "preview"]
+           "teachers", "distillation", "intermediates", "localization", "execution", "conversion",
+           "conversions", "converter", "plan", "launch", "pipeline", "worker", "preview"]
 # fmt: on
 
 

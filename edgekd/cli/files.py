@@ -60,6 +60,9 @@ def verify(
     weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
     device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
     min_agreement: Annotated[float, typer.Option(min=0, max=1)] = 0.99,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also say at which layer it first diverges.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an artifact in its own runtime and compare it with the network it came from."""
@@ -69,13 +72,22 @@ def verify(
     from edgekd.network import load_network
     from edgekd.samples import read_samples
     from edgekd.stages.verify import verify as verify_artifact
+    from edgekd.text import layer_lines
 
     loaded, inputs = load_artifact(artifact), read_samples(samples)
     network = load_network(against, example=inputs[0], weights=weights)
     found = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
+    looked = []
+    if layers:
+        from edgekd.localization import localize
+
+        number = found.worst[0] if found.worst else 0
+        looked = localize(loaded, network, inputs[number])
     if as_json:
-        print_json(found.to_json())
+        print_json({**found.to_json(), "layers": [vars(each) for each in looked]})
     else:
+        for line in layer_lines(looked):
+            typer.echo(line)
         top1 = found.top1_agreement_frac
         agree = "" if top1 is None else f"  top-1 agreement {top1:.4f}"
         typer.echo(

@@ -102,8 +102,13 @@ class Program:
     half: bool
     body: Block
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], *, kept: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """The outputs by name. What is declared float16 is rounded to it after every operator.
+
+        Args:
+            kept: is given every tensor by name, in order; those inside of loops are not.
 
         Raises:
             ValueError: the inputs are not the program's.
@@ -112,7 +117,7 @@ class Program:
             raise ValueError(f"it takes the inputs {listed(self.inputs)}, not {listed(inputs)}")
         given = {name: inputs[name].to(getattr(torch, kind)) for name, kind in self.inputs.items()}
         with torch.no_grad():
-            found = _computed(self.body, given)
+            found = _computed(self.body, given, kept)
         return dict(zip(self.outputs, found, strict=True))
 
 
@@ -221,11 +226,16 @@ class _Reader:
         return constants[name] if name in constants else Named(name)
 
 
-def _computed(block: Block, values: dict[str, Any]) -> list[Any]:
-    """The outputs of `block`; `values` are what it can see by name."""
+def _computed(
+    block: Block, values: dict[str, Any], kept: dict[str, Tensor] | None = None
+) -> list[Any]:
+    """The outputs of `block`; `values` is what it can see by name, `kept` gets what it makes."""
     seen = dict(values)
     for step in block.steps:
-        seen.update(_results(step, _applied(step, seen)))
+        made = _results(step, _applied(step, seen))
+        seen.update(made)
+        if kept is not None:
+            kept |= {name: value for name, value in made.items() if isinstance(value, Tensor)}
     return [_found(value, seen) for value in block.outputs]
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from edgekd.need import tool_versions
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits
-from edgekd.store import Run, write_json
+from edgekd.store import Run, write_json, written_atomically
 from edgekd.target import Evidence, is_emulated
 from edgekd.trained import network_key
 from edgekd.work import Work
@@ -135,6 +136,7 @@ def compare(
         runtime=runtime,
         outcome=Outcome.PASSED,
         detail="",
+        worst=tuple(_worst(reference, outputs)),
     )
     if not finite:
         return disagreeing(agreement, "an output is not finite")
@@ -149,6 +151,26 @@ def compare(
             agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
         )
     return agreement
+
+
+WORST = 8
+"""Samples that are kept of those that an artifact reproduces worst."""
+
+
+def _worst(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> list[int]:
+    """The numbers of the samples of largest error against the size of their outputs."""
+    count = len(next(iter(reference.values())))
+    error, size = torch.zeros(count).double(), torch.zeros(count).double()
+    for name, value in reference.items():
+        # Only where samples are what is first: of free sizes they may not be.
+        if value.ndim and len(value) == count:
+            ours, theirs = (each.double().reshape(count, -1) for each in (value, outputs[name]))
+            error += ((ours - theirs) ** 2).sum(1)
+            size += (ours**2).sum(1)
+    share = torch.where(error == 0, 0.0, error / size.clamp(min=1e-30))
+    share = torch.where(share.isfinite(), share, torch.inf)
+    order = share.argsort(descending=True, stable=True)[:WORST]
+    return [int(number) for number in order if share[number] > 0]
 
 
 def _decibel(signal: float, noise: float) -> float:
@@ -248,6 +270,7 @@ def _verified(
         )
         agreement = _with_metric(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
+        _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
 
     key = {
         "artifact": artifact.sha256,
@@ -282,6 +305,26 @@ def _verified(
         outcome=closed,
         detail=agreement.detail or row.detail,
     )
+
+
+def _write_worst(
+    path: Path,
+    worst: Sequence[int],
+    inputs: Inputs,
+    reference: Mapping[str, Tensor],
+    outputs: Mapping[str, Tensor],
+) -> None:
+    """Writes the worst samples: `sample`, `input.NAME`, `expected.NAME` and `found.NAME`."""
+    ids = torch.tensor(worst, dtype=torch.int64)
+    arrays = {"sample": ids}
+    for role, tensors in (("input", inputs), ("expected", reference), ("found", outputs)):
+        arrays |= {f"{role}.{name}": value[ids] for name, value in tensors.items()}
+    with written_atomically(path) as draft, draft.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            **{name: value.numpy() for name, value in arrays.items()},
+        )
 
 
 def _with_metric(
