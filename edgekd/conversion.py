@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from edgekd.errors import (
 from edgekd.evidence import Verdict
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format, format_names
+from edgekd.formats.onnx import OPSETS, opset_of
 from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Network, call
@@ -45,6 +47,7 @@ def export(
     scheme: str = "fp32",
     calibration: Sequence[Inputs] | None = None,
     out: Path | str = "build",
+    opset: int | None = None,
 ) -> Artifact:
     """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
 
@@ -53,6 +56,7 @@ def export(
 
     Args:
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
+        opset: of ONNX: the version of its operators, for a runtime that is old.
 
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
@@ -61,17 +65,17 @@ def export(
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
     """
-    check_exportable(format, scheme)
+    check_exportable(format, scheme, opset)
     samples = _checked(network, scheme, calibration or ())
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
     with written_atomically(folder) as draft:
-        convert(network, format, scheme, samples, draft, log=log)
+        convert(network, format, scheme, samples, draft, log=log, opset=opset)
     return load_artifact(folder)
 
 
-def check_exportable(format: str, scheme: str) -> None:
+def check_exportable(format: str, scheme: str, opset: int | None = None) -> None:
     """Raises what `export` would raise of a format and a scheme, before any work."""
     for kind, name, known in (
         ("format", format, format_names()),
@@ -87,6 +91,16 @@ def check_exportable(format: str, scheme: str) -> None:
                     fix=f"use one of these: {listed(known)}",
                 )
             )
+    if opset is not None and (format != "onnx" or not OPSETS[0] <= opset <= OPSETS[1]):
+        raise RecipeError(
+            Fault(
+                what="This file cannot have the operators of that version.",
+                at="opset",
+                got=f"{opset}, format {format}",
+                expected=f"{OPSETS[0]} to {OPSETS[1]}, format onnx",
+                fix="leave opset out, or take one that the runtime's release notes name",
+            )
+        )
     module = find_format(format)
     if scheme not in module.SCHEMES:
         raise RefusedError(
@@ -111,6 +125,7 @@ def convert(
     folder: Path,
     *,
     log: Path | None = None,
+    opset: int | None = None,
 ) -> Artifact:
     """`network` written into `folder`, what the converter prints into `log`.
 
@@ -126,7 +141,9 @@ def convert(
     path = folder / f"{MODEL}{module.SUFFIX}"
     try:
         with output_to(log):
-            method = module.convert(network, scheme, calibration, path)
+            write: Any = module.convert
+            own = {"opset": opset} if opset is not None else {}
+            method = write(network, scheme, calibration, path, **own)
     except EdgekdError:
         raise
     except Exception as error:
@@ -139,6 +156,8 @@ def convert(
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
+    if format == "onnx":
+        lineage["opset"] = opset_of(path)
     if network.free:
         lineage["free"] = [each.to_json() for each in network.free]
         shapes = {name: list(tensor.shape) for name, tensor in network.example.items()}

@@ -43,6 +43,7 @@ class Conversion:
     format: str
     scheme: str
     calibration: Sequence[Inputs] = ()
+    opset: int | None = None
 
 
 def convert_each(
@@ -92,6 +93,7 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
             conversion.scheme,
             conversion.calibration,
             folder,
+            opset=conversion.opset,
         )
     except EdgekdError as error:
         return error
@@ -129,6 +131,7 @@ def _job(
         "program": str(program),
         "format": conversion.format,
         "scheme": conversion.scheme,
+        "opset": conversion.opset,
         "calibration": str(calibration) if calibration else None,
         "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
         "signature": network.signature.to_json(),

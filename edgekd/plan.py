@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from edgekd.black_box import is_black_box
+from edgekd.conversion import check_exportable
 from edgekd.devices import find_device
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
@@ -249,7 +250,11 @@ def _goal(entry: TargetEntry, base: Path) -> Goal:
         )
     device = entry.device or target.device
     find_device(device or "local")
-    adapted = replace(target, device=device, threads=entry.threads or target.threads)
+    opset = entry.opset or target.opset
+    if opset is not None:
+        check_exportable(target.format, "fp32", opset)
+    threads = entry.threads or target.threads
+    adapted = replace(target, device=device, threads=threads, opset=opset)
     return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
 
 

@@ -283,6 +283,7 @@ class TargetEntry(Part):
     name: Annotated[str, one_of("targets", or_path=True)]
     device: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    opset: Annotated[int | None, Field(description="of ONNX files, for an old runtime")] = None
     budget: BudgetPart = BudgetPart()
     prefer: Prefer = "accuracy"
     required: bool = True

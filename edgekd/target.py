@@ -56,6 +56,7 @@ class Target:
         machine: the processor's instruction set, as `platform.machine()` names it.
         threads: how many the runtime computes with.
         accelerator: what computes: cpu, gpu or npu.
+        opset: of ONNX files, where the target's runtime is old.
         channel_multiple: what channel counts should be divisible by to be fast.
     """
 
@@ -67,6 +68,7 @@ class Target:
     threads: int = 1
     accelerator: str = "cpu"
     channel_multiple: int = 1
+    opset: int | None = None
     description: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
@@ -145,6 +147,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "threads": (int, "a whole number"),
     "accelerator": (str, "a string"),
     "channel_multiple": (int, "a whole number"),
+    "opset": (int, "a whole number"),
     "description": (str, "a string"),
     "refuses": (dict, "a table of scheme = reason"),
     "facts": (dict, "a table of name = { value, source }"),

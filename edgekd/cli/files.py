@@ -26,6 +26,9 @@ def export(
         list[str] | None,
         typer.Option(metavar="NAME=MIN..MAX@INPUT:AXIS", help="tokens=8..64@ids:1,mask:1."),
     ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Of ONNX: the version of its operators, for an old runtime.")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
     ] = None,
@@ -38,7 +41,7 @@ def export(
     from edgekd.samples import parse_example, read_samples
     from edgekd.sizes import parse_dynamic
 
-    check_exportable(format, scheme)
+    check_exportable(format, scheme, opset)
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -46,7 +49,9 @@ def export(
         dynamic=parse_dynamic(dynamic or []),
     )
     samples = read_samples(calibration) if calibration else None
-    artifact = export_network(network, format=format, scheme=scheme, calibration=samples, out=out)
+    artifact = export_network(
+        network, format=format, scheme=scheme, calibration=samples, out=out, opset=opset
+    )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})
     else:

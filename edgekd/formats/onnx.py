@@ -40,12 +40,28 @@ products of LINEAR are (37 to 39 dB)."""
 LINEAR = ("MatMul", "Gemm", "Conv")
 
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
-    """Writes `network` to `path`; see `Format`."""
+OPSETS = (13, 23)
+"""The oldest in which weights can be quantized by channel (DequantizeLinear, axis), and the newest
+that was tried."""
+
+
+def convert(
+    network: Network,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    path: Path,
+    *,
+    opset: int | None = None,
+) -> str:
+    """Writes `network` to `path`; see `Format`.
+
+    Args:
+        opset: of the file's operators; the exporter's own without it.
+    """
     onnx = need("onnx", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.onnx"
-        note = write_plain(network, plain)
+        note = write_plain(network, plain, opset)
         if scheme == "fp32":
             onnx.save(onnx.load(plain), path)
         elif scheme == "fp16":
@@ -57,7 +73,7 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
     return SCHEMES[scheme] + note
 
 
-def write_plain(network: Network, path: Path) -> str:
+def write_plain(network: Network, path: Path, opset: int | None = None) -> str:
     """Writes `network` to `path` in float32, with all weights inside the file.
 
     Returns a note on the way where it is not the first.
@@ -66,9 +82,9 @@ def write_plain(network: Network, path: Path) -> str:
     program = exported_or_fixed(network)
     _, note = first_way(
         {
-            "torch.export": lambda: _write(program, network, path),
-            "torch.export, decomposed": lambda: _write(_decomposed(program), network, path),
-            "TorchScript": lambda: _write_traced(network, path),
+            "torch.export": lambda: _write(program, network, path, opset),
+            "torch.export, decomposed": lambda: _write(_decomposed(program), network, path, opset),
+            "TorchScript": lambda: _write_traced(network, path, opset or 18),
         }
     )
     onnx = need("onnx", extra=EXTRA)
@@ -76,7 +92,7 @@ def write_plain(network: Network, path: Path) -> str:
     return note
 
 
-def _write(program: Any, network: Network, path: Path) -> None:
+def _write(program: Any, network: Network, path: Path, opset: int | None) -> None:
     import torch
 
     if isinstance(program, Exception):
@@ -90,13 +106,24 @@ def _write(program: Any, network: Network, path: Path) -> None:
         input_names=network.signature.input_names,
         output_names=network.signature.output_names,
         external_data=False,
+        opset_version=opset,
     )
     if written is None:
         raise RuntimeError("torch.onnx.export returned no program")
     written.save(str(path))
+    found = opset_of(path)
+    # Where its version converter fails, torch.onnx keeps the newer operators and says so in a log.
+    if opset is not None and found != opset:
+        raise RuntimeError(f"torch.onnx wrote opset {found}, not {opset}")
 
 
-def _write_traced(network: Network, path: Path) -> None:
+def opset_of(path: Path) -> int:
+    """The opset of the standard operators in the ONNX file at `path`."""
+    model = need("onnx", extra=EXTRA).load(path, load_external_data=False)
+    return int(next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")))
+
+
+def _write_traced(network: Network, path: Path, opset: int) -> None:
     import torch
 
     with warnings.catch_warnings():
@@ -109,7 +136,7 @@ def _write_traced(network: Network, path: Path) -> None:
             dynamo=False,
             input_names=network.signature.input_names,
             output_names=network.signature.output_names,
-            opset_version=18,
+            opset_version=opset,
             dynamic_axes=_axes(network) if network.free else None,
         )
 

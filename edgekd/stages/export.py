@@ -31,21 +31,29 @@ def step(work: Work, run: Run) -> Work:
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for row in work.rows:
-        if row.open and _name(row) not in wanted:
+        opset = work.goal(row).target.opset
+        if row.open and _name(row, opset) not in wanted:
             if row.network not in networks:
                 network = _batch_of_one(work.network(row))
                 networks[row.network] = (network, network_key(network))
             network, key = networks[row.network]
             samples = work.calibration if SCHEMES[row.scheme].calibrated else ()
-            wanted[_name(row)] = Conversion(network, row.format, row.scheme, samples)
-            keys[_name(row)] = _key(wanted[_name(row)], key)
+            name = _name(row, opset)
+            wanted[name] = Conversion(network, row.format, row.scheme, samples, opset)
+            keys[name] = _key(wanted[name], key)
     made = _made(wanted, keys, work, run)
-    rows = [_exported(row, made[_name(row)], work, run) if row.open else row for row in work.rows]
+    rows = [
+        _exported(row, made[_name(row, work.goal(row).target.opset)], work, run)
+        if row.open
+        else row
+        for row in work.rows
+    ]
     return replace(work, rows=tuple(rows))
 
 
-def _name(row: Row) -> str:
-    return f"{row.format}-{row.candidate}"
+def _name(row: Row, opset: int | None) -> str:
+    format = row.format if opset is None else f"{row.format}{opset}"
+    return f"{format}-{row.candidate}"
 
 
 def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +65,7 @@ def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
         "calibration": samples_digest(conversion.calibration),
         "tools": tool_versions(module.PACKAGES),
         "method": module.SCHEMES[conversion.scheme],
+        "opset": conversion.opset,
     }
 
 
