@@ -56,6 +56,8 @@ class Target:
         machine: the processor's instruction set, as `platform.machine()` names it.
         threads: how many the runtime computes with.
         accelerator: what computes: cpu, gpu or npu.
+        connection: how such a device is reached: local, ssh, adb, or none from here.
+        emulated: the core of edgekd's emulated device that comes nearest to its own.
         opset: of ONNX files, where the target's runtime is old.
         channel_multiple: what channel counts should be divisible by to be fast.
     """
@@ -69,6 +71,8 @@ class Target:
     accelerator: str = "cpu"
     channel_multiple: int = 1
     opset: int | None = None
+    connection: str = "ssh"
+    emulated: str | None = None
     description: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
@@ -148,6 +152,8 @@ _TYPES: dict[str, tuple[type, str]] = {
     "accelerator": (str, "a string"),
     "channel_multiple": (int, "a whole number"),
     "opset": (int, "a whole number"),
+    "connection": (str, "local, ssh, adb or none"),
+    "emulated": (str, "a core, such as cortex-a76"),
     "description": (str, "a string"),
     "refuses": (dict, "a table of scheme = reason"),
     "facts": (dict, "a table of name = { value, source }"),

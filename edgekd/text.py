@@ -243,7 +243,7 @@ def _prune_lines(plan: Plan) -> Iterator[str]:
 def target_line(target: Target) -> str:
     """A target in a list."""
     return (
-        f"{target.name:24} {target.format:9} {' '.join(target.schemes):16} {target.description}"
+        f"{target.name:29} {target.format:9} {' '.join(target.schemes):16} {target.description}"
     ).rstrip()
 
 
@@ -251,6 +251,7 @@ def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
     """A target with its facts and their sources."""
     yield f"  machine {target.machine}, {target.threads} thread(s), {target.accelerator}"
     yield f"  device  {target.device or 'none at hand: give one in the recipe'}"
+    yield from (f"  connect {line}" for line in _connection(target))
     for scheme in schemes:
         reason = target.refusal(scheme)
         if reason:
@@ -258,6 +259,23 @@ def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
     for name, fact in target.facts.items():
         yield f"  {name}: {fact.value}"
         yield f"      source: {fact.source}{f', {fact.date}' if fact.date else ''}"
+
+
+def _connection(target: Target) -> Iterator[str]:
+    """How a device of this kind is reached, from the recipe and the command line."""
+    runtime = {"litert": "ai-edge-litert", "coreml": "coremltools", "onnx": "onnxruntime"}
+    wants = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
+    if target.connection == "local":
+        yield 'nothing to do: device = "local" is this machine'
+    elif target.connection == "ssh":
+        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}'
+    elif target.connection == "adb":
+        yield 'device = "adb://SERIAL?benchmark_model=FILE", SERIAL of adb devices, FILE being'
+        yield f"LiteRT's benchmark_model for Android here, or ?python=PATH there: {wants}"
+    else:
+        yield "no way from here: the reference evaluator computes its files, nothing times them"
+    if target.emulated:
+        yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
 
 
 def measurement_lines(

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.devices.userland import CORES
 from edgekd.errors import RecipeError
 from edgekd.formats import FORMATS
+from edgekd.scheme import SCHEMES
 from edgekd.target import load_target, target_names
+from edgekd.text import target_lines
 
 GOOD = 'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\n'
 
@@ -19,6 +22,23 @@ def test_a_shipped_profile_is_valid_and_every_fact_has_a_source(name: str) -> No
     assert target.format in FORMATS
     assert target.facts
     assert all(fact.source for fact in target.facts.values())
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_a_profile_says_how_to_connect_and_what_comes_nearest(name: str) -> None:
+    target = load_target(name)
+    assert target.connection in ("local", "ssh", "adb", "none")
+    assert (target.connection == "none") == (target.format == "coreml")
+    assert target.emulated is None or target.emulated in CORES
+    told = list(target_lines(target, list(SCHEMES)))
+    assert sum(line.startswith("  connect ") for line in told) >= 1
+
+
+def test_the_boards_and_phones_of_the_readme_have_profiles() -> None:
+    boards = {name.rpartition("-")[0] for name in target_names()}
+    assert boards >= {"raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2-w", "jetson-nano",
+                      "jetson-orin-nano", "pixel-6", "pixel-8", "galaxy-s23", "galaxy-s24",
+                      "iphone-13", "iphone-15", "x86-cpu", "arm64-server"}  # fmt: skip
 
 
 def test_a_refusal_says_what_the_target_takes() -> None:
