@@ -263,6 +263,7 @@ class Row:
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
+        instructions: of one inference on one thread of an emulated core; None where none counted.
     """
 
     target: str
@@ -276,6 +277,7 @@ class Row:
     evidence: Evidence | None = None
     network: Which = "student"
     notes: tuple[str, ...] = ()
+    instructions: int | None = None
 
     @property
     def candidate(self) -> str:
@@ -312,6 +314,7 @@ class Row:
             "artifact": artifact,
             "agreement": self.agreement.to_json() if self.agreement else None,
             "measurement": measurement,
+            "instructions": self.instructions,
         }
 
 

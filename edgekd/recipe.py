@@ -271,6 +271,10 @@ class BudgetPart(Part):
     latency_p99_ms: Annotated[float, Field(gt=0)] | None = None
     size_bytes: Annotated[int, Field(gt=0)] | None = None
     peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    instructions: Annotated[
+        int | None,
+        Field(gt=0, description="of an inference, on one thread of an emulated core"),
+    ] = None
 
     def to_budget(self) -> Budget:
         """The same limits as the type that stages take."""

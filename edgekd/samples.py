@@ -117,5 +117,5 @@ def parse_budget(words: Sequence[str]) -> Budget:
                     else f"write it like --budget {close or 'latency_p90_ms'}=5",
                 )
             )
-        limits[key] = int(number) if key.endswith("_bytes") else number
+        limits[key] = int(number) if key.endswith(("_bytes", "instructions")) else number
     return Budget(**limits)  # type: ignore[arg-type]

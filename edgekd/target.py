@@ -28,13 +28,17 @@ class Fact:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most an artifact may take on its target; None is no limit."""
+    """The most an artifact may take on its target; None is no limit.
+
+    `instructions` are of one inference on one thread, counted on an emulated core.
+    """
 
     latency_p50_ms: float | None = None
     latency_p90_ms: float | None = None
     latency_p99_ms: float | None = None
     size_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    instructions: int | None = None
 
     @property
     def percentiles(self) -> dict[float, float]:

@@ -74,9 +74,11 @@ def table(result: RunResult) -> Table:
 
     names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes"]
     names += ["zipped"] * bool(result.pruning) + ["p50 ms"]
+    counted = any(row.instructions for row in result.rows)
     made = Table(title=Text(f"{result.name}: {result.folder}"), title_justify="left")
     unpruned = ["time / unpruned"] * bool(result.pruning)
-    for name in [*names, "p90 ms", "time / fp32", *unpruned, "ships"]:
+    names += ["p90 ms", "time / fp32", *unpruned, *["instructions"] * counted, "ships"]
+    for name in names:
         made.add_column(name, justify="left" if name in LEFT else "right")
     last = None
     for row in result.rows:
@@ -85,6 +87,7 @@ def table(result: RunResult) -> Table:
         choice = result.chosen.get(row.target)
         ships = "ships" if choice and choice.ships(row) else ""
         cells = _cells(row, pruned=bool(result.pruning))
+        cells += [f"{row.instructions:,}" if row.instructions else ""] * counted
         made.add_row(row.target if row.target != last else "", *cells, ships)
         last = row.target
     return made

@@ -42,7 +42,7 @@ RANKS = {
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    "localization": 4,
+    **dict.fromkeys(["localization", "instructions"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -54,8 +54,9 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution", "conversion",
-           "conversions", "converter", "plan", "launch", "pipeline", "worker", "preview"]
+           "teachers", "distillation", "intermediates", "localization", "execution",
+           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
+           "worker", "preview"]
 # fmt: on
 
 

@@ -14,14 +14,15 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
-from edgekd.errors import EdgekdError, UnreachableError
+from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
+from edgekd.instructions import count_instructions
 from edgekd.measure import LOOKS, Protocol, measure
 from edgekd.need import tool_versions
 from edgekd.percentile import Percentile
 from edgekd.store import Run, write_json
-from edgekd.target import Budget
+from edgekd.target import Budget, is_emulated
 from edgekd.work import Goal, Work
 
 THOROUGH = Protocol()
@@ -92,26 +93,41 @@ def benchmark_all(
     return [found[number] for number in range(len(artifacts))]
 
 
-def judge(size_bytes: int, measurement: Measurement | None, budget: Budget) -> Verdict:
+def judge(
+    size_bytes: int,
+    measurement: Measurement | None,
+    budget: Budget,
+    instructions: int | None = None,
+) -> Verdict:
     """Whether a candidate of `size_bytes` keeps `budget`.
 
     A percentile is met when the upper bound of its confidence interval is under the limit, missed
     when the lower bound is over it, otherwise undecided. Where the time drifted while it was
     measured, the last third of each process is judged: that is what is sustained. What was not
-    timed at all cannot keep a limit on time or memory.
+    timed at all cannot keep a limit on time or memory. Instructions are exact: counted again they
+    are the same to a few, and they are never held against a time.
     """
     if budget.size_bytes is not None and size_bytes > budget.size_bytes:
         return Verdict(
             Outcome.OVER_BUDGET, f"{size_bytes} bytes are over size_bytes = {budget.size_bytes}"
         )
+    limit = budget.instructions
+    if limit is not None and instructions is not None and instructions > limit:
+        return Verdict(
+            Outcome.OVER_BUDGET, f"{instructions} instructions are over instructions = {limit}"
+        )
+    if limit is not None and instructions is None:
+        why = 'they are counted on an emulated core: device = "emulated://cortex-a76"'
+        return Verdict(Outcome.UNDECIDED, f"instructions: {why}")
     if measurement is None:
         keys = [f"latency_p{round(100 * frac)}_ms" for frac in budget.percentiles]
         keys += ["peak_memory_bytes"] if budget.peak_memory_bytes is not None else []
         if not keys:
             return Verdict(Outcome.PASSED, "")
-        return Verdict(
-            Outcome.UNDECIDED, f"{', '.join(keys)}: it was not timed, for want of a device"
-        )
+        why = "it was not timed, for want of a device"
+        if instructions is not None:
+            why = "the time of an emulated core is none of a board's"
+        return Verdict(Outcome.UNDECIDED, f"{', '.join(keys)}: {why}")
     open_questions = []
     memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
     if limit is not None and measurement.evidence != "device":
@@ -155,9 +171,67 @@ def step(work: Work, run: Run) -> Work:
         places = {i: row for i, row in enumerate(rows) if row.target == goal.target.name}
         timed = {i: row for i, row in places.items() if row.open and row.evidence not in UNTIMED}
         judged = _judged(timed, goal, work, run)
+        if is_emulated(goal.target.device):
+            judged |= _counted({i: row for i, row in places.items() if row.open}, goal, work, run)
         for i, row in places.items():
             rows[i] = judged.get(i) or _sized(row, goal)
     return replace(work, rows=tuple(rows))
+
+
+def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
+    """Rows of an emulated core with the instructions of an inference, and their verdicts."""
+    artifacts = {row.candidate: row.artifact for row in rows.values() if row.artifact is not None}
+    if not artifacts:
+        return {}
+    target, samples = goal.target, work.samples("test")
+    device = target.device or "local"
+    inputs = samples.take(torch.arange(min(8, len(samples))))[0]
+
+    def make(folder: Path) -> None:
+        found = count_instructions(artifacts, device, inputs)
+        if any(isinstance(each, Verdict) for each in found.values()):
+            raise _NotCounted(found)
+        write_json(folder / "instructions.json", found)
+
+    key = {
+        "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
+        "device": device,
+        "runtime": tool_versions(find_format(target.format).PACKAGES),
+        "data": work.data_key,
+    }
+    found: Mapping[str, Verdict | int]
+    try:
+        made = run.make("benchmark", target.name, key, make)
+        found = json.loads((made.folder / "instructions.json").read_text())
+    except _NotCounted as error:
+        found = error.found
+    except EdgekdError as error:
+        fault = error.faults[0]
+        return {i: _stopped(row, error, f"{fault.what} {fault.got}") for i, row in rows.items()}
+    counted = {}
+    for i, row in rows.items():
+        result = found[row.candidate]
+        if isinstance(result, Verdict):
+            counted[i] = replace(row, outcome=result.outcome, detail=result.detail)
+            continue
+        verdict = judge(artifacts[row.candidate].size_bytes, None, goal.budget, result)
+        detail = verdict.detail or row.detail
+        counted[i] = replace(row, instructions=result, outcome=verdict.outcome, detail=detail)
+    return counted
+
+
+class _NotCounted(Exception):
+    """Carries counts, and what failed, out of the making of a result that is not kept."""
+
+    def __init__(self, found: Mapping[str, Verdict | int]) -> None:
+        self.found = found
+
+
+def _stopped(row: Row, error: EdgekdError, detail: str) -> Row:
+    """`row` where the device itself failed."""
+    outcomes = {UnreachableError: Outcome.UNAVAILABLE, RefusedError: Outcome.REFUSED}
+    outcome = outcomes.get(type(error), Outcome.RUN_FAILED)
+    return replace(row, outcome=outcome, detail=detail)
 
 
 def _sized(row: Row, goal: Goal) -> Row:
@@ -218,10 +292,8 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
     except _NotKept as error:
         found = error.found
     except EdgekdError as error:
-        unreachable = isinstance(error, UnreachableError)
-        outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
         detail = f"{error.faults[0].what} {error.faults[0].got}"
-        return {i: replace(row, outcome=outcome, detail=detail) for i, row in rows.items()}
+        return {i: _stopped(row, error, detail) for i, row in rows.items()}
     judged = {}
     for i, row in rows.items():
         result = found[row.candidate]

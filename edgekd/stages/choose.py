@@ -54,6 +54,11 @@ def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> s
     It has to be faster beyond the noise. Where the size is preferred, one as fast also pays if its
     file is smaller, as it is or zipped. Beside one that has not passed, any pays.
     """
+    rival = replace(row, network="unpruned").candidate
+    count = _count_ratio(row, passed.get(rival))
+    if count is not None:
+        fewer = count < 1 - LEAST_GAIN
+        return None if fewer else _by_count(f"pruned {row.scheme}", row, rival, count)
     ratio = row.measurement.unpruned_ratio if row.measurement else None
     whole = passed.get(ratio.parent) if ratio else None
     if ratio is None or whole is None or ratio.high < 1 - LEAST_GAIN:
@@ -79,7 +84,14 @@ def not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
     could not ship: beside it, any candidate pays.
     """
     if row.measurement is None:
-        return _not_timed(row, passed, prefer)
+        first = replace(row, scheme="fp32").candidate
+        count = _count_ratio(row, passed.get(first))
+        if row.instructions is not None and row.candidate == first:
+            return None
+        if count is None:
+            return _not_timed(row, passed, prefer)
+        more = count > 1 + LEAST_GAIN
+        return _by_count(row.candidate, row, first, count) if more else None
     ratio = row.measurement.ratio
     parent = passed.get(ratio.parent) if ratio else None
     if ratio is None or parent is None:
@@ -103,6 +115,22 @@ def not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
             f"{parent.candidate} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
         )
     return None
+
+
+def _count_ratio(row: Row, rival: Row | None) -> float | None:
+    """The instructions of `row` over those of `rival`; None where either was not counted."""
+    if rival is None or rival.candidate == row.candidate:
+        return None
+    if row.instructions is None or rival.instructions is None:
+        return None
+    return row.instructions / rival.instructions
+
+
+def _by_count(what: str, row: Row, rival: str, ratio: float) -> str:
+    return (
+        f"{what} does not pay on {row.target}: {ratio:.2f} times the instructions of {rival}, "
+        "counted on an emulated core; nothing was timed"
+    )
 
 
 def _not_timed(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
@@ -136,13 +164,14 @@ def _figures(row: Row) -> dict[Prefer, float]:
     """What `row` is ranked by; smaller is better.
 
     Accuracy is that on the validation split, never the one that is reported. The time is a multiple
-    of the parent's, and 1 where the difference is not beyond the noise.
+    of the parent's, and 1 where the difference is not beyond the noise; of an emulated core, its
+    instructions.
     """
     ratio = row.measurement.ratio if row.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
     return {
         "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
-        "latency": 1.0 if noise or ratio is None else ratio.value,
+        "latency": row.instructions or (1.0 if noise or ratio is None else ratio.value),
         "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
     }
 
@@ -163,7 +192,9 @@ def _compared(row: Row, rival: Row, prefer: Prefer) -> str:
     """How `row` stands against `rival` in the first figure that tells them apart."""
     ours, theirs = _figures(row), _figures(rival)
     differ = next((name for name in ORDER[prefer] if ours[name] != theirs[name]), prefer)
-    told = _TOLD[differ].format(abs(ours[differ]), abs(theirs[differ]))
+    counted = differ == "latency" and row.instructions is not None
+    words = "{0:,.0f} instructions against {1:,.0f}" if counted else _TOLD[differ]
+    told = words.format(abs(ours[differ]), abs(theirs[differ]))
     return f"{told} of {rival.candidate}"
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
-from conftest import assert_five_parts
+from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
 from models import TRAPS
 from needs import need_modules, need_program
 from torch import nn
@@ -281,3 +282,36 @@ def test_without_a_compiler_nothing_is_counted(
     with pytest.raises(UnreachableError, match="no cc, gcc or clang") as stop:
         emulated.plugin(device.qemu)
     assert_five_parts(str(stop.value))
+
+
+def test_a_recipe_is_judged_by_instructions(tmp_path: Path, edgekd_cli: Any) -> None:
+    (tmp_path / "data.py").write_text(DATA)
+    (tmp_path / "models.py").write_text(MODELS)
+    document = tiny_recipe()
+    document["quantize"]["schemes"] = ["fp32", "int8"]
+    document["targets"] = [
+        {
+            "name": "raspberry-pi-4-litert",
+            "device": "emulated://cortex-a72",
+            "budget": {"instructions": 1_000_000},
+        }
+    ]
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(document))
+    said = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
+    assert said.code == 0, said.err
+    rows = {row["scheme"]: row for row in said.json["rows"]}
+    for row in rows.values():
+        assert (row["evidence"], row["measurement"]) == ("emulated", None)
+        assert 0 < row["instructions"] < 1_000_000
+        assert row["outcome"] == "passed"
+    counts = {scheme: row["instructions"] for scheme, row in rows.items()}
+    again = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json").json
+    assert {row["scheme"]: row["instructions"] for row in again["rows"]} == counts
+    limit = f"targets.0.budget.instructions={counts['fp32'] // 2}"
+    over = edgekd_cli("run", path, "--out", tmp_path / "runs", "--set", limit, "--json")
+    assert over.code == 8
+    timed = "targets.0.budget.latency_p90_ms=5.0"
+    open_ = edgekd_cli("run", path, "--out", tmp_path / "runs", "--set", timed, "--json")
+    assert open_.code == 9
+    assert "emulated" in open_.json["rows"][0]["detail"]

@@ -323,3 +323,39 @@ def test_a_pruned_network_pays_beside_one_that_may_not_ship() -> None:
         replace(unpruned("fp32"), outcome=Outcome.OVER_BUDGET),
     ]
     assert choose(rows, "accuracy")[0].network == "student"
+
+
+def _counted(scheme: str, instructions: int, network: Any = "student") -> Row:
+    artifact = Artifact(Path("m"), "onnx", scheme, "0", 100)
+    return Row(
+        "board", "onnx", scheme, Outcome.PASSED, artifact=artifact, network=network,
+        evidence="emulated", instructions=instructions,
+    )  # fmt: skip
+
+
+def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
+    budget = Budget(instructions=1000)
+    assert judge(10, None, budget, 900).outcome is Outcome.PASSED
+    assert judge(10, None, budget, 1001).outcome is Outcome.OVER_BUDGET
+    assert judge(10, None, budget).outcome is Outcome.UNDECIDED
+    verdict = judge(10, None, Budget(latency_p90_ms=5.0, instructions=1000), 900)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "emulated" in verdict.detail
+
+
+def test_what_takes_more_instructions_does_not_pay() -> None:
+    choice, rows = choose([_counted("fp32", 1000), _counted("int8", 1300)], "size")
+    assert choice.scheme == "fp32"
+    assert "1.30 times the instructions of fp32" in rows[1].detail
+    choice, rows = choose([_counted("fp32", 1000), _counted("int8", 530)], "latency")
+    assert choice.scheme == "int8"
+    assert "530 instructions against 1,000" in choice.why
+
+
+def test_a_pruned_network_has_to_take_fewer_instructions() -> None:
+    whole = _counted("fp32", 1000, "unpruned")
+    choice, rows = choose([_counted("fp32", 995), whole], "accuracy")
+    assert (choice.scheme, choice.network) == ("fp32", "unpruned")
+    assert "pruned fp32 does not pay" in rows[0].detail
+    choice, _ = choose([_counted("fp32", 700), whole], "accuracy")
+    assert choice.network == "student"
