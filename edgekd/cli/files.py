@@ -16,7 +16,9 @@ def export(
     model: Annotated[str, typer.Argument(help="file.py:callable, package:callable, .pt2, ...")],
     format: Annotated[str, typer.Option(help="onnx, openvino, litert or coreml.")],
     out: Annotated[Path, typer.Option(help="The artifact goes to OUT/FORMAT-SCHEME/.")],
-    scheme: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    scheme: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, int8-dynamic or int8-weights.")
+    ] = "fp32",
     weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
     example: Annotated[
         list[str] | None,

@@ -29,6 +29,8 @@ SCHEMES = {
     "fp32": "litert-torch",
     "fp16": "weights in fp16, widened when XNNPACK packs them",
     "int8": "static, activations by true min-max, weights per channel, float inputs and outputs",
+    "int8-dynamic": "weights per channel, activations quantized while it runs",
+    "int8-weights": "weights per channel, widened before they are used",
 }
 SPARSE = (
     "XNNPACK skips zeros of 1x1 convolutions in networks of only such, in a sparse encoding that "
@@ -38,6 +40,8 @@ SPARSE = (
 
 SIGNATURE = "serving_default"
 LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+WEIGHT_RECIPES = {"int8-dynamic": "dynamic_wi8_afp32", "int8-weights": "weight_only_wi8_afp32"}
+"""ai-edge-quantizer's own recipes of schemes that need no calibration."""
 
 
 def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
@@ -60,6 +64,9 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
         edge_model.export(str(plain))
         if scheme == "fp16":
             _halve(plain, path)
+            return SCHEMES[scheme] + note
+        if scheme in WEIGHT_RECIPES:
+            _quantize_weights(plain, path, WEIGHT_RECIPES[scheme])
             return SCHEMES[scheme] + note
         return _quantize(plain, calibration, path) + note
 
@@ -116,6 +123,13 @@ def _halve(plain: Path, path: Path) -> None:
         algorithm_key=need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName.FLOAT_CASTING,
     )
     quantizer.quantize().export_model(str(path), overwrite=True)
+
+
+def _quantize_weights(plain: Path, path: Path, name: str) -> None:
+    recipe = getattr(need("ai_edge_quantizer.recipe", extra=EXTRA), name)()
+    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
+    quantizer.quantize().export_model(str(path), overwrite=True)
+    _check_outputs(path)
 
 
 def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> str:

@@ -29,6 +29,7 @@ SCHEMES = {
     "fp32": "from ONNX",
     "fp16": "weights in fp16, widened when the model is compiled",
     "int8": "NNCF post-training, true min-max, mixed preset, weights in 7 of 8 bits",
+    "int8-weights": "NNCF, weights per channel, widened before they are used",
 }
 SPARSE = (
     "OpenVINO skips loading zeros of int8 matrix products on CPUs with AMX, if asked to "
@@ -68,6 +69,9 @@ def _convert(network: Network, scheme: str, calibration: Sequence[Inputs], path:
         note = write_plain(network, plain)
         _spell_out_mish(onnx, plain)
         model = ov.convert_model(str(plain))
+        if scheme == "int8-weights":
+            nncf = need("nncf", extra=EXTRA)
+            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
         if scheme == "int8":
             attention = bool(operators(onnx.load(plain)).intersection(ATTENTION))
             model, how = _quantize(ov, model, calibration, attention=attention)
