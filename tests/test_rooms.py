@@ -36,7 +36,7 @@ RANKS = {
     **dict.fromkeys(
         ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
     ),
-    **dict.fromkeys(["lint", "soundness", "junit"], 3),
+    **dict.fromkeys(["lint", "soundness", "junit", "provenance"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
@@ -44,7 +44,7 @@ RANKS = {
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "instructions"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview"], 6),
+    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["progress", "text"], 7),
     "cli": 8,
 }
@@ -56,7 +56,7 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
            "teachers", "distillation", "intermediates", "localization", "execution",
            "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview"]
+           "worker", "preview", "starter"]
 # fmt: on
 
 

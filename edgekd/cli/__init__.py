@@ -13,12 +13,26 @@ import typer
 from edgekd.cli.bundles import bundle, diff
 from edgekd.cli.files import benchmark, export, verify
 from edgekd.cli.machines import devices, doctor, targets
-from edgekd.cli.recipes import check, run, schema
+from edgekd.cli.recipes import check, explain, init, run, schema
 from edgekd.cli.words import print_json, printed
 from edgekd.errors import EdgekdError, Fault, InternalError
 from edgekd.usage import usage_fault
 
-COMMANDS = (run, check, export, verify, benchmark, bundle, diff, targets, doctor, devices, schema)
+COMMANDS = (
+    init,
+    check,
+    explain,
+    run,
+    export,
+    verify,
+    benchmark,
+    bundle,
+    diff,
+    targets,
+    doctor,
+    devices,
+    schema,
+)
 """The commands, in the order --help lists them; each is named as its function."""
 
 INTERRUPTED = 130

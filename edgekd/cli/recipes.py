@@ -84,6 +84,86 @@ def check(
             typer.echo(line)
 
 
+def explain(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every value a run will use, and where it came from: recipe, --set, profile, default."""
+    from edgekd.plan import known_names
+    from edgekd.provenance import explain as values_of
+
+    found = values_of(recipe, settings or [], known_names())
+    if as_json:
+        print_json([vars(value) for value in found])
+        return
+    wide = max(len(value.key) for value in found)
+    for value in found:
+        told = f"  # {value.meaning}" if value.meaning and value.origin == "default" else ""
+        typer.echo(f"{value.origin:10} {value.key:{wide}} = {value.value!r}{told}")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where recipe.toml goes.")] = Path(),
+    name: Annotated[str | None, typer.Option(help="Of the recipe; the folder's.")] = None,
+    data: Annotated[str | None, typer.Option(help="file.py:callable -> edgekd.Data.")] = None,
+    student: Annotated[str | None, typer.Option(help="file.py:callable -> torch module.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The same; none: no distillation.")] = None,
+    teacher_weights: Annotated[
+        str | None, typer.Option(help="A .safetensors file; without one it is trained here.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="A profile; repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="local, ssh://user@host, adb://...")] = None,
+    latency_p90_ms: Annotated[float | None, typer.Option(help="The budget.")] = None,
+    size_bytes: Annotated[int | None, typer.Option(help="The budget.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the student, and of the teacher.")] = 30,
+    force: Annotated[bool, typer.Option("--force", help="Write over a recipe.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first recipe: asks for what is not given, in a terminal."""
+    import sys
+
+    from edgekd.starter import Answers, start
+    from edgekd.target import target_names
+    from edgekd.text import plan_lines
+
+    if sys.stdin.isatty() and not as_json:
+
+        def ask(question: str, given: str | None, default: str = "") -> str | None:
+            if given is not None:
+                return given
+            return typer.prompt(question, default=default, err=True).strip() or None
+
+        data = ask("data, a callable that returns edgekd.Data (data.py:load)", data)
+        student = ask("student, a callable that returns a module (models.py:student)", student)
+        teacher = ask("teacher, likewise; empty for none", teacher)
+        if not target:
+            typer.echo(f"targets: {', '.join(target_names())}", err=True)
+            target = (ask("targets, separated by blanks", None, "x86-cpu-onnx") or "").split()
+        if latency_p90_ms is None:
+            limit = ask("p90 of the latency at most, ms; empty for no limit", None)
+            latency_p90_ms = float(limit) if limit else None
+    answers = Answers(
+        name=name or folder.resolve().name,
+        data=data or "",
+        student=student or "",
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        targets=target or [],
+        epochs=epochs,
+        latency_p90_ms=latency_p90_ms,
+        size_bytes=size_bytes,
+        device=device,
+    )
+    path, plan = start(folder, answers, replace=force)
+    if as_json:
+        print_json({"recipe": str(path), "stages": list(plan.stages)})
+        return
+    typer.echo(f"written: {path}")
+    for line in plan_lines(path, plan):
+        typer.echo(line)
+
+
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from edgekd.recipe import Recipe
