@@ -74,9 +74,9 @@ class Agreement:
         sample_count: samples compared.
         max_abs_error: largest difference of any output value; None where one is not finite.
         sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum reference^2 / sum error^2) over
-            all outputs; inf where every value is equal, -inf where one is not finite.
-        top1_agreement_frac: share of samples with the same largest class; None where the first
-            output is not a vector of classes.
+            all outputs of real numbers; inf where all are equal, -inf where one is not finite.
+        top1_agreement_frac: share of samples with the same largest class, or of a first output of
+            whole numbers, of equal ones; None where it is no vector of classes.
         metric: the task's metric on the test split; None where no labels were given.
         validation_metric: the same on the validation split, by which candidates are chosen.
         evidence: where it ran.

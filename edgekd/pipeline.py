@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import random
 import shutil
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +19,17 @@ from edgekd.black_box import is_black_box, load_black_box
 from edgekd.data import Data, fingerprint
 from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
+from edgekd.environment import environment
 from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
 from edgekd.evidence import Choice, Outcome, Row
 from edgekd.junit import cases, junit, summary
 from edgekd.launch import aside, check_processes, processes, train_in_processes
+from edgekd.need import missing
 from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
+from edgekd.report import write_report
 from edgekd.stages import STAGES, bundle, distill, prune
 from edgekd.stages import fold as fold_stage
 from edgekd.store import (
@@ -150,9 +150,20 @@ def run(
         raise
     result = _conclude(work, place, until)
     write_json(place.folder / "result.json", result.to_json())
+    if until is None:
+        _write_report(place)
     _write_summaries(place, result)
     mark_latest(place)
     return result
+
+
+def _write_report(place: Run) -> None:
+    """Writes `report.html`, or says how to have it drawn."""
+    absent = missing(("vl_convert",), extra="report")
+    if absent is not None:
+        place.tell("report", f"not drawn: {absent.fix}")
+        return
+    write_report([place.folder], place.folder / "report.html")
 
 
 def _write_summaries(place: Run, result: RunResult) -> None:
@@ -273,17 +284,6 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         required=required,
         bundles=work.bundles,
     )
-
-
-def environment() -> dict[str, Any]:
-    """What a run depends on besides its recipe."""
-    packages = {entry.metadata["Name"]: entry.version for entry in metadata.distributions()}
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
-    }
 
 
 def begin(plan: Plan, place: Run) -> Work:

@@ -128,6 +128,9 @@ def after_table(result: RunResult) -> Iterator[str]:
     for kind, place in result.bundles.items():
         yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"
+    picture = result.folder / "report.html"
+    if picture.exists():
+        yield f"the report, for a browser: {picture}"
     if result.until:
         yield f"stopped after {result.until}; go on without --until: nothing is done twice"
     elif result.passed:

@@ -164,6 +164,24 @@ def init(
         typer.echo(line)
 
 
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; the first is told in full.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; report.html in the first run without it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's report as one HTML file, or that of several side by side."""
+    from edgekd.report import write_report
+
+    place = out or runs[0] / "report.html"
+    write_report(runs, place)
+    if as_json:
+        print_json({"report": str(place)})
+    else:
+        typer.echo(str(place))
+
+
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from edgekd.recipe import Recipe

@@ -106,6 +106,7 @@ def compare(
         )
     signal = noise = worst = 0.0
     finite = True
+    shares: dict[str, float] = {}
     for name, value in reference.items():
         if outputs[name].shape != value.shape:
             raise ConversionError(
@@ -119,12 +120,15 @@ def compare(
             )
         ours, theirs = value.double(), outputs[name].double()
         finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
-        signal += float((ours**2).sum())
-        noise += float(((ours - theirs) ** 2).sum())
+        if value.is_floating_point():
+            signal += float((ours**2).sum())
+            noise += float(((ours - theirs) ** 2).sum())
+        else:
+            shares[name] = float((ours == theirs).double().mean())
         worst = max(worst, float((ours - theirs).abs().max()))
     sqnr_db = _decibel(signal, noise) if finite else -math.inf
     first = next(iter(reference))
-    top1 = _top1(reference[first], outputs[first])
+    top1 = shares.get(first, _top1(reference[first], outputs[first]))
     agreement = Agreement(
         sample_count=len(reference[first]),
         max_abs_error=worst if finite else None,
@@ -146,6 +150,11 @@ def compare(
         return disagreeing(
             agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
         )
+    for name, share in shares.items():
+        if share < min_agreement:
+            return disagreeing(
+                agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
+            )
     if top1 is not None and top1 < min_agreement:
         return disagreeing(
             agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"

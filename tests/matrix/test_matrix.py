@@ -29,6 +29,12 @@ KNOWN_FAILURES = {
 }
 
 
+# What a network computes that is no number in half precision; verifying says so.
+OVERFLOWS = {
+    ("filled", "coreml", "fp16"): "0 times the lowest float32, which is minus infinity in fp16",
+}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One network in one format and scheme."""
@@ -83,6 +89,9 @@ def test_an_artifact_agrees_with_its_network_in_its_own_runtime(cell: Cell, tmp_
     dice = torch.Generator().manual_seed(2)
     samples = [trap.draw(1, dice) for _ in range(64)]
     found = edgekd.verify(artifact, network, samples, min_agreement=0.9)
+    if (cell.network, cell.format, cell.scheme) in OVERFLOWS:
+        assert found.detail == "an output is not finite"
+        return
     assert found.outcome is edgekd.Outcome.PASSED, found.detail
     assert found.evidence == ("reference" if cell.format == "coreml" else "device")
     assert found.sqnr_db >= SCHEMES[cell.scheme].sqnr_floor_db

@@ -359,3 +359,19 @@ def test_a_pruned_network_has_to_take_fewer_instructions() -> None:
     assert "pruned fp32 does not pay" in rows[0].detail
     choice, _ = choose([_counted("fp32", 700), whole], "accuracy")
     assert choice.network == "student"
+
+
+def test_whole_numbers_are_equal_or_not() -> None:
+    classes = {"output": torch.arange(200) % 7}
+    found = {"output": classes["output"].clone()}
+    found["output"][:3] += 4
+
+    def held(least: float) -> Agreement:
+        return compare(
+            classes, found, scheme="fp16", min_agreement=least, evidence="host", runtime={}
+        )
+
+    assert held(0.98).outcome is Outcome.PASSED
+    assert held(0.98).top1_agreement_frac == 197 / 200
+    assert held(0.99).outcome is Outcome.DISAGREES
+    assert "of the values of output are equal" in held(0.99).detail
