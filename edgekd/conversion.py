@@ -27,7 +27,7 @@ from edgekd.evidence import Verdict
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format, format_names
 from edgekd.formats.onnx import OPSETS, opset_of
-from edgekd.graph import READERS, read_graph
+from edgekd.graph import READERS, Graph, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Network, call
 from edgekd.process import last_lines, output_to
@@ -164,6 +164,7 @@ def convert(
         lineage["example_shapes"] = shapes
     if format in READERS:
         graph = read_graph(path, format)
+        check_quantized(graph, scheme)
         lineage["operators"] = graph.operators
         lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
@@ -171,6 +172,28 @@ def convert(
         try_sizes(artifact, network, calibration)
     save_card(artifact)
     return artifact
+
+
+def check_quantized(graph: Graph, scheme: str) -> None:
+    """Raises where a file of an int8 scheme has nothing in int8: quantizers skip what they do not
+    know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
+
+    Raises:
+        ConversionError: nothing is quantized.
+    """
+    if not scheme.startswith("int8") or graph.format == "coreml":
+        return
+    if any("int8" in kind for each in graph.kinds for kind in each.takes):
+        return
+    raise ConversionError(
+        Fault(
+            what=f"Nothing in the network was quantized in {scheme}.",
+            at=f"{graph.format} {scheme}",
+            got=f"operators in float: {listed(list(graph.operators)[:6])}",
+            expected="an operator or weight that this format quantizes in this scheme",
+            fix=f"leave {scheme} out for this target, or take another scheme",
+        )
+    )
 
 
 def check_free(network: Network, format: str) -> None:

@@ -218,3 +218,22 @@ def test_where_the_first_way_fails_the_next_is_taken_and_named(
     trap = TRAPS["residual"]
     samples = [trap.draw(1, torch.Generator().manual_seed(2)) for _ in range(4)]
     assert edgekd.verify(artifact, network, samples).outcome is edgekd.Outcome.PASSED
+
+
+class Functions(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) * 2
+
+
+@pytest.mark.parametrize(
+    ("format", "scheme"),
+    [("litert", "int8-dynamic"), ("litert", "int8-weights"), ("openvino", "int8-weights")],
+)
+def test_a_file_in_which_nothing_was_quantized_is_none(
+    format: str, scheme: str, tmp_path: Path
+) -> None:
+    need_modules(*FORMATS[format].PACKAGES)
+    network = edgekd.load_network(Functions(), example={"x": torch.ones(1, 64)})
+    with pytest.raises(ConversionError, match="Nothing in the network was quantized") as caught:
+        edgekd.export(network, format=format, scheme=scheme, out=tmp_path)
+    assert_five_parts(str(caught.value))
