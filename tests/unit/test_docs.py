@@ -1,0 +1,57 @@
+"""What the README and docs/ say is there: links, commands and their options, and valid TOML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli as toml_reader
+
+from edgekd.cli import COMMANDS
+
+HOME = Path(__file__).parents[2]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
+NAMES = {command.__name__ for command in COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_is_there(page: Path, edgekd_cli: Any) -> None:
+    text = page.read_text()
+    code = "\n".join([*re.findall(r"(?s)```\n(.*?)```", text), *re.findall(r"(?m)^ {4}.*$", text)])
+    lines = [
+        *re.findall(r"(?m)^\s*edgekd ([a-z]+)\b(.*)$", code),
+        *re.findall(r"`edgekd ([a-z]+)\b([^`]*)`", text),
+    ]
+    for name, told in lines:
+        assert name in NAMES, name
+        said = edgekd_cli(name, "--help")
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", told):
+            assert option in said.out, f"edgekd {name} {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_recipe_is_toml(page: Path) -> None:
+    for block in re.findall(r"(?s)```toml\n(.*?)```", page.read_text()):
+        assert toml_reader.loads(block)
+
+
+def test_the_two_commands_of_a_fresh_machine_are_in_the_readme() -> None:
+    readme, makefile = (HOME / "README.md").read_text(), (HOME / "Makefile").read_text()
+    for command in ("demo", "test"):
+        assert f"make {command}" in readme
+        assert f"\n{command}:" in makefile
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = (HOME / "README.md").read_text()
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in readme
