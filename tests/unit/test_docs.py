@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli as toml_reader
 
 from edgekd.cli import COMMANDS
+from edgekd.toml import tomllib
 
 HOME = Path(__file__).parents[2]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
@@ -41,7 +41,7 @@ def test_every_command_and_option_is_there(page: Path, edgekd_cli: Any) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_recipe_is_toml(page: Path) -> None:
     for block in re.findall(r"(?s)```toml\n(.*?)```", page.read_text()):
-        assert toml_reader.loads(block)
+        assert tomllib.loads(block)
 
 
 def test_the_two_commands_of_a_fresh_machine_are_in_the_readme() -> None:
