@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs
-from edgekd.devices import Job, failure_in, run_job
-from edgekd.evidence import Verdict
+from edgekd.devices import Job, failure_in, run_job, userland
+from edgekd.errors import ConversionError, EdgekdError
+from edgekd.evidence import Outcome, Verdict
 from edgekd.execution import batch_of
 from edgekd.formats import find_format
 
@@ -25,17 +26,30 @@ def count_instructions(
     Raises:
         UnreachableError: the device is not set up.
         RecipeError: there is no such device.
-        ConversionError: a runtime took its process down.
     """
+    return {name: _counted(artifact, device, inputs) for name, artifact in artifacts.items()}
+
+
+def _counted(artifact: Artifact, device: str, inputs: Inputs) -> Verdict | int:
+    """Of one artifact alone: what crashes takes no other along."""
     job = Job(
         action="count",
-        runtime=find_format(next(iter(artifacts.values())).format).RUNTIME,
-        artifacts={name: artifact.path for name, artifact in artifacts.items()},
-        batches={name: batch_of(artifact) for name, artifact in artifacts.items()},
+        runtime=find_format(artifact.format).RUNTIME,
+        artifacts={"artifact": artifact.path},
+        batches={"artifact": batch_of(artifact)},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )
-    return {
-        name: failure_in(result) or int(result["instructions"]["per_inference"])
-        for name, result in run_job(device, job).results.items()
-    }
+    try:
+        result = run_job(device, job).results["artifact"]
+    except ConversionError as error:
+        return Verdict(Outcome.RUN_FAILED, f"{error.faults[0].what} {error.faults[0].got}")
+    return failure_in(result) or int(result["instructions"]["per_inference"])
+
+
+def counted_by() -> str | None:
+    """The emulator's version, on which counts depend; None where none is set up."""
+    try:
+        return str(userland.find().qemu.version)
+    except EdgekdError:
+        return None

@@ -17,7 +17,7 @@ from edgekd.devices.agent import device_facts
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
-from edgekd.instructions import count_instructions
+from edgekd.instructions import count_instructions, counted_by
 from edgekd.measure import LOOKS, Protocol, measure
 from edgekd.need import tool_versions
 from edgekd.percentile import Percentile
@@ -116,19 +116,18 @@ def judge(
         return Verdict(
             Outcome.OVER_BUDGET, f"{instructions} instructions are over instructions = {limit}"
         )
-    if limit is not None and instructions is None:
-        why = 'they are counted on an emulated core: device = "emulated://cortex-a76"'
-        return Verdict(Outcome.UNDECIDED, f"instructions: {why}")
+    uncounted = ['instructions: counted on an emulated core, device = "emulated://cortex-a76"']
+    open_questions = uncounted if limit is not None and instructions is None else []
     if measurement is None:
         keys = [f"latency_p{round(100 * frac)}_ms" for frac in budget.percentiles]
         keys += ["peak_memory_bytes"] if budget.peak_memory_bytes is not None else []
-        if not keys:
+        if not keys and not open_questions:
             return Verdict(Outcome.PASSED, "")
         why = "it was not timed, for want of a device"
         if instructions is not None:
             why = "the time of an emulated core is none of a board's"
-        return Verdict(Outcome.UNDECIDED, f"{', '.join(keys)}: {why}")
-    open_questions = []
+        open_questions += [f"{', '.join(keys)}: {why}"] * bool(keys)
+        return Verdict(Outcome.UNDECIDED, "; ".join(open_questions))
     memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
     if limit is not None and measurement.evidence != "device":
         open_questions.append(f"peak_memory_bytes: measured on the {measurement.evidence}")
@@ -196,6 +195,7 @@ def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[
     key = {
         "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
         "device": device,
+        "counter": counted_by(),
         "runtime": tool_versions(find_format(target.format).PACKAGES),
         "data": work.data_key,
     }

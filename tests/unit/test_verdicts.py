@@ -343,6 +343,20 @@ def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
     assert "emulated" in verdict.detail
 
 
+def test_what_was_not_counted_hides_no_missed_limit() -> None:
+    budget = Budget(latency_p90_ms=5.0, instructions=100)
+    slow = measured(9.0)
+    assert judge(10, slow, replace(budget, instructions=None)).outcome is Outcome.OVER_BUDGET
+    assert judge(10, slow, budget).outcome is Outcome.OVER_BUDGET
+    fast = judge(10, measured(1.0), budget)
+    assert fast.outcome is Outcome.UNDECIDED
+    assert "instructions" in fast.detail
+    memory = replace(slow, peak_memory_bytes=10**9)
+    assert judge(10, memory, Budget(peak_memory_bytes=10, instructions=1)).outcome is (
+        Outcome.OVER_BUDGET
+    )
+
+
 def test_what_takes_more_instructions_does_not_pay() -> None:
     choice, rows = choose([_counted("fp32", 1000), _counted("int8", 1300)], "size")
     assert choice.scheme == "fp32"
