@@ -16,7 +16,13 @@ from edgekd.store import digest, path_bytes, path_digest, write_json
 
 CARD = "artifact.json"
 
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert", ".mlpackage": "coreml"}
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".tflite": "litert",
+    ".mlpackage": "coreml",
+    ".param": "ncnn",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Artifact:
 
     Attributes:
         path: what the runtime is given: a file, or a folder (`.mlpackage`).
-        format: onnx, openvino, litert or coreml.
+        format: onnx, openvino, litert, coreml or ncnn.
         scheme: its precision; None for a file edgekd did not write.
         sha256: of all its files.
         size_bytes: of all its files (an OpenVINO model is its `.xml` and its `.bin`).
@@ -60,7 +66,7 @@ class Artifact:
 
 def parts(path: Path) -> list[Path]:
     """The files or folders that belong to the artifact at `path`, itself first."""
-    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    weights = [path.with_suffix(".bin")] if path.suffix in (".xml", ".param") else []
     if path.suffix == ".onnx":
         weights = [path.with_name(name) for name in _locations(path.read_bytes())]
     return [path, *(entry for entry in weights if entry.is_file() and entry != path)]

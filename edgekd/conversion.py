@@ -174,6 +174,10 @@ def convert(
     return artifact
 
 
+FIXED = {"litert": "LiteRT's", "ncnn": "ncnn's"}
+"""The formats whose files have fixed sizes; ncnn has free ones, pnnx writes none."""
+
+
 def check_quantized(graph: Graph, scheme: str) -> None:
     """Raises where a file of an int8 scheme has nothing in int8: quantizers skip what they do not
     know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
@@ -197,15 +201,27 @@ def check_quantized(graph: Graph, scheme: str) -> None:
 
 
 def check_free(network: Network, format: str) -> None:
-    """Raises where a network has free sizes and `format` has none."""
-    if network.free and format == "litert":
+    """Raises where a network has free sizes, or a batch, and `format` has none."""
+    if network.free and format in FIXED:
         raise RefusedError(
             Fault(
-                what="LiteRT's files have fixed sizes.",
+                what=f"{FIXED[format]} files have fixed sizes.",
                 at=f"format {format}",
                 got=f"free sizes {listed(each.name for each in network.free)}",
                 expected="a network without free sizes",
                 fix="export it at the largest size, and pad; other formats take free sizes",
+            )
+        )
+    batch = {name: tensor.shape[0] for name, tensor in network.example.items() if tensor.ndim}
+    several = [name for name, size in batch.items() if size != 1]
+    if several and format == "ncnn":
+        raise RefusedError(
+            Fault(
+                what="ncnn computes one sample at a time.",
+                at=f"format {format}, input {several[0]}",
+                got=f"a first axis of {batch[several[0]]}",
+                expected="1",
+                fix="load the network with an example of one sample; other formats take batches",
             )
         )
 

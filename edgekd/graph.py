@@ -15,41 +15,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from edgekd.errors import listed
+from edgekd.ncnn_param import INPUT, read_param
 from edgekd.need import need
+from edgekd.operators import GATES, PRODUCTS, RESHAPES, STEPS, TRANSPOSES
 from edgekd.process import output_to
 
 CONST = "const "
 """Before the element type of an input whose value is in the file."""
-
-TRANSPOSES = {
-    "onnx": ("Transpose",),
-    "openvino": ("Transpose",),
-    "litert": ("TRANSPOSE",),
-    "coreml": ("transpose",),
-}
-RESHAPES = {
-    "onnx": ("Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-    "openvino": ("Reshape", "Squeeze", "Unsqueeze"),
-    "litert": ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
-    "coreml": ("reshape", "squeeze", "expand_dims"),
-}
-GATES = {
-    "onnx": ("Sigmoid", "Tanh"),
-    "openvino": ("Sigmoid", "Tanh"),
-    "litert": ("LOGISTIC", "TANH"),
-    "coreml": ("sigmoid", "tanh"),
-}
-"""The gates' activation and the candidate's. A step of a GRU has two of the first and one of the
-second, a step of an LSTM three and two, less the gate of an empty state in the first step
-(pytorch.org/docs/stable/generated/torch.nn.GRU.html and LSTM.html)."""
-PRODUCTS = {
-    "onnx": ("MatMul", "Gemm"),
-    "openvino": ("MatMul",),
-    "litert": ("FULLY_CONNECTED", "BATCH_MATMUL"),
-    "coreml": ("linear", "matmul"),
-}
-STEPS = 4
-"""The fewest candidates (TANH) that are taken for a recurrent layer written out."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +49,7 @@ class Graph:
     """The operators of a saved file; constants, inputs and outputs are not counted.
 
     Attributes:
-        format: onnx, openvino, litert or coreml.
+        format: onnx, openvino, litert, coreml or ncnn.
         kinds: how many operators there are of each kind, in inner graphs too.
         inputs: how many inputs the file has.
         outputs: how many outputs it has.
@@ -134,7 +106,7 @@ def read_graph(path: Path, format: str) -> Graph:
 
     Args:
         path: as a runtime is given it.
-        format: onnx, openvino, litert or coreml.
+        format: onnx, openvino, litert, coreml or ncnn.
     Raises:
         ValueError: the format is none of these, or the file is not one of that format.
         OSError: it is not there.
@@ -391,9 +363,24 @@ def _coreml_type(value_type: Any, types: Any) -> str:
     return str(types.Name(value_type.tensorType.dataType)).lower()
 
 
+def _ncnn(path: Path) -> Graph:
+    """Source: github.com/Tencent/ncnn/wiki/param-and-model-file-structure.
+
+    What pnnx did not name is a number.
+    """
+    layers = read_param(path)
+    inner = [layer for layer in layers if layer.kind not in (INPUT, "Split", "MemoryData")]
+    kinds = Counter(Kind(layer.kind) for layer in inner)
+    read = {name for layer in layers for name in layer.takes}
+    given = [name for layer in layers for name in layer.gives if not name.isdigit()]
+    inputs = sum(layer.kind == INPUT for layer in layers)
+    return Graph("ncnn", kinds, inputs, sum(name not in read for name in given))
+
+
 READERS: dict[str, Callable[[Path], Graph]] = {
     "onnx": _onnx,
     "openvino": _openvino,
     "litert": _litert,
     "coreml": _coreml,
+    "ncnn": _ncnn,
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edgekd.mil import load_program
+from edgekd.ncnn_param import INPUT, WHOLE, read_param
 from edgekd.need import need
 
 Found = dict[str, Tensor]
@@ -105,6 +106,27 @@ def coreml(path: Path, inputs: Mapping[str, Tensor]) -> Found:
     return {name: value.float() for name, value in found.items() if value.is_floating_point()}
 
 
+def ncnn(path: Path, inputs: Mapping[str, Tensor]) -> Found:
+    """By ncnn in float32, one sample."""
+    library = need("ncnn", extra="ncnn")
+    net = library.Net()
+    for option in dir(net.opt):
+        if option.startswith(("use_fp16_", "use_bf16_")):
+            setattr(net.opt, option, False)
+    net.load_param(str(path))
+    net.load_model(str(path.with_suffix(".bin")))
+    layers = read_param(path)
+    whole = {layer.gives[0] for layer in layers if layer.values.get(str(WHOLE)) == "1"}
+    extractor = net.create_extractor()
+    extractor.set_light_mode(False)
+    for name, tensor in inputs.items():
+        array = tensor.numpy().astype(np.int32 if name in whole else np.float32)
+        extractor.input(name, library.Mat(array[0] if array.ndim > 1 else array).clone())
+    names = [name for layer in layers if layer.kind != INPUT for name in layer.gives]
+    found = {name: np.array(extractor.extract(name)[1])[None] for name in names}
+    return _floats(found)
+
+
 def _floats(found: Mapping[str, Any]) -> Found:
     return {
         name: torch.from_numpy(np.array(value, dtype=np.float32))
@@ -118,5 +140,6 @@ READERS: dict[str, Callable[[Path, Mapping[str, Tensor]], Found]] = {
     "openvino": openvino,
     "litert": litert,
     "coreml": coreml,
+    "ncnn": ncnn,
 }
 """By format."""

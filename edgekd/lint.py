@@ -13,7 +13,8 @@ from math import inf
 from typing import Literal
 
 from edgekd.errors import listed
-from edgekd.graph import CONST, GATES, TRANSPOSES, Graph, Kind
+from edgekd.graph import CONST, Graph, Kind
+from edgekd.operators import GATES, TRANSPOSES
 from edgekd.target import Target
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from edgekd.black_box import is_black_box
-from edgekd.conversion import check_exportable
+from edgekd.conversion import FIXED, check_exportable
 from edgekd.devices import find_device
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
@@ -272,8 +272,9 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is None and target.format == "coreml":
             whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
             reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
-        if reason is None and target.format == "litert" and recipe.student.dynamic:
-            reason = f"LiteRT's files have fixed sizes: no {listed(recipe.student.dynamic)}"
+        if reason is None and target.format in FIXED and recipe.student.dynamic:
+            sizes = listed(recipe.student.dynamic)
+            reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))

@@ -52,7 +52,8 @@ class Target:
     """A profile from `targets/NAME.toml`, as a recipe may have adapted it.
 
     Attributes:
-        format: what the target's runtime loads: onnx, openvino, litert or coreml.
+        format: what the target's runtime loads: onnx, openvino, litert, coreml or
+            ncnn.
         schemes: the precisions it takes.
         refuses: why it does not take others, by scheme.
         device: where its artifacts run: "local", or a URL such as "ssh://pi@pi5.local"; None where

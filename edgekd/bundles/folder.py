@@ -14,7 +14,7 @@ from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, jso
 from edgekd.errors import Fault
 from edgekd.store import path_digest, write_json, write_text
 
-FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml")
+FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
 
 CARD = "MODEL_CARD.md"
 LABELS = "labels.txt"

@@ -17,7 +17,7 @@ from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
 from edgekd.store import write_text
 
-FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino")
+FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino", "ncnn")
 
 
 def lacks() -> Fault | None:

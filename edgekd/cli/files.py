@@ -14,7 +14,7 @@ from edgekd.errors import Fault
 
 def export(
     model: Annotated[str, typer.Argument(help="file.py:callable, package:callable, .pt2, ...")],
-    format: Annotated[str, typer.Option(help="onnx, openvino, litert or coreml.")],
+    format: Annotated[str, typer.Option(help="onnx, openvino, litert, coreml or ncnn.")],
     out: Annotated[Path, typer.Option(help="The artifact goes to OUT/FORMAT-SCHEME/.")],
     scheme: Annotated[
         str, typer.Option(help="fp32, fp16, int8, int8-dynamic or int8-weights.")

@@ -179,7 +179,65 @@ class CoreMl:
         return [self.found[name] for name in self.outputs]
 
 
+class Ncnn:
+    """An ncnn network on the CPU; in float16 only if its weights are, which is ARM's default."""
+
+    def __init__(self, path, threads):
+        import ncnn
+        import numpy
+
+        weights = Path(path).with_suffix(".bin")
+        half = b"\x47\x6b\x30\x01" in weights.read_bytes()  # The tag before weights in float16.
+        self.array, self.mat = numpy.array, ncnn.Mat
+        self.net = ncnn.Net()
+        self.net.opt.num_threads = threads
+        for name in dir(self.net.opt) if not half else ():
+            if name.startswith(("use_fp16_", "use_bf16_")):
+                setattr(self.net.opt, name, False)
+        if self.net.load_param(path) or self.net.load_model(str(weights)):
+            raise ValueError("ncnn does not take the file: %s" % self._unknown(path))
+        lines = [line.split() for line in Path(path).read_text().splitlines()[2:]]
+        self.inputs = [self._input(line) for line in lines if line[0] == "Input"]
+        # Numbers are tensors that nobody named.
+        self.outputs = [name for name in self.net.output_names() if not name.isdigit()]
+        self.facts = {
+            "runtime": "ncnn",
+            "version": ncnn.__version__,
+            "precision": "float16 where the processor has it" if half else "float32",
+            "operators": len(lines) - len(self.inputs),
+        }
+        self.fell_back = None
+
+    @staticmethod
+    def _unknown(path):
+        kinds = {line.split()[0] for line in Path(path).read_text().splitlines()[2:]}
+        return ", ".join(sorted(kind for kind in kinds if "." in kind)) or "see its log"
+
+    @staticmethod
+    def _input(line):
+        values = dict(word.split("=") for word in line[5:])
+        sizes = [int(values[key]) for key in ("2", "11", "1", "0") if key in values]
+        return line[4], [1, *sizes], "int32" if values.get("29") == "1" else "float32"
+
+    def put(self, feed):
+        # A tensor has no batch; a copy has the alignment that kernels want.
+        self.feed = [
+            (name, self.mat(value[0] if value.ndim > 1 else value).clone())
+            for name, value in feed.items()
+        ]
+
+    def invoke(self):
+        extractor = self.net.create_extractor()
+        for name, value in self.feed:
+            extractor.input(name, value)
+        self.found = [extractor.extract(name)[1] for name in self.outputs]
+
+    def take(self):
+        return [self.array(value)[None] for value in self.found]
+
+
 RUNTIMES = {
+    "ncnn": Ncnn,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "litert": LiteRt,

@@ -26,6 +26,7 @@ RUNTIMES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "ai-edge-litert": "ai_edge_litert",
+    "ncnn": "ncnn",
 }
 """The module to import of each package; set up in the versions that this host has."""
 

@@ -113,7 +113,7 @@ def _check_host() -> None:
             _fault(
                 "The emulated device would have no runtime.",
                 "none on this host",
-                "one of onnxruntime, openvino, ai-edge-litert, whose version is set up",
+                "one of onnxruntime, openvino, ai-edge-litert, ncnn, whose version is set up",
                 "pip install 'edgekd[onnx]'",
             )
         )

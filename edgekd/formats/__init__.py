@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgekd.formats import _metadata, coreml, litert, onnx, openvino
+from edgekd.formats import _metadata, coreml, litert, ncnn, onnx, openvino
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -48,6 +48,7 @@ FORMATS: dict[str, Format] = {
     "openvino": openvino,
     "litert": litert,
     "coreml": coreml,
+    "ncnn": ncnn,
 }
 
 

@@ -215,3 +215,35 @@ def coreml() -> dict[Any, Callable[..., Any]]:
         aten.__or__.Tensor: _logical(torch.logical_or),
         aten.__xor__.Tensor: _logical(torch.logical_xor),
     }
+
+
+def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:  # noqa: ARG001
+    """log(1 + e^(beta x)) / beta, from what cannot overflow."""
+    return x.relu() + (1 + (-(x * beta).abs()).exp()).log() / beta
+
+
+def layer_norm_whole(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,  # noqa: ARG001  of the operator
+) -> Any:
+    """Layer norm over several axes: over one, of all that is in them."""
+    if len(shape) == 1:
+        return NotImplemented
+    begin = x.ndim - len(shape)
+    flat = torch.nn.functional.layer_norm(x.flatten(begin), [math.prod(shape)], eps=eps)
+    flat = flat if weight is None else flat * weight.flatten()
+    flat = flat if bias is None else flat + bias.flatten()
+    return flat.reshape(x.shape)
+
+
+def ncnn() -> dict[Any, Callable[..., Any]]:
+    """The table for pnnx 20261020, which keeps these as they are or drops part of them."""
+    return {
+        aten.softplus.default: softplus,
+        aten.layer_norm.default: layer_norm_whole,
+        aten.max_pool2d.default: dilated_max_2d,
+    }

@@ -55,7 +55,7 @@ def test_the_layer_that_is_wrong_is_named(tmp_path: Path, name: str, format: str
     assert [layer.module for layer in layers if layer.first] in [[each] for each in expected]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if "int8" in FORMATS[name].SCHEMES])
 def test_quantization_noise_is_no_divergence(tmp_path: Path, format: str) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     module, example = made("convolution-grouped")

@@ -28,6 +28,32 @@ KNOWN_FAILURES = {
     ("two-inputs", "litert", "int8"): "ai-edge-quantizer 0.10 cuts off an output read elsewhere",
 }
 
+# What pnnx 20261020 has no layer of ncnn for, or writes wrongly, as comparing its file with the
+# network finds; each is an error that says so.
+NOT_IN_NCNN = {
+    "focus": "Tensor.slice",  # with a step
+    "windows": "Tensor.reshape",  # to more axes than ncnn has
+    "pool-avg-pool-ceil": "computes something else",
+    "then-softsign-logsigmoid": "nn.Softsign",
+    "attention-torch": "torch.unbind",  # the batch is no longer the first axis
+    "attention-causal": "torch.unbind",
+    "attention-masked": "Tensor.to",
+    "filled": "Tensor.to",
+    "encoder": "torch.eq",
+    "positions": "torch.ne",
+    "einsum": "has the shape",
+    "gru-state": "torch.unbind",
+    "lstm-state": "has the shape",
+    "chosen": "torch.topk",
+    "classes": "torch.argmax",
+    "normalized": "torch.std",
+}
+KNOWN_FAILURES |= {
+    (network, "ncnn", scheme): why
+    for network, why in NOT_IN_NCNN.items()
+    for scheme in ("fp32", "fp16")
+}
+
 
 # What a network computes that is no number in half precision; verifying says so.
 OVERFLOWS = {
@@ -80,8 +106,10 @@ def export(cell: Cell, out: Path) -> tuple[edgekd.Network, edgekd.Artifact]:
 def test_an_artifact_agrees_with_its_network_in_its_own_runtime(cell: Cell, tmp_path: Path) -> None:
     need_modules(*FORMATS[cell.format].PACKAGES)
     if (cell.network, cell.format, cell.scheme) in KNOWN_FAILURES:
-        with pytest.raises(ConversionError):
+        with pytest.raises(ConversionError) as caught:
             export(cell, tmp_path)
+        if cell.format == "ncnn":
+            assert NOT_IN_NCNN[cell.network] in str(caught.value)
         return
     network, artifact = export(cell, tmp_path)
     assert load_artifact(artifact.path.parent) == artifact
@@ -127,7 +155,8 @@ def test_a_scheme_that_would_change_nothing_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_same_network_gives_the_same_bytes(format: str, tmp_path: Path) -> None:
     need_modules(*FORMATS[format].PACKAGES)
-    cell = Cell("signal", format, "int8")
+    scheme = "int8" if "int8" in FORMATS[format].SCHEMES else "fp16"
+    cell = Cell("signal", format, scheme)
     digests = [export(cell, tmp_path / str(number))[1].sha256 for number in range(2)]
     assert digests[0] == digests[1]
 

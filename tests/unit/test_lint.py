@@ -328,5 +328,5 @@ def test_a_file_that_is_not_openvino_is_told(text: str, why: str, tmp_path: Path
 
 
 def test_a_format_that_is_not_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="read from onnx, openvino, litert or coreml files, not x"):
+    with pytest.raises(ValueError, match="read from onnx, openvino, litert, coreml or ncnn files"):
         read_graph(tmp_path / "model", "x")

@@ -1,0 +1,75 @@
+"""ncnn's `.param` files: the layers of a network as text, their weights being in a `.bin` beside.
+
+Source: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAGIC = "7767517"
+INPUT = "Input"
+WHOLE = 29
+"""A parameter of ours on an `Input`, which ncnn does not read there: whether the values are int32.
+ncnn's tensors do not know."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of the file.
+
+    Attributes:
+        kind: the layer's type; one with a dot in it is PyTorch's, which ncnn does not have.
+        takes, gives: names of tensors, which ncnn calls blobs.
+        values: parameters by number, as they are written.
+    """
+
+    kind: str
+    name: str
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """The layer as the file has it."""
+        counts = f"{len(self.takes)} {len(self.gives)}"
+        values = [f"{key}={value}" for key, value in self.values.items()]
+        words = [f"{self.kind:<24} {self.name:<24} {counts}", *self.takes, *self.gives, *values]
+        return " ".join(words)
+
+
+def read_param(path: Path) -> list[Layer]:
+    """The layers in the file at `path`, in order.
+
+    Raises:
+        ValueError: it is none of ncnn's.
+        OSError: it is not there.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no ncnn file: {error}") from error
+    if not lines or lines[0].strip() != MAGIC:
+        raise ValueError(f"{path.name} is no ncnn file: its first line is not {MAGIC}")
+    try:
+        return [_layer(line.split()) for line in lines[2:] if line.strip()]
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path.name} is no ncnn file: {error}") from error
+
+
+def _layer(words: Sequence[str]) -> Layer:
+    kind, name, taken, given = words[0], words[1], int(words[2]), int(words[3])
+    rest = words[4:]
+    if len(rest) < taken + given:
+        raise ValueError(f"layer {name} has too few tensors")
+    values = dict(word.split("=", 1) for word in rest[taken + given :])
+    return Layer(kind, name, tuple(rest[:taken]), tuple(rest[taken : taken + given]), values)
+
+
+def write_param(path: Path, layers: Sequence[Layer]) -> None:
+    """Writes `layers` to `path`."""
+    tensors = {name for layer in layers for name in layer.gives}
+    lines = [MAGIC, f"{len(layers)} {len(tensors)}", *(layer.line() for layer in layers)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
