@@ -50,6 +50,11 @@ class Artifact:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     zipped_bytes: int | None = None
 
+    @property
+    def channels_last(self) -> tuple[str, ...]:
+        """The inputs that it takes as NHWC where its network takes them as NCHW."""
+        return tuple(self.lineage.get("channels_last", ()))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `path` is relative to the card's folder."""
         return {

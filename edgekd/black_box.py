@@ -68,13 +68,24 @@ def load_black_box(
                 fix=f"export the teacher again, or check {path} with its own tools",
             )
         )
-    inputs = tuple(_input(*entry) for entry in result["inputs"])
+    inputs = tuple(
+        _input(name, _as_given(shape) if name in artifact.channels_last else shape, dtype)
+        for name, shape, dtype in result["inputs"]
+    )
     return BlackBox(reference, artifact, inputs, tuple(result["outputs"]), device)
+
+
+def _as_given(shape: list[Any]) -> list[Any]:
+    """The NCHW of the NHWC that a file takes."""
+    return [shape[0], shape[3], *shape[1:3]]
 
 
 @dataclass(frozen=True)
 class FileInput:
-    """An input of a model file: its name, its shape with None where a size is free, its dtype."""
+    """An input of a model file: its name, its shape with None where a size is free, its dtype.
+
+    An image that the file takes as NHWC has the shape it is given in, NCHW.
+    """
 
     name: str
     shape: tuple[int | None, ...]
@@ -133,6 +144,7 @@ class BlackBox:
             runtime=find_format(self.artifact.format).RUNTIME,
             artifacts={"teacher": self.artifact.path},
             batches={"teacher": size},
+            channels_last={"teacher": self.artifact.channels_last},
             threads=1,
             inputs={name: array[ids] for name, array in named.items()},
         )

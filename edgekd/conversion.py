@@ -25,6 +25,8 @@ from edgekd.errors import (
 )
 from edgekd.evidence import Verdict
 from edgekd.execution import run_artifact
+from edgekd.folding import channels_last as turn_channels
+from edgekd.folding import images_of, turned
 from edgekd.formats import find_format, format_names
 from edgekd.formats.onnx import OPSETS, opset_of
 from edgekd.graph import READERS, Graph, read_graph
@@ -48,6 +50,7 @@ def export(
     calibration: Sequence[Inputs] | None = None,
     out: Path | str = "build",
     opset: int | None = None,
+    channels_last: bool | None = None,
 ) -> Artifact:
     """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
 
@@ -57,6 +60,8 @@ def export(
     Args:
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
         opset: of ONNX: the version of its operators, for a runtime that is old.
+        channels_last: whether the file takes images as NHWC: inputs in float32 of four axes and
+            1, 3 or 4 channels; None: in LiteRT, where a transpose would come first otherwise.
 
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
@@ -71,7 +76,16 @@ def export(
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
     with written_atomically(folder) as draft:
-        convert(network, format, scheme, samples, draft, log=log, opset=opset)
+        convert(
+            network,
+            format,
+            scheme,
+            samples,
+            draft,
+            log=log,
+            opset=opset,
+            channels_last=channels_last,
+        )
     return load_artifact(folder)
 
 
@@ -126,6 +140,7 @@ def convert(
     *,
     log: Path | None = None,
     opset: int | None = None,
+    channels_last: bool | None = None,
 ) -> Artifact:
     """`network` written into `folder`, what the converter prints into `log`.
 
@@ -135,6 +150,10 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
+    images = _to_turn(network, format, channels_last)
+    if images:
+        network = turn_channels(network, images)
+        calibration = [turned(sample, images) for sample in calibration]
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
     log = log or folder / LOG
@@ -156,6 +175,8 @@ def convert(
         "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
         "tools": tool_versions(module.PACKAGES),
     }
+    if images:
+        lineage["channels_last"] = list(images)
     if format == "onnx":
         lineage["opset"] = opset_of(path)
     if network.free:
@@ -172,6 +193,24 @@ def convert(
         try_sizes(artifact, network, calibration)
     save_card(artifact)
     return artifact
+
+
+def _to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
+    """The inputs that the file takes with their channels last."""
+    if channels_last is False or (channels_last is None and format != "litert"):
+        return ()
+    found = images_of(network)
+    if channels_last and (network.free or not found):
+        raise RecipeError(
+            Fault(
+                what="The file cannot take its images with their channels last.",
+                at="channels_last",
+                got="free sizes" if network.free else "no input is an image with channels first",
+                expected="float32, fixed sizes, batch, 1, 3 or 4 channels, height, width",
+                fix="leave channels_last out; of an input that is folded, set its layout",
+            )
+        )
+    return found
 
 
 FIXED = {"litert": "LiteRT's", "ncnn": "ncnn's"}

@@ -44,6 +44,7 @@ class Conversion:
     scheme: str
     calibration: Sequence[Inputs] = ()
     opset: int | None = None
+    channels_last: bool | None = None
 
 
 def convert_each(
@@ -94,6 +95,7 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
             conversion.calibration,
             folder,
             opset=conversion.opset,
+            channels_last=conversion.channels_last,
         )
     except EdgekdError as error:
         return error
@@ -132,6 +134,7 @@ def _job(
         "format": conversion.format,
         "scheme": conversion.scheme,
         "opset": conversion.opset,
+        "channels_last": conversion.channels_last,
         "calibration": str(calibration) if calibration else None,
         "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
         "signature": network.signature.to_json(),

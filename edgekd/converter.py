@@ -51,8 +51,8 @@ def _convert(module: Any, job: dict[str, Any]) -> None:
             {name: sample[name] for name in signature.input_names}
             for sample in read_samples(Path(job["calibration"]))
         ]
-    folder, opset = Path(job["folder"]), job["opset"]
-    convert(network, job["format"], job["scheme"], samples, folder, opset=opset)
+    own = {name: job[name] for name in ("opset", "channels_last")}
+    convert(network, job["format"], job["scheme"], samples, Path(job["folder"]), **own)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, failure_in, run_job
 from edgekd.evidence import Outcome, Verdict
+from edgekd.folding import turned
 from edgekd.formats import find_format
 from edgekd.mil import UnknownOperatorError, load_program
 from edgekd.need import tool_versions
@@ -53,6 +54,7 @@ def run_artifact(
         runtime=find_format(artifact.format).RUNTIME,
         artifacts={"artifact": artifact.path},
         batches={"artifact": batch or batch_of(artifact)},
+        channels_last={"artifact": artifact.channels_last},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )
@@ -85,6 +87,7 @@ def _by_reference(
     except (ValueError, OSError) as error:
         return Verdict(Outcome.LOAD_FAILED, str(error))
     count, batch = len(next(iter(inputs.values()))), batch or batch_of(artifact)
+    inputs = turned(inputs, artifact.channels_last)
     try:
         found = [
             program({name: tensor[i : i + batch] for name, tensor in inputs.items()})

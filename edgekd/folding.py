@@ -5,7 +5,7 @@ What an app would do before a model, and might do otherwise than training did, i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -122,6 +122,53 @@ def folded(network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
 
 
 NHWC = "batch height width channels"
+
+
+class ChannelsLast(nn.Module):
+    """A network that takes some images with their channels last."""
+
+    def __init__(self, network: Network, images: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = network.module
+        self.names, self.images = tuple(network.signature.input_names), images
+
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(self.names, tensors, strict=True))
+        return call(
+            self.module,
+            {n: v.permute(0, 3, 1, 2) if n in self.images else v for n, v in given.items()},
+        )
+
+
+def images_of(network: Network) -> tuple[str, ...]:
+    """The inputs that are images, one, three or four channels first, and were not folded."""
+    folds = network.lineage.get("folded", {}).get("inputs", {})
+    return tuple(
+        spec.name
+        for spec in network.signature.inputs
+        if len(spec.shape) == 4 and spec.shape[1] in (1, 3, 4) and spec.layout is None
+        if spec.dtype == "float32" and spec.name not in folds
+    )
+
+
+def channels_last(network: Network, images: tuple[str, ...]) -> Network:
+    """`network` taking the inputs `images` as NHWC, which is how cameras and LiteRT have them."""
+    example = turned(network.example, images)
+    lineage = {"network_sha256": network.weights_digest(), **network.lineage}
+    made = network.like(ChannelsLast(network, images).eval(), example, lineage)
+    inputs = tuple(
+        replace(spec, layout=NHWC if spec.name in images else told.layout, meaning=told.meaning)
+        for spec, told in zip(made.signature.inputs, network.signature.inputs, strict=True)
+    )
+    return replace(made, signature=Signature(inputs, network.signature.outputs))
+
+
+def turned(inputs: Mapping[str, Tensor], images: Sequence[str]) -> Inputs:
+    """`inputs` with the channels of `images` last, which are NCHW as networks take them."""
+    return {
+        name: value.permute(0, 2, 3, 1).contiguous() if name in images else value
+        for name, value in inputs.items()
+    }
 
 
 def unprepared(inputs: Mapping[str, Tensor], raw: Mapping[str, Raw]) -> Inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from edgekd.bundles.manifest import Expected, Golden, Model
 from edgekd.data import Inputs
 from edgekd.errors import Fault
+from edgekd.folding import turned
 from edgekd.scheme import SCHEMES
 
 COUNT = 8
@@ -30,11 +31,24 @@ def tolerance(scheme: str, outputs: Tensor) -> float:
 
 
 def write(
-    folder: Path, inputs: Inputs, outputs: Mapping[str, Tensor], model: str, scheme: str
+    folder: Path,
+    inputs: Inputs,
+    outputs: Mapping[str, Tensor],
+    model: str,
+    scheme: str,
+    channels_last: Sequence[str] = (),
 ) -> Golden:
-    """Writes the vectors of the model of target `model` into the bundle `folder`."""
+    """Writes the vectors of the model of target `model` into the bundle `folder`.
+
+    Args:
+        channels_last: the inputs that the model takes as NHWC.
+    """
     count = len(next(iter(inputs.values())))
-    given = {name: f"golden/inputs/{number}.bin" for number, name in enumerate(inputs)}
+    given = {
+        name: f"golden/inputs/{number}{'-channels-last' * (name in channels_last)}.bin"
+        for number, name in enumerate(inputs)
+    }
+    inputs = turned(inputs, channels_last)
     expected = {}
     for number, (name, values) in enumerate(outputs.items()):
         path = f"golden/{model}/{number}.bin"

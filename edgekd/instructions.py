@@ -37,6 +37,7 @@ def _counted(artifact: Artifact, device: str, inputs: Inputs) -> Verdict | int:
         runtime=find_format(artifact.format).RUNTIME,
         artifacts={"artifact": artifact.path},
         batches={"artifact": batch_of(artifact)},
+        channels_last={"artifact": artifact.channels_last},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )

@@ -254,7 +254,8 @@ def _goal(entry: TargetEntry, base: Path) -> Goal:
     if opset is not None:
         check_exportable(target.format, "fp32", opset)
     threads = entry.threads or target.threads
-    adapted = replace(target, device=device, threads=threads, opset=opset)
+    turned = target.channels_last if entry.channels_last is None else entry.channels_last
+    adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=turned)
     return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
 
 

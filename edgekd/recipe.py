@@ -288,6 +288,7 @@ class TargetEntry(Part):
     device: str | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     opset: Annotated[int | None, Field(description="of ONNX files, for an old runtime")] = None
+    channels_last: Annotated[bool | None, Field(description="of images; true in LiteRT")] = None
     budget: BudgetPart = BudgetPart()
     prefer: Prefer = "accuracy"
     required: bool = True

@@ -64,6 +64,7 @@ class Target:
         connection: how such a device is reached: local, ssh, adb, or none from here.
         emulated: the core of edgekd's emulated device that comes nearest to its own.
         opset: of ONNX files, where the target's runtime is old.
+        channels_last: whether files take images as NHWC; None: those of LiteRT do.
         channel_multiple: what channel counts should be divisible by to be fast.
     """
 
@@ -76,6 +77,7 @@ class Target:
     accelerator: str = "cpu"
     channel_multiple: int = 1
     opset: int | None = None
+    channels_last: bool | None = None
     connection: str = "ssh"
     emulated: str | None = None
     description: str = ""
@@ -157,6 +159,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "accelerator": (str, "a string"),
     "channel_multiple": (int, "a whole number"),
     "opset": (int, "a whole number"),
+    "channels_last": (bool, "true or false"),
     "connection": (str, "local, ssh, adb or none"),
     "emulated": (str, "a core, such as cortex-a76"),
     "description": (str, "a string"),

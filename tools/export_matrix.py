@@ -117,7 +117,9 @@ def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], Non
     def openvino(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
         import openvino as ov
 
-        model = ov.convert_model(module, example_input=example)
+        # Without its shapes the model would be free in all of them, and timed at others.
+        shapes = [tuple(tensor.shape) for tensor in example]
+        model = ov.convert_model(module, example_input=example, input=shapes)
         # Its inputs may have no name, by which the agent gives them their values.
         for number, port in enumerate((*model.inputs, *model.outputs)):
             port.get_tensor().set_names({f"tensor_{number}"})

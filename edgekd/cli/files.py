@@ -31,6 +31,13 @@ def export(
     opset: Annotated[
         int | None, typer.Option(help="Of ONNX: the version of its operators, for an old runtime.")
     ] = None,
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            "--channels-last/--channels-first",
+            help="Of images; without it, LiteRT's files take them last.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
     ] = None,
@@ -52,7 +59,13 @@ def export(
     )
     samples = read_samples(calibration) if calibration else None
     artifact = export_network(
-        network, format=format, scheme=scheme, calibration=samples, out=out, opset=opset
+        network,
+        format=format,
+        scheme=scheme,
+        calibration=samples,
+        out=out,
+        opset=opset,
+        channels_last=channels_last,
     )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})

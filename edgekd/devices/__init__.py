@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -82,6 +82,7 @@ class Job:
         runtime: the agent's name of what loads them.
         artifacts: path of each by name.
         batches: the batch size each artifact was exported with.
+        channels_last: by artifact, the inputs that it takes as NHWC; `inputs` are NCHW.
         inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
         options: of the timing; see the agent.
     """
@@ -91,6 +92,7 @@ class Job:
     artifacts: Mapping[str, Path]
     threads: int
     batches: Mapping[str, int] = field(default_factory=dict)
+    channels_last: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 1800.0
@@ -134,8 +136,8 @@ def run_job(url: str, job: Job) -> Report:
                     copy_tree(part, target)
                 else:
                     shutil.copyfile(part, target)
-            batch = job.batches.get(name, 1)
-            entries.append({"name": name, "path": f"{name}/{path.name}", "batch": batch})
+            entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
+            entries.append({**entry, "channels_last": list(job.channels_last.get(name, ()))})
         if job.inputs is not None:
             np.savez(folder / "inputs.npz", **job.inputs)
         document = {

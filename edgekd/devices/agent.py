@@ -399,6 +399,8 @@ def feeds(model, samples, entry):
         raise ValueError(
             "%s takes the inputs %s, not %s" % (entry["name"], sorted(known), sorted(samples))
         )
+    for name in entry.get("channels_last", ()):
+        samples = dict(samples, **{name: numpy.moveaxis(samples[name], 1, -1)})
     batch = entry.get("batch", 1)
     count = len(next(iter(samples.values())))
     if count % batch:

@@ -213,7 +213,9 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
         exported_sha256=artifact.sha256,
         inputs=[_spec(spec) for spec in artifact.signature.inputs],
         outputs=[_spec(spec) for spec in artifact.signature.outputs],
-        golden=golden.write(bundle, inputs, outputs, row.target, row.scheme),
+        golden=golden.write(
+            bundle, inputs, outputs, row.target, row.scheme, artifact.channels_last
+        ),
         why=work.chosen[row.target].why,
         evidence={name: document[name] for name in KEPT},
     )

@@ -21,6 +21,7 @@ from edgekd.network import Network
 from edgekd.scheme import SCHEMES
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
+from edgekd.target import Target
 from edgekd.trained import network_key
 from edgekd.work import Work
 
@@ -31,29 +32,28 @@ def step(work: Work, run: Run) -> Work:
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for row in work.rows:
-        opset = work.goal(row).target.opset
-        if row.open and _name(row, opset) not in wanted:
+        target = work.goal(row).target
+        if row.open and _name(row, target) not in wanted:
             if row.network not in networks:
                 network = _batch_of_one(work.network(row))
                 networks[row.network] = (network, network_key(network))
             network, key = networks[row.network]
             samples = work.calibration if SCHEMES[row.scheme].calibrated else ()
-            name = _name(row, opset)
-            wanted[name] = Conversion(network, row.format, row.scheme, samples, opset)
+            name, own = _name(row, target), (target.opset, target.channels_last)
+            wanted[name] = Conversion(network, row.format, row.scheme, samples, *own)
             keys[name] = _key(wanted[name], key)
     made = _made(wanted, keys, work, run)
     rows = [
-        _exported(row, made[_name(row, work.goal(row).target.opset)], work, run)
-        if row.open
-        else row
+        _exported(row, made[_name(row, work.goal(row).target)], work, run) if row.open else row
         for row in work.rows
     ]
     return replace(work, rows=tuple(rows))
 
 
-def _name(row: Row, opset: int | None) -> str:
-    format = row.format if opset is None else f"{row.format}{opset}"
-    return f"{format}-{row.candidate}"
+def _name(row: Row, target: Target) -> str:
+    format = row.format if target.opset is None else f"{row.format}{target.opset}"
+    layout = {None: "", True: "-nhwc", False: "-nchw"}[target.channels_last]
+    return f"{format}{layout}-{row.candidate}"
 
 
 def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
         "tools": tool_versions(module.PACKAGES),
         "method": module.SCHEMES[conversion.scheme],
         "opset": conversion.opset,
+        "channels_last": conversion.channels_last,
     }
 
 

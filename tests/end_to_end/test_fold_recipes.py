@@ -121,3 +121,37 @@ def test_preprocessing_that_is_not_the_datas_is_told_before_any_training(
     said = edgekd_cli("run", images.write(document), "--out", images.folder / "runs", "--json")
     assert said.code == 2
     assert json.loads(said.out)["faults"][0]["at"] == "export.inputs.foto"
+
+
+def test_litert_takes_images_channels_last_and_its_bundle_says_so(
+    images: Project, edgekd_cli: Any
+) -> None:
+    document = recipe("float32")
+    del document["export"]["inputs"], document["export"]["outputs"]
+    document["quantize"]["schemes"] = ["fp32", "int8"]
+    document["targets"] = [
+        {"name": "x86-cpu-litert"},
+        {"name": "x86-cpu-openvino", "channels_last": True},
+        {"name": "x86-cpu-onnx"},
+    ]
+    out = images.folder / "runs"
+    said = edgekd_cli("run", images.write(document), "--out", out, "--json")
+    assert said.code == 0, said.err
+    place = next((out / "tiny").glob("*/bundle/tiny-*"))
+    models = {model.target: model for model in read_manifest(place).models}
+    last, first = [None, 12, 12, 3], [None, 3, 12, 12]
+    wanted = {"x86-cpu-litert": last, "x86-cpu-openvino": last, "x86-cpu-onnx": first}
+    for name, shape in wanted.items():
+        entry = models[name].inputs[0]
+        assert entry.shape[1:] == shape[1:]
+        assert entry.layout == ("batch height width channels" if shape is last else None)
+    golden = {name: models[name].golden.inputs["photo"] for name in wanted}
+    arrays = {
+        name: np.fromfile(place / path, "<f4").reshape(-1, *wanted[name][1:])
+        for name, path in golden.items()
+    }
+    turned = np.moveaxis(arrays["x86-cpu-onnx"], 1, -1)
+    assert np.array_equal(arrays["x86-cpu-litert"], turned)
+    assert golden["x86-cpu-litert"] == golden["x86-cpu-openvino"]
+    checked = edgekd_cli("bundle", "--check", place, "--json")
+    assert checked.code == 0, checked.err
