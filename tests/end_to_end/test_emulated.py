@@ -96,6 +96,7 @@ def job(artifact: edgekd.Artifact, action: str, size: int = 8) -> Job:
         runtime=find_format(artifact.format).RUNTIME,
         artifacts={"it": artifact.path},
         batches={"it": 1},
+        channels_last={"it": artifact.channels_last},
         threads=1,
         inputs={name: value.numpy() for name, value in images(COUNT, size).items()},
         timeout_s=300,
