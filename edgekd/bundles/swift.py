@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import camel, rows, swift_quoted, titles
+from edgekd.bundles.identifiers import camel, rows, swift_quoted, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
 from edgekd.store import path_digest, write_json, write_text
@@ -27,10 +27,8 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
 
     The checksum is the archive's sha256, which is what `swift package compute-checksum` gives.
     """
-    models = [model for model in manifest.models if model.format in FORMATS]
     archives = []
-    for target, title in titles(manifest, models).items():
-        model = next(each for each in models if each.target == target)
+    for title, model in titled(manifest, FORMATS):
         name = camel(title)
         folder = out / name
         _write_package(bundle, manifest, model, name, folder)

@@ -80,3 +80,8 @@ def embed(name: str, path: Path, metadata: Mapping[str, str]) -> bool:
         return False
     _metadata.PLACES[name](path, metadata)
     return True
+
+
+def quantization(name: str, path: Path) -> dict[str, tuple[float, int]]:
+    """By name, scale and zero point of inputs and outputs that the file takes as whole numbers."""
+    return litert.quantization(path) if name == "litert" else {}

@@ -21,7 +21,8 @@ from needs import need_program
 from edgekd import packing
 from edgekd.bundles import BUNDLES, identifiers
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.manifest import MANIFEST, json_schema, read_manifest
+from edgekd.bundles.integrity import integrity
+from edgekd.bundles.manifest import MANIFEST, Model, json_schema, read_manifest
 from edgekd.errors import BudgetMissedError, DisagreementError, RecipeError
 from edgekd.evidence import Outcome, Row
 from edgekd.junit import cases, junit, summary
@@ -32,7 +33,7 @@ from edgekd.store import path_digest, write_json
 
 def test_a_bundle_is_whole_and_its_manifest_follows_its_schema(tmp_path: Path) -> None:
     bundle, manifest = written(tmp_path)
-    assert packing.integrity(bundle) == []
+    assert integrity(bundle) == []
     assert read_manifest(bundle) == manifest
     document = json.loads((bundle / MANIFEST).read_text())
     schema = json.loads((bundle / "manifest.schema.json").read_text())
@@ -68,7 +69,7 @@ def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return []
 
 
-OPEN = ("evidence", "tools", "teacher", "student", "left_out", "packaging")
+OPEN = ("tools", "teacher", "student", "left_out")
 """Tables that may hold anything, or nothing."""
 
 
@@ -151,7 +152,7 @@ DAMAGES = {
 def test_what_is_not_as_the_manifest_says_is_found(tmp_path: Path, damage: str) -> None:
     bundle, _ = written(tmp_path)
     DAMAGES[damage](bundle)
-    faults = packing.integrity(bundle)
+    faults = integrity(bundle)
     assert faults
     for fault in faults:
         assert_five_parts(str(fault))
@@ -160,18 +161,46 @@ def test_what_is_not_as_the_manifest_says_is_found(tmp_path: Path, damage: str) 
             use(bundle)
 
 
-def test_parts_of_a_manifest_that_contradict_each_other_are_found(tmp_path: Path) -> None:
-    for name, change in {
-        "entry": {"entry": "models/phone-onnx/other.onnx"},
-        "format": {"format": "caffe"},
-        "inputs": {"inputs": []},
-    }.items():
-        place = tmp_path / name
-        wrong = model(place / "key-spotter-1.2.3", "onnx")
-        if name == "inputs":
-            change = {"inputs": [wrong.inputs[0].model_copy(update={"name": "other"})]}
-        bundle, _ = written(place, (), models=[wrong.model_copy(update=change)])
-        assert packing.integrity(bundle), name
+def _with(model: Model, **changed: Any) -> list[Model]:
+    return [model.model_copy(update=changed)]
+
+
+CONTRADICTIONS = {
+    "entry models/phone-onnx/other.onnx": lambda m: _with(m, entry="models/phone-onnx/other.onnx"),
+    "entry models/phone-onnx,": lambda m: _with(m, entry="models/phone-onnx"),
+    "golden inputs image": lambda m: _with(
+        m, inputs=[m.inputs[0].model_copy(update={"name": "other"})]
+    ),
+    "golden vector labels.txt": lambda m: _with(
+        m, golden=m.golden.model_copy(update={"inputs": {"image": "labels.txt"}})
+    ),
+    "size_bytes 3": lambda m: _with(m, size_bytes=3),
+    "2 models of phone-onnx": lambda m: [m, m],
+    "file models/phone-onnx/model.onnx": lambda m: _with(m, target="tv"),
+}
+
+
+@pytest.mark.parametrize("told", CONTRADICTIONS)
+def test_parts_of_a_manifest_that_contradict_each_other_are_found(
+    tmp_path: Path, told: str
+) -> None:
+    made = model(tmp_path / "key-spotter-1.2.3", "onnx")
+    bundle, _ = written(tmp_path, (), models=CONTRADICTIONS[told](made))
+    faults = integrity(bundle)
+    assert any(told.rstrip(",") in fault.got for fault in faults), faults
+    for fault in faults:
+        assert_five_parts(str(fault))
+
+
+def test_a_model_of_a_format_that_nobody_knows_here_is_not_run(
+    tmp_path: Path, edgekd_cli: Any
+) -> None:
+    made = model(tmp_path / "key-spotter-1.2.3", "onnx")
+    bundle, _ = written(tmp_path, (), models=_with(made, format="caffe"))
+    said = edgekd_cli("bundle", bundle, "--check")
+    assert said.code == 0
+    assert "phone-onnx: unavailable" in said.out
+    assert "no format caffe here" in said.out
 
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
@@ -201,9 +230,13 @@ def test_names_in_generated_code_are_names(tmp_path: Path) -> None:
     twins = [
         manifest.models[0].model_copy(update={"target": target}) for target in ("a-b", "a.b", "A_B")
     ]
-    titles = identifiers.titles(manifest, twins)
-    assert len({identifiers.snake(title) for title in titles.values()}) == 3
-    assert len({identifiers.camel(title).lower() for title in titles.values()}) == 3
+    found = identifiers.titled(manifest.model_copy(update={"models": twins}), ["litert"])
+    titles = [title for title, _ in found]
+    assert len({identifiers.snake(title) for title in titles}) == 3
+    assert len({identifiers.camel(title).lower() for title in titles}) == 3
+    # Packages of Java and modules of Python cannot be called so.
+    assert identifiers.snake("native") == "model_native"
+    assert identifiers.snake("lambda") == "model_lambda"
 
 
 def test_strings_in_generated_code_are_only_strings() -> None:
