@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -121,7 +122,7 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
         copy = shutil.copytree if part.is_dir() else shutil.copyfile
         copy(part, home / part.name)
     entry = home / artifact.path.name
-    told = embed(row.format, entry, _metadata(row, work, options))
+    told = embed(row.format, entry, _metadata(row, work, options), options.preprocessing)
     ran = _same(row, entry, inputs) if told else _run(row, artifact.path, inputs)
     # The file's own types: some formats hold what the network has in 64 bits in 32.
     given = {
@@ -186,14 +187,19 @@ def _spec(
 
 
 def _metadata(row: Row, work: Work, options: Bundle) -> dict[str, str]:
+    steps = {
+        name: each.model_dump(exclude_none=True) for name, each in options.preprocessing.items()
+    }
     told = {
         "name": work.recipe.name,
         "version": work.recipe.version,
         "description": options.description,
         "target": row.target,
         "scheme": row.scheme,
+        "outputs": work.recipe.export.outputs,
         "labels": "\n".join(options.label_names(work.base)),
         "licence": options.licences.model or "",
+        "preprocessing": json.dumps(steps, sort_keys=True) if steps else "",
     }
     return {key: value for key, value in told.items() if value}
 
