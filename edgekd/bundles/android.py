@@ -209,6 +209,11 @@ TENSORS = """\
     return new String[] {{{types}}};
   }}
 
+  /** Their axes in words, such as batch height width channels; empty where that is not known. */
+  public static String[] {role}Layouts() {{
+    return new String[] {{{layouts}}};
+  }}
+
   /** value = scale * (number - zeroPoint); 1 where the values are taken as they are. */
   public static float[] {role}Scales() {{
     return new float[] {{{scales}}};
@@ -252,6 +257,7 @@ def _tensors(role: str, tensors: list[Tensor]) -> str:
         names=", ".join(quoted(each.name) for each in tensors),
         shapes=", ".join(f"{{{shape}}}" for shape in shapes),
         types=", ".join(quoted(each.dtype) for each in tensors),
+        layouts=", ".join(quoted(each.layout or "") for each in tensors),
         scales=", ".join(f"{step.scale!r}f" if step else "1f" for step in steps),
         zeros=", ".join(str(step.zero_point if step else 0) for step in steps),
     )

@@ -136,6 +136,8 @@ def _constants(name: str, tensor: Tensor) -> list[str]:
         f"#define {name}_TYPE {c_quoted(tensor.dtype)}",
         f"#define {name}_RANK {len(tensor.shape)}",
         f"#define {name}_SHAPE {{{shape}}}",
+        f"#define {name}_LAYOUT {c_quoted(tensor.layout or '')}",
+        f"#define {name}_MEANING {c_quoted(tensor.meaning or '')}",
         f"#define {name}_SCALE {step.scale if step else 0.0!r}",
         f"#define {name}_ZERO_POINT {step.zero_point if step else 0}",
     ]
