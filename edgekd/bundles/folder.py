@@ -203,9 +203,9 @@ def _card(manifest: Manifest) -> Iterator[str]:
 
 
 def _keys(table: BaseModel) -> str:
-    """The keys of a table and their values, in its order."""
-    values = table.model_dump(exclude_none=True).items()
-    return ", ".join(f"{key} {_plain(value)}" for key, value in values if value != "")
+    """The keys of a table that say something, and their values."""
+    values = table.model_dump(exclude_defaults=True).items()
+    return ", ".join(f"{key} {_plain(value)}" for key, value in values)
 
 
 def _tensor(tensor: Tensor) -> str:

@@ -151,10 +151,13 @@ final class {name}Tests: XCTestCase {{
 }}
 """
 
-TYPES = {"float16": ".float16", "float32": ".float32", "float64": ".double", "int32": ".int32"}
-"""Core ML's types of tensors, as Swift spells them."""
-CODES = {"float16": "e", "float32": "f", "float64": "d", "int32": "i"}
-"""The same as `struct` does."""
+TYPES = {"float16": ".float16", "float32": ".float32", "float64": ".double"}
+"""Core ML's types of tensors, as Swift spells them; whole numbers are .int32."""
+CODES = {
+    "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B",
+    "uint16": "H", "uint32": "I", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
+}  # fmt: skip
+"""The types of golden vectors, as `struct` spells them."""
 
 
 def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, folder: Path) -> None:
@@ -182,7 +185,7 @@ def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, fo
         file = f"input_{number}.bin"
         _widen(bundle / model.golden.inputs[tensor.name], tensor, golden / file)
         shape = _sizes(bundle / model.golden.inputs[tensor.name], tensor, model.golden.count)
-        given = f"{swift_quoted(tensor.name)}, [{shape}], {TYPES[tensor.dtype]}"
+        given = f"{swift_quoted(tensor.name)}, [{shape}], {TYPES.get(tensor.dtype, '.int32')}"
         inputs.append(f'({given}, "{file}")')
     for number, tensor in enumerate(model.outputs):
         file, expected = f"output_{number}.bin", model.golden.outputs[tensor.name]

@@ -141,12 +141,18 @@ def benchmark(
     junit: Annotated[
         Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
     ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write the figures there as a Markdown table.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time artifacts where they will run, and hold them against a budget."""
+    from edgekd import junit as reports
     from edgekd.artifact import load_artifact
+    from edgekd.evidence import Row
     from edgekd.samples import parse_budget
     from edgekd.stages.benchmark import QUICK, THOROUGH, benchmark_all, judge
+    from edgekd.store import write_text
     from edgekd.text import measurement_lines
 
     limits = parse_budget(budget or [])
@@ -155,8 +161,15 @@ def benchmark(
         loaded, device=device, threads=threads, protocol=QUICK if quick else THOROUGH
     )
     verdicts = [judge(a.size_bytes, m, limits) for a, m in zip(loaded, measured, strict=True)]
+    rows = [
+        Row(str(a.path), a.format, a.scheme or "as it is", v.outcome, v.detail, a, measurement=m)
+        for a, m, v in zip(loaded, measured, verdicts, strict=True)
+    ]
+    told = "edgekd benchmark"
     if junit is not None:
-        _write_junit(junit, loaded, measured, verdicts)
+        write_text(junit, reports.junit(told, reports.cases(rows, {})))
+    if summary is not None:
+        write_text(summary, reports.summary(told, None, rows, {}))
     if as_json:
         print_json(
             [
@@ -177,26 +190,6 @@ def benchmark(
             for line in measurement_lines(a, m, v, quick=quick):
                 typer.echo(line)
     _raise_worst(loaded, verdicts)
-
-
-def _write_junit(
-    path: Path, artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]
-) -> None:
-    from edgekd.junit import Case, junit
-    from edgekd.store import write_text
-
-    found = [
-        Case(
-            suite="edgekd benchmark",
-            name=str(artifact.path),
-            outcome=verdict.outcome.value,
-            detail=verdict.detail,
-            failed=verdict.outcome.exit_code != 0,
-            time_s=measurement.percentile_ms(0.5).value / 1e3,
-        )
-        for artifact, measurement, verdict in zip(artifacts, measured, verdicts, strict=True)
-    ]
-    write_text(path, junit("edgekd benchmark", found))
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:

@@ -94,7 +94,8 @@ def coreml(path: Path, metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         told.userDefined[f"edgekd.{key}"] = value
     if "labels" in metadata:
-        told.userDefined["classes"] = metadata["labels"].replace("\n", ",")
+        if "," not in metadata["labels"]:
+            told.userDefined["classes"] = metadata["labels"].replace("\n", ",")
         if metadata.get("outputs") == "probabilities":
             name_classes(model, metadata["labels"].split("\n"))
     file.write_bytes(model.SerializeToString(deterministic=True))
