@@ -420,6 +420,16 @@ def test_pip_installs_the_wheel_and_the_golden_vectors_hold(
 WRONG: dict[str, dict[str, Any]] = {
     "version": {"version": "1.2.3-rc1"},
     "group": {"bundle.android": {}},
+    "java's own word": {"bundle.android": {"group": "com.int.models"}},
+    "group of capitals": {"bundle.android": {"group": "Com.models"}},
+    "what XML cannot hold": {"bundle.description": "rings a \a"},
+    "licence": {"bundle.licences": {"data": "MIT\0"}},
+    "label": {"bundle.labels": ["a", "b\u2028", "c"]},
+    "done twice": {
+        "export.inputs": {"input": {"dtype": "float32", "layout": "same", "scale": 0.5}},
+        "bundle.preprocessing": {"input": {"scale": 0.5}},
+    },
+    "target": {"targets": [{"name": "my board.toml"}]},
     "labels": {"bundle.labels": "none.txt"},
     "empty label": {"bundle.labels": ["a", "", "c"]},
     "too few labels": {"bundle.labels": ["a", "b"]},
@@ -439,12 +449,17 @@ def test_what_a_bundle_cannot_be_is_told_before_any_work(
     for key, value in WRONG[name].items():
         place, _, last = key.rpartition(".")
         (document[place] if place else document)[last] = value
+    (project.folder / "my board.toml").write_text(
+        'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\ndevice = "local"\n'
+    )
     path = project.write(document)
     at_run = name in ("too few labels", "preprocessing")
     words = ("run", path, "--out", project.folder / "runs") if at_run else ("check", path)
     said = edgekd_cli(*words)
     assert said.code == 2
     assert_five_parts(said.err)
+    at = next(iter(WRONG[name])).replace("export.inputs", "bundle.preprocessing")
+    assert at in said.err
     assert not list(project.folder.glob("runs/*/*/train"))
 
 
