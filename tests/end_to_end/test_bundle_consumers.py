@@ -463,6 +463,30 @@ def test_what_a_bundle_cannot_be_is_told_before_any_work(
     assert not list(project.folder.glob("runs/*/*/train"))
 
 
+def test_a_file_that_its_labels_changed_is_not_bundled(
+    project: Any, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever writes into a file that passed: what it computes then is held against it."""
+    import onnx
+
+    from edgekd.formats import embed
+
+    def careless(name: str, path: Path, *told: Any) -> bool:
+        model = onnx.load(path)
+        weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+        weights.raw_data = weights.raw_data[4:] + weights.raw_data[:4]
+        onnx.save(model, path)
+        return embed(name, path, *told)
+
+    monkeypatch.setattr("edgekd.stages.bundle.embed", careless)
+    document = tiny_recipe()
+    document |= {"version": "1.0.0", "bundle": {}}
+    said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")
+    assert said.code == 5
+    assert_five_parts(said.err)
+    assert "other values of output" in said.err
+
+
 def test_the_run_of_an_app_is_a_json_document(run: edgekd.RunResult) -> None:
     written = json.loads((run.folder / "result.json").read_text())
     assert set(written["bundles"]) == set(run.bundles)
