@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from edgekd.folding import folded as folded
     from edgekd.network import Network as Network
     from edgekd.network import load_network as load_network
-    from edgekd.pipeline import RunResult as RunResult
     from edgekd.pipeline import run as run
     from edgekd.plan import check as check
     from edgekd.recipe import load_recipe as load_recipe
+    from edgekd.result import RunResult as RunResult
     from edgekd.signature import Signature as Signature
     from edgekd.signature import TensorSpec as TensorSpec
     from edgekd.stages.benchmark import benchmark as benchmark
@@ -60,7 +60,7 @@ _HOMES = {
     "Measurement": "evidence",
     "Network": "network",
     "Outcome": "evidence",
-    "RunResult": "pipeline",
+    "RunResult": "result",
     "Signature": "signature",
     "Target": "target",
     "TensorSpec": "signature",

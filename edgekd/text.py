@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from edgekd.artifact import Artifact
     from edgekd.evidence import Measurement, Row, Verdict
     from edgekd.localization import Layer
-    from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
     from edgekd.releases import Change
+    from edgekd.result import RunResult
     from edgekd.target import Target
     from edgekd.work import Pruning
 
@@ -125,6 +125,7 @@ def after_table(result: RunResult) -> Iterator[str]:
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    yield from _routes(result)
     for kind, place in result.bundles.items():
         yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"
@@ -137,6 +138,25 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"every required target passed; the evidence: {evidence}"
     else:
         yield f"not every required target passed; the evidence: {evidence}"
+
+
+def route_lines(result: RunResult) -> Iterator[str]:
+    """The thresholds, and where they are written."""
+    yield from _routes(result)
+    if not result.routes:
+        yield "nothing ships, so there is nothing to route"
+    yield f"the curves: {result.folder / 'route'}; in its report and bundle too"
+
+
+def _routes(result: RunResult) -> Iterator[str]:
+    for name, found in result.routes.items():
+        yield f"{name} routes: {found.why}"
+        if found.threshold is not None:
+            agreeing = found.test_agreement_frac
+            yield (
+                f"  on test it keeps {found.test_kept_frac:.1%} of {found.test_count}, of which "
+                + (f"{agreeing:.2%} agree with the teacher" if agreeing is not None else "none is")
+            )
 
 
 def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:

@@ -44,6 +44,7 @@ RANKS = {
         ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
     ),
     **dict.fromkeys(["samples", "work"], 2),
+    **dict.fromkeys(["routing", "reduction", "result"], 2),
     "graph": 2,
     "environment": 2,
     **dict.fromkeys(
@@ -65,10 +66,10 @@ RANKS = {
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
-           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
-           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution",
-           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
+           "packaging", "training", "reduction", "routing", "recipe", "work", "result",
+           "distributed", "schedule", "evaluate", "teacher_outputs", "features", "checkpoint",
+           "fit", "trained", "black_box", "terms", "teachers", "distillation", "intermediates",
+           "localization", "execution", "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
 

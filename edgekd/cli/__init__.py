@@ -13,7 +13,7 @@ import typer
 from edgekd.cli.bundles import bundle, diff
 from edgekd.cli.files import benchmark, export, verify
 from edgekd.cli.machines import devices, doctor, targets
-from edgekd.cli.recipes import check, explain, init, report, run, schema
+from edgekd.cli.recipes import check, explain, init, report, route, run, schema
 from edgekd.cli.words import print_json, printed
 from edgekd.errors import EdgekdError, Fault, InternalError
 from edgekd.usage import usage_fault
@@ -24,6 +24,7 @@ COMMANDS = (
     explain,
     run,
     report,
+    route,
     export,
     verify,
     benchmark,

@@ -17,6 +17,7 @@ from edgekd.stages import (
     fold,
     prune,
     quantize,
+    route,
     train,
     verify,
 )
@@ -41,6 +42,7 @@ STAGES: dict[str, Stage] = {
     "verify": verify,
     "benchmark": benchmark,
     "choose": choose,
+    "route": route,
     "bundle": bundle,
 }
 """The stages by name, in order."""

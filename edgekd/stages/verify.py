@@ -25,6 +25,7 @@ from edgekd.execution import run_artifact
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
+from edgekd.routing import DECISIONS
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits
 from edgekd.store import Run, write_json, written_atomically
@@ -280,6 +281,7 @@ def _verified(
         agreement = _with_metric(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
         _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
+        _write_decisions(folder / DECISIONS, work, reference, ran.outputs)
 
     key = {
         "artifact": artifact.sha256,
@@ -333,6 +335,37 @@ def _write_worst(
             file,
             allow_pickle=False,
             **{name: value.numpy() for name, value in arrays.items()},
+        )
+
+
+def _write_decisions(
+    path: Path, work: Work, reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> None:
+    """Writes what an artifact decided, by sample: `test_class` and `test_probability`, the largest,
+    the same of `validation`, the network's `reference_class`, and `label`, both of the test split.
+
+    Nothing where the first output is none of classes.
+    """
+    first = next(iter(reference))
+    wanted, found = reference[first], outputs[first]
+    if found.ndim != 2 or found.shape[1] < 2 or not found.is_floating_point():
+        return
+    given = found.double()
+    if work.recipe.export.outputs != "probabilities":
+        given = given.softmax(1)
+    probability, decided = given.max(1)
+    count = len(wanted)
+    arrays = {
+        "test_class": decided[:count],
+        "test_probability": probability[:count],
+        "validation_class": decided[count:],
+        "validation_probability": probability[count:],
+        "reference_class": wanted.argmax(1),
+        "label": work.samples("test").labels(),
+    }
+    with written_atomically(path) as draft, draft.open("wb") as file:
+        np.savez(
+            file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()}
         )
 
 
