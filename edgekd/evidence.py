@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, Literal
 
 from edgekd.artifact import Artifact
+from edgekd.notebook import card
 from edgekd.percentile import Percentile, percentile
 from edgekd.target import Evidence
 
@@ -97,6 +98,11 @@ class Agreement:
     outcome: Outcome
     detail: str
     worst: tuple[int, ...] = ()
+
+    def _repr_html_(self) -> str:
+        facts = ("sample_count", "max_abs_error", "sqnr_db", "top1_agreement_frac", "metric",
+                 "evidence", "detail")  # fmt: skip
+        return card(self.outcome.value, {name: getattr(self, name) for name in facts})
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
@@ -191,6 +197,18 @@ class Measurement:
     def steady(self) -> bool:
         """Whether the time did not drift while it was measured."""
         return 1 / STEADY_RATIO <= self.drift <= STEADY_RATIO
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {}
+        for frac in (0.5, 0.9):
+            found = self.percentile_ms(frac)
+            told = f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
+            facts[f"p{round(100 * frac)}, ms"] = told
+        facts |= {"load, ms": self.init_ms, "first, ms": self.first_ms}
+        facts |= {"peak memory, bytes": self.peak_memory_bytes, "evidence": self.evidence}
+        facts["time, of the first"] = self.ratio.value if self.ratio else None
+        title = f"{len(self.samples_ms):,} inferences on {self.threads} thread(s)"
+        return card(title if self.steady else f"{title}, not steady", facts)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the percentiles spelled out; `from_json` ignores those."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -180,7 +181,10 @@ def fold(work: Work, place: Run, until: str | None) -> Work:
     for name, stage in STAGES.items():
         if applies(name, work.recipe):
             place.tell(name, "")
+            begun = time.monotonic()
             work = stage.step(work, place)
+            took = time.monotonic() - begun
+            work = replace(work, seconds={**work.seconds, name: took})
         if name == last_together(until):
             leave()
         if name == until:
@@ -213,6 +217,7 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         until=until,
         required=required,
         routes=work.routes,
+        seconds=work.seconds,
         bundles=work.bundles,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ERRORS, EdgekdError, Fault
 from edgekd.evidence import Choice, Outcome, Row
+from edgekd.notebook import grid, shown
 from edgekd.routing import Routing
 from edgekd.work import Pruning, Scored
 
@@ -25,6 +26,7 @@ class RunResult:
         folder: of the run.
         reused: what earlier runs had made, "stage/name" each.
         routes: by target, which answers of what ships the device keeps.
+        seconds: by stage, how long it took; what was used again took an earlier run longer.
         bundles: by kind, the folder of what the app build takes.
     """
 
@@ -43,7 +45,31 @@ class RunResult:
     until: str | None = None
     required: Mapping[str, bool] = field(default_factory=dict)
     routes: Mapping[str, Routing] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """Every candidate, and which ship."""
+        head = ("target", "candidate", "outcome", self.metric, "bytes", "p90 ms", "", "why")
+        return grid(
+            f"{self.name}: {'passed' if self.passed else 'not passed'}", head, self._cells()
+        )
+
+    def _cells(self) -> Iterator[list[str]]:
+        for row in self.rows:
+            choice = self.chosen.get(row.target)
+            ships = choice is not None and choice.ships(row)
+            metric = row.agreement.metric if row.agreement else None
+            yield [
+                row.target,
+                row.candidate,
+                row.outcome.value if row.outcome else "",
+                "" if metric is None else f"{metric:.4f}",
+                shown(row.artifact.size_bytes) if row.artifact else "",
+                f"{row.measurement.percentile_ms(0.9).value:.4f}" if row.measurement else "",
+                "ships" if ships else "",
+                choice.why if ships and choice else row.detail,
+            ]
 
     def to_json(self) -> dict[str, Any]:
         """What `result.json` holds."""
@@ -62,6 +88,7 @@ class RunResult:
             "reused": list(self.reused),
             "until": self.until,
             "routes": {name: found.to_json() for name, found in self.routes.items()},
+            "seconds": {name: round(took, 3) for name, took in self.seconds.items()},
             "bundles": {kind: str(path) for kind, path in self.bundles.items()},
         }
 

@@ -93,6 +93,7 @@ class Work:
         rows: one candidate of one target each.
         teacher_classes: by split, the first teacher's class of each sample; where [route] asks.
         routes: by target, which answers of what ships the device keeps.
+        seconds: by stage, how long it took.
         bundles: by kind, the folder of what the app build takes.
     """
 
@@ -115,6 +116,7 @@ class Work:
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     teacher_classes: Mapping[str, Tensor] = field(default_factory=dict)
     routes: Mapping[str, Routing] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
 
     @property

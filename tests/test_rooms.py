@@ -36,6 +36,7 @@ RANKS = {
             "usage",
             "operators",
             "ncnn_param",
+            "notebook",
         ],
         1,
     ),
@@ -50,7 +51,7 @@ RANKS = {
     **dict.fromkeys(
         ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
     ),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
+    **dict.fromkeys(["lint", "soundness", "junit", "provenance"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
@@ -69,8 +70,8 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "packaging", "training", "reduction", "routing", "recipe", "work", "result",
            "distributed", "schedule", "evaluate", "teacher_outputs", "features", "checkpoint",
            "fit", "trained", "black_box", "terms", "teachers", "distillation", "intermediates",
-           "localization", "execution", "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview", "starter"]
+           "localization", "execution", "instructions", "conversion", "conversions", "converter",
+           "plan", "launch", "pipeline", "worker", "preview", "starter"]
 # fmt: on
 
 
