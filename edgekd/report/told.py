@@ -69,13 +69,14 @@ def read_run(folder: Path) -> Told:
 
 
 def name_of(row: Mapping[str, Any]) -> str:
-    network = row.get("network", "student")
-    return str(row["scheme"]) if network == "student" else f"{network}-{row['scheme']}"
+    """A candidate's name among those of its target."""
+    return str(row["candidate"])
 
 
 def ships(run: Told, row: Mapping[str, Any]) -> bool:
+    """Whether it is this candidate that its target ships."""
     choice = run.result["chosen"].get(row["target"])
-    return bool(choice) and (choice["scheme"], choice["network"]) == (row["scheme"], row["network"])
+    return bool(choice) and choice["candidate"] == row["candidate"]
 
 
 def figure_of(row: Mapping[str, Any], part: str, key: str) -> float | None:

@@ -15,7 +15,7 @@ def agreement(detail: str = "") -> Agreement:
 
 def test_a_run_shows_its_candidates_and_what_ships() -> None:
     row = Row("<b>pi</b>", "onnx", "int8", Outcome.PASSED, agreement=agreement())
-    chosen = {"<b>pi</b>": Choice("int8", "it is faster & smaller")}
+    chosen = {"<b>pi</b>": Choice.of(row, "it is faster & smaller")}
     result = RunResult("net", Path("runs"), (row,), chosen, True, 0, "accuracy")
     shown = result._repr_html_()
     assert "&lt;b&gt;pi&lt;/b&gt;" in shown
