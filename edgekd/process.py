@@ -32,22 +32,36 @@ def run_process(
     *,
     timeout_s: float,
     stdin: bytes | None = None,
+    hold_stdin: bool = False,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Completed:
     """The finished process of `argv`, never through a shell, with `env` added to ours.
 
+    Args:
+        hold_stdin: its stdin is empty but does not end before we do, killed or not: so what reads
+            it learns of our end.
+
     Raises:
         FileNotFoundError: there is no such program.
     """
-    process = subprocess.Popen(
-        list(argv),
-        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
+    held = os.pipe() if hold_stdin else ()
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=held[0] if held else subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+        return _finished(process, stdin, timeout_s)
+    finally:
+        for end in held:
+            os.close(end)
+
+
+def _finished(process: subprocess.Popen[bytes], stdin: bytes | None, timeout_s: float) -> Completed:
     code: int | None
     try:
         stdout, stderr = process.communicate(stdin, timeout=timeout_s)
