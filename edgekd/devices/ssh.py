@@ -39,7 +39,7 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     job = json.loads((folder / "job.json").read_text())
     work = "trtexec" if "trtexec" in asked else "agent"
     if work == "trtexec":
-        trtexec.prepare(url, folder, job, asked["trtexec"], timeout_s=timeout_s)
+        trtexec.prepare(url, folder, job, asked["trtexec"])
     program = {"agent": ["agent.py", "."], "trtexec": ["trtexec_driver.py", "."]}[work]
     wanted = {"agent": r"report\.json|outputs-[A-Za-z0-9_.-]+\.npz", "trtexec": trtexec.MADE}[work]
 
@@ -48,7 +48,8 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
             files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
             board.send({**files, "keeper.py": KEEPER}, place, timeout_s=timeout_s)
             done = keep(board, place, asked.get("python"), program, timeout_s)
-            check(url, done, asked.get("python", "python3"), timeout_s)
+            wants = asked.get("trtexec") or asked.get("python", "python3")
+            check(url, done, wants, timeout_s)
             for name, data in board.fetch(wanted, place, timeout_s=timeout_s).items():
                 (folder / name).write_bytes(data)
 
@@ -81,12 +82,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def check(url: str, done: Completed, python: str, timeout_s: float) -> None:
+def check(url: str, done: Completed, program: str, timeout_s: float) -> None:
     """Raises what it means that the job ended so, unless it ended well."""
     if done.code == 0:
         return
     if done.code == NO_PROGRAM:
-        raise UnreachableError(fault(url, done.last_lines, f"a program {python!r} there"))
+        raise UnreachableError(fault(url, done.last_lines, f"a program {program!r} there"))
     if done.code == NOT_WHOLE or FULL in done.stderr:
         raise UnreachableError(fault(url, done.last_lines, "files as they were sent"))
     late = done.code in (None, TIME_IS_UP)
