@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
-from edgekd.devices.openssh import FULL, Connection, Dropped, connected, fault
+from edgekd.devices.dropped import Dropped
+from edgekd.devices.openssh import FULL, Connection, connected, fault
 from edgekd.devices.options import options
 from edgekd.devices.ssh import OPTIONS, VENV, check, keep
 from edgekd.errors import Fault, MissingPackageError, RecipeError, UnreachableError

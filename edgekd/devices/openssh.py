@@ -18,11 +18,12 @@ import shlex
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edgekd.devices.dropped import Dropped
 from edgekd.errors import Fault, UnreachableError
 from edgekd.process import Completed, run_process, started
 
@@ -35,37 +36,6 @@ FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
 SOCKET_BYTES = 80
 """Of a control socket's path: systems take 104 to 108, of which ssh uses some itself."""
 FULL = "No space left on device"
-TRIES = 3
-WAIT_S = 2.0
-"""Before a try that follows the first."""
-
-
-class Dropped(Exception):
-    """The connection broke; the job may be tried again over another one."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
-
-
-def persistently(attempt: Callable[[], None], *, tries: int = TRIES) -> None:
-    """Does `attempt`, again where its connection broke, `tries` times at most.
-
-    Raises:
-        UnreachableError: it broke every time.
-    """
-    for number in range(1, tries + 1):
-        try:
-            return attempt()
-        except Dropped as error:
-            if number == tries:
-                fault = error.fault
-                raise UnreachableError(
-                    Fault(fault.what, fault.at, f"{fault.got} ({tries} times)", fault.expected,
-                          fault.fix)
-                ) from error  # fmt: skip
-            time.sleep(WAIT_S)
-    return None
 
 
 @dataclass(frozen=True)

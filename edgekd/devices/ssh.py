@@ -14,7 +14,8 @@ import shlex
 from pathlib import Path
 
 from edgekd.devices import trtexec
-from edgekd.devices.openssh import FULL, Connection, connected, fault, persistently
+from edgekd.devices.dropped import persistently
+from edgekd.devices.openssh import FULL, Connection, connected, fault
 from edgekd.devices.options import options
 from edgekd.errors import ConversionError, Fault, UnreachableError
 from edgekd.process import Completed

@@ -22,7 +22,7 @@ from needs import need_modules, need_program
 from sshd import Board, gone, leftovers, served
 
 import edgekd
-from edgekd.devices import Job, openssh, run_job
+from edgekd.devices import Job, dropped, openssh, run_job
 from edgekd.errors import ConversionError, RecipeError, UnreachableError
 from edgekd.stages.benchmark import THOROUGH
 
@@ -35,7 +35,7 @@ SHORT = replace(THOROUGH, runs=40, seconds=0.0, warm_up_s=0.0, warm_up_limit_s=0
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     with served(tmp_path, f"SetEnv PATH={tmp_path}/there:{os.environ['PATH']}") as found:
         monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setattr(openssh, "WAIT_S", 0.1)
+        monkeypatch.setattr(dropped, "WAIT_S", 0.1)
         (tmp_path / "there").mkdir()
         yield found
 
