@@ -139,7 +139,7 @@ def measured(
     ],
 )
 def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
-    verdict = judge(1000, measured(), budget)
+    verdict = judge(1000, measured(count=600), budget)
     assert verdict.outcome is outcome
     assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
 
