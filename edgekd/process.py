@@ -48,11 +48,11 @@ def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
     event = threading.Event()
     with ThreadPoolExecutor(len(calls)) as pool:
         futures = []
-        for call in calls:
-            context = copy_context()
-            context.run(_STOP.set, _Stop(event))
-            futures.append(pool.submit(context.run, call))
         try:
+            for call in calls:
+                context = copy_context()
+                context.run(_STOP.set, _Stop(event))
+                futures.append(pool.submit(context.run, call))
             wait(futures)
         except BaseException:
             event.set()
