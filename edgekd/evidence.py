@@ -7,16 +7,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Literal
+
+import numpy as np
 
 from edgekd.artifact import Artifact
 from edgekd.percentile import Percentile, percentile
 from edgekd.target import Evidence
 
 STEADY_RATIO = 1.05
-"""How far the median of the last third may lie from that of the first third of a steady
+"""How far the median of the last third may lie over that of the first third of a steady
 measurement. On an un-throttled but busy machine the figure stayed within 1.04."""
+
+LEAST_GAIN = 0.01
+"""No smaller difference of medians is claimed: those of a file and its own copy, interleaved on a
+busy host, differed by 0.5 % at most. On a shared host nothing smaller can be told."""
+
+LEAST_OF_P99 = 500
+"""Samples without which a p99 is the luck of five of them: none is told."""
 
 
 Which = Literal["student", "unpruned"]
@@ -127,6 +136,13 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def claim(self) -> str:
+        """What is claimed of it: "faster", "slower", or "none" where it may be under 1 %."""
+        if self.high < 1 - LEAST_GAIN:
+            return "faster"
+        return "slower" if self.low > 1 + LEAST_GAIN else "none"
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -137,6 +153,11 @@ class Measurement:
         warm_up_count: inferences before them, over all processes.
         init_ms: loading the artifact, in a process that holds it alone.
         first_ms: the first inference there.
+        start_ms: from the start of that process to its first line, to a hundredth of a second;
+            `import_ms`: numpy and the runtime. None where the system does not tell.
+        protocol: how much was measured: "thorough", "quick", or "own".
+        doubts: why it is not of the device at its speed: throttling, a connection that was lost.
+        notes: what else there is to know of it: a busy machine, a warm-up that did not settle.
         peak_memory_bytes: of a process that holds only this artifact, interpreter and runtime
             included; None where the system does not tell.
         threads: what the runtime computed with.
@@ -159,6 +180,11 @@ class Measurement:
     ratio: Ratio | None = None
     unpruned_ratio: Ratio | None = None
     confidence: float = 0.95
+    start_ms: float | None = None
+    import_ms: float | None = None
+    protocol: str = "own"
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def samples_ms(self) -> list[float]:
@@ -179,32 +205,59 @@ class Measurement:
 
     @cached_property
     def drift(self) -> float:
-        """Median of each process's last third over that of its first third; the farthest from 1."""
-        ratios = [1.0]
+        """Median of a process's last third over that of its first third; of all, the median.
+
+        Heat slows every process; what else ran beside one of them is not taken for it.
+        """
+        ratios = []
         for process in self.samples_ns:
             third = len(process) // 3
             if third:
                 ratios.append(median(process[-third:]) / median(process[:third]))
-        return max(ratios, key=lambda ratio: abs(math.log(ratio)))
+        return median(ratios) if ratios else 1.0
 
     @property
     def steady(self) -> bool:
-        """Whether the time did not drift while it was measured."""
-        return 1 / STEADY_RATIO <= self.drift <= STEADY_RATIO
+        """Whether it did not get slower while it was measured."""
+        return self.drift <= STEADY_RATIO
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Why what is sustained is judged, and never passes: `doubts`, and a drift."""
+        drift = f"the last third took {self.drift:.2f} times the time of the first third"
+        return (*self.doubts, *([] if self.steady else [drift]))
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is a first impression."""
+        return self.protocol == "quick"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the percentiles spelled out; `from_json` ignores those."""
-        figures = {
-            f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in (0.5, 0.9, 0.99)
-        }
+        samples = self.samples_ms
+        fracs = (0.5, 0.9, 0.99) if len(samples) >= LEAST_OF_P99 else (0.5, 0.9)
+        figures = {f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in fracs}
         return {
+            "p99_ms": None,
             **{key: value["value"] for key, value in figures.items()},
+            "p95_ms": self.percentile_ms(0.95).value,
+            "min_ms": min(samples),
+            "max_ms": max(samples),
+            "mean_ms": fmean(samples),
+            "std_ms": float(np.std(samples)),
             "intervals": {key: [value["low"], value["high"]] for key, value in figures.items()},
-            "sample_count": len(self.samples_ms),
+            "sustained_p50_ms": self.percentile_ms(0.5, sustained=True).value,
+            "sustained_p90_ms": self.percentile_ms(0.9, sustained=True).value,
+            "sample_count": len(samples),
             "process_count": len(self.samples_ns),
+            "protocol": self.protocol,
             "steady": self.steady,
             "drift": self.drift,
+            "doubts": list(self.doubts),
+            "notes": list(self.notes),
             "warm_up_count": self.warm_up_count,
+            "start_ms": self.start_ms,
+            "import_ms": self.import_ms,
             "init_ms": self.init_ms,
             "first_ms": self.first_ms,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -212,6 +265,7 @@ class Measurement:
             "evidence": self.evidence,
             "device": dict(self.device),
             "ratio": asdict(self.ratio) if self.ratio else None,
+            "claim": self.ratio.claim if self.ratio else None,
             "unpruned_ratio": asdict(self.unpruned_ratio) if self.unpruned_ratio else None,
             "confidence": self.confidence,
             "samples_ns": [list(process) for process in self.samples_ns],
@@ -224,11 +278,16 @@ class Measurement:
         return cls(
             samples_ns=tuple(tuple(process) for process in document["samples_ns"]),
             ratio=Ratio(**document["ratio"]) if document["ratio"] else None,
+            doubts=tuple(document["doubts"]),
+            notes=tuple(document["notes"]),
             unpruned_ratio=Ratio(**unpruned) if unpruned else None,
             **{
                 key: document[key]
                 for key in (
                     "warm_up_count",
+                    "start_ms",
+                    "import_ms",
+                    "protocol",
                     "init_ms",
                     "first_ms",
                     "peak_memory_bytes",

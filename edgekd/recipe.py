@@ -22,6 +22,7 @@ from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
+from edgekd.protocol import Benchmark
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import FreeSize, Range
 from edgekd.target import Budget, Prefer
@@ -83,7 +84,6 @@ class Student(Part):
     width: Annotated[
         float | None, Field(gt=0, lt=1, description="of a derived one: channels kept, a share")
     ] = None
-
     dynamic: Annotated[
         dict[str, Range], Field(description="sizes that may differ from call to call, by name")
     ] = Field(default_factory=dict)
@@ -308,6 +308,7 @@ class Recipe(Part):
     prune: Annotated[Prune | None, AfterValidator(_has_stage)] = None
     quantize: Quantize = Quantize()
     export: Export = Export()
+    benchmark: Benchmark = Benchmark()
     accept: Accept = Accept()
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None

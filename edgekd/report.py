@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from edgekd import charts
 from edgekd.errors import Fault, RecipeError
+from edgekd.evidence import LEAST_OF_P99
 from edgekd.store import write_text
 from edgekd.toml import read_toml
 
@@ -266,8 +268,10 @@ def _latencies(run: Told) -> Iterator[str]:
                 {"ms": ordered[i], "share": (i + 1) / len(ordered), "name": name}
                 for i in range(0, len(ordered), step)
             ]
-            at = [ordered[min(len(ordered) - 1, int(f * len(ordered)))] for f in (0.5, 0.9, 0.99)]
-            cells.append([name, str(len(ordered)), *(f"{ms:.4f}" for ms in at)])
+            at = [ordered[max(0, ceil(f * len(ordered)) - 1)] for f in (0.5, 0.9, 0.99)]
+            told = [f"{ms:.4f}" for ms in at]
+            told[2] = told[2] if len(ordered) >= LEAST_OF_P99 else "too few"
+            cells.append([name, str(len(ordered)), *told])
         names = {f"latency_p{p}_ms": f"p{p} budget" for p in (50, 90, 99)}
         budget = _budget(run, target)
         limits = {told: budget[key] for key, told in names.items() if key in budget}
@@ -275,6 +279,21 @@ def _latencies(run: Told) -> Iterator[str]:
         head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
         yield _figure(charts.distribution(points, limits), alt, _table(head, cells, " nnnn"))
     yield "</div>"
+    yield from _conditions(run)
+
+
+def _conditions(run: Told) -> Iterator[str]:
+    """What there is to know of the figures: how much was measured, throttling, noise."""
+    told = []
+    for row in run.result["rows"]:
+        found = row.get("measurement") or {}
+        quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
+        steady = [] if found.get("steady", True) else [f"drifted by {found['drift']:.2f}"]
+        lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
+        if lines:
+            told.append([row["target"], _name(row), "; ".join(lines)])
+    if told:
+        yield _table(["target", "candidate", "of its figures"], told, "  w")
 
 
 def _candidates(run: Told) -> Iterator[str]:

@@ -43,13 +43,13 @@ RANKS = {
     **dict.fromkeys(
         ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
     ),
-    **dict.fromkeys(["samples", "work"], 2),
+    **dict.fromkeys(["samples", "work", "protocol"], 2),
     "graph": 2,
     "environment": 2,
     **dict.fromkeys(
         ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
     ),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
+    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts", "judge"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
@@ -58,16 +58,17 @@ RANKS = {
     **dict.fromkeys(["localization", "instructions", "report"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
-    **dict.fromkeys(["progress", "text"], 7),
+    "correctness": 6,
+    **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
-           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
-           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution",
+           "packaging", "training", "protocol", "recipe", "work", "distributed", "schedule",
+           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box",
+           "terms", "teachers", "distillation", "intermediates", "localization", "execution",
            "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
@@ -147,8 +148,8 @@ def test_help_and_targets_load_nothing_heavy() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    # The agent is one file because it is sent to boards as one.
-    limit = 510 if path.name == "agent.py" else 400
+    # The agent is one file because it is sent to boards as one: five runtimes, and the sensors.
+    limit = 770 if path.name == "agent.py" else 400
     assert len(text.splitlines()) <= limit, "what two things does this file hold?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
@@ -163,8 +164,8 @@ def test_nothing_unpickles_and_no_shell_is_started(path: Path) -> None:
     assert not re.search(r"shell=True|os\.system|os\.popen", text)
     if room(path) != "cli":
         assert not re.search(r"(?<![.\w])print\(|sys\.exit\(", text)
-    # These run on boards, alone.
-    if path.name not in ("process.py", "keeper.py", "trtexec_driver.py"):
+    # These run where there is no edgekd.
+    if path.name not in ("process.py", "agent.py", "keeper.py", "trtexec_driver.py"):
         assert "subprocess" not in re.findall(r"^import (\w+)", text, re.M)
 
 

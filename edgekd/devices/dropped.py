@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from edgekd.errors import Fault, UnreachableError
+from edgekd.process import pause
 
 TRIES = 3
 WAIT_S = 2.0
@@ -36,6 +36,6 @@ def persistently(attempt: Callable[[], None], *, tries: int = TRIES) -> None:
             if number == tries:
                 got = f"{error.fault.got} ({tries} times)"
                 raise UnreachableError(replace(error.fault, got=got)) from error
-            time.sleep(WAIT_S)
+            pause(WAIT_S)
         else:
             return

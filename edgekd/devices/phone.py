@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from edgekd.devices.sensors import STATUSES, parse_battery, parse_thermalservice
-from edgekd.process import Completed
+from edgekd.process import Completed, pause
 
 LEAST_BATTERY_FRAC = 0.3
 """Below it phones save power. Source: facts of the measurement protocol, docs/devices.md."""
@@ -45,7 +45,7 @@ def unfit(run: Run, *, cool_s: float = COOL_S) -> str | None:
             told = f"thermal status {heat.status} ({status}) after {cool_s:.0f} s of waiting"
             hot = max(heat.current, key=lambda each: each.celsius, default=None)
             return f"{told}: {hot.name} is at {hot.celsius:g} C" if hot else told
-        time.sleep(min(LOOK_S, cool_s / 10))
+        pause(min(LOOK_S, cool_s / 10))
 
 
 def big_cores(run: Run, threads: int) -> str:
