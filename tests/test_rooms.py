@@ -43,7 +43,7 @@ RANKS = {
     **dict.fromkeys(
         ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
     ),
-    **dict.fromkeys(["samples", "work", "protocol"], 2),
+    **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
     "graph": 2,
     "environment": 2,
     **dict.fromkeys(
@@ -64,12 +64,13 @@ RANKS = {
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
-           "packaging", "training", "protocol", "recipe", "work", "distributed", "schedule",
-           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box",
-           "terms", "teachers", "distillation", "intermediates", "localization", "execution",
-           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
+LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact",
+           "told", "measurement", "evidence", "data", "samples", "reference", "part",
+           "sizes", "network", "faults", "folding", "packaging", "training", "protocol",
+           "recipe", "work", "distributed", "schedule", "evaluate", "teacher_outputs",
+           "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
+           "distillation", "intermediates", "localization", "execution", "instructions",
+           "conversion", "conversions", "converter", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
 

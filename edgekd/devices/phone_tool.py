@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,11 @@ def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) 
     for entry in job["artifacts"]:
         try:
             found = benchmark_model(
-                url, folder / entry["path"], threads=job["threads"], timeout_s=timeout_s
+                url,
+                folder / entry["path"],
+                threads=job["threads"],
+                timeout_s=timeout_s,
+                options_of_it=_how_long(job),
             )
         except ConversionError as error:
             detail = error.faults[0].got[:500]
@@ -71,30 +75,46 @@ def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) 
             "instructions": [],
             "system": "Android",
             "governor": None,
-            "before": {},
-            "after": {},
         },
     }
     (folder / "report.json").write_text(json.dumps(report))
 
 
+def _how_long(job: Mapping[str, Any]) -> list[str]:
+    """The protocol in benchmark_model's words; a job of no runs is to load and to run once."""
+    if not job["runs"]:
+        return ["--num_runs=1", "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"]
+    words = [f"--num_runs={job['runs']}", f"--min_secs={job['seconds']}"]
+    words += [f"--max_secs={job['limit_s']}", "--warmup_runs=10"]
+    return [*words, f"--warmup_min_secs={job['warm_up_s']}"]
+
+
 def _result(found: Benchmark) -> dict[str, Any]:
     told = found.fell_back
     return {
+        "import_ns": None,
         "init_ns": round(found.init_us * 1e3),
         "first_ns": round(found.first_us * 1e3),
         "warm_up_count": found.warm_up_count,
+        "settled": True,  # As far as it tells: it warms up for a time.
         "summary": asdict(found.steady),
         "facts": {
-            "runtime": "litert",
-            "tool": "benchmark_model",
+            "runtime": "benchmark_model",
+            "version": "the user's",
             "delegates": list(found.delegated),
         },
         "failure": {"outcome": "fell-back", "detail": told} if told else None,
     }
 
 
-def benchmark_model(url: str, model: Path, *, threads: int, timeout_s: float) -> Benchmark:
+def benchmark_model(
+    url: str,
+    model: Path,
+    *,
+    threads: int,
+    timeout_s: float,
+    options_of_it: Sequence[str] = (),
+) -> Benchmark:
     """What the `benchmark_model` that `url` names tells of `model`, a TFLite file, on the phone.
 
     Raises:
@@ -116,6 +136,7 @@ def benchmark_model(url: str, model: Path, *, threads: int, timeout_s: float) ->
             _send(shell, place, sent, timeout_s)
             words = ["./benchmark_model", "--graph=model.tflite", f"--num_threads={threads}"]
             words += ["--report_peak_memory_footprint=true", "--result_file_path=result.pb"]
+            words += options_of_it
             done = start(shell, place, [*pinned, *words], timeout_s)
             if done.code != 0:
                 raise ConversionError(died(url, "benchmark_model", done, timeout_s))

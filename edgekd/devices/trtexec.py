@@ -156,8 +156,11 @@ def prepare(url: str, folder: Path, job: Mapping[str, Any], program: str) -> Non
                 words += ["--iterations=1", "--duration=0", "--warmUp=0", "--avgRuns=1"]
                 words += [f"--exportOutput=out-{name}-{number}.json"]
             else:
-                words += [f"--iterations={job['runs']}", f"--duration={math.ceil(job['seconds'])}"]
-                words += [f"--warmUp={WARM_UP_MS}", f"--exportTimes=times-{name}-{number}.json"]
+                least_s, warm_ms = math.ceil(job["seconds"]), WARM_UP_MS
+                if not job["runs"]:  # It is to load, and to run once.
+                    least_s = warm_ms = 0
+                words += [f"--iterations={max(1, job['runs'])}", f"--duration={least_s}"]
+                words += [f"--warmUp={warm_ms}", f"--exportTimes=times-{name}-{number}.json"]
             runs.append(words)
         plans[name] = runs
     plan = {"program": program, "watch": job["action"] == "time", "artifacts": plans}
@@ -244,7 +247,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
             if codes[-1] != 0:
                 raise ValueError(log[-300:].strip())
             results[name] = (
-                _timed(folder, name, told)
+                _timed(folder, name, told, WARM_UP_MS if job["runs"] else 0)
                 if job["action"] == "time"
                 else _ran(folder, name, told, len(codes), kinds[name])
             )
@@ -257,7 +260,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
         "version": VERSION,
         "results": results,
         "peak_memory_bytes": None,
-        "device": {**done["device"], "before": {}, "after": {}},
+        "device": done["device"],
     }
     (folder / "report.json").write_text(json.dumps(report))
 
@@ -270,11 +273,11 @@ def _facts(told: Summary) -> dict[str, Any]:
     return facts
 
 
-def _timed(folder: Path, name: str, told: Summary) -> dict[str, Any]:
+def _timed(folder: Path, name: str, told: Summary, warm_ms: float) -> dict[str, Any]:
     """A result of the agent's form; its block is the whole run."""
     trace = json.loads((folder / f"times-{name}-0.json").read_text())
     times_ns = [round(each["latencyMs"] * 1e6) for each in trace]
-    warm = sum(each["startComputeMs"] < WARM_UP_MS for each in trace)
+    warm = sum(each["startComputeMs"] < warm_ms for each in trace)
     if warm >= len(trace):
         raise ValueError("trtexec timed nothing after its warm-up")
     facts = _facts(told)
@@ -285,10 +288,12 @@ def _timed(folder: Path, name: str, told: Summary) -> dict[str, Any]:
         facts["power_mw"], facts["power_rails"] = power
         facts["energy_mj"] = power[0] / told.throughput_qps
     return {
+        "import_ns": None,
         # An app reads a built engine; where that was not told, building it stands.
         "init_ns": round((told.load_s or told.build_s or 0.0) * 1e9),
         "first_ns": times_ns[0],
         "warm_up_count": warm,
+        "settled": True,  # As far as it tells: it warms up for a time.
         "blocks_ns": [times_ns[warm:]],
         "facts": facts,
         "failure": None,
