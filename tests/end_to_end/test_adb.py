@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -261,7 +262,7 @@ def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
     plug: Plug, job: Job, tmp_path: Path
 ) -> None:
     options = {"runs": 20, "seconds": 0.0, "block": 20, "warm_up_s": 0.0, "warm_up_limit_s": 0.1,
-               "limit_s": 5.0, "seed": 0}  # fmt: skip
+               "limit_s": 5.0, "turn_s": 0.0, "seed": 0}  # fmt: skip
     timing = replace(job, action="time", options=options)
     phone, url = plug()
     tells(phone, tmp_path, "level: 20\n  AC powered: false", [0])
@@ -277,6 +278,30 @@ def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
     with pytest.raises(UnreachableError, match=hot) as stop:
         run_job(f"{url}&cool_s=1", timing)
     assert_five_parts(str(stop.value))
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_budget_is_judged_by_what_a_benchmark_model_told(
+    plug: Plug, tmp_path: Path, edgekd_cli: Any
+) -> None:
+    program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
+    steady = "avg=404.25 std=7.5 p5=400 median=403 p95=420"
+    program.write_text(f"#!/bin/sh\n{TOLD.replace('avg=404.25 std=7.5', steady)}")
+    model.write_bytes(b"TFL3")
+    phone, url = plug()
+    words = ["benchmark", model, "--device", f"{url}&benchmark_model={program}", "--json"]
+    said = edgekd_cli(*words, "--budget", "latency_p90_ms=0.46")
+    assert said.code == 0, said.err
+    found = said.json[0]["measurement"]
+    assert (found["process_count"], found["sample_count"]) == (3, 150)
+    assert (found["p50_ms"], found["p90_ms"], found["max_ms"]) == (0.403, 0.42, 0.45)
+    assert (found["init_ms"], found["first_ms"]) == (12.5, 0.9)
+    assert found["samples_ns"] == []
+    assert "keeps no samples" in found["notes"][0]
+    assert edgekd_cli(*words, "--budget", "latency_p90_ms=0.39").code == 8
+    still = edgekd_cli(*words, "--budget", "latency_p90_ms=0.41")
+    assert still.code == 9, "some 5 % to 50 % took longer"
+    assert any("--num_runs=67" in each for each in phone.commands)
     assert list(phone.temporary.iterdir()) == []
 
 
