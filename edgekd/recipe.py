@@ -22,6 +22,7 @@ from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
 from edgekd.precisions import Quantize
+from edgekd.protocol import Benchmark
 from edgekd.reduction import Prune
 from edgekd.routing import Route
 from edgekd.sizes import FreeSize, Range
@@ -75,7 +76,6 @@ class Student(Part):
     width: Annotated[
         float | None, Field(gt=0, lt=1, description="of a derived one: channels kept, a share")
     ] = None
-
     dynamic: Annotated[
         dict[str, Range], Field(description="sizes that may differ from call to call, by name")
     ] = Field(default_factory=dict)
@@ -184,6 +184,7 @@ class Recipe(Part):
     prune: Annotated[Prune | None, AfterValidator(_has_stage)] = None
     quantize: Quantize = Quantize()
     export: Export = Export()
+    benchmark: Benchmark = Benchmark()
     accept: Accept = Accept()
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
     route: Annotated[Route | None, AfterValidator(_has_stage)] = None

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgekd.artifact import Artifact
-    from edgekd.evidence import Measurement, Row, Verdict
+    from edgekd.evidence import Row
     from edgekd.localization import Layer
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
@@ -126,6 +125,9 @@ def after_table(result: RunResult) -> Iterator[str]:
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
     yield from _routes(result)
+    timed = [row.measurement for row in result.rows if row.measurement]
+    if any(each.quick for each in timed):
+        yield 'timed by the quick protocol, a first impression: benchmark.protocol = "thorough"'
     for kind, place in result.bundles.items():
         yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"
@@ -302,22 +304,3 @@ def _connection(target: Target) -> Iterator[str]:
         yield "no way from here: the reference evaluator computes its files, nothing times them"
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
-
-
-def measurement_lines(
-    artifact: Artifact, found: Measurement, verdict: Verdict, *, quick: bool
-) -> Iterator[str]:
-    """A measurement in two lines."""
-    p50, p90 = found.percentile_ms(0.5), found.percentile_ms(0.9)
-    ratio = f"  {found.ratio.value:.2f} times the first's" if found.ratio else ""
-    memory = f"{found.peak_memory_bytes:,} bytes" if found.peak_memory_bytes else "not told"
-    yield (
-        f"{artifact.path}: {verdict.outcome.value}  p50 {p50.value:.4f} ms  "
-        f"p90 {p90.value:.4f} ms ({p90.low:.4f} to {p90.high:.4f}){ratio}"
-    )
-    yield (
-        f"  load {found.init_ms:.1f} ms  first {found.first_ms:.2f} ms  peak memory {memory}  "
-        f"{len(found.samples_ms)} samples in {len(found.samples_ns)} process(es)"
-        f"{'' if found.steady else '  NOT STEADY: the last third is judged'}"
-        f"{'  quick: a first impression' if quick else ''}"
-    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from math import ceil
 
+from edgekd.measurement import LEAST_OF_P99
 from edgekd.report import charts
 from edgekd.report.html import figure, table
 from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown, targets_of
@@ -56,8 +58,10 @@ def latencies(run: Told) -> Iterator[str]:
                 {"ms": ordered[i], "share": (i + 1) / len(ordered), "name": name}
                 for i in range(0, len(ordered), step)
             ]
-            at = [ordered[min(len(ordered) - 1, int(f * len(ordered)))] for f in (0.5, 0.9, 0.99)]
-            cells.append([name, str(len(ordered)), *(f"{ms:.4f}" for ms in at)])
+            at = [ordered[max(0, ceil(f * len(ordered)) - 1)] for f in (0.5, 0.9, 0.99)]
+            told = [f"{ms:.4f}" for ms in at]
+            told[2] = told[2] if len(ordered) >= LEAST_OF_P99 else "too few"
+            cells.append([name, str(len(ordered)), *told])
         names = {f"latency_p{p}_ms": f"p{p} budget" for p in (50, 90, 99)}
         budget = budget_of(run, target)
         limits = {told: budget[key] for key, told in names.items() if key in budget}
@@ -65,6 +69,21 @@ def latencies(run: Told) -> Iterator[str]:
         head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
         yield figure(charts.distribution(points, limits), alt, table(head, cells, " nnnn"))
     yield "</div>"
+    yield from _conditions(run)
+
+
+def _conditions(run: Told) -> Iterator[str]:
+    """What there is to know of the figures: how much was measured, throttling, noise."""
+    told = []
+    for row in run.result["rows"]:
+        found = row.get("measurement") or {}
+        quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
+        steady = [] if found.get("steady", True) else [f"drifted by {found['drift']:.2f}"]
+        lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
+        if lines:
+            told.append([row["target"], name_of(row), "; ".join(lines)])
+    if told:
+        yield table(["target", "candidate", "of its figures"], told, "  w")
 
 
 def candidates(run: Told) -> Iterator[str]:

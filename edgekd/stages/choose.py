@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.evidence import LEAST_GAIN, Choice, Outcome, Row
 from edgekd.store import Run, write_json
 from edgekd.target import Prefer
 from edgekd.work import Work
-
-LEAST_GAIN = 0.01
-"""Medians of the same model differed by up to 0.5 % interleaved on a busy machine; no difference
-under 1 % is claimed."""
 
 
 def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:

@@ -29,9 +29,10 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.evidence import Verdict
 from edgekd.fit import Record
 from edgekd.formats import find_format
-from edgekd.measure import Protocol, measure
+from edgekd.measure import measure
 from edgekd.need import tool_versions
 from edgekd.network import Network
+from edgekd.protocol import Protocol
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
@@ -47,7 +48,9 @@ from edgekd.trained import network_key, recorder, scored, trained_once
 from edgekd.training import Distill, Loss
 from edgekd.work import Goal, Pruning, Work
 
-TRIAL = Protocol(processes=2, runs=100, seconds=0.2, warm_up_s=0.1)
+TRIAL = Protocol(
+    name="trial", processes=2, runs=100, seconds=0.2, turn_s=0.0, warm_up_s=0.1, cool_s=0.0
+)
 """How a candidate is timed while the share is searched; the verdict is measured anew."""
 
 USUAL = (
