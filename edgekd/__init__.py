@@ -14,7 +14,7 @@ The rooms, each importing only from those before it:
     fit checkpoint evaluate trained       the training loop, its state on disk, scores
     measure distillation cut conversion   the stopwatch; a network taught, pruned, written
     stages                                one stage per file
-    packing plan pipeline                 bundles after their run; a valid recipe; STAGES folded
+    packing signing plan pipeline         bundles after their run; a valid recipe; STAGES folded
     progress text cli                     words -> this package -> text
 """
 

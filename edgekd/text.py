@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from edgekd.bundles.manifest import Manifest
     from edgekd.evidence import Row
     from edgekd.localization import Layer
     from edgekd.plan import Plan
@@ -194,6 +195,16 @@ def changes_table(changes: Sequence[Change]) -> Table:
         )
         last = change.target
     return made
+
+
+def held_lines(path: Path, place: str, manifest: Manifest) -> Iterator[str]:
+    """What the bundle at `path` holds."""
+    yield f"{manifest.name} {manifest.version}  {place}"
+    for model in manifest.models:
+        yield f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes"
+        yield f"    {model.entry}: {model.why}"
+    yield from (f"  {name}: none: {why}" for name, why in manifest.left_out.items())
+    yield f"next: edgekd bundle {path} --check"
 
 
 def plan_lines(path: Path, plan: Plan) -> Iterator[str]:

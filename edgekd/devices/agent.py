@@ -240,7 +240,7 @@ class CoreMl:
             )
             for entry in description.input
         ]
-        self.outputs = [entry.name for entry in description.output]
+        self.outputs = [e.name for e in description.output if e.type.HasField("multiArrayType")]
         self.facts = {"runtime": "coreml", "version": coremltools.__version__}
         self.facts["system"] = platform.mac_ver()[0]
         self.fell_back = None
