@@ -41,7 +41,18 @@ RANKS = {
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(
-        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+        [
+            "sizes",
+            "faults",
+            "part",
+            "folding",
+            "packaging",
+            "training",
+            "reference",
+            "origin",
+            "program",
+        ],
+        2,
     ),
     **dict.fromkeys(["samples", "work"], 2),
     "graph": 2,
@@ -64,12 +75,12 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
-           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
-           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution",
-           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview", "starter"]
+           "data", "samples", "reference", "part", "sizes", "origin", "program", "network",
+           "faults", "folding", "packaging", "training", "recipe", "work", "distributed",
+           "schedule", "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
+           "black_box", "terms", "teachers", "distillation", "intermediates", "localization",
+           "execution", "instructions", "conversion", "conversions", "converter", "plan", "launch",
+           "pipeline", "worker", "preview", "starter"]
 # fmt: on
 
 
