@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from edgekd.artifact import Artifact
     from edgekd.bundles.manifest import Manifest
-    from edgekd.evidence import Row
+    from edgekd.evidence import Agreement, Row
     from edgekd.localization import Layer
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
     from edgekd.releases import Change
     from edgekd.result import RunResult
+    from edgekd.signature import TensorSpec
     from edgekd.target import Target
     from edgekd.work import Pruning
 
@@ -315,3 +317,40 @@ def _connection(target: Target) -> Iterator[str]:
         yield "no way from here: the reference evaluator computes its files, nothing times them"
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
+
+
+def artifact_lines(artifact: Artifact) -> Iterator[str]:
+    """A file that was written: by which way, what is in it, and what it takes and gives."""
+    yield f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}"
+    made = artifact.lineage
+    count = sum(made["operators"].values()) if "operators" in made else None
+    graph = "" if count is None else f": {count} operators, {made['transposes']} transposes"
+    yield f"  by {made['method']}{graph}"
+    if artifact.signature is not None:
+        inputs = ", ".join(map(_tensor, artifact.signature.inputs))
+        yield f"  takes {inputs}; gives {', '.join(map(_tensor, artifact.signature.outputs))}"
+
+
+def _tensor(spec: TensorSpec) -> str:
+    shape = "x".join("?" if size is None else str(size) for size in spec.shape)
+    layout = f" ({spec.layout})" if spec.layout else ""
+    return f"{spec.name} {shape} {spec.dtype}{layout}"
+
+
+def agreement_lines(found: Agreement) -> Iterator[str]:
+    """An agreement, and what the runtime says of how it computed, in two lines."""
+    top1, error = found.top1_agreement_frac, found.max_abs_error
+    yield (
+        f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB"
+        f"{'' if top1 is None else f'  top-1 agreement {top1:.4f}'}  largest error "
+        f"{'not finite' if error is None else f'{error:.3g}'}  on {found.sample_count} samples"
+    )
+    facts = found.runtime
+    told = [f"{facts.get('runtime')} {facts.get('version')}"]
+    if "delegated" in facts:
+        told.append(f"{facts['delegated']} of {facts['operators']} operators by XNNPACK")
+    if "precision" in facts:
+        told.append(f"computed in {facts['precision']}")
+    if facts.get("default_precision", facts.get("precision")) != facts.get("precision"):
+        told.append(f"where its default would be {facts['default_precision']}")
+    yield f"  by {', '.join(told)}"

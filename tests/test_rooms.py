@@ -42,7 +42,18 @@ RANKS = {
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(
-        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+        [
+            "sizes",
+            "faults",
+            "part",
+            "folding",
+            "packaging",
+            "training",
+            "reference",
+            "origin",
+            "program",
+        ],
+        2,
     ),
     **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
     **dict.fromkeys(["routing", "reduction", "result"], 2),
@@ -65,15 +76,15 @@ RANKS = {
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact",
-           "told", "measurement", "evidence", "data", "samples", "reference", "part",
-           "sizes", "network", "kinds", "precisions", "faults", "folding", "packaging",
-           "training", "protocol", "reduction", "routing", "recipe", "work", "result",
-           "distributed", "schedule", "evaluate", "teacher_outputs", "features", "checkpoint",
-           "fit", "trained", "black_box", "terms", "teachers", "distillation",
-           "intermediates", "localization", "execution", "instructions", "quantized",
-           "conversion", "conversions", "converter", "exporting", "verifying", "plan",
-           "launch", "pipeline", "worker", "preview", "starter"]
+LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
+           "measurement", "evidence", "data", "samples", "reference", "part", "sizes",
+           "origin", "program", "network", "kinds", "precisions", "faults", "folding",
+           "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
+           "result", "distributed", "schedule", "evaluate", "teacher_outputs",
+           "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
+           "distillation", "intermediates", "localization", "execution", "instructions",
+           "quantized", "conversion", "conversions", "converter", "exporting",
+           "verifying", "plan", "launch", "pipeline", "worker", "preview", "starter"]
 # fmt: on
 
 
