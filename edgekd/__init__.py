@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgekd import losses as losses
     from edgekd.artifact import Artifact as Artifact
     from edgekd.artifact import load_artifact as load_artifact
+    from edgekd.calibrating import calibrate as calibrate
     from edgekd.conversion import export as export
     from edgekd.cut import prune as prune
     from edgekd.data import Data as Data
@@ -65,6 +66,7 @@ _HOMES = {
     "Target": "target",
     "TensorSpec": "signature",
     "benchmark": "stages.benchmark",
+    "calibrate": "calibrating",
     "check": "plan",
     "distill": "distillation",
     "export": "conversion",

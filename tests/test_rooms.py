@@ -49,15 +49,17 @@ RANKS = {
     **dict.fromkeys(
         ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
     ),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
+    **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "charts"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "instructions", "report"], 4),
+    **dict.fromkeys(["localization", "instructions", "report", "selecting"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(
+        ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
+    ),
     **dict.fromkeys(["progress", "text"], 7),
     "cli": 8,
 }
@@ -67,9 +69,9 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution",
+           "teachers", "selecting", "distillation", "intermediates", "localization", "execution",
            "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview", "starter"]
+           "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from edgekd.cli.bundles import bundle, diff
+from edgekd.cli.calibration import calibrate
 from edgekd.cli.files import benchmark, export, verify
 from edgekd.cli.machines import devices, doctor, targets
 from edgekd.cli.recipes import check, explain, init, report, run, schema
@@ -22,6 +23,7 @@ COMMANDS = (
     init,
     check,
     explain,
+    calibrate,
     run,
     report,
     export,

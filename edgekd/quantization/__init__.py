@@ -5,8 +5,16 @@ from __future__ import annotations
 from edgekd.quantization.calibration import (
     CalibrationSet,
     calibration_names,
+    check_calibration,
     load_calibration,
-    select,
 )
+from edgekd.quantization.selection import SELECTIONS, select
 
-__all__ = ["CalibrationSet", "calibration_names", "load_calibration", "select"]
+__all__ = [
+    "SELECTIONS",
+    "CalibrationSet",
+    "calibration_names",
+    "check_calibration",
+    "load_calibration",
+    "select",
+]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgekd.artifact import Artifact, load_artifact
 from edgekd.conversion import LOG, samples_digest
 from edgekd.conversions import Conversion, convert_each
-from edgekd.errors import EdgekdError
+from edgekd.data import Inputs, single
+from edgekd.errors import EdgekdError, RefusedError
 from edgekd.evidence import Outcome, Row, Which
 from edgekd.formats import find_format
 from edgekd.graph import READERS, read_graph
 from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
+from edgekd.overflow import COMPUTED, check_half, in_half
 from edgekd.scheme import SCHEMES
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
@@ -28,6 +32,7 @@ from edgekd.work import Work
 
 def step(work: Work, run: Run) -> Work:
     """The work with an artifact, or a reason why there is none, for every open row."""
+    work = replace(work, rows=tuple(_held_to_half(work)))
     networks: dict[Which, tuple[Network, dict[str, Any]]] = {}
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
@@ -48,6 +53,32 @@ def step(work: Work, run: Run) -> Work:
         for row in work.rows
     ]
     return replace(work, rows=tuple(rows))
+
+
+SEEN = 64
+"""Validation samples whose activations are held against float16, where none calibrate."""
+
+
+def _held_to_half(work: Work) -> Iterator[Row]:
+    """The rows; of a network with numbers beyond float16 those in half precision are refused."""
+    samples: Sequence[Inputs] = work.calibration
+    found: dict[tuple[Which, bool], str] = {}
+    for row in work.rows:
+        if not row.open or not in_half(row.format, row.scheme):
+            yield row
+            continue
+        if not samples:
+            validation = work.samples("validation")
+            samples = single(validation.take(torch.arange(min(SEEN, len(validation))))[0])
+        key = (row.network, row.format in COMPUTED)
+        if key not in found:
+            try:
+                check_half(work.network(row), row.format, row.scheme, samples)
+                found[key] = ""
+            except RefusedError as error:
+                found[key] = f"{error.faults[0].what} {error.faults[0].got}"
+        why = found[key]
+        yield replace(row, outcome=Outcome.REFUSED, detail=why) if why else row
 
 
 def _name(row: Row, target: Target) -> str:
@@ -133,7 +164,7 @@ def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
         row,
         artifact=artifact,
         detail="" if method == usual else method,
-        notes=_notes(artifact, row, work),
+        notes=(*row.notes, *_notes(artifact, row, work)),
     )
 
 
