@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgekd.evidence import Measurement as Measurement
     from edgekd.evidence import Outcome as Outcome
     from edgekd.folding import folded as folded
+    from edgekd.layerwise import sensitivity as sensitivity
     from edgekd.network import Network as Network
     from edgekd.network import load_network as load_network
     from edgekd.pipeline import RunResult as RunResult
@@ -77,6 +78,7 @@ _HOMES = {
     "load_target": "target",
     "prune": "cut",
     "run": "pipeline",
+    "sensitivity": "layerwise",
     "verify": "stages.verify",
 }
 

@@ -324,4 +324,6 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.export.folds
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
     return stage != "prune" or recipe.prune is not None

@@ -226,6 +226,9 @@ class Quantize(Part):
     schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(default_factory=_float32)
     calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
     qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
+    sensitivity: Annotated[
+        bool, Field(description="records of each quantized file what it did to each layer")
+    ] = False
 
 
 class Export(Part):

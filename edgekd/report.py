@@ -28,6 +28,7 @@ class Told:
     environment: Mapping[str, Any]
     curves: Mapping[str, list[dict[str, Any]]]
     samples_ms: Mapping[str, Mapping[str, list[float]]]
+    layers: Mapping[str, list[dict[str, Any]]]
 
 
 def read_run(folder: Path) -> Told:
@@ -61,8 +62,12 @@ def read_run(folder: Path) -> Told:
         if isinstance(found, dict) and "samples_ns" in found:
             times = [ns / 1e6 for process in found["samples_ns"] for ns in process]
             samples.setdefault(path.parent.name, {})[path.stem] = times
+    layers = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["layers"]
+        for path in sorted(folder.glob("sensitivity/*/sensitivity.json"))
+    }
     recipe = read_toml(folder / "recipe.toml")
-    return Told(folder.resolve(), result, recipe, environment, curves, samples)
+    return Told(folder.resolve(), result, recipe, environment, curves, samples, layers)
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -120,6 +125,7 @@ def _page(runs: Sequence[Told]) -> Iterator[str]:
     yield from _trade_offs(first)
     yield from _latencies(first)
     yield from _candidates(first)
+    yield from _layers(first)
     yield from _training(first)
     yield from _reproduce(first)
     yield "</body></html>\n"
@@ -303,6 +309,28 @@ def _candidates(run: Told) -> Iterator[str]:
     yield f"<h2>Every candidate</h2>{_table(head, rows, '   nnnnnw')}"
     yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"
+
+
+NOISIEST = 12
+"""Layers that are shown of a file; all are in its sensitivity.json."""
+
+
+def _layers(run: Told) -> Iterator[str]:
+    if not run.layers:
+        return
+    yield "<h2>What quantization did to each layer</h2>"
+    head = ["layer", "class", "SQNR dB", "from", "to", "cut off, %", "channels that stand out"]
+    for name, layers in run.layers.items():
+        known = [each for each in layers if each["sqnr_db"] is not None]
+        rows = [
+            [each["module"], each["kind"], f"{each['sqnr_db']:.1f}", f"{each['low']:.3g}",
+             f"{each['high']:.3g}", _shown(100 * (each["saturated_frac"] or 0.0), ".2f"),
+             ", ".join(f"{i} (x{ratio:.0f})" for i, ratio in each["outliers"].items())]
+            for each in sorted(known, key=lambda each: each["sqnr_db"])[:NOISIEST]
+        ]  # fmt: skip
+        yield f"<h3>{escape(name)}</h3>{_table(head, rows, '  nnnnw')}"
+    yield f"<p><small>The {NOISIEST} noisiest of each file, with the noise that their inputs "
+    yield "brought. All are in sensitivity/TARGET-CANDIDATE/sensitivity.json.</small></p>"
 
 
 def _training(run: Told) -> Iterator[str]:

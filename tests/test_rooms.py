@@ -55,7 +55,7 @@ RANKS = {
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "instructions", "report", "selecting"], 4),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "report", "selecting"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(
         ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
@@ -69,9 +69,9 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "selecting", "distillation", "intermediates", "localization", "execution",
-           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview", "starter", "calibrating"]
+           "teachers", "selecting", "distillation", "intermediates", "localization", "layerwise",
+           "execution", "instructions", "conversion", "conversions", "converter", "plan", "launch",
+           "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from edgekd.cli.bundles import bundle, diff
-from edgekd.cli.calibration import calibrate
+from edgekd.cli.calibration import calibrate, sensitivity
 from edgekd.cli.files import benchmark, export, verify
 from edgekd.cli.machines import devices, doctor, targets
 from edgekd.cli.recipes import check, explain, init, report, run, schema
@@ -28,6 +28,7 @@ COMMANDS = (
     report,
     export,
     verify,
+    sensitivity,
     benchmark,
     bundle,
     diff,

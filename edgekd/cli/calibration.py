@@ -63,3 +63,28 @@ def calibrate(
     if place.resolve().is_relative_to(recipe.parent.resolve()):
         place = place.resolve().relative_to(recipe.parent.resolve())
     typer.echo(f'in the recipe, under [quantize]: calibration = "{place}"')
+
+
+def sensitivity(
+    artifact: Annotated[Path, typer.Argument(help="The file, or the folder with artifact.json.")],
+    against: Annotated[str, typer.Option(help="The network it came from, as for export.")],
+    samples: Annotated[Path, typer.Option(help="Real inputs by name, .safetensors or .npz.")],
+    weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Samples that are looked at.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a quantized file did to each layer: noise, ranges, what is cut off, outliers."""
+    from edgekd.artifact import load_artifact
+    from edgekd.layerwise import sensitivity as look
+    from edgekd.network import load_network
+    from edgekd.samples import read_samples
+    from edgekd.text import noise_lines
+
+    inputs = read_samples(samples)
+    network = load_network(against, example=inputs[0], weights=weights)
+    layers = look(load_artifact(artifact), network, inputs[:count])
+    if as_json:
+        print_json([layer.to_json() for layer in layers])
+        return
+    for line in noise_lines(layers):
+        typer.echo(line)

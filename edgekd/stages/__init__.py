@@ -17,6 +17,7 @@ from edgekd.stages import (
     fold,
     prune,
     quantize,
+    sensitivity,
     train,
     verify,
 )
@@ -39,6 +40,7 @@ STAGES: dict[str, Stage] = {
     "quantize": quantize,
     "export": export,
     "verify": verify,
+    "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
     "bundle": bundle,
