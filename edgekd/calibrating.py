@@ -10,12 +10,12 @@ from pathlib import Path
 import tomli_w
 
 from edgekd.errors import Fault, RecipeError
+from edgekd.freezing import freeze, read_told
 from edgekd.pipeline import begin, fold
 from edgekd.plan import check
 from edgekd.quantization import CalibrationSet, check_calibration, load_calibration
 from edgekd.recipe import Recipe
 from edgekd.stages import fold as fold_stage
-from edgekd.stages.quantize import freeze, read_told
 from edgekd.store import Tell, open_run, path_digest, told_to_nobody, write_text
 
 

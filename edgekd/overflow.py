@@ -8,14 +8,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import Inputs
+from edgekd.data import Inputs, single
 from edgekd.errors import Fault, RefusedError
+from edgekd.evidence import Outcome, Row, Which
 from edgekd.network import Network, call
+from edgekd.work import Work
 
 LARGEST = 65504.0
 """The largest finite number of IEEE 754 binary16."""
@@ -48,6 +51,34 @@ def check_half(network: Network, format: str, scheme: str, samples: Sequence[Inp
         faults = [_of_layer(*layer, scheme)] if layer is not None else []
     if faults:
         raise RefusedError(*faults)
+
+
+SEEN = 64
+"""Validation samples whose activations are held against float16, where none calibrate."""
+
+
+def refused_in_half(rows: Sequence[Row], work: Work) -> list[Row]:
+    """`rows`, those in half precision refused where their network has numbers beyond float16."""
+    samples: Sequence[Inputs] = work.calibration
+    found: dict[tuple[Which, bool], str] = {}
+    judged = []
+    for row in rows:
+        if not row.open or not in_half(row.format, row.scheme):
+            judged.append(row)
+            continue
+        if not samples:
+            validation = work.samples("validation")
+            samples = single(validation.take(torch.arange(min(SEEN, len(validation))))[0])
+        key = (row.network, row.format in COMPUTED)
+        if key not in found:
+            try:
+                check_half(work.network(row), row.format, row.scheme, samples)
+                found[key] = ""
+            except RefusedError as error:
+                found[key] = f"{error.faults[0].what} {error.faults[0].got}"
+        why = found[key]
+        judged.append(replace(row, outcome=Outcome.REFUSED, detail=why) if why else row)
+    return judged
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, float, int]]:

@@ -44,18 +44,17 @@ RANKS = {
         ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
     ),
     **dict.fromkeys(["samples", "work"], 2),
-    "graph": 2,
+    **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
-    **dict.fromkeys(
-        ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
-    ),
+    **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
     **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "charts"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "layerwise", "instructions", "report", "selecting"], 4),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "selecting", "freezing"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(
         ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
@@ -66,12 +65,14 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
+           "data", "samples", "reference", "part", "sizes", "network", "kinds", "precisions",
+           "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "selecting", "distillation", "intermediates", "localization", "layerwise",
-           "execution", "instructions", "conversion", "conversions", "converter", "plan", "launch",
-           "pipeline", "worker", "preview", "starter", "calibrating"]
+           "teachers", "selecting", "freezing", "distillation", "intermediates", "localization",
+           "layerwise", "execution", "instructions", "quantized", "conversion", "conversions",
+           "converter", "exporting", "verifying", "plan", "launch", "pipeline", "worker", "preview",
+           "starter", "calibrating"]
 # fmt: on
 
 

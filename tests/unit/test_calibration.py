@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from edgekd.data import Samples
 from edgekd.errors import RecipeError
+from edgekd.freezing import calibration_samples
 from edgekd.network import as_network
 from edgekd.quantization import (
     SELECTIONS,
@@ -24,7 +25,6 @@ from edgekd.quantization import (
 from edgekd.quantization.checks import doubts, off_scale, unusable
 from edgekd.quantization.selection import k_centre
 from edgekd.selecting import features_of
-from edgekd.stages.quantize import quantize
 
 NETWORK = as_network(nn.Linear(2, 3), torch.zeros(1, 2))
 NEEDS = [("stratified", "labels"), ("k-centre", "features"), ("worst-loss", "losses")]
@@ -165,7 +165,7 @@ def chosen(count: int) -> CalibrationSet:
 
 def test_samples_are_single_and_named() -> None:
     x = torch.randn(10, 2)
-    found = quantize(
+    found = calibration_samples(
         NETWORK, Samples(TensorDataset(x, torch.zeros(10)), ("input",)), chosen(4), seed=0
     )
     assert [list(sample) for sample in found] == [["input"]] * 4
@@ -177,9 +177,9 @@ def test_too_few_and_broken_samples_are_told() -> None:
     x[3, 1] = float("inf")
     samples = Samples(TensorDataset(x, torch.zeros(10)), ("input",))
     with pytest.raises(RecipeError, match="fewer samples"):
-        quantize(NETWORK, samples, chosen(11), seed=0)
+        calibration_samples(NETWORK, samples, chosen(11), seed=0)
     with pytest.raises(RecipeError, match=r"train samples \[3\]"):
-        quantize(NETWORK, samples, chosen(10), seed=0)
+        calibration_samples(NETWORK, samples, chosen(10), seed=0)
 
 
 @pytest.mark.parametrize(
