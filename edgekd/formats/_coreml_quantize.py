@@ -23,7 +23,7 @@ EXTRA = "coreml"
 WEIGHT_THRESHOLD = 512
 """Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
 BLOCK = 32
-PRODUCTS = ("conv", "linear", "matmul")
+PRODUCTS = ("conv", "linear")
 """Operators between which attention and layer norm lie."""
 
 _W8A8 = (
@@ -118,20 +118,29 @@ def _with_activations(
     private: Any = need("coremltools.optimize.coreml._post_training_quantization", extra=EXTRA)
     config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric")
     linear = method.endswith("linear")
-    whole = optimize.OptimizationConfig(
-        global_config=None if linear else config,
-        op_type_configs=dict.fromkeys(PRODUCTS, config) if linear else None,
-        op_name_configs=dict(kept),
-    )
     with tempfile.TemporaryDirectory() as scratch:
         plain = _reread(ct, model, Path(scratch))
-        ranges = measured_ranges(Path(scratch) / "plain.mlpackage", calibration)
+        place = Path(scratch) / "plain.mlpackage"
+        ranges = measured_ranges(place, calibration)
+        whole = optimize.OptimizationConfig(
+            global_config=None if linear else config,
+            op_type_configs=dict.fromkeys(PRODUCTS, config) if linear else None,
+            # It would quantize sums of whole numbers too.
+            op_name_configs={**dict.fromkeys(_whole_numbers(place)), **kept},
+        )
         measure = private._get_activation_calibration_stats
         private._get_activation_calibration_stats = lambda *_: ranges
         try:
             return optimize.linear_quantize_activations(plain, whole, [])
         finally:
             private._get_activation_calibration_stats = measure
+
+
+def _whole_numbers(path: Path) -> list[str]:
+    """The operators of the program at `path` whose outputs are no floats."""
+    steps = load_program(path).body.steps
+    outputs = [output for step in steps for output in step.outputs]
+    return [name for name, kind in outputs if kind is None or not kind.is_floating_point]
 
 
 def measured_ranges(path: Path, calibration: Sequence[Inputs]) -> dict[str, dict[str, float]]:

@@ -153,7 +153,9 @@ def _with_float_outputs(model: Any) -> Any:
     readers = Counter(name for node in model.graph.node for name in node.input)
     for output in model.graph.output:
         wide = made.get(output.name)
-        narrow = made.get(wide.input[0]) if wide and wide.op_type == "DequantizeLinear" else None
+        if wide is None or wide.op_type != "DequantizeLinear":
+            continue
+        narrow = made.get(wide.input[0])
         product = made.get(narrow.input[0]) if narrow else None
         if narrow is None or product is None or product.op_type not in ("Gemm", "MatMul"):
             continue
@@ -193,7 +195,7 @@ def _measure(
     found = calibrator.compute_data()
     if by == "mse":
         histograms = calibrator.collector.histogram_dict
-        ranges = {name: least_error(*told[:2]) for name, told in histograms.items()}
+        ranges = {name: least_error(*told[:4]) for name, told in histograms.items()}
         # Ranges without their histograms are what min-max gives.
         chosen = known.MinMax
         found = calibrate.TensorsData(chosen, {**_ranges(found), **ranges})
@@ -208,27 +210,32 @@ def _ranges(found: Any) -> dict[str, Any]:
 
 
 def least_error(
-    counts: NDArray[np.int64], edges: NDArray[np.float32]
+    counts: NDArray[np.int64], edges: NDArray[np.float32], least: float, most: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The range that 8 bits of it render a histogram's values with the least squared error.
 
     What lies in it is off by a step's uniform error, what lies beyond by the way to its end.
+
+    Args:
+        least, most: of the values: the histogram's edges may be wider, and after a ReLU, which the
+            quantizer takes out, a range below zero would let negative values through.
+
     Source: Choukroun et al. 2019, arXiv:1902.06822, which searches symmetric ranges so.
     """
     import numpy as np
 
     middles = (edges[1:] + edges[:-1]) / 2
-    low, high = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
+    low, high = min(float(least), 0.0), max(float(most), 0.0)
     factors = np.linspace(0.25, 1.0, SHRINKS)
-    best, least = (low, high), float("inf")
+    best, smallest = (low, high), float("inf")
     for first in factors if low < 0 else (1.0,):
         for last in factors if high > 0 else (1.0,):
             ends = low * float(first), high * float(last)
             beyond = middles - np.clip(middles, *ends)
             step = (ends[1] - ends[0]) / 255
             error = float((counts * (beyond**2 + step**2 / 12)).sum())
-            if error < least:
-                best, least = ends, error
+            if error < smallest:
+                best, smallest = ends, error
     return np.array(best[0], dtype=np.float32), np.array(best[1], dtype=np.float32)
 
 
