@@ -26,7 +26,8 @@ pytestmark = pytest.mark.converter
 def recipe(calibration: str, *schemes: str, taught: bool = False) -> dict[str, Any]:
     """A recipe for int8 that trains nothing, unless its networks are looked at."""
     document = tiny_recipe()
-    document["quantize"] = {"schemes": [*schemes, "int8"], "calibration": calibration}
+    named = {"schemes": [*schemes, "int8"], "calibration": calibration}
+    document["quantize"] = {**named, "search": "first"}
     if not taught:
         del document["teacher"], document["distill"]
     return document
@@ -83,6 +84,38 @@ def test_a_set_is_made_and_a_recipe_that_names_it_gets_these_very_samples(
     assert wrong.code == 2
     assert "not the ones the set was made of" in wrong.err
     assert_five_parts(wrong.err)
+
+
+def test_k_centre_goes_by_a_table_of_outputs_where_the_teacher_is_one(
+    project: Project, edgekd_cli: Any
+) -> None:
+    need_modules(*FORMATS["onnx"].PACKAGES)
+    document = recipe("random-128", taught=True)
+    document["teacher"] = {"load": "outputs:table.safetensors"}
+    project.write(document)
+    outputs = torch.zeros(240, 3)
+    outputs[200:] = torch.eye(3).repeat(14, 1)[:40]
+    save_file({"train": outputs}, project.folder / "table.safetensors")
+    (project.folder / "data.py").write_text(
+        (project.folder / "data.py").read_text().replace(", augment=noise", "")
+    )
+    told = made(edgekd_cli, project, "--count", 4, "--selection", "k-centre")
+    assert told["looked_at"] == "the table outputs:table.safetensors"
+    # Four samples of four places: one of those that are alike, and one of each of the others.
+    train = edgekd_data(project)
+    frozen = load_file(told["samples"])["input"]
+    ids = [int((train == sample).all(1).nonzero()) for sample in frozen]
+    assert sum(i < 200 for i in ids) == 1
+    assert {i % 3 for i in ids if i >= 200} == {0, 1, 2}
+
+
+def edgekd_data(project: Project) -> torch.Tensor:
+    """The inputs of the project's training split."""
+    from edgekd.reference import resolve
+
+    torch.manual_seed(0)
+    data = resolve("data.py:blobs", base=project.folder, at="data.load")()
+    return data.train.tensors[0]
 
 
 def test_samples_that_were_changed_are_an_error(project: Project, edgekd_cli: Any) -> None:

@@ -118,7 +118,7 @@ def test_a_run_keeps_it_as_data_and_shows_it(project: Project, edgekd_cli: Any) 
     need_modules(*FORMATS["onnx"].PACKAGES)
     document = tiny_recipe()
     del document["teacher"], document["distill"]
-    document["quantize"] = {"schemes": ["fp32", "int8"], "sensitivity": True}
+    document["quantize"] = {"schemes": ["fp32", "int8"], "search": "first", "sensitivity": True}
     document["accept"] = {"max_drop": 1.0, "min_agreement": 0.0}
     said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs", "--json")
     assert said.code == 0, said.err
