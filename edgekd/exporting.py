@@ -162,7 +162,7 @@ def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
         artifact=artifact,
         method=used,
         detail="" if how == (usual or find_format(row.format).SCHEMES[row.scheme]) else how,
-        notes=_notes(artifact, row, work),
+        notes=(*row.notes, *_notes(artifact, row, work)),
     )
 
 

@@ -311,7 +311,7 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
                 Fault(
                     what=f"{goal.target.name} takes none of the recipe's schemes.",
                     at="quantize.schemes",
-                    got=listed([row.scheme for row in ours]),
+                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
                     expected=listed(goal.target.schemes),
                     fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
                     "or set required = false",
@@ -330,4 +330,6 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.route is not None
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
     return stage != "prune" or recipe.prune is not None

@@ -35,6 +35,9 @@ class Quantize(Part):
     candidates: Annotated[int, Field(ge=1, description="of a target, at most")] = 12
     calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
     qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
+    sensitivity: Annotated[
+        bool, Field(description="records of each quantized file what it did to each layer")
+    ] = False
 
 
 assert set(typing.get_args(SchemeName)) == set(SCHEMES)

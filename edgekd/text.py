@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgekd.artifact import Artifact
     from edgekd.bundles.manifest import Manifest
     from edgekd.evidence import Agreement, Row
+    from edgekd.layerwise import LayerNoise
     from edgekd.localization import Layer
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
@@ -173,6 +174,23 @@ def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
         # LiteRT names a tensor after every module around it.
         name = (layer.tensor or "").rpartition("/")[2]
         yield f"{layer.module:{wide}}  {layer.kind:18} {told:>18}  {name}{mark}".rstrip()
+
+
+def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
+    """What a quantized file did to each layer."""
+    wide = max((len(layer.module) for layer in layers), default=0)
+    for layer in layers:
+        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
+        line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
+        if layer.saturated_frac:
+            line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
+            line += f" and {layer.file_high:.3g}"
+        if layer.outliers:
+            named = [f"{i} (x{ratio:.0f})" for i, ratio in list(layer.outliers.items())[:4]]
+            more = f" and {len(layer.outliers) - 4} more" if len(layer.outliers) > 4 else ""
+            line += f"  channels that stand out: {', '.join(named)}{more}"
+        yield line.rstrip()
 
 
 def changes_table(changes: Sequence[Change]) -> Table:

@@ -60,16 +60,19 @@ RANKS = {
     **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "judge"], 3),
+    **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "judge"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "instructions", "report", "bundle_options"], 4),
-    **dict.fromkeys(["quantized", "exporting", "verifying"], 4),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
+    **dict.fromkeys(["selecting", "freezing"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(
+        ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
+    ),
     "correctness": 6,
     **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
@@ -82,9 +85,10 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
            "result", "distributed", "schedule", "evaluate", "teacher_outputs",
            "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "distillation", "intermediates", "localization", "execution", "instructions",
-           "quantized", "conversion", "conversions", "converter", "exporting",
-           "verifying", "plan", "launch", "pipeline", "worker", "preview", "starter"]
+           "selecting", "freezing", "distillation", "intermediates", "localization",
+           "layerwise", "execution", "instructions", "quantized", "conversion",
+           "conversions", "converter", "exporting", "verifying", "plan", "launch",
+           "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

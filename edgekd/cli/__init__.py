@@ -11,6 +11,7 @@ import sys
 import typer
 
 from edgekd.cli.bundles import bundle, diff
+from edgekd.cli.calibration import calibrate, sensitivity
 from edgekd.cli.files import export, verify
 from edgekd.cli.machines import devices, doctor, targets
 from edgekd.cli.recipes import check, explain, init, report, route, run, schema
@@ -23,11 +24,13 @@ COMMANDS = (
     init,
     check,
     explain,
+    calibrate,
     run,
     report,
     route,
     export,
     verify,
+    sensitivity,
     benchmark,
     bundle,
     diff,

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekd.report.candidates import candidates, latencies, trade_offs
 from edgekd.report.decisions import classes, routes
 from edgekd.report.html import STYLE
+from edgekd.report.layers import layers
 from edgekd.report.runs import reproduce, side_by_side, training
 from edgekd.report.told import Told, read_run
 from edgekd.report.verdicts import networks, steps, verdicts
@@ -21,6 +22,7 @@ SECTIONS = (
     trade_offs,
     latencies,
     candidates,
+    layers,
     classes,
     routes,
     training,

@@ -17,8 +17,8 @@ from edgekd.toml import read_toml
 
 @dataclass(frozen=True)
 class Told:
-    """A run's folder, read: its result, recipe, environment, curves, single latencies, and what
-    each "TARGET-CANDIDATE" decided."""
+    """A run's folder, read: its result, recipe, environment, curves, single latencies, and of
+    each "TARGET-CANDIDATE" what it decided and what quantization did to its layers."""
 
     folder: Path
     result: Mapping[str, Any]
@@ -27,6 +27,7 @@ class Told:
     curves: Mapping[str, list[dict[str, Any]]]
     samples_ms: Mapping[str, Mapping[str, list[float]]]
     decisions: Mapping[str, Mapping[str, Any]]
+    layers: Mapping[str, list[dict[str, Any]]]
 
 
 def read_run(folder: Path) -> Told:
@@ -65,7 +66,12 @@ def read_run(folder: Path) -> Told:
     for path in sorted(folder.glob(f"verify/*/{DECISIONS}")):
         with np.load(path, allow_pickle=False) as file:
             decisions[path.parent.name] = {name: file[name] for name in file.files}
-    return Told(folder.resolve(), result, recipe, environment, curves, samples, decisions)
+    layers = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["layers"]
+        for path in sorted(folder.glob("sensitivity/*/sensitivity.json"))
+    }
+    place = folder.resolve()
+    return Told(place, result, recipe, environment, curves, samples, decisions, layers)
 
 
 def name_of(row: Mapping[str, Any]) -> str:

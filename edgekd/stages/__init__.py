@@ -18,6 +18,7 @@ from edgekd.stages import (
     prune,
     quantize,
     route,
+    sensitivity,
     train,
     verify,
 )
@@ -40,6 +41,7 @@ STAGES: dict[str, Stage] = {
     "quantize": quantize,
     "export": export,
     "verify": verify,
+    "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
     "route": route,
