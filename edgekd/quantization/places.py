@@ -1,0 +1,226 @@
+"""Where the static int8 quantizer of each format rounds, told of a network's operators.
+
+So the quantizers do as they were read and run: onnxruntime 1.32, NNCF 3.4, ai-edge-quantizer 0.10.
+That is checked of every file: it has to give what the simulation gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+WEIGHTED = CONVOLUTIONS | TRANSPOSED | {"linear"}
+MATRIX = frozenset({"matmul", "bmm"})
+POOLS = frozenset({"mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d"})
+SAME = frozenset(
+    {"view", "reshape", "flatten", "unflatten", "transpose", "permute", "squeeze", "unsqueeze"}
+    | {"slice", "select", "chunk", "split", "split_with_sizes", "unbind", "getitem", "contiguous"}
+    | {"dropout", "clone", "alias", "max_pool1d", "max_pool2d", "expand", "pixel_shuffle", "pad"}
+    | {"constant_pad_nd", "upsample_nearest2d", "narrow", "t", "detach", "channel_shuffle"}
+)
+"""What only moves or picks values: the grid before it is the grid behind it."""
+AVERAGES = frozenset({"avg_pool1d", "avg_pool2d"})
+RECTIFIED = frozenset({"relu", "relu6", "hardtanh", "clamp"})
+"""What runtimes fuse with the operator before it: the grid is that of its output."""
+RECURRENT = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu"})
+SOFTMAX = frozenset({"softmax", "scaled_dot_product_attention"})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where one format's quantizer rounds.
+
+    Attributes:
+        weight_codes: the largest code of a weight; see `fake_weight`.
+        both: operators whose inputs and outputs are on grids.
+        inputs: operators of which only the inputs have to be.
+        attention: operators of networks in which `linear` alone is quantized.
+        widened: whether a range is widened for its zero; see `widened_grid`.
+        shared: whether all that is concatenated is on one grid.
+        averages: whether a pool's mean stays on the grid of what is averaged.
+        fixed: the range of what operators give, where it is always the same.
+        spelled: operators it sees as several, by name; see `spelled_out`.
+        refused: operators whose insides are quantized where no simulation sees it.
+    """
+
+    weight_codes: int
+    both: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
+    attention: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+    widened: bool = False
+    shared: bool = False
+    averages: bool = True
+    fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    spelled: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+
+RULES: dict[str, Rules] = {
+    "onnx": Rules(
+        weight_codes=64,
+        both=WEIGHTED
+        | MATRIX
+        | {"add", "mul", "sigmoid", "cat", "softmax", "leaky_relu", "where", "batch_norm"},
+        attention=SOFTMAX | {"layer_norm"},
+        linear=CONVOLUTIONS | MATRIX | {"linear"},
+        spelled=frozenset({"hardswish", "silu", "linear", "scaled_dot_product_attention"}),
+    ),
+    "openvino": Rules(
+        weight_codes=63,
+        inputs=WEIGHTED
+        | MATRIX
+        | POOLS
+        | AVERAGES
+        | {"add", "sub", "mul", "div", "batch_norm", "upsample_bilinear2d"},
+        widened=True,
+        shared=True,
+        averages=False,
+        refused=RECURRENT | SOFTMAX | {"layer_norm"},
+    ),
+    "litert": Rules(
+        weight_codes=127,
+        both=WEIGHTED
+        | MATRIX
+        | POOLS
+        | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu", "relu"}
+        | {"batch_norm", "upsample_bilinear2d", "softmax"},
+        attention=SOFTMAX,
+        linear=CONVOLUTIONS | {"linear"},
+        fixed={"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+        spelled=frozenset({"hardsigmoid", "silu", "scaled_dot_product_attention"}),
+        refused=RECURRENT,
+    ),
+}
+"""By format."""
+
+
+def operator(node: Node) -> str:
+    """The name of what `node` computes: "conv2d", "add", "relu"; "" of an input or a weight."""
+    if node.op != "call_function":
+        return ""
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", packet)).rstrip("_").removeprefix("_")
+
+
+def is_real(node: Node) -> bool:
+    """Whether `node` gives one tensor of real numbers."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def refusals(graph: Graph, rules: Rules) -> list[str]:
+    """The operators of `graph` that cannot be simulated by `rules`."""
+    return sorted({operator(node) for node in graph.nodes} & rules.refused)
+
+
+@dataclass(frozen=True)
+class Places:
+    """What is rounded.
+
+    Attributes:
+        grids: by node whose output is put on a grid, the number of the grid.
+        fixed: by number of a grid, its range where that is always the same.
+        weights: by node that gives a weight, the axis of its channels.
+    """
+
+    grids: Mapping[Node, int]
+    fixed: Mapping[int, tuple[float, float]]
+    weights: Mapping[Node, int]
+
+
+def places(graph: Graph, rules: Rules) -> Places:
+    """What the quantizer of `rules` rounds in `graph`, an exported program with its shapes."""
+    found = _Marks(rules)
+    names = {operator(node) for node in graph.nodes}
+    only = rules.linear if names & rules.attention else None
+    weights: dict[Node, int] = {}
+    for node in graph.nodes:
+        name = operator(node)
+        if only is not None and name not in only:
+            continue
+        if name in WEIGHTED and _is_weight(node.args[1]):
+            weights[node.args[1]] = 1 if name in TRANSPOSED else 0
+        takes, gives = name in rules.both | rules.inputs, name in rules.both
+        if takes:
+            for source in _operands(node, name):
+                found.mark(source)
+        if gives and is_real(node):
+            found.mark(node)
+        elif name in AVERAGES and rules.averages and only is None:
+            found.follow(node)
+        elif name in RECTIFIED and not rules.inputs:
+            found.rectify(node)
+    return Places(found.grids, found.fixed, weights)
+
+
+def _operands(node: Node, name: str) -> Iterator[Node]:
+    """What of a node's inputs is an activation: not its weight, bias or statistics."""
+    first = node.args[0]
+    if name == "cat":
+        yield from (each for each in first if isinstance(each, Node))  # type: ignore[union-attr]
+        return
+    operands = node.args[:2] if name in MATRIX | {"add", "sub", "mul", "div"} else node.args[:1]
+    if name == "where":
+        operands = node.args[1:3]
+    yield from (each for each in operands if isinstance(each, Node) and is_real(each))
+
+
+def _is_weight(node: Any) -> bool:
+    return isinstance(node, Node) and node.op == "get_attr"
+
+
+class _Marks:
+    """The grids found so far."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.grids: dict[Node, int] = {}
+        self.fixed: dict[int, tuple[float, float]] = {}
+        self.count = 0
+
+    def source(self, node: Node) -> Node:
+        """Where the values of `node` come from, past what only moves them."""
+        while operator(node) in SAME and isinstance(node.args[0], Node):
+            node = node.args[0]
+        return node
+
+    def mark(self, node: Node, number: int | None = None) -> None:
+        """Puts what `node` gives on a grid, its own unless `number` is given."""
+        node = self.source(node)
+        # Constants of sums and products are rounded too; they are small against what they join.
+        if node in self.grids or node.op == "get_attr" or not is_real(node):
+            return
+        if number is None:
+            number, self.count = self.count, self.count + 1
+        if self.rules.shared and operator(node) == "cat":
+            for each in _operands(node, "cat"):
+                self.mark(each, number)
+            return
+        self.grids[node] = number
+        if operator(node) in self.rules.fixed:
+            self.fixed[number] = self.rules.fixed[operator(node)]
+
+    def follow(self, node: Node) -> None:
+        """Keeps `node` on the grid of what it takes, if that is on one."""
+        source = self.source(node.args[0])  # type: ignore[arg-type]
+        if source in self.grids:
+            self.grids[node] = self.grids[source]
+
+    def rectify(self, node: Node) -> None:
+        """Moves the grid before an activation behind it, where nothing else reads what is there."""
+        before = node.args[0]
+        assert isinstance(before, Node)
+        if self.source(before) not in self.grids:
+            return
+        alone = len(before.users) == 1 and before in self.grids and before.op == "call_function"
+        if alone and operator(before) not in self.rules.fixed:
+            self.grids[node] = self.grids.pop(before)
+        else:
+            self.mark(node)
