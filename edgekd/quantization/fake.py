@@ -8,6 +8,8 @@ arXiv:1712.05877, section 3.1. The rounding itself is torch's own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -40,8 +42,7 @@ def widened_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     # The wider of the two steps with which one end stays, and the other is not cut.
     by_high = torch.where(code < LEVELS, high / (LEVELS - code).clamp(min=1), step)
     by_low = torch.where(code > 0, -low / code.clamp(min=1), step)
-    step = torch.maximum(torch.maximum(by_high, by_low), torch.finfo(low.dtype).tiny * 2)
-    return step, zero
+    return torch.maximum(by_high, by_low).clamp(min=torch.finfo(low.dtype).tiny), zero
 
 
 def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
@@ -49,16 +50,29 @@ def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(value, step, zero, 0, LEVELS)
 
 
-def fake_weight(weight: Tensor, axis: int, most: int) -> Tensor:
-    """`weight` on symmetric grids, one for each channel along `axis`, of codes `-most` to `most`.
+@dataclass(frozen=True)
+class WeightCodes:
+    """How a format's quantizer gives a channel's weights their codes.
 
-    The largest weight of a channel is the code `most`, so none is cut; of a channel of zeros all
-    stay zero.
+    Attributes:
+        low, high: the least and the largest code.
+        largest: the code, before rounding, of the weight of largest magnitude.
+        least_frac: of the largest magnitude of all channels, what a channel is taken to have at
+            least.
     """
-    others = [each for each in range(weight.ndim) if each != axis % weight.ndim]
-    largest = weight.detach().abs().amax(others)
-    step = torch.where(largest > 0, largest / most, torch.ones_like(largest))
+
+    low: int
+    high: int
+    largest: float
+    least_frac: float = 0.0
+
+
+def fake_weight(weight: Tensor, axis: int, codes: WeightCodes) -> Tensor:
+    """`weight` on symmetric grids, one for each channel along `axis`: at most half a step off."""
+    axis %= weight.ndim
+    magnitude = weight.detach().abs().amax([each for each in range(weight.ndim) if each != axis])
+    magnitude = torch.maximum(magnitude, magnitude.max() * codes.least_frac)
+    step = magnitude / codes.largest
+    step = torch.where(step < torch.finfo(step.dtype).tiny, torch.ones_like(step), step)
     zero = torch.zeros_like(step, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(
-        weight, step, zero, axis % weight.ndim, -most, most
-    )
+    return torch.fake_quantize_per_channel_affine(weight, step, zero, axis, codes.low, codes.high)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from edgekd.quantization.fake import WeightCodes
+
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 WEIGHTED = CONVOLUTIONS | TRANSPOSED | {"linear"}
@@ -37,7 +39,7 @@ class Rules:
     """Where one format's quantizer rounds.
 
     Attributes:
-        weight_codes: the largest code of a weight; see `fake_weight`.
+        codes: of weights.
         both: operators whose inputs and outputs are on grids.
         inputs: operators of which only the inputs have to be.
         attention: operators of networks in which `linear` alone is quantized.
@@ -49,7 +51,7 @@ class Rules:
         refused: operators whose insides are quantized where no simulation sees it.
     """
 
-    weight_codes: int
+    codes: WeightCodes
     both: frozenset[str] = frozenset()
     inputs: frozenset[str] = frozenset()
     attention: frozenset[str] = frozenset()
@@ -64,7 +66,7 @@ class Rules:
 
 RULES: dict[str, Rules] = {
     "onnx": Rules(
-        weight_codes=64,
+        codes=WeightCodes(-64, 64, 64.0),
         both=WEIGHTED
         | MATRIX
         | {"add", "mul", "sigmoid", "cat", "softmax", "leaky_relu", "where", "batch_norm"},
@@ -73,7 +75,7 @@ RULES: dict[str, Rules] = {
         spelled=frozenset({"hardswish", "silu", "linear", "scaled_dot_product_attention"}),
     ),
     "openvino": Rules(
-        weight_codes=63,
+        codes=WeightCodes(-63, 64, 63.5, least_frac=0.01),
         inputs=WEIGHTED
         | MATRIX
         | POOLS
@@ -85,11 +87,11 @@ RULES: dict[str, Rules] = {
         refused=RECURRENT | SOFTMAX | {"layer_norm"},
     ),
     "litert": Rules(
-        weight_codes=127,
+        codes=WeightCodes(-127, 127, 127.0),
         both=WEIGHTED
         | MATRIX
         | POOLS
-        | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu", "relu"}
+        | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu"}
         | {"batch_norm", "upsample_bilinear2d", "softmax"},
         attention=SOFTMAX,
         linear=CONVOLUTIONS | {"linear"},

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from edgekd.network import Network, call
 from edgekd.quantization.fake import (
+    WeightCodes,
     activation_grid,
     fake_activation,
     fake_weight,
@@ -53,13 +54,14 @@ def program_of(network: Network) -> tuple[GraphModule, bool]:
         }
         for name, tensor in network.example.items()
     )
-    program = torch.export.export(module, example, dynamic_shapes=(sizes,), strict=False)
-    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
-    batch = inputs[-len(example)].meta["val"].shape[0]
-    if isinstance(batch, torch.SymInt):
-        return _plain(program), True
-    single = tuple(tensor[:1] for tensor in network.example.values())
-    return _plain(torch.export.export(module, single, strict=False)), False
+    program = _plain(torch.export.export(module, example, dynamic_shapes=(sizes,), strict=False))
+    try:
+        with torch.no_grad():
+            program(*(torch.cat([each, each[:1]]) for each in example))
+    except (RuntimeError, AssertionError):  # What torch.export took for a constant, it insists on.
+        single = tuple(tensor[:1] for tensor in network.example.values())
+        return _plain(torch.export.export(module, single, strict=False)), False
+    return program, True
 
 
 def _plain(program: Any) -> GraphModule:
@@ -109,12 +111,12 @@ class Grid(nn.Module):
 class WeightGrid(nn.Module):
     """A place where a weight is rounded by channel."""
 
-    def __init__(self, axis: int, most: int) -> None:
+    def __init__(self, axis: int, codes: WeightCodes) -> None:
         super().__init__()
-        self.axis, self.most, self.rounding = axis, most, True
+        self.axis, self.codes, self.rounding = axis, codes, True
 
     def forward(self, weight: Tensor) -> Tensor:
-        return fake_weight(weight, self.axis, self.most) if self.rounding else weight
+        return fake_weight(weight, self.axis, self.codes) if self.rounding else weight
 
 
 class Simulated(nn.Module):
@@ -151,7 +153,7 @@ class Simulated(nn.Module):
         for node, number in found.grids.items():
             _behind(node, f"grid_{number}")
         for number, (node, axis) in enumerate(found.weights.items()):
-            grid = WeightGrid(axis, rules.weight_codes)
+            grid = WeightGrid(axis, rules.codes)
             self.program.add_submodule(f"weight_grid_{number}", grid)
             _behind(node, f"weight_grid_{number}", WEIGHTED_USERS)
         self.program.graph.lint()
