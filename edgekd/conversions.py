@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,6 +46,15 @@ class Conversion:
     calibration: Sequence[Inputs] = ()
     opset: int | None = None
     channels_last: bool | None = None
+    method: str | None = None
+    keep: tuple[str, ...] = ()
+    weight_bits: int = 7
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `convert` takes besides, as JSON can say it."""
+        names = ("opset", "channels_last", "method", "keep", "weight_bits")
+        return {name: getattr(self, name) for name in names}
 
 
 def convert_each(
@@ -94,8 +104,7 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
             conversion.scheme,
             conversion.calibration,
             folder,
-            opset=conversion.opset,
-            channels_last=conversion.channels_last,
+            **conversion.settings,
         )
     except EdgekdError as error:
         return error
@@ -133,8 +142,7 @@ def _job(
         "program": str(program),
         "format": conversion.format,
         "scheme": conversion.scheme,
-        "opset": conversion.opset,
-        "channels_last": conversion.channels_last,
+        "settings": conversion.settings,
         "calibration": str(calibration) if calibration else None,
         "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
         "signature": network.signature.to_json(),

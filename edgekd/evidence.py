@@ -264,6 +264,9 @@ class Row:
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
         instructions: of one inference on one thread of an emulated core; None where none counted.
+        method: of quantizing; None where the scheme has no choice.
+        keep: operators of the file that stay in float, by name.
+        beside: whether its scheme was tried otherwise first; its name then tells the two apart.
     """
 
     target: str
@@ -278,11 +281,18 @@ class Row:
     network: Which = "student"
     notes: tuple[str, ...] = ()
     instructions: int | None = None
+    method: str | None = None
+    keep: tuple[str, ...] = ()
+    beside: bool = False
 
     @property
     def candidate(self) -> str:
-        """Its name among the candidates of its target: the scheme, "unpruned-" before it."""
-        return self.scheme if self.network == "student" else f"{self.network}-{self.scheme}"
+        """Its name among the candidates of its target: the scheme, "unpruned-" before it, and after
+        it the method where another was tried first."""
+        name = f"{self.scheme}.{self.method}" if self.beside else self.scheme
+        if self.beside and self.keep:
+            name += f".keep-{len(self.keep)}"
+        return name if self.network == "student" else f"{self.network}-{name}"
 
     @property
     def open(self) -> bool:
@@ -306,6 +316,9 @@ class Row:
             "target": self.target,
             "format": self.format,
             "scheme": self.scheme,
+            "method": self.method,
+            "keep": list(self.keep),
+            "candidate": self.candidate,
             "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,
             "detail": self.detail,
@@ -325,14 +338,13 @@ class Choice:
     scheme: str | None
     why: str
     network: Which = "student"
+    candidate: str | None = None
 
-    @property
-    def candidate(self) -> str | None:
-        """Its name among the candidates of its target; None where none ships."""
-        if self.scheme is None or self.network == "student":
-            return self.scheme
-        return f"{self.network}-{self.scheme}"
+    @classmethod
+    def of(cls, row: Row, why: str) -> Choice:
+        """The choice of `row`."""
+        return cls(row.scheme, why, row.network, row.candidate)
 
     def ships(self, row: Row) -> bool:
         """Whether it is `row`, of this choice's target, that ships."""
-        return (self.scheme, self.network) == (row.scheme, row.network)
+        return self.candidate == row.candidate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +21,7 @@ from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
 from edgekd.part import Frac, Known, Part, one_of, refused
-from edgekd.scheme import SCHEMES
+from edgekd.precisions import Quantize
 from edgekd.sizes import FreeSize, Range
 from edgekd.target import Budget, Prefer
 from edgekd.toml import parse_value, read_toml
@@ -36,20 +35,11 @@ def _has_stage(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def _no_training(epochs: int, info: ValidationInfo) -> int:
-    if epochs and info.context and "train-quantized" not in info.context.stages:
-        raise refused("quantize.qat_epochs", "0")
-    return epochs
-
-
 def _once(entries: list[TargetEntry]) -> list[TargetEntry]:
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise PydanticCustomError("twice", "each target once", {})
     return entries
-
-
-SchemeName = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
 
 
 class DataSource(Part):
@@ -214,18 +204,6 @@ class Prune(Part):
             "recover_from": (recovers, "recover_epochs"),
             "scan": (channels, 'method = "structured", and without blocks'),
         }
-
-
-def _float32() -> list[SchemeName]:
-    return ["fp32"]
-
-
-class Quantize(Part):
-    """The precisions that are tried."""
-
-    schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(default_factory=_float32)
-    calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
-    qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
 
 
 class Export(Part):
@@ -395,5 +373,4 @@ def _put(document: dict[str, Any], setting: str) -> None:
 
 
 # The recipe's schemes and budget are spelled out above for editors; they follow these.
-assert set(typing.get_args(SchemeName)) == set(SCHEMES)
 assert set(BudgetPart.model_fields) == {entry.name for entry in fields(Budget)}

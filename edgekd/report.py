@@ -149,13 +149,12 @@ def _figure(svg: str, alt: str, table: str) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    network = row.get("network", "student")
-    return str(row["scheme"]) if network == "student" else f"{network}-{row['scheme']}"
+    return str(row["candidate"])
 
 
 def _ships(run: Told, row: Mapping[str, Any]) -> bool:
     choice = run.result["chosen"].get(row["target"])
-    return bool(choice) and (choice["scheme"], choice["network"]) == (row["scheme"], row["network"])
+    return bool(choice) and choice["candidate"] == row["candidate"]
 
 
 def _of(row: Mapping[str, Any], part: str, key: str) -> float | None:

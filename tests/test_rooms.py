@@ -44,11 +44,9 @@ RANKS = {
         ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
     ),
     **dict.fromkeys(["samples", "work"], 2),
-    "graph": 2,
+    **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
-    **dict.fromkeys(
-        ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
-    ),
+    **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
     **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
@@ -56,6 +54,7 @@ RANKS = {
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "instructions", "report"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -64,11 +63,13 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
+           "data", "samples", "reference", "part", "sizes", "network", "kinds", "precisions",
+           "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
            "teachers", "distillation", "intermediates", "localization", "execution",
-           "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
+           "instructions", "quantized", "conversion", "conversions", "converter",
+           "exporting", "verifying", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
 

@@ -1,7 +1,8 @@
-"""Choose and freeze the samples that every format is calibrated with."""
+"""Choose and freeze the samples that every format is calibrated with, and the methods to try."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,17 @@ import torch
 
 from edgekd.data import Inputs, Samples, single
 from edgekd.errors import Fault, RecipeError
+from edgekd.evidence import Row
+from edgekd.kinds import kind_of
 from edgekd.network import Network
-from edgekd.quantization import CalibrationSet, load_calibration, select
+from edgekd.quantization import (
+    CalibrationSet,
+    candidates,
+    dealt,
+    load_calibration,
+    select,
+)
+from edgekd.quantized import methods_of
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, path_digest
 from edgekd.work import Work
@@ -62,9 +72,52 @@ def quantize(
 
 
 def step(work: Work, run: Run) -> Work:
-    """The work with its calibration samples, where a scheme needs them."""
+    """The work with its calibration samples, where a scheme needs them, and a row for every
+    method that is tried."""
+    work = replace(work, rows=tuple(expanded(work.rows, work)))
     if not any(SCHEMES[scheme].calibrated for scheme in work.recipe.quantize.schemes):
         return work
+    return _calibrated(work, run)
+
+
+def expanded(rows: Sequence[Row], work: Work) -> list[Row]:
+    """`rows`, each that is open as one row for every method of its scheme that suits the student.
+
+    A target has as many as the recipe allows; of the unpruned network the first of each alone.
+    """
+    if not any(row.open and methods_of(row.format, row.scheme) for row in rows):
+        return list(rows)
+    kind = kind_of(work.student)
+    suited = {
+        (row.format, row.scheme): candidates(
+            row.format, row.scheme, kind, methods_of(row.format, row.scheme)
+        )
+        for row in rows
+        if row.open
+    }
+    search = work.recipe.quantize
+    found: list[Row] = []
+    for goal in work.goals:
+        ours = [row for row in rows if row.target == goal.target.name]
+        # Of the student alone: what it is compared with need not be the best there is.
+        searched = {
+            row.scheme: suited[row.format, row.scheme] or ("",)
+            for row in ours
+            if row.open and row.network == "student"
+        }
+        most = search.candidates if search.search == "auto" else 0
+        chosen = dealt(searched, most)
+        for row in ours:
+            names = chosen.get(row.scheme, [""]) if row.open else [""]
+            names = names if row.network == "student" else names[:1]
+            found += [
+                replace(row, method=name or None, beside=number > 0)
+                for number, name in enumerate(names)
+            ]
+    return found
+
+
+def _calibrated(work: Work, run: Run) -> Work:
     from safetensors.torch import load_file, save_file
 
     chosen = load_calibration(work.recipe.quantize.calibration, work.base)
