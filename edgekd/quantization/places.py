@@ -7,7 +7,7 @@ That is checked of every file: it has to give what the simulation gives.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,6 @@ AVERAGES = frozenset({"avg_pool1d", "avg_pool2d"})
 RECTIFIED = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 """What runtimes fuse with the operator before it: the grid is that of its output."""
 RECURRENT = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu"})
-SOFTMAX = frozenset({"softmax", "scaled_dot_product_attention"})
 
 
 @dataclass(frozen=True)
@@ -41,66 +40,92 @@ class Rules:
     Attributes:
         codes: of weights.
         both: operators whose inputs and outputs are on grids.
-        inputs: operators of which only the inputs have to be.
-        attention: operators of networks in which `linear` alone is quantized.
+        inputs: operators of which only the inputs have to be; what else reads them gets them as
+            they are.
         widened: whether a range is widened for its zero; see `widened_grid`.
-        shared: whether all that is concatenated is on one grid.
+        rectified: whether an activation is one with what is before it.
+        shared: whether all that is concatenated is on one grid, whatever it was on.
+        joined: whether what is concatenated, and read by nothing else, is on the grid of the whole.
         averages: whether a pool's mean stays on the grid of what is averaged.
         fixed: the range of what operators give, where it is always the same.
-        spelled: operators it sees as several, by name; see `spelled_out`.
+        given: operators whose output is not on a grid where it is one of the network's.
+        spelled: operators it sees as several, by name; see `spell_out`.
         refused: operators whose insides are quantized where no simulation sees it.
     """
 
     codes: WeightCodes
     both: frozenset[str] = frozenset()
     inputs: frozenset[str] = frozenset()
-    attention: frozenset[str] = frozenset()
-    linear: frozenset[str] = frozenset()
     widened: bool = False
+    rectified: bool = True
     shared: bool = False
+    joined: bool = False
     averages: bool = True
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
     spelled: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
 
 
-RULES: dict[str, Rules] = {
-    "onnx": Rules(
-        codes=WeightCodes(-64, 64, 64.0),
-        both=WEIGHTED
-        | MATRIX
-        | {"add", "mul", "sigmoid", "cat", "softmax", "leaky_relu", "where", "batch_norm"},
-        attention=SOFTMAX | {"layer_norm"},
-        linear=CONVOLUTIONS | MATRIX | {"linear"},
-        spelled=frozenset({"hardswish", "silu", "linear", "scaled_dot_product_attention"}),
+_ONNX = Rules(
+    codes=WeightCodes(-64, 64, 64.0),
+    both=WEIGHTED
+    | MATRIX
+    | {"add", "mul", "sigmoid", "cat", "softmax", "leaky_relu", "where", "batch_norm"},
+    given=MATRIX | {"linear"},
+    spelled=frozenset({"hardswish", "silu", "linear"}),
+)
+_OPENVINO = Rules(
+    codes=WeightCodes(-63, 64, 63.5, least_frac=0.01),
+    inputs=WEIGHTED
+    | MATRIX
+    | POOLS
+    | AVERAGES
+    | {"add", "sub", "mul", "div", "batch_norm", "upsample_bilinear2d"},
+    widened=True,
+    rectified=False,
+    shared=True,
+    averages=False,
+    refused=RECURRENT | {"softmax", "layer_norm"},
+)
+_LITERT = Rules(
+    codes=WeightCodes(-127, 127, 127.0),
+    both=WEIGHTED
+    | MATRIX
+    | POOLS
+    | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu", "softmax"}
+    | {"batch_norm", "upsample_bilinear2d"},
+    fixed={"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+    joined=True,
+    spelled=frozenset({"hardsigmoid", "silu"}),
+    refused=RECURRENT,
+)
+WIDE = WeightCodes(-127, 127, 127.0)
+"""Of weights in all eight bits."""
+
+METHODS: dict[tuple[str, str], Rules] = {
+    ("onnx", "min-max"): _ONNX,
+    ("onnx", "linear"): replace(
+        _ONNX, both=CONVOLUTIONS | MATRIX | {"linear"}, rectified=False, averages=False
     ),
-    "openvino": Rules(
-        codes=WeightCodes(-63, 64, 63.5, least_frac=0.01),
-        inputs=WEIGHTED
-        | MATRIX
-        | POOLS
-        | AVERAGES
-        | {"add", "sub", "mul", "div", "batch_norm", "upsample_bilinear2d"},
-        widened=True,
-        shared=True,
-        averages=False,
-        refused=RECURRENT | SOFTMAX | {"layer_norm"},
-    ),
-    "litert": Rules(
-        codes=WeightCodes(-127, 127, 127.0),
-        both=WEIGHTED
-        | MATRIX
-        | POOLS
-        | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu"}
-        | {"batch_norm", "upsample_bilinear2d", "softmax"},
-        attention=SOFTMAX,
-        linear=CONVOLUTIONS | {"linear"},
-        fixed={"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
-        spelled=frozenset({"hardsigmoid", "silu", "scaled_dot_product_attention"}),
-        refused=RECURRENT,
-    ),
+    ("openvino", "min-max-uncorrected"): _OPENVINO,
+    ("litert", "min-max"): _LITERT,
+    ("litert", "linear"): replace(_LITERT, both=CONVOLUTIONS | {"linear"}, averages=False),
 }
-"""By format."""
+"""By format and method of its quantizer, those that are simulated: true minima and maxima, and
+weights and biases as they are."""
+
+
+def rules_of(format: str, method: str, weight_bits: int = 7) -> Rules:
+    """Where the quantizer of `format` rounds by `method`, its weights in 7 or all 8 bits.
+
+    Raises:
+        KeyError: it is not simulated.
+    """
+    rules = METHODS[format, method]
+    if weight_bits == 7:
+        return rules
+    return replace(rules, codes=replace(WIDE, least_frac=rules.codes.least_frac))
 
 
 def operator(node: Node) -> str:
@@ -130,36 +155,39 @@ class Places:
         grids: by node whose output is put on a grid, the number of the grid.
         fixed: by number of a grid, its range where that is always the same.
         weights: by node that gives a weight, the axis of its channels.
+        readers: the operators that read a grid; None: all.
     """
 
     grids: Mapping[Node, int]
     fixed: Mapping[int, tuple[float, float]]
     weights: Mapping[Node, int]
+    readers: frozenset[str] | None
 
 
 def places(graph: Graph, rules: Rules) -> Places:
     """What the quantizer of `rules` rounds in `graph`, an exported program with its shapes."""
     found = _Marks(rules)
-    names = {operator(node) for node in graph.nodes}
-    only = rules.linear if names & rules.attention else None
     weights: dict[Node, int] = {}
     for node in graph.nodes:
         name = operator(node)
-        if only is not None and name not in only:
-            continue
-        if name in WEIGHTED and _is_weight(node.args[1]):
+        if name in WEIGHTED & (rules.both | rules.inputs) and _is_weight(node.args[1]):
             weights[node.args[1]] = 1 if name in TRANSPOSED else 0
         takes, gives = name in rules.both | rules.inputs, name in rules.both
+        if name in rules.given and all(user.op == "output" for user in node.users):
+            gives = False
         if takes:
             for source in _operands(node, name):
                 found.mark(source)
         if gives and is_real(node):
             found.mark(node)
-        elif name in AVERAGES and rules.averages and only is None:
+            if name == "cat" and rules.joined:
+                found.join(node)
+        elif name in AVERAGES and rules.averages:
             found.follow(node)
-        elif name in RECTIFIED and not rules.inputs:
+        elif name in RECTIFIED and rules.rectified:
             found.rectify(node)
-    return Places(found.grids, found.fixed, weights)
+    readers = rules.inputs | SAME | {"cat"} if rules.inputs else None
+    return Places(found.grids, found.fixed, weights, readers)
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:
@@ -201,13 +229,19 @@ class _Marks:
             return
         if number is None:
             number, self.count = self.count, self.count + 1
-        if self.rules.shared and operator(node) == "cat":
+        if operator(node) == "cat" and self.rules.shared:
             for each in _operands(node, "cat"):
                 self.mark(each, number)
             return
         self.grids[node] = number
         if operator(node) in self.rules.fixed:
             self.fixed[number] = self.rules.fixed[operator(node)]
+
+    def join(self, node: Node) -> None:
+        """Puts what `node` concatenates, and nothing else reads, on its grid."""
+        for each in _operands(node, "cat"):
+            if len(each.users) == 1 and each in self.grids:
+                self.grids[each] = self.grids[node]
 
     def follow(self, node: Node) -> None:
         """Keeps `node` on the grid of what it takes, if that is on one."""
