@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from statistics import median
@@ -19,8 +19,9 @@ STEADY_RATIO = 1.05
 measurement. On an un-throttled but busy machine the figure stayed within 1.04."""
 
 
-Which = Literal["student", "unpruned"]
-"""A network of a run: the student, or the student before it was pruned."""
+Which = Literal["student", "unpruned", "quantized"]
+"""A network of a run: the student, the student before it was pruned, or the student trained to be
+rounded to int8."""
 
 
 class Outcome(str, Enum):
@@ -84,6 +85,8 @@ class Agreement:
         outcome: passed or disagrees.
         detail: why not, in a sentence.
         worst: the samples it reproduces worst, the worst first, by their number.
+        simulation_db: the same ratio against the simulation that its network was trained in; None
+            where it was trained in none.
     """
 
     sample_count: int
@@ -97,6 +100,7 @@ class Agreement:
     outcome: Outcome
     detail: str
     worst: tuple[int, ...] = ()
+    simulation_db: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
@@ -258,8 +262,8 @@ class Row:
     """One candidate of one target: what became of it.
 
     Attributes:
-        network: which network it is of: the student as it is at last, or as it was before it was
-            pruned, which goes on where pruning does not pay.
+        network: which network it is of: the student as it is at last; as it was before it was
+            pruned, which goes on where pruning does not pay; or as it was trained to be rounded.
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
@@ -293,6 +297,14 @@ class Row:
         if self.beside and self.keep:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
+
+    @property
+    def in_float(self) -> str:
+        """The name of the candidate in float32 that it is compared with: that of its network, or of
+        the one that was trained to be rounded."""
+        network: Which = "student" if self.network == "quantized" else self.network
+        whole = replace(self, scheme="fp32", network=network, method=None, keep=(), beside=False)
+        return whole.candidate
 
     @property
     def open(self) -> bool:

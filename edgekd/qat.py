@@ -9,13 +9,11 @@ Source: Jacob et al. 2018, arXiv:1712.05877; of distillation, Mishra, Marr 2018,
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.data import Data, Inputs
 from edgekd.distillation import distill
@@ -93,14 +91,11 @@ def simulate(
 
 
 def tune(
-    network: Network,
-    format: str,
+    simulated: Network,
     data: Data,
-    calibration: Sequence[Inputs],
     training: Distill,
+    teachers: Sequence[tuple[Teacher, float]],
     *,
-    weight_bits: int = 7,
-    teachers: Sequence[tuple[Teacher, float]] = (),
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
@@ -109,23 +104,22 @@ def tune(
     checkpoint: Path | None = None,
     cache: Path | None = None,
     history: list[Record] | None = None,
-) -> Tuned:
-    """`network` trained to be rounded as `format` rounds it, as the last epoch left it.
+) -> Network:
+    """A copy of `simulated` trained, as the last epoch left it; `tuned_by` makes files of it.
 
     Args:
-        training: epochs, learning rate and losses: see `training_of`.
-        teachers: whom it learns from, with their weights; without any, from itself in float.
-        metric, tell, say, checkpoint, cache, history: see `edgekd.distillation.distill`.
+        simulated: see `simulate`; of a network whose softmax is not part of it, see `logits_of`.
+        training: epochs, learning rate and loss: see `training_of`.
+        teachers: whom it learns from, with their weights: itself in float, or others.
+        task, metric, seed, tell, say, checkpoint, cache, history: see
+            `edgekd.distillation.distill`.
 
     Raises:
         RecipeError: see `distill`.
-        ValueError: that is not simulated; see `refusal`.
     """
-    bare = logits_of(network)
-    untrained = simulate(bare, format, calibration, weight_bits=weight_bits)
-    trained = distill(
-        teachers or [(bare, 1.0)],
-        untrained,
+    return distill(
+        teachers,
+        simulated,
         data,
         training,
         task=task,
@@ -138,7 +132,6 @@ def tune(
         history=history,
         after_step=_tick,
     )
-    return tuned_by(trained, network, format, calibration, weight_bits=weight_bits)
 
 
 def _tick(module: nn.Module) -> None:
@@ -158,7 +151,7 @@ def tuned_by(
     module = trained.module
     assert isinstance(module, Simulated)
     folded = fold_norms(network)
-    missing, unknown = folded.module.load_state_dict(module.weights(), strict=False)
+    _, unknown = folded.module.load_state_dict(module.weights(), strict=False)
     assert not unknown, unknown
     tuned = folded.with_module(folded.module, trained_by="quantize")
     simulated = simulate(tuned, format, calibration, weight_bits=weight_bits)
@@ -200,30 +193,3 @@ def training_of(
         "more_teachers": [],
     }
     return like.model_copy(update=settings) if like else Distill.model_validate(settings)
-
-
-LEAST_MARGIN_DB = 0.0
-
-
-def mismatch(
-    found: Mapping[str, Tensor], simulated: Mapping[str, Tensor], real: Mapping[str, Tensor]
-) -> tuple[float, str | None]:
-    """How well a file gives what its simulation gives, in dB, and why that is not enough, if so.
-
-    The error of the file against its network in float is that of rounding. A simulation that rounds
-    alike has the same error, so that the file is nearer to it than to the float network. One that
-    rounds as much but elsewhere is 3 dB farther from the file than the float network is, and a file
-    that rounds nothing is the float network.
-
-    Args:
-        found: the file's outputs.
-        simulated: those of the simulation.
-        real: those of the same network in float.
-    """
-    near, far = _sqnr_db(simulated, found), _sqnr_db(real, found)
-    if near >= far + LEAST_MARGIN_DB:
-        return near, None
-    return near, (
-        f"the file does not round as it was trained to: {near:.1f} dB from its simulation, "
-        f"{far:.1f} dB from its network in float"
-    )

@@ -87,6 +87,8 @@ class Work:
         unpruned: the student as it was before it was pruned; None where it was not.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
+        quantized: by target, the student trained to be rounded as its files round, a
+            `edgekd.qat.Tuned`.
         rows: one candidate of one target each.
         bundles: by kind, the folder of what the app build takes.
     """
@@ -106,6 +108,7 @@ class Work:
     unpruned_score: Scored | None = None
     pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
+    quantized: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
@@ -122,7 +125,14 @@ class Work:
 
     def network(self, row: Row) -> Network:
         """The network that `row` is a candidate of."""
-        if row.network == "student":
+        if row.network == "quantized":
+            tuned: Network = self.quantized[row.target].network
+            return tuned
+        return self.original(row)
+
+    def original(self, row: Row) -> Network:
+        """The network that `row` is to agree with: as it was before it was trained to round."""
+        if row.network != "unpruned":
             return self.student
         assert self.unpruned is not None
         return self.unpruned

@@ -156,7 +156,9 @@ class Simulated(nn.Module):
         spell_out(self.program, rules.spelled)
         _place(self.program, rules)
         names = network.signature.input_names
-        columns = [torch.cat([sample[name] for sample in calibration]).split(CHUNK) for name in names]
+        columns = [
+            torch.cat([sample[name] for sample in calibration]).split(CHUNK) for name in names
+        ]
         self.calibration = list(zip(*columns, strict=True))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.refresh()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from edgekd.data import Inputs, Samples, single
+from edgekd.distributed import one_after_the_first
 from edgekd.errors import Fault, RecipeError
 from edgekd.evidence import Row
 from edgekd.kinds import kind_of
@@ -21,6 +22,7 @@ from edgekd.quantization import (
     select,
 )
 from edgekd.quantized import methods_of
+from edgekd.rounding import train_rows
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, path_digest
 from edgekd.work import Work
@@ -73,11 +75,12 @@ def quantize(
 
 def step(work: Work, run: Run) -> Work:
     """The work with its calibration samples, where a scheme needs them, and a row for every
-    method that is tried."""
+    method that is tried; with the student trained to be rounded, where the recipe asks for it."""
     work = replace(work, rows=tuple(expanded(work.rows, work)))
     if not any(SCHEMES[scheme].calibrated for scheme in work.recipe.quantize.schemes):
         return work
-    return _calibrated(work, run)
+    work = _calibrated(work, run)
+    return train_rows(work, run) if work.recipe.quantize.qat_epochs else work
 
 
 def expanded(rows: Sequence[Row], work: Work) -> list[Row]:
@@ -144,7 +147,8 @@ def _calibrated(work: Work, run: Run) -> Work:
         "seed": run.seed,
         "inputs": work.student.signature.input_names,
     }
-    path = run.make("quantize", "", key, make).folder / FILE
+    with one_after_the_first():
+        path = run.make("quantize", "", key, make).folder / FILE
     if chosen.sha256 is not None and chosen.sha256 != path_digest(path):
         raise RecipeError(
             Fault(
