@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from edgekd.measurement import Ratio as Ratio
 from edgekd.notebook import card
 from edgekd.target import Evidence
 
-Which = Literal["student", "unpruned"]
-"""A network of a run: the student, or the student before it was pruned."""
+Which = Literal["student", "unpruned", "quantized"]
+"""A network of a run: the student, the student before it was pruned, or the student trained to be
+rounded to int8."""
 
 
 class Outcome(str, Enum):
@@ -81,6 +82,8 @@ class Agreement:
         outcome: passed or disagrees.
         detail: why not, in a sentence.
         worst: the samples it reproduces worst, the worst first, by their number.
+        simulation_db: the same ratio against the simulation that its network was trained in; None
+            where it was trained in none.
     """
 
     sample_count: int
@@ -94,6 +97,7 @@ class Agreement:
     outcome: Outcome
     detail: str
     worst: tuple[int, ...] = ()
+    simulation_db: float | None = None
 
     def _repr_html_(self) -> str:
         facts = ("sample_count", "max_abs_error", "sqnr_db", "top1_agreement_frac", "metric",
@@ -125,8 +129,8 @@ class Row:
     """One candidate of one target: what became of it.
 
     Attributes:
-        network: which network it is of: the student as it is at last, or as it was before it was
-            pruned, which goes on where pruning does not pay.
+        network: which network it is of: the student as it is at last; as it was before it was
+            pruned, which goes on where pruning does not pay; or as it was trained to be rounded.
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
@@ -160,6 +164,14 @@ class Row:
         if self.beside and self.keep:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
+
+    @property
+    def in_float(self) -> str:
+        """The name of the candidate in float32 that it is compared with: that of its network, or of
+        the one that was trained to be rounded."""
+        network: Which = "student" if self.network == "quantized" else self.network
+        whole = replace(self, scheme="fp32", network=network, method=None, keep=(), beside=False)
+        return whole.candidate
 
     @property
     def open(self) -> bool:

@@ -156,13 +156,15 @@ def _write_summaries(place: Run, result: RunResult) -> None:
     write_text(place.folder / "summary.md", told)
 
 
-TOGETHER = ("train", "distill", "prune")
+TOGETHER = ("train", "distill", "prune", "quantize")
 """The stages in which several processes take part."""
 
 
 def last_together(until: str | None) -> str:
     """The last of these in a run to the stage `until`."""
-    return until if until in TOGETHER else TOGETHER[-1]
+    names = list(STAGES)
+    done = names[: names.index(until) + 1] if until else names
+    return next(name for name in reversed(done) if name in TOGETHER)
 
 
 def _take_part(plan: Plan, out: Path, until: str | None) -> RunResult:

@@ -21,6 +21,7 @@ from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
 from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
+from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES, bundle, prune
@@ -283,10 +284,20 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
+    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
     if recipe.prune is not None:
         # What pruning is timed against, and what goes on where it does not pay.
         rows += [replace(row, network="unpruned") for row in rows if row.open]
-    return rows
+    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
+
+
+def _trainable(row: Row) -> Row:
+    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
+    formats = list(dict.fromkeys(name for name, _ in METHODS))
+    if row.format in formats:
+        return row
+    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
+    return replace(row, outcome=Outcome.REFUSED, detail=reason)
 
 
 UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'

@@ -21,6 +21,7 @@ from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format
 from edgekd.need import tool_versions
+from edgekd.quantization.fidelity import mismatch
 from edgekd.routing import DECISIONS
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, write_json, written_atomically
@@ -159,7 +160,7 @@ def verify_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
         if row.open:
             run.tell("verify", f"{row.target} {row.candidate}", number + 1, len(rows))
             if row.network not in references:
-                references[row.network] = outputs_of(work.network(row).module, test)
+                references[row.network] = outputs_of(work.original(row).module, test)
             row = _verified(row, work, run, inputs, references[row.network])
         judged.append(row)
     return judged
@@ -190,11 +191,14 @@ def _verified(
         agreement = compare(
             reference,
             {name: value[:count] for name, value in ran.outputs.items()},
-            scheme=row.scheme,
+            # Of a network that was trained to be rounded, the simulation says whether it is broken.
+            scheme=row.scheme if row.network != "quantized" else None,
             min_agreement=work.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
             runtime=ran.facts,
         )
+        if row.network == "quantized":
+            agreement = _as_simulated(agreement, work, row, ran.outputs, count)
         agreement = _with_metric(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
         _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
@@ -203,6 +207,7 @@ def _verified(
     key = {
         "artifact": artifact.sha256,
         "network": network_key(work.network(row)),
+        "original": work.original(row).weights_digest(),
         "data": work.data_key,
         "target": [target.machine, target.evidence],
         "facts": device_facts(),
@@ -284,6 +289,20 @@ def _write_decisions(
         np.savez(
             file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()}
         )
+
+
+def _as_simulated(
+    agreement: Agreement, work: Work, row: Row, outputs: Mapping[str, Tensor], count: int
+) -> Agreement:
+    """`agreement`, and whether the file gives what the network gave when it was trained."""
+    tuned, test = work.quantized[row.target], work.samples("test")
+    near_db, why = mismatch(
+        {name: value[:count] for name, value in outputs.items()},
+        outputs_of(tuned.simulated.module, test),
+        outputs_of(tuned.network.module, test),
+    )
+    agreement = replace(agreement, simulation_db=near_db)
+    return disagreeing(agreement, why) if why else agreement
 
 
 def _with_metric(

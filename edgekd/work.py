@@ -90,6 +90,8 @@ class Work:
         unpruned: the student as it was before it was pruned; None where it was not.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
+        quantized: by target, the student trained to be rounded as its files round, a
+            `edgekd.qat.Tuned`.
         rows: one candidate of one target each.
         teacher_classes: by split, the first teacher's class of each sample; where [route] asks.
         routes: by target, which answers of what ships the device keeps.
@@ -112,6 +114,7 @@ class Work:
     unpruned_score: Scored | None = None
     pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
+    quantized: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     teacher_classes: Mapping[str, Tensor] = field(default_factory=dict)
@@ -131,7 +134,14 @@ class Work:
 
     def network(self, row: Row) -> Network:
         """The network that `row` is a candidate of."""
-        if row.network == "student":
+        if row.network == "quantized":
+            tuned: Network = self.quantized[row.target].network
+            return tuned
+        return self.original(row)
+
+    def original(self, row: Row) -> Network:
+        """The network that `row` is to agree with: as it was before it was trained to round."""
+        if row.network != "unpruned":
             return self.student
         assert self.unpruned is not None
         return self.unpruned

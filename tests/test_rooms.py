@@ -68,7 +68,7 @@ RANKS = {
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
-    **dict.fromkeys(["selecting", "freezing"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
     **dict.fromkeys(
         ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
@@ -85,10 +85,11 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
            "result", "distributed", "schedule", "evaluate", "teacher_outputs",
            "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "selecting", "freezing", "distillation", "intermediates", "localization",
-           "layerwise", "execution", "instructions", "quantized", "conversion",
-           "conversions", "converter", "exporting", "verifying", "plan", "launch",
-           "pipeline", "worker", "preview", "starter", "calibrating"]
+           "selecting", "freezing", "distillation", "qat", "intermediates",
+           "localization", "layerwise", "execution", "instructions", "quantized",
+           "conversion", "conversions", "converter", "exporting", "verifying",
+           "rounding", "plan", "launch", "pipeline", "worker", "preview", "starter",
+           "calibrating"]
 # fmt: on
 
 

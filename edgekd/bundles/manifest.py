@@ -146,7 +146,8 @@ class Model(Entry):
     format: Name
     scheme: Name
     network: Annotated[
-        Literal["student", "unpruned"], Field(description="unpruned: as it was before [prune]")
+        Literal["student", "unpruned", "quantized"],
+        Field(description="unpruned: as it was before [prune]"),
     ] = "student"
     machine: Annotated[Text, Field(description="as platform.machine() names it")]
     accelerator: Text
