@@ -84,6 +84,11 @@ class Agreement:
         outcome: passed or disagrees.
         detail: why not, in a sentence.
         worst: the samples it reproduces worst, the worst first, by their number.
+        task_agreement: the task's figure of how far the outputs are the network's, 1 where all are;
+            None where the outputs are not the task's.
+        agreed: what that is a figure of, in words.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        smaller_is_better: whether the metric is an error.
     """
 
     sample_count: int
@@ -97,6 +102,16 @@ class Agreement:
     outcome: Outcome
     detail: str
     worst: tuple[int, ...] = ()
+    task_agreement: float | None = None
+    agreed: str = "same class"
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    smaller_is_better: bool = False
+
+    @property
+    def validation_merit(self) -> float:
+        """What candidates are chosen by: the metric on validation, the larger the better."""
+        value = self.validation_metric or 0.0
+        return -value if self.smaller_is_better else value
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""

@@ -19,9 +19,10 @@ from edgekd.black_box import is_black_box, load_black_box
 from edgekd.data import Data, fingerprint
 from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
+from edgekd.endings import FIXES, NOT_JUDGED, farthest
 from edgekd.environment import environment
 from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.evidence import Choice, Row
 from edgekd.junit import cases, junit, summary
 from edgekd.launch import aside, check_processes, processes, train_in_processes
 from edgekd.need import missing
@@ -30,7 +31,7 @@ from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
 from edgekd.report import write_report
-from edgekd.stages import STAGES, bundle, distill, prune
+from edgekd.stages import STAGES, bundle, distill, prune, verify
 from edgekd.stages import fold as fold_stage
 from edgekd.store import (
     Run,
@@ -57,6 +58,8 @@ class RunResult:
         passed: whether every required target has a candidate that passed.
         exit_code: see `edgekd.errors`; 0 when passed.
         folder: of the run.
+        smaller_is_better: whether the metric is an error.
+        agreed: what the task's agreement is a figure of, in words.
         reused: what earlier runs had made, "stage/name" each.
         bundles: by kind, the folder of what the app build takes.
     """
@@ -68,6 +71,8 @@ class RunResult:
     passed: bool
     exit_code: int
     metric: str
+    smaller_is_better: bool = False
+    agreed: str = "same class"
     teacher: Scored | None = None
     student: Scored | None = None
     unpruned: Scored | None = None
@@ -85,6 +90,8 @@ class RunResult:
             "passed": self.passed,
             "exit_code": self.exit_code,
             "metric": self.metric,
+            "smaller_is_better": self.smaller_is_better,
+            "agreed": self.agreed,
             "teacher": asdict(self.teacher) if self.teacher else None,
             "student": asdict(self.student) if self.student else None,
             "unpruned": asdict(self.unpruned) if self.unpruned else None,
@@ -215,7 +222,7 @@ def failure(result: RunResult) -> EdgekdError | None:
     faults = []
     for name, required in result.required.items():
         rows = [row for row in result.rows if row.target == name]
-        end = _end(rows)
+        end = farthest(rows)
         if end is None or end.outcome is None or not end.outcome.exit_code:
             continue
         if not required and end.outcome in NOT_JUDGED:
@@ -226,36 +233,10 @@ def failure(result: RunResult) -> EdgekdError | None:
                 at=f"target {name}, {end.candidate}",
                 got=f"{end.outcome.value}: {end.detail}",
                 expected="a candidate that agrees with its network and keeps the budget",
-                fix=_FIXES[end.outcome],
+                fix=FIXES[end.outcome],
             )
         )
     return ERRORS[result.exit_code](*faults)
-
-
-NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
-"""What a target that is not required may end as: it could not be judged here."""
-
-_FIXES = {
-    Outcome.UNDECIDED: "measure on the device itself, on a quieter machine, or widen the budget",
-    Outcome.OVER_BUDGET: "widen the budget, or make the student smaller",
-    Outcome.FELL_BACK: "use a runtime that has what was asked for, or ask for less",
-    Outcome.DISAGREES: "train longer, try another scheme, or widen [accept]",
-    Outcome.RUN_FAILED: "run the artifact in its runtime by hand; another scheme may do",
-    Outcome.LOAD_FAILED: "load the artifact in its runtime by hand; another scheme may do",
-    Outcome.CONVERT_FAILED: "look into the log beside the artifact; another format may do",
-    Outcome.UNAVAILABLE: "give the target a device that can run it, or set required = false",
-    Outcome.REFUSED: "add a scheme that the target takes: edgekd targets NAME",
-}
-
-# How far a candidate got, the farthest first: a target ends as its farthest candidate.
-_PROGRESS = list(_FIXES)
-
-
-def _end(rows: Sequence[Row]) -> Row | None:
-    """The candidate that got farthest, which says how its target ended."""
-    if any(row.outcome in (Outcome.PASSED, None) for row in rows):
-        return None
-    return min(rows, key=lambda row: _PROGRESS.index(row.outcome or Outcome.REFUSED))
 
 
 def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
@@ -263,7 +244,7 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
     codes = [
         end.outcome.exit_code
         for name, needed in required.items()
-        if (end := _end([row for row in work.rows if row.target == name])) and end.outcome
+        if (end := farthest([row for row in work.rows if row.target == name])) and end.outcome
         if needed or end.outcome not in NOT_JUDGED
     ]
     finished = until is None or until == list(STAGES)[-1]
@@ -275,6 +256,8 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         passed=not codes and finished,
         exit_code=min(codes, default=0),
         metric=work.recipe.accept.metric,
+        smaller_is_better=work.task.metrics[work.recipe.accept.metric].smaller_is_better,
+        agreed=work.task.agreed,
         teacher=work.teacher_score,
         student=work.student_score,
         unpruned=work.unpruned_score,
@@ -329,8 +312,10 @@ def begin(plan: Plan, place: Run) -> Work:
         student=another(0),
         teachers=teachers,
         another_student=another,
+        slices=data.slice_ids(),
         rows=plan.rows,
     )
+    verify.preflight(work)
     distill.preflight(work)
     prune.preflight(work)
     fold_stage.preflight(work)

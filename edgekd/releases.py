@@ -115,7 +115,7 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         found.append(_interface(old.target, "format", old.format, new.format))
     figures = [
         ("metric", "accuracy", "agreement", "metric", tolerance.metric),
-        ("agreement", "accuracy", "agreement", "top1_agreement_frac", tolerance.agreement),
+        ("agreement", "accuracy", "agreement", _agreement_key(old), tolerance.agreement),
         ("p50_ms", "cost", "measurement", "p50_ms", tolerance.latency),
         ("p90_ms", "cost", "measurement", "p90_ms", tolerance.latency),
     ]
@@ -123,6 +123,8 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         if figure == "metric" and not same_metric:
             continue
         a, b = _figure(old, part, key), _figure(new, part, key)
+        if figure == "metric" and _is_error(old):
+            kind = "error"
         found.append(_change(old, new, figure, kind, a, b, allowed))
     found.append(
         _change(old, new, "size_bytes", "cost", old.size_bytes, new.size_bytes, tolerance.size)
@@ -140,12 +142,25 @@ def _change(
         worse, told = True, "there is no such figure any more"
     elif kind == "accuracy":
         worse = b < a - allowed
+    elif kind == "error":
+        kind, worse = "accuracy", b > a + allowed
     elif figure.endswith("_ms") and old.evidence["evidence"] != new.evidence["evidence"]:
         worse = False
         told = f"not compared: {old.evidence['evidence']} before, {new.evidence['evidence']} now"
     else:
         worse = b > a * (1 + allowed)
     return Change(old.target, figure, kind, a, b, worse, told)
+
+
+def _agreement_key(model: Model) -> str:
+    """The task's figure; bundles of before it was kept have the share of equal classes."""
+    known = _figure(model, "agreement", "task_agreement") is not None
+    return "task_agreement" if known else "top1_agreement_frac"
+
+
+def _is_error(model: Model) -> bool:
+    table = model.evidence.get("agreement")
+    return isinstance(table, dict) and bool(table.get("smaller_is_better"))
 
 
 def _figure(model: Model, part: str, key: str) -> float | None:

@@ -291,7 +291,7 @@ def _candidates(run: Told) -> Iterator[str]:
                 _name(row) + (" (ships)" if _ships(run, row) else ""),
                 str(row["outcome"]),
                 _shown(_of(row, "agreement", "metric"), ".4f"),
-                _shown(_of(row, "agreement", "top1_agreement_frac"), ".4f"),
+                _shown(_of(row, "agreement", "task_agreement"), ".4f"),
                 _shown(_of(row, "agreement", "sqnr_db"), ".1f"),
                 _shown(_of(row, "agreement", "max_abs_error"), ".2g"),
                 f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"

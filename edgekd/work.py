@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from edgekd.data import Data, Inputs, Samples
 from edgekd.evidence import Choice, Row
 from edgekd.network import Network
@@ -32,6 +34,9 @@ class Scored:
     Attributes:
         metric: the recipe's metric on the test split.
         validation_metric: the same on the validation split.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        teacher_agreement: the task's figure of how far its outputs on the test split are the
+            teacher's; None without a teacher, and for the teacher itself.
         parameters, macs: the numbers of parameters, and of multiply-accumulates of one sample;
             None where the network is a file or a table.
     """
@@ -40,6 +45,8 @@ class Scored:
     validation_metric: float
     parameters: int | None
     macs: int | None
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    teacher_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Work:
         unpruned: the student as it was before it was pruned; None where it was not.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
+        slices: by name, the numbers of the test split's samples in it.
         rows: one candidate of one target each.
         bundles: by kind, the folder of what the app build takes.
     """
@@ -106,6 +114,7 @@ class Work:
     unpruned_score: Scored | None = None
     pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
+    slices: Mapping[str, Tensor] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)

@@ -41,7 +41,8 @@ RANKS = {
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(
-        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+        ["sizes", "faults", "part", "folding", "packaging", "training", "reference", "acceptance"],
+        2,
     ),
     **dict.fromkeys(["samples", "work"], 2),
     "graph": 2,
@@ -49,11 +50,11 @@ RANKS = {
     **dict.fromkeys(
         ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
     ),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
+    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts", "endings"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
-    **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
+    **dict.fromkeys(["distillation", "conversion", "cut", "execution", "gate"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "instructions", "report"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
@@ -64,10 +65,10 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "faults", "folding",
-           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
-           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "intermediates", "localization", "execution",
+           "data", "samples", "reference", "part", "acceptance", "sizes", "network", "faults",
+           "folding", "packaging", "training", "recipe", "work", "distributed", "schedule",
+           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box",
+           "terms", "teachers", "distillation", "intermediates", "localization", "execution",
            "instructions", "conversion", "conversions", "converter", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on

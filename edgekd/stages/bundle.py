@@ -127,8 +127,9 @@ def preflight(work: Work) -> None:
                 )
             )
     labels = options.label_names(work.base)
-    classes = work.student.signature.outputs[0].shape[-1]
-    if labels and work.recipe.task == "classification" and len(labels) != classes:
+    axis = work.task.classes_axis
+    classes = None if axis is None else work.student.signature.outputs[0].shape[axis]
+    if labels and axis is not None and len(labels) != classes:
         faults.append(
             Fault(
                 what="A bundle has not as many labels as the student has classes.",

@@ -19,16 +19,18 @@ from edgekd.data import Inputs, joined
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
-from edgekd.evaluate import outputs_of
+from edgekd.evaluate import check_labels, outputs_of
 from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format
+from edgekd.gate import disagreeing, judged, no_slices
 from edgekd.need import tool_versions
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits
 from edgekd.store import Run, write_json, written_atomically
 from edgekd.target import Evidence, is_emulated
+from edgekd.task import TASKS, Task
 from edgekd.trained import network_key
 from edgekd.work import Work
 
@@ -92,32 +94,21 @@ def compare(
     min_agreement: float,
     evidence: Evidence,
     runtime: Mapping[str, Any],
+    task: Task | None = None,
+    labels: Tensor | None = None,
 ) -> Agreement:
-    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme."""
-    if set(reference) != set(outputs):
-        raise ConversionError(
-            Fault(
-                what="The artifact's outputs are not the network's.",
-                at="outputs",
-                got=listed(sorted(outputs)),
-                expected=listed(sorted(reference)),
-                fix="export it again from this network",
-            )
-        )
+    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme.
+
+    Args:
+        task: whose agreement is judged; without one, the share of samples with the same largest
+            class, where the first output is batch x classes.
+        labels: which tokens or pixels count, where the task has such.
+    """
+    _check_outputs(reference, outputs)
     signal = noise = worst = 0.0
     finite = True
     shares: dict[str, float] = {}
     for name, value in reference.items():
-        if outputs[name].shape != value.shape:
-            raise ConversionError(
-                Fault(
-                    what=f"The artifact's output {name!r} has another shape than the network's.",
-                    at=f"output {name}",
-                    got=str(tuple(outputs[name].shape)),
-                    expected=str(tuple(value.shape)),
-                    fix="export it again from this network",
-                )
-            )
         ours, theirs = value.double(), outputs[name].double()
         finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
         if value.is_floating_point():
@@ -128,12 +119,14 @@ def compare(
         worst = max(worst, float((ours - theirs).abs().max()))
     sqnr_db = _decibel(signal, noise) if finite else -math.inf
     first = next(iter(reference))
-    top1 = shares.get(first, _top1(reference[first], outputs[first]))
+    task = task or TASKS["classification"]
+    agreed = shares.get(first, task.agree(reference[first], outputs[first], labels))
+    classes = first in shares or task.classes_axis is not None
     agreement = Agreement(
         sample_count=len(reference[first]),
         max_abs_error=worst if finite else None,
         sqnr_db=sqnr_db,
-        top1_agreement_frac=top1,
+        top1_agreement_frac=agreed if classes else None,
         metric=None,
         validation_metric=None,
         evidence=evidence,
@@ -141,6 +134,8 @@ def compare(
         outcome=Outcome.PASSED,
         detail="",
         worst=tuple(_worst(reference, outputs)),
+        task_agreement=agreed,
+        agreed=task.agreed,
     )
     if not finite:
         return disagreeing(agreement, "an output is not finite")
@@ -155,11 +150,37 @@ def compare(
             return disagreeing(
                 agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
             )
-    if top1 is not None and top1 < min_agreement:
-        return disagreeing(
-            agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
-        )
+    if agreed is not None and agreed < min_agreement:
+        told = f"it agrees on {agreed:.4f} of the samples"
+        if task.name != "classification":
+            told = f"{task.agreed} is {agreed:.4f}"
+        return disagreeing(agreement, f"{told}, under {min_agreement}")
     return agreement
+
+
+def _check_outputs(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Outputs have the names and shapes of the network's."""
+    if set(reference) != set(outputs):
+        raise ConversionError(
+            Fault(
+                what="The artifact's outputs are not the network's.",
+                at="outputs",
+                got=listed(sorted(outputs)),
+                expected=listed(sorted(reference)),
+                fix="export it again from this network",
+            )
+        )
+    for name, value in reference.items():
+        if outputs[name].shape != value.shape:
+            raise ConversionError(
+                Fault(
+                    what=f"The artifact's output {name!r} has another shape than the network's.",
+                    at=f"output {name}",
+                    got=str(tuple(outputs[name].shape)),
+                    expected=str(tuple(value.shape)),
+                    fix="export it again from this network",
+                )
+            )
 
 
 WORST = 8
@@ -188,18 +209,6 @@ def _decibel(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def disagreeing(agreement: Agreement, why: str) -> Agreement:
-    """`agreement` with the verdict that it is none."""
-    return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
-
-
-def _top1(reference: Tensor, output: Tensor) -> float | None:
-    """Share of samples with the same largest class, or None where these are no classes."""
-    if reference.ndim != 2 or reference.shape[1] < 2 or not reference.is_floating_point():
-        return None
-    return float((reference.argmax(1) == output.argmax(1)).double().mean())
-
-
 def _check_fit(network: Network, sample: Inputs, number: int) -> None:
     for spec in network.signature.inputs:
         tensor = sample.get(spec.name)
@@ -225,6 +234,19 @@ def _no_samples() -> Fault:
         expected="real inputs, as many as you have",
         fix="give samples=[{input name: tensor}, ...], on the command line --samples FILE",
     )
+
+
+def preflight(work: Work) -> None:
+    """Finds out whether the labels and slices of `work` can be judged by, before any training.
+
+    Raises:
+        RecipeError: the labels are not the task's or the metric's, or there are no slices to judge.
+    """
+    for split in ("validation", "test"):
+        metric = work.recipe.accept.metric
+        check_labels(work.samples(split), work.student, work.task, split, metric)
+    if work.recipe.accept.slices is not None and not work.slices:
+        raise RecipeError(no_slices())
 
 
 def step(work: Work, run: Run) -> Work:
@@ -263,6 +285,7 @@ def _verified(
     device = target.device or "local"
     count = len(next(iter(reference.values())))
     against = work.teacher_score or work.student_score
+    labels = work.samples("test").labels()
 
     def make(folder: Path) -> None:
         ran = run_artifact(artifact, inputs, device)
@@ -276,8 +299,10 @@ def _verified(
             min_agreement=work.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
             runtime=ran.facts,
+            task=work.task,
+            labels=labels,
         )
-        agreement = _with_metric(agreement, work, ran.outputs, count)
+        agreement = judged(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
         _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
 
@@ -288,7 +313,9 @@ def _verified(
         "target": [target.machine, target.evidence],
         "facts": device_facts(),
         "accept": work.recipe.accept.model_dump(),
-        "against": against and against.metric,
+        "against": against and [against.metric, dict(against.slices)],
+        "slices": {name: ids.tolist() for name, ids in work.slices.items()},
+        "task": work.task.name,
         "runtime": tool_versions(find_format(row.format).PACKAGES),
     }
     try:
@@ -334,23 +361,3 @@ def _write_worst(
             allow_pickle=False,
             **{name: value.numpy() for name, value in arrays.items()},
         )
-
-
-def _with_metric(
-    agreement: Agreement, work: Work, outputs: Mapping[str, Tensor], count: int
-) -> Agreement:
-    accept = work.recipe.accept
-    measure = work.task.metrics[accept.metric]
-    values = outputs[work.student.signature.output_names[0]]
-    metric = measure(values[:count], work.samples("test").labels())
-    validation = measure(values[count:], work.samples("validation").labels())
-    agreement = replace(agreement, metric=metric, validation_metric=validation)
-    against = work.teacher_score or work.student_score
-    if against and metric < against.metric - accept.max_drop:
-        whose = "teacher" if work.teacher_score else "student"
-        return disagreeing(
-            agreement,
-            f"{accept.metric} is {metric:.4f}, more than {accept.max_drop} under "
-            f"the {whose}'s {against.metric:.4f}",
-        )
-    return agreement
