@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -84,6 +84,11 @@ class Agreement:
         worst: the samples it reproduces worst, the worst first, by their number.
         simulation_db: the same ratio against the simulation that its network was trained in; None
             where it was trained in none.
+        task_agreement: the task's figure of how far the outputs are the network's, 1 where all are;
+            None where the outputs are not the task's.
+        agreed: what that is a figure of, in words.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        smaller_is_better: whether the metric is an error.
     """
 
     sample_count: int
@@ -98,9 +103,19 @@ class Agreement:
     detail: str
     worst: tuple[int, ...] = ()
     simulation_db: float | None = None
+    task_agreement: float | None = None
+    agreed: str = "same class"
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    smaller_is_better: bool = False
+
+    @property
+    def validation_merit(self) -> float:
+        """What candidates are chosen by: the metric on validation, the larger the better."""
+        value = self.validation_metric or 0.0
+        return -value if self.smaller_is_better else value
 
     def _repr_html_(self) -> str:
-        facts = ("sample_count", "max_abs_error", "sqnr_db", "top1_agreement_frac", "metric",
+        facts = ("sample_count", "max_abs_error", "sqnr_db", "task_agreement", "metric",
                  "evidence", "detail")  # fmt: skip
         return card(self.outcome.value, {name: getattr(self, name) for name in facts})
 

@@ -242,4 +242,5 @@ def unprepared_data(data: Data, names: tuple[str, ...], raw: Mapping[str, Raw]) 
         validation=split(data.validation),
         test=split(data.test),
         unlabeled=None if data.unlabeled is None else split(data.unlabeled, labelled=False),
+        slices=data.slices,
     )

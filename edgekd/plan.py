@@ -41,8 +41,10 @@ def known_names() -> Known:
     return Known(
         stages=list(STAGES),
         losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
-        tasks=list(TASKS),
-        metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
+        tasks={
+            task.name: {name: metric.share for name, metric in task.metrics.items()}
+            for task in TASKS.values()
+        },
         targets=target_names(),
         calibrations=calibration_names(),
     )
@@ -92,6 +94,7 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     attempt(partial(_check_files, recipe, base))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
+    attempt(partial(_check_task, recipe))
     known_goals = [goal for goal in goals if goal]
     attempt(partial(_check_names, known_goals))
     attempt(partial(prune.timed_goal, recipe, known_goals))
@@ -106,12 +109,48 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
 
 
 def _check_packages(recipe: Recipe) -> None:
-    """What takes channels out of networks is an optional package."""
+    """What takes channels out of networks, or measures a metric, may be an optional package."""
     channels = recipe.prune is not None and recipe.prune.method == "structured"
     channels = channels and recipe.prune is not None and recipe.prune.blocks is None
     absent = missing(("torch_pruning",), extra="prune")
     if (channels or recipe.student.width is not None) and absent is not None:
         raise MissingPackageError(absent)
+    package = TASKS[recipe.task].metrics[recipe.accept.metric].package
+    absent = missing((package[0],), extra=package[1]) if package else None
+    if absent is not None:
+        raise MissingPackageError(absent)
+
+
+def _check_task(recipe: Recipe) -> None:
+    """What the recipe asks for has a meaning in its task."""
+    task, distill = TASKS[recipe.task], recipe.distill
+    asked = {
+        'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
+        'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
+    }
+    faults = [
+        Fault(
+            what=f"There are no classes on the last axis of the outputs of a {task.name}.",
+            at=told.partition(" ")[0],
+            got=told,
+            expected="a task of classes: classification, token-classification",
+            fix=f"remove {told.partition(' ')[0]}",
+        )
+        for told, wanted in asked.items()
+        if wanted and task.classes_axis != -1
+    ]
+    if distill is not None and distill.combine == "best" and task.name != "classification":
+        faults.append(
+            Fault(
+                what="The best teacher of each sample is known in a classification alone.",
+                at="distill.combine",
+                got='"best"',
+                expected='"weighted"',
+                fix="remove distill.combine",
+            )
+        )
+    if faults:
+        raise RecipeError(*faults)
 
 
 def _check_options(recipe: Recipe) -> None:
@@ -164,6 +203,10 @@ def _try_loss(term: Term) -> None:
     }
     if not set(term.inputs) <= set(known):
         return
+    if term.loss.method == "hard":
+        shape, labels = term.task.trial
+        known |= {"student_logits": torch.zeros(shape), "student_outputs": torch.zeros(shape)}
+        known["labels"] = labels
     try:
         term.function(*(known[name] for name in term.inputs), **term.loss.options)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:

@@ -16,11 +16,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from edgekd.acceptance import Accept
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
-from edgekd.part import Frac, Known, Part, one_of, refused
+from edgekd.part import Known, Part, one_of, refused
 from edgekd.precisions import Quantize
 from edgekd.protocol import Benchmark
 from edgekd.reduction import Prune
@@ -127,18 +128,6 @@ class Export(Part):
         return bool(self.inputs) or self.outputs != "logits"
 
 
-class Accept(Part):
-    """What accuracy may be lost."""
-
-    metric: Annotated[str, one_of("metrics")] = "accuracy"
-    max_drop: Annotated[
-        Frac, Field(description="of the student, and of what ships, against the teacher, absolute")
-    ] = 0.01
-    min_agreement: Annotated[
-        Frac, Field(description="share of samples with the same largest class as the torch student")
-    ] = 0.99
-
-
 class BudgetPart(Part):
     """The most an artifact may take on its target."""
 
@@ -189,6 +178,11 @@ class Recipe(Part):
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
     route: Annotated[Route | None, AfterValidator(_has_stage)] = None
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None
+
+    @model_validator(mode="after")
+    def _the_metric_is_of_the_task(self, info: ValidationInfo) -> Recipe:
+        metrics = info.context.tasks.get(self.task, {}) if info.context else {}
+        return self.model_copy(update={"accept": self.accept.of_task(self.task, metrics)})
 
     @model_validator(mode="after")
     def _a_derived_student_is_smaller(self) -> Recipe:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgekd.result import RunResult
     from edgekd.signature import TensorSpec
     from edgekd.target import Target
-    from edgekd.work import Pruning
+    from edgekd.work import Pruning, Scored
 
 LEFT = ("target", "scheme", "outcome", "ships")
 
@@ -43,8 +43,19 @@ def before_table(result: RunResult) -> Iterator[str]:
                 else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
             yield f"{role}: {result.metric} {score.metric:.4f} on test, {size}"
+            if score.teacher_agreement is not None:
+                yield f"  {result.agreed} as its teacher: {score.teacher_agreement:.4f}"
+            worst = _worst_slice(score, result)
+            if worst is not None:
+                yield f"  worst slice, {worst}: {result.metric} {score.slices[worst]:.4f}"
     if result.pruning:
         yield from _pruning_lines(result.pruning)
+
+
+def _worst_slice(score: Scored, result: RunResult) -> str | None:
+    known = {name: value for name, value in score.slices.items() if value is not None}
+    pick = max if result.smaller_is_better else min
+    return pick(known, key=lambda name: known[name]) if known else None
 
 
 def _pruning_lines(pruning: Pruning) -> Iterator[str]:
@@ -98,7 +109,7 @@ def table(result: RunResult) -> Table:
 
 def _cells(row: Row, *, pruned: bool) -> list[str]:
     agreement, measurement = row.agreement, row.measurement
-    top1 = agreement.top1_agreement_frac if agreement else None
+    agreed = agreement.task_agreement if agreement else None
     metric = agreement.metric if agreement else None
     ratio = measurement.ratio if measurement else None
     unpruned = measurement.unpruned_ratio if measurement else None
@@ -107,7 +118,7 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
         row.candidate,
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
-        f"{top1:.4f}" if top1 is not None else "",
+        f"{agreed:.4f}" if agreed is not None else "",
         f"{agreement.sqnr_db:.1f}" if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
         *([f"{zipped:,}" if zipped else ""] if pruned else []),

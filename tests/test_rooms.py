@@ -51,12 +51,13 @@ RANKS = {
             "training",
             "reference",
             "origin",
+            "acceptance",
             "program",
         ],
         2,
     ),
     **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
-    **dict.fromkeys(["routing", "reduction", "result"], 2),
+    **dict.fromkeys(["routing", "reduction", "endings", "result"], 2),
     **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
@@ -64,7 +65,7 @@ RANKS = {
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
-    **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
+    **dict.fromkeys(["distillation", "conversion", "cut", "execution", "gate"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
@@ -80,16 +81,16 @@ RANKS = {
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
-           "measurement", "evidence", "data", "samples", "reference", "part", "sizes",
-           "origin", "program", "network", "kinds", "precisions", "faults", "folding",
-           "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
-           "result", "distributed", "schedule", "evaluate", "teacher_outputs",
-           "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "selecting", "freezing", "distillation", "qat", "intermediates",
-           "localization", "layerwise", "execution", "instructions", "quantized",
-           "conversion", "conversions", "converter", "exporting", "verifying",
-           "rounding", "plan", "launch", "pipeline", "worker", "preview", "starter",
-           "calibrating"]
+           "measurement", "evidence", "data", "samples", "reference", "part",
+           "acceptance", "sizes", "origin", "program", "network", "kinds", "precisions",
+           "faults", "folding", "packaging", "training", "protocol", "reduction",
+           "routing", "recipe", "work", "endings", "result", "distributed", "schedule",
+           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
+           "black_box", "terms", "teachers", "selecting", "freezing", "distillation",
+           "qat", "intermediates", "localization", "layerwise", "execution",
+           "instructions", "quantized", "conversion", "conversions", "converter",
+           "exporting", "gate", "verifying", "rounding", "plan", "launch", "pipeline",
+           "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

@@ -111,7 +111,11 @@ class Agreed(Entry):
 
     model_config = ConfigDict(extra="allow")
     metric: float | None = None
+    smaller_is_better: Annotated[bool, Field(description="whether the metric is an error")] = False
     top1_agreement_frac: float | None = None
+    task_agreement: Annotated[
+        float | None, Field(description="the task's figure of it, 1 where all is the same")
+    ] = None
 
 
 class Measured(Entry):

@@ -63,8 +63,8 @@ def preflight(work: Work) -> None:
     options = work.recipe.bundle
     if options is None:
         return
-    recipe, signature = work.recipe, work.student.signature
-    faults = [*network_faults(options, work.base, recipe.task, signature)]
+    signature = work.student.signature
+    faults = [*network_faults(options, work.base, work.task.classes_axis, signature)]
     if faults:
         raise RecipeError(*faults)
 

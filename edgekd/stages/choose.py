@@ -192,7 +192,7 @@ def _figures(row: Row) -> dict[Prefer, float]:
     ratio = row.measurement.ratio if row.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
     return {
-        "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
+        "accuracy": -row.agreement.validation_merit if row.agreement else 0.0,
         "latency": row.instructions or (1.0 if noise or ratio is None else ratio.value),
         "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
     }
