@@ -13,6 +13,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Raw
 from edgekd.packaging import Android, Licences, Preprocessing
+from edgekd.part import Frac
 
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"
@@ -143,6 +144,35 @@ class Evidence(Entry):
     ] = Field(default_factory=list)
 
 
+class Kept(Entry):
+    """What a threshold keeps of the samples that it was calibrated on, as shares."""
+
+    threshold: Frac
+    kept_frac: Frac
+    agreement_frac: Frac
+    low_frac: Annotated[float, Field(ge=0, le=1, description="lower bound of agreement_frac")]
+
+
+class Routed(Entry):
+    """Which answers an app keeps; for the others it asks the larger model."""
+
+    threshold: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="an answer is kept where its probability is over it"),
+    ]
+    why: Text
+    agreement: Annotated[float, Field(description="with the teacher, of what is kept, at least")]
+    confidence: Annotated[float, Field(description="with which that holds")]
+    calibration_count: Annotated[int, Field(ge=1)]
+    test_count: Annotated[int, Field(ge=1)]
+    kept_frac: float | None = None
+    agreement_frac: float | None = None
+    low_frac: float | None = None
+    test_kept_frac: float | None = None
+    test_agreement_frac: float | None = None
+    curve: list[Kept]
+
+
 class Model(Entry):
     """What ships for one target."""
 
@@ -167,6 +197,9 @@ class Model(Entry):
     golden: Golden
     why: Annotated[str, Field(description="why this candidate ships")]
     evidence: Evidence
+    routing: Annotated[
+        Routed | None, Field(description="which answers an app keeps, where [route] asked")
+    ] = None
 
 
 class Lineage(Entry):
