@@ -120,7 +120,7 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         found.append(_interface(old.target, "format", old.format, new.format))
     a, b = old.evidence, new.evidence
     figures: list[tuple[str, Kind, float | None, float | None, float]] = [
-        ("agreement", "accuracy", *_figures(a, b, "agreement", "top1_agreement_frac"),
+        ("agreement", "accuracy", *_figures(a, b, "agreement", _agreement_key(old)),
          tolerance.agreement),
         ("p50_ms", "cost", *_figures(a, b, "measurement", "p50_ms"), tolerance.latency),
         ("p90_ms", "cost", *_figures(a, b, "measurement", "p90_ms"), tolerance.latency),
@@ -147,13 +147,22 @@ def _change(
     elif b is None:
         worse, told = True, "there is no such figure any more"
     elif kind == "accuracy":
-        worse = b < a - allowed
+        agreed = old.evidence.agreement
+        error = figure == "metric" and agreed is not None and agreed.smaller_is_better
+        worse = b > a + allowed if error else b < a - allowed
     elif figure.endswith("_ms") and _where(old) != _where(new):
         worse = False
         told = f"not compared: {_where(old)} before, {_where(new)} now"
     else:
         worse = b > a * (1 + allowed)
     return Change(old.target, figure, kind, a, b, worse, told)
+
+
+def _agreement_key(model: Model) -> str:
+    """The task's figure; bundles of before it was kept have the share of equal classes."""
+    agreed = model.evidence.agreement
+    known = agreed is not None and agreed.task_agreement is not None
+    return "task_agreement" if known else "top1_agreement_frac"
 
 
 def _figures(old: Evidence, new: Evidence, part: str, key: str) -> tuple[Any, Any]:

@@ -24,6 +24,8 @@ class Format(Protocol):
         EXTRA: the optional dependencies it needs.
         PACKAGES: the packages of that extra that are imported, for converting and for running.
         SCHEMES: the precisions it can be written in here, each with how (its method).
+        METHODS: of schemes that are quantized, the ways there are to do it, in the order in which
+            they are tried: by scheme, name and how, in a sentence. The first is the usual one.
         SPARSE: what its runtime makes of weights that are zero, in a sentence, with the source.
     """
 
@@ -32,15 +34,25 @@ class Format(Protocol):
     EXTRA: str
     PACKAGES: tuple[str, ...]
     SCHEMES: dict[str, str]
+    METHODS: dict[str, dict[str, str]]
     SPARSE: str
 
     def convert(
-        self, network: Network, scheme: str, calibration: Sequence[Inputs], path: Path
+        self,
+        network: Network,
+        scheme: str,
+        calibration: Sequence[Inputs],
+        path: Path,
+        *,
+        method: str | None = None,
     ) -> str:
         """Writes `network` to `path` in `scheme`, by the format's own converter and quantizer.
 
-        Returns how: `SCHEMES[scheme]`, or what was done instead where that cannot be, which the
-        candidate's row then says. What the converter raises is raised.
+        Args:
+            method: of `METHODS[scheme]`; None: its first.
+
+        Returns how: `SCHEMES[scheme]` or `METHODS[scheme][method]`, or what was done instead where
+        that cannot be, which the candidate's row then says. What the converter raises is raised.
         """
 
 
