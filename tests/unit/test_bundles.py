@@ -532,6 +532,19 @@ def test_other_labels_and_preprocessing_are_told_by_what_differs(tmp_path: Path)
     assert isinstance(failure(list(found.values()), new), DisagreementError)
 
 
+def test_an_app_that_asks_a_larger_model_no_more_must_change(tmp_path: Path) -> None:
+    routed = {
+        "threshold": 0.8, "why": "kept over 0.8", "agreement": 0.99, "confidence": 0.95,
+        "calibration_count": 100, "test_count": 100, "curve": [],
+    }  # fmt: skip
+    made = model(tmp_path / "old" / "key-spotter-1.2.3", "onnx", routing=routed)
+    old, _ = written(tmp_path / "old", (), models=[made])
+    new, _ = written(tmp_path / "new", ("onnx",))
+    for before, after in ((old, new), (new, old)):
+        worse = [change for change in compare(before, after, Tolerance()) if change.worse]
+        assert [change.figure for change in worse] == ["routing"]
+
+
 def test_times_of_another_device_are_not_compared(tmp_path: Path) -> None:
     def measured(place: Path, p50_ms: float, processor: str) -> Path:
         figures = {"p50_ms": p50_ms, "p90_ms": p50_ms, "device": {"processor": processor}}
