@@ -127,7 +127,6 @@ TIMM = {
     "repvgg_a0": _timm("repvgg_a0"),
     "starnet_s050": _timm("starnet_s050"),
     "convnext_atto": _timm("convnext_atto", depths=(1, 1, 2, 1)),
-    "poolformer_s12": _timm("poolformer_s12", depths=(1, 1, 2, 1)),
     "vit_tiny": _timm("vit_tiny_patch16_224", img_size=64, depth=3),
     "deit_tiny_distilled": _timm("deit_tiny_distilled_patch16_224", img_size=64, depth=3),
     "swin_tiny": _timm(
@@ -144,7 +143,7 @@ TIMM = {
 MORE = {
     name: _timm(name)
     for name in ("tf_efficientnet_b0", "efficientnet_lite0", "mobilevit_xxs", "hgnetv2_b0",
-                 "convnextv2_atto", "edgenext_xx_small", "fastvit_t8", "efficientvit_m0", "dla46_c")
+                 "poolformer_s12", "convnextv2_atto", "edgenext_xx_small", "fastvit_t8", "efficientvit_m0", "dla46_c")
 } | {name: _timm(name, img_size=64) for name in ("levit_128s", "efficientformerv2_s0")}  # fmt: skip
 
 TRANSFORMERS = {
