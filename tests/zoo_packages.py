@@ -143,7 +143,8 @@ TIMM = {
 MORE = {
     name: _timm(name)
     for name in ("tf_efficientnet_b0", "efficientnet_lite0", "mobilevit_xxs", "hgnetv2_b0",
-                 "poolformer_s12", "convnextv2_atto", "edgenext_xx_small", "fastvit_t8", "efficientvit_m0", "dla46_c")
+                 "poolformer_s12", "convnextv2_atto", "edgenext_xx_small", "fastvit_t8",
+                 "efficientvit_m0", "dla46_c")
 } | {name: _timm(name, img_size=64) for name in ("levit_128s", "efficientformerv2_s0")}  # fmt: skip
 
 TRANSFORMERS = {
