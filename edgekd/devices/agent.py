@@ -98,18 +98,22 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized."""
+    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized, or the
+    file says that it is made for bf16."""
 
     packages = ("openvino",)
 
     def __init__(self, openvino, path, job):
+        core, place = openvino.Core(), ["edgekd", "precision"]
+        model = core.read_model(path)
+        asked = str(model.get_rt_info(place).value) if model.has_rt_info(place) else "f32"
         config = {
             "INFERENCE_NUM_THREADS": job["threads"],
             "PERFORMANCE_HINT": "LATENCY",
             # Without it the plugin quietly computes in bf16 or fp16 where the CPU can.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": asked,
         }
-        compiled = openvino.Core().compile_model(path, "CPU", config)
+        compiled = core.compile_model(model, "CPU", config)
         self.request = compiled.create_infer_request()
         self.inputs = [
             (entry.get_any_name(), _static(entry.partial_shape), entry.element_type.to_dtype().name)
@@ -119,6 +123,7 @@ class OpenVino:
         self.free = {name for name, shape, _ in self.inputs if None in shape}
         self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        precision = {"bfloat16": "bf16"}.get(precision, precision)
         self.facts = {
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],
@@ -126,7 +131,8 @@ class OpenVino:
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
         self.compiled = compiled
-        self.fell_back = None if precision == "f32" else "computed in %s, not f32" % precision
+        told = "computed in %s, not %s" % (precision, asked)
+        self.fell_back = None if precision == asked else told
 
     def look(self, feed):
         """How many nodes are computed in which precision."""
