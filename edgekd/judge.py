@@ -85,7 +85,7 @@ def _latency(measurement: Measurement, frac: float, limit_ms: float) -> Verdict:
     if measurement.evidence != "device":
         where = f"{measurement.evidence}, not on the device itself"
         return Verdict(Outcome.UNDECIDED, f"{key}: measured on the {where}")
-    count = len(measurement.samples_ms)
+    count = measurement.sample_count
     if frac >= 0.99 and count < LEAST_OF_P99:
         told = f"{key}: {count} samples, and it takes {LEAST_OF_P99}"
         return Verdict(Outcome.UNDECIDED, told)

@@ -28,6 +28,7 @@ from edgekd.formats import find_format
 from edgekd.process import pause
 from edgekd.protocol import LOOKS, Protocol
 from edgekd.target import Evidence
+from edgekd.told import ToldTimes
 
 CONFIDENCE = 1 - 0.05 / LOOKS
 """Of one look's intervals, so that all looks together keep 95 % (Bonferroni)."""
@@ -268,6 +269,10 @@ def _measurement(
     if verdict is not None:
         return verdict
     results = [report.results[name] for report in rounds]
+    told = tuple(_told(result["summary"]) for result in results if "summary" in result)
+    if told:
+        notes = [*notes, "by a tool that keeps no samples: a percentile it does not tell is its "
+                 "next one, and how steady it was is not known"]  # fmt: skip
     unsettled = [f"process {n + 1}" for n, each in enumerate(results) if not each["settled"]]
     if unsettled:
         notes = [*notes, f"the warm-up did not settle in {', '.join(unsettled)}"]
@@ -275,11 +280,14 @@ def _measurement(
     readings = [condition.read(raw) for report in rounds for raw in report.readings]
     return Measurement(
         samples_ns=tuple(
-            tuple(sample for block in result["blocks_ns"] for sample in block) for result in results
+            tuple(sample for block in result["blocks_ns"] for sample in block)
+            for result in results
+            if not told
         ),
+        told=told,
         warm_up_count=sum(result["warm_up_count"] for result in results),
         start_ms=None if alone.start_ns is None else alone.start_ns / 1e6,
-        import_ms=phases["import_ns"] / 1e6,
+        import_ms=None if phases["import_ns"] is None else phases["import_ns"] / 1e6,
         init_ms=phases["init_ns"] / 1e6,
         first_ms=phases["first_ns"] / 1e6,
         peak_memory_bytes=alone.peak_memory_bytes,
@@ -293,6 +301,18 @@ def _measurement(
         confidence=CONFIDENCE,
         protocol=protocol.name,
         notes=tuple(notes),
+    )
+
+
+def _told(summary: Mapping[str, Any]) -> ToldTimes:
+    """A summary of benchmark_model's, in ms."""
+    keys = {0.0: "min_us", 0.05: "p5_us", 0.5: "median_us", 0.95: "p95_us", 1.0: "max_us"}
+    figures = [(frac, summary[key]) for frac, key in keys.items() if summary[key] is not None]
+    return ToldTimes(
+        count=summary["count"],
+        mean_ms=summary["mean_us"] / 1e3,
+        std_ms=summary["std_us"] / 1e3,
+        figures=tuple((frac, us / 1e3) for frac, us in figures),
     )
 
 

@@ -21,6 +21,7 @@ from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
 from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
+from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES, bundle, prune
@@ -40,8 +41,10 @@ def known_names() -> Known:
     return Known(
         stages=list(STAGES),
         losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
-        tasks=list(TASKS),
-        metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
+        tasks={
+            task.name: {name: metric.share for name, metric in task.metrics.items()}
+            for task in TASKS.values()
+        },
         targets=target_names(),
         calibrations=calibration_names(),
     )
@@ -58,10 +61,14 @@ class Plan:
     stages: tuple[str, ...]
 
 
-def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
+def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = None) -> Plan:
     """The plan of the recipe in `path`: validated, its references resolved, refusals found.
 
     The user's files are imported; none of their callables is called.
+
+    Args:
+        settings: "key.path=value" each, put over the recipe.
+        base: the folder that references are relative to, if it is not the recipe's own.
 
     Raises:
         RecipeError: anything is wrong; all faults are told.
@@ -70,7 +77,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     recipe = load_recipe(path, known_names(), settings)
-    base = path.parent
+    base = base or path.parent
     faults: list[Fault] = []
 
     def attempt(work: Callable[[], Any]) -> Any:
@@ -87,6 +94,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     attempt(partial(_check_files, recipe, base))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
+    attempt(partial(_check_task, recipe))
     known_goals = [goal for goal in goals if goal]
     attempt(partial(_check_names, known_goals))
     attempt(partial(prune.timed_goal, recipe, known_goals))
@@ -101,12 +109,48 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
 
 
 def _check_packages(recipe: Recipe) -> None:
-    """What takes channels out of networks is an optional package."""
+    """What takes channels out of networks, or measures a metric, may be an optional package."""
     channels = recipe.prune is not None and recipe.prune.method == "structured"
     channels = channels and recipe.prune is not None and recipe.prune.blocks is None
     absent = missing(("torch_pruning",), extra="prune")
     if (channels or recipe.student.width is not None) and absent is not None:
         raise MissingPackageError(absent)
+    package = TASKS[recipe.task].metrics[recipe.accept.metric].package
+    absent = missing((package[0],), extra=package[1]) if package else None
+    if absent is not None:
+        raise MissingPackageError(absent)
+
+
+def _check_task(recipe: Recipe) -> None:
+    """What the recipe asks for has a meaning in its task."""
+    task, distill = TASKS[recipe.task], recipe.distill
+    asked = {
+        'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
+        'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
+    }
+    faults = [
+        Fault(
+            what=f"There are no classes on the last axis of the outputs of a {task.name}.",
+            at=told.partition(" ")[0],
+            got=told,
+            expected="a task of classes: classification, token-classification",
+            fix=f"remove {told.partition(' ')[0]}",
+        )
+        for told, wanted in asked.items()
+        if wanted and task.classes_axis != -1
+    ]
+    if distill is not None and distill.combine == "best" and task.name != "classification":
+        faults.append(
+            Fault(
+                what="The best teacher of each sample is known in a classification alone.",
+                at="distill.combine",
+                got='"best"',
+                expected='"weighted"',
+                fix="remove distill.combine",
+            )
+        )
+    if faults:
+        raise RecipeError(*faults)
 
 
 def _check_options(recipe: Recipe) -> None:
@@ -159,6 +203,10 @@ def _try_loss(term: Term) -> None:
     }
     if not set(term.inputs) <= set(known):
         return
+    if term.loss.method == "hard":
+        shape, labels = term.task.trial
+        known |= {"student_logits": torch.zeros(shape), "student_outputs": torch.zeros(shape)}
+        known["labels"] = labels
     try:
         term.function(*(known[name] for name in term.inputs), **term.loss.options)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -279,10 +327,20 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
+    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
     if recipe.prune is not None:
         # What pruning is timed against, and what goes on where it does not pay.
         rows += [replace(row, network="unpruned") for row in rows if row.open]
-    return rows
+    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
+
+
+def _trainable(row: Row) -> Row:
+    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
+    formats = list(dict.fromkeys(name for name, _ in METHODS))
+    if row.format in formats:
+        return row
+    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
+    return replace(row, outcome=Outcome.REFUSED, detail=reason)
 
 
 UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
@@ -307,7 +365,7 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
                 Fault(
                     what=f"{goal.target.name} takes none of the recipe's schemes.",
                     at="quantize.schemes",
-                    got=listed([row.scheme for row in ours]),
+                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
                     expected=listed(goal.target.schemes),
                     fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
                     "or set required = false",
@@ -322,6 +380,10 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.teacher is not None
     if stage == "fold":
         return recipe.export.folds
+    if stage == "route":
+        return recipe.route is not None
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
     return stage != "prune" or recipe.prune is not None

@@ -29,7 +29,7 @@ def measurement_lines(path: Path, found: Measurement, verdict: Verdict) -> Itera
     yield f"  {'  '.join(told)}  peak memory {memory}"
     quick = "  QUICK: a first impression" if found.quick else ""
     yield (
-        f"  {len(found.samples_ms):,} samples in {len(found.samples_ns)} process(es) after "
+        f"  {found.sample_count:,} samples in {found.process_count} process(es) after "
         f"{found.warm_up_count:,} of warm-up, {placed(found.device['runtime'])}{quick}"
     )
     if found.flags:

@@ -128,6 +128,7 @@ class OpenVino:
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],
             "precision": precision,
+            "default_precision": core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string(),
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
         self.compiled = compiled
@@ -246,7 +247,7 @@ class CoreMl:
             )
             for entry in description.input
         ]
-        self.outputs = [entry.name for entry in description.output]
+        self.outputs = [e.name for e in description.output if e.type.HasField("multiArrayType")]
         self.facts = {"runtime": "coreml", "version": coremltools.__version__}
         self.facts["system"] = platform.mac_ver()[0]
         self.fell_back = None

@@ -293,8 +293,7 @@ def _parents(rows: Sequence[Row]) -> tuple[dict[str, str], dict[str, str]]:
     parents, unpruned = {}, {}
     for row in rows:
         ours = [other.candidate for other in rows if other.network == row.network]
-        first = replace(row, scheme="fp32").candidate
-        parent = first if first in ours else ours[0]
+        parent = row.in_float if row.in_float in names else ours[0]
         if parent != row.candidate:
             parents[row.candidate] = parent
         whole = replace(row, network="unpruned").candidate
