@@ -54,7 +54,7 @@ RANKS = {
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "instructions", "report"], 4),
-    **dict.fromkeys(["quantized", "exporting", "verifying"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "float_layers", "float_layers"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -69,7 +69,7 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
            "teachers", "distillation", "intermediates", "localization", "execution",
            "instructions", "quantized", "conversion", "conversions", "converter",
-           "exporting", "verifying", "plan", "launch", "pipeline",
+           "exporting", "verifying", "float_layers", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
 
