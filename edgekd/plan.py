@@ -335,4 +335,6 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.export.folds
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "ladder":
+        return recipe.quantize.search == "auto" and set(recipe.quantize.schemes) != {"fp32"}
     return stage != "prune" or recipe.prune is not None

@@ -54,7 +54,8 @@ RANKS = {
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "instructions", "report"], 4),
-    **dict.fromkeys(["quantized", "exporting", "verifying", "qat", "rounding"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "float_layers"], 4),
+    **dict.fromkeys(["qat", "rounding"], 4),
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["progress", "text"], 7),
@@ -69,7 +70,7 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
            "teachers", "distillation", "qat", "intermediates", "localization", "execution",
            "instructions", "quantized", "conversion", "conversions", "converter",
-           "exporting", "verifying", "rounding", "plan", "launch", "pipeline",
+           "exporting", "verifying", "float_layers", "rounding", "plan", "launch", "pipeline",
            "worker", "preview", "starter"]
 # fmt: on
 

@@ -3,8 +3,9 @@
     python tools/qat_study.py [--seeds 5] [--only even|uneven] [--json FILE] [--quick]
 
 A depthwise-separable network learns handwritten digits (scikit-learn's, 8 x 8). Then it is written
-in int8 by ONNX Runtime, OpenVINO and LiteRT: by every method that edgekd tries or has on its ladder,
-of which the best on validation counts, and after quantization-aware training without labels.
+in int8 by ONNX Runtime, OpenVINO and LiteRT: by every method that edgekd tries or has on its
+ladder, of which the best on validation counts, and after quantization-aware training without
+labels.
 
 even    the network as it was trained.
 uneven  the same in float, but made hard to round: what each channel of an inner layer gives is
