@@ -181,7 +181,7 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
-    images = _to_turn(network, format, channels_last)
+    images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)
         calibration = [turned(sample, images) for sample in calibration]
@@ -231,7 +231,7 @@ def convert(
     return artifact
 
 
-def _to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
+def to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
     """The inputs that the file takes with their channels last."""
     if channels_last is False or (channels_last is None and format != "litert"):
         return ()

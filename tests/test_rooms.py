@@ -69,7 +69,7 @@ RANKS = {
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
-    **dict.fromkeys(["selecting", "freezing", "qat", "rounding"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
     **dict.fromkeys(
         ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
@@ -89,8 +89,8 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "black_box", "terms", "teachers", "selecting", "freezing", "distillation",
            "qat", "intermediates", "localization", "layerwise", "execution",
            "instructions", "quantized", "conversion", "conversions", "converter",
-           "exporting", "gate", "verifying", "rounding", "plan", "launch", "pipeline",
-           "worker", "preview", "starter", "calibrating"]
+           "exporting", "gate", "verifying", "float_layers", "rounding", "plan",
+           "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

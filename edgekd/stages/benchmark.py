@@ -296,7 +296,7 @@ def _parents(rows: Sequence[Row]) -> tuple[dict[str, str], dict[str, str]]:
         parent = row.in_float if row.in_float in names else ours[0]
         if parent != row.candidate:
             parents[row.candidate] = parent
-        whole = replace(row, network="unpruned").candidate
+        whole = row.first_of(network="unpruned")
         if whole != row.candidate and whole in names:
             unpruned[row.candidate] = whole
     return parents, unpruned
