@@ -269,7 +269,15 @@ def _measurement(
     if verdict is not None:
         return verdict
     results = [report.results[name] for report in rounds]
-    told = tuple(_told(result["summary"]) for result in results if "summary" in result)
+    told = tuple(
+        ToldTimes(
+            count=result["told"]["count"],
+            figures=tuple((share, ms) for share, ms in result["told"]["figures"]),
+            mean_ms=result["told"].get("mean_ms"),
+        )
+        for result in results
+        if "told" in result
+    )
     if told:
         notes = [*notes, "by a tool that keeps no samples: a percentile it does not tell is its "
                  "next one, and how steady it was is not known"]  # fmt: skip
@@ -301,18 +309,6 @@ def _measurement(
         confidence=CONFIDENCE,
         protocol=protocol.name,
         notes=tuple(notes),
-    )
-
-
-def _told(summary: Mapping[str, Any]) -> ToldTimes:
-    """A summary of benchmark_model's, in ms."""
-    keys = {0.0: "min_us", 0.05: "p5_us", 0.5: "median_us", 0.95: "p95_us", 1.0: "max_us"}
-    figures = [(frac, summary[key]) for frac, key in keys.items() if summary[key] is not None]
-    return ToldTimes(
-        count=summary["count"],
-        mean_ms=summary["mean_us"] / 1e3,
-        std_ms=summary["std_us"] / 1e3,
-        figures=tuple((frac, us / 1e3) for frac, us in figures),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.artifact import Artifact, parts
-from edgekd.devices import adb, emulated, local, ssh
+from edgekd.devices import adb, emulated, imported, local, ssh
 from edgekd.devices.agent import VERSION
 from edgekd.errors import (
     ConversionError,
@@ -43,6 +43,7 @@ DEVICES: dict[str, Device] = {
     "ssh": ssh,
     "adb": adb,
     "emulated": emulated,
+    "imported": imported,
 }
 
 
@@ -66,6 +67,7 @@ def find_device(url: str) -> Device:
             got=repr(url),
             expected=listed(
                 ["local", "ssh://user@host", "adb://SERIAL", "emulated://cortex-a76"]
+                + ["imported://FILE.json"]
                 + [f"{name}://..." for name in entries]
             ),
             fix='use device = "local", or ssh://user@host',

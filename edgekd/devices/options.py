@@ -34,3 +34,8 @@ def options(url: str, known: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+def drives_gpu(url: str) -> bool:
+    """Whether the device at `url` is asked to compute on its GPU."""
+    return not {"trtexec", "providers"}.isdisjoint(dict(parse_qsl(urlsplit(url).query)))
