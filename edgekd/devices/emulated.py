@@ -144,8 +144,10 @@ def _label(folder: Path, core: str, found: userland.Userland) -> None:
     place = folder / "report.json"
     report = json.loads(place.read_text())
     for result in report["results"].values():
-        result.pop("init_ns", None)
-    report["peak_memory_bytes"] = None
+        for name in [name for name in result if name.endswith("_ns")]:
+            del result[name]
+    report["peak_memory_bytes"] = report["start_ns"] = None
+    report["readings"] = []
     report["device"] = {
         name: value
         for name, value in report["device"].items()
