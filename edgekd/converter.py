@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from edgekd.store import write_json
 def main(path: Path) -> None:
     """Does the conversions listed in `path`, in order, each with its result beside its file."""
     networks: dict[str, Any] = {}
+    with suppress(OSError):  # Where memory runs out at once, the system ends this and not the run.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     faulthandler.enable()
     for job in json.loads(path.read_text(encoding="utf-8")):
         # Ends this process from a thread of its own, also while a converter's C++ code hangs.
@@ -51,8 +54,8 @@ def _convert(module: Any, job: dict[str, Any]) -> None:
             {name: sample[name] for name in signature.input_names}
             for sample in read_samples(Path(job["calibration"]))
         ]
-    own = {name: job[name] for name in ("opset", "channels_last")}
-    convert(network, job["format"], job["scheme"], samples, Path(job["folder"]), **own)
+    folder = Path(job["folder"])
+    convert(network, job["format"], job["scheme"], samples, folder, **job["settings"])
 
 
 if __name__ == "__main__":

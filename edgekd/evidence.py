@@ -13,6 +13,7 @@ from edgekd.measurement import LEAST_GAIN as LEAST_GAIN
 from edgekd.measurement import LEAST_OF_P99 as LEAST_OF_P99
 from edgekd.measurement import Measurement as Measurement
 from edgekd.measurement import Ratio as Ratio
+from edgekd.notebook import card
 from edgekd.target import Evidence
 
 Which = Literal["student", "unpruned"]
@@ -94,6 +95,11 @@ class Agreement:
     detail: str
     worst: tuple[int, ...] = ()
 
+    def _repr_html_(self) -> str:
+        facts = ("sample_count", "max_abs_error", "sqnr_db", "top1_agreement_frac", "metric",
+                 "evidence", "detail")  # fmt: skip
+        return card(self.outcome.value, {name: getattr(self, name) for name in facts})
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
         finite = self.sqnr_db if math.isfinite(self.sqnr_db) else None
@@ -125,6 +131,9 @@ class Row:
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
         instructions: of one inference on one thread of an emulated core; None where none counted.
+        method: of quantizing; None where the scheme has no choice.
+        keep: operators of the file that stay in float, by name.
+        beside: whether its scheme was tried otherwise first; its name then tells the two apart.
     """
 
     target: str
@@ -139,11 +148,18 @@ class Row:
     network: Which = "student"
     notes: tuple[str, ...] = ()
     instructions: int | None = None
+    method: str | None = None
+    keep: tuple[str, ...] = ()
+    beside: bool = False
 
     @property
     def candidate(self) -> str:
-        """Its name among the candidates of its target: the scheme, "unpruned-" before it."""
-        return self.scheme if self.network == "student" else f"{self.network}-{self.scheme}"
+        """Its name among the candidates of its target: the scheme, "unpruned-" before it, and after
+        it the method where another was tried first."""
+        name = f"{self.scheme}.{self.method}" if self.beside else self.scheme
+        if self.beside and self.keep:
+            name += f".keep-{len(self.keep)}"
+        return name if self.network == "student" else f"{self.network}-{name}"
 
     @property
     def open(self) -> bool:
@@ -167,6 +183,9 @@ class Row:
             "target": self.target,
             "format": self.format,
             "scheme": self.scheme,
+            "method": self.method,
+            "keep": list(self.keep),
+            "candidate": self.candidate,
             "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,
             "detail": self.detail,
@@ -186,14 +205,13 @@ class Choice:
     scheme: str | None
     why: str
     network: Which = "student"
+    candidate: str | None = None
 
-    @property
-    def candidate(self) -> str | None:
-        """Its name among the candidates of its target; None where none ships."""
-        if self.scheme is None or self.network == "student":
-            return self.scheme
-        return f"{self.network}-{self.scheme}"
+    @classmethod
+    def of(cls, row: Row, why: str) -> Choice:
+        """The choice of `row`."""
+        return cls(row.scheme, why, row.network, row.candidate)
 
     def ships(self, row: Row) -> bool:
         """Whether it is `row`, of this choice's target, that ships."""
-        return (self.scheme, self.network) == (row.scheme, row.network)
+        return self.candidate == row.candidate

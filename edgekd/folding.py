@@ -122,6 +122,7 @@ def folded(network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
 
 
 NHWC = "batch height width channels"
+NCHW = "batch channels height width"
 
 
 class ChannelsLast(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.notebook import card
 from edgekd.percentile import Percentile, percentile
 from edgekd.target import Evidence
 from edgekd.told import ToldTimes, told_percentile
@@ -147,6 +148,18 @@ class Measurement:
     def quick(self) -> bool:
         """Whether it is a first impression."""
         return self.protocol == "quick"
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {}
+        for frac in (0.5, 0.9):
+            found = self.percentile_ms(frac)
+            told = f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
+            facts[f"p{round(100 * frac)}, ms"] = told
+        facts |= {"load, ms": self.init_ms, "first, ms": self.first_ms}
+        facts |= {"peak memory, bytes": self.peak_memory_bytes, "evidence": self.evidence}
+        facts["time, of the first"] = self.ratio.value if self.ratio else None
+        title = f"{len(self.samples_ms):,} inferences on {self.threads} thread(s)"
+        return card(title if self.steady else f"{title}, not steady", facts)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the percentiles spelled out; `from_json` ignores those."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgekd.errors import Fault
 from edgekd.part import Part
 
 
@@ -48,7 +50,7 @@ class Preprocessing(Part):
         return self
 
 
-KindName = Literal["folder", "android", "swift", "linux"]
+KindName = Literal["folder", "archive", "android", "swift", "linux"]
 
 
 class Licences(Part):
@@ -59,12 +61,53 @@ class Licences(Part):
     teacher: str | None = None
 
 
+GROUP = r"^[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*$"
+
+JAVA_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        abstract assert boolean break byte case catch char class const continue default
+        do double else enum extends false final finally float for goto if implements
+        import instanceof int interface long native new null package private protected
+        public return short static strictfp super switch synchronized this throw throws
+        transient true try void volatile while
+        """,
+    )
+)
+"""What no part of a Java package can be called.
+
+Source: Java Language Specification 8, section 3.9.
+"""
+
+
+def group_fault(at: str, group: str | None) -> Fault | None:
+    """What is wrong with the Maven group that is given at `at`, or None."""
+    words = (group or "").split(".")
+    if group and re.fullmatch(GROUP, group) and not JAVA_WORDS & {*words}:
+        return None
+    return Fault(
+        what="An Android package has no group that Maven and Java take.",
+        at=at,
+        got=repr(group) if group else "nothing",
+        expected="words of small letters and digits, joined by dots, such as com.acme.models; none "
+        "of them a word of Java's own",
+        fix="--group com.acme.models"
+        if at.startswith("--")
+        else 'write android = { group = "com.acme.models" }',
+    )
+
+
 class Android(Part):
     """What an Android package is called."""
 
     group: Annotated[
         str | None,
-        Field(description="Maven's, and of the Java package, such as com.acme.models"),
+        Field(
+            pattern=GROUP,
+            description="Maven's, and of the Java package: words of small letters and digits, "
+            "joined by dots, such as com.acme.models",
+        ),
     ] = None
 
 

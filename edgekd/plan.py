@@ -59,10 +59,14 @@ class Plan:
     stages: tuple[str, ...]
 
 
-def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
+def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = None) -> Plan:
     """The plan of the recipe in `path`: validated, its references resolved, refusals found.
 
     The user's files are imported; none of their callables is called.
+
+    Args:
+        settings: "key.path=value" each, put over the recipe.
+        base: the folder that references are relative to, if it is not the recipe's own.
 
     Raises:
         RecipeError: anything is wrong; all faults are told.
@@ -71,7 +75,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     recipe = load_recipe(path, known_names(), settings)
-    base = path.parent
+    base = base or path.parent
     faults: list[Fault] = []
 
     def attempt(work: Callable[[], Any]) -> Any:
@@ -320,7 +324,7 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
                 Fault(
                     what=f"{goal.target.name} takes none of the recipe's schemes.",
                     at="quantize.schemes",
-                    got=listed([row.scheme for row in ours]),
+                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
                     expected=listed(goal.target.schemes),
                     fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
                     "or set required = false",
@@ -335,6 +339,10 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.teacher is not None
     if stage == "fold":
         return recipe.export.folds
+    if stage == "route":
+        return recipe.route is not None
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
     return stage != "prune" or recipe.prune is not None

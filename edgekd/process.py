@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -188,12 +189,9 @@ def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Compl
 @contextlib.contextmanager
 def started(
     argv: Sequence[str], log: Path, *, env: dict[str, str] | None = None
-) -> Iterator[Callable[[], int | None]]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended with the block, if it has not ended before; what it writes goes to
-    the end of `log`.
-
-    Yields a function: its exit code, negative for a signal's number, None while it runs.
-    """
+    the end of `log`."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             list(argv),
@@ -203,7 +201,7 @@ def started(
             env={**os.environ, **(env or {})},
         )
     try:
-        yield process.poll
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
@@ -227,6 +225,15 @@ def available_bytes() -> int:
     if hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return 2**32
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that the process `pid` holds; 0 where it has ended or the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextlib.contextmanager
@@ -261,9 +268,22 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
+_CRASH = re.compile(r"^(?:Fatal Python error: |Timeout \()", re.MULTILINE)
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+
+
 def last_lines(log: Path, count: int = 3) -> str:
-    """The last `count` lines of `log` that say something, for a message."""
+    """The last `count` lines of `log` that say something, for a message; of those before a crash
+    where faulthandler wrote of one."""
     if not log.exists():
         return ""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = _CRASH.split(log.read_text(errors="replace"))[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(line[:200] for line in lines[-count:])
+
+
+def crash_place(log: Path) -> str:
+    """Where Python was at the crash that faulthandler wrote of in `log`; empty where it did not."""
+    crash = _CRASH.search(text := log.read_text(errors="replace")) if log.exists() else None
+    frame = _FRAME.search(text, crash.end()) if crash else None
+    return f"{frame[3]}, {frame[1]}:{frame[2]}" if frame else ""

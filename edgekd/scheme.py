@@ -32,8 +32,13 @@ FP16 = Scheme("fp16", 16, 16, calibrated=False, sqnr_floor_db=45.0)
 INT8 = Scheme("int8", 8, 8, calibrated=True, sqnr_floor_db=15.0)
 INT8_DYNAMIC = Scheme("int8-dynamic", 8, 8, calibrated=False, sqnr_floor_db=20.0)
 INT8_WEIGHTS = Scheme("int8-weights", 8, 32, calibrated=False, sqnr_floor_db=25.0)
-INT4_WEIGHTS = Scheme("int4-weights", 4, 32, calibrated=False, sqnr_floor_db=10.0)
+INT8_INT16 = Scheme("int8-int16", 8, 16, calibrated=True, sqnr_floor_db=20.0)
+INT4_WEIGHTS = Scheme("int4-weights", 4, 32, calibrated=False, sqnr_floor_db=8.0)
+PALETTIZED = Scheme("palettized", 4, 16, calibrated=False, sqnr_floor_db=8.0)
 
 SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme for scheme in (FP32, FP16, INT8, INT8_DYNAMIC, INT8_WEIGHTS, INT4_WEIGHTS)
-}
+    scheme.name: scheme
+    for scheme in (
+        FP32, FP16, INT8, INT8_DYNAMIC, INT8_WEIGHTS, INT8_INT16, INT4_WEIGHTS, PALETTIZED,
+    )
+}  # fmt: skip

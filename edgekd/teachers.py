@@ -15,6 +15,7 @@ from edgekd.black_box import BlackBox, OutputsTable
 from edgekd.data import Augment, Data, Inputs, Mixed, Samples, labelled_count, view_seeds
 from edgekd.distributed import wait, world
 from edgekd.errors import Fault, RecipeError
+from edgekd.evaluate import outputs_of
 from edgekd.features import observe
 from edgekd.fit import Batch
 from edgekd.network import Network, call
@@ -180,17 +181,31 @@ def scored_outputs(teacher: BlackBox | OutputsTable, work: Work) -> Scored | Non
     """The figures of a teacher that is a file; None for a table without the splits it takes."""
     figures = []
     for split in ("test", "validation"):
-        samples = work.samples(split)
-        if isinstance(teacher, OutputsTable):
-            if split not in teacher.splits:
-                return None
-            outputs = teacher.rows(split)
-        else:
-            ids = samples.batches(FILE_BATCH)
-            outputs = torch.cat([teacher.outputs(samples.take(some)[0]) for some in ids])
+        if isinstance(teacher, OutputsTable) and split not in teacher.splits:
+            return None
         metric = work.task.metrics[work.recipe.accept.metric]
-        figures.append(metric(outputs, samples.labels()))
+        figures.append(metric(_on_split(teacher, work, split), work.samples(split).labels()))
     return Scored(figures[0], figures[1], parameters=None, macs=None)
+
+
+def classes_of(teacher: Network | BlackBox | OutputsTable, work: Work, split: str) -> Tensor:
+    """The teacher's class of each sample of `split`.
+
+    Raises:
+        RecipeError: it is a table that has no outputs for the split.
+    """
+    return _on_split(teacher, work, split).argmax(1)
+
+
+def _on_split(teacher: Network | BlackBox | OutputsTable, work: Work, split: str) -> Tensor:
+    """The first output of the teacher for all samples of `split`, in order."""
+    if isinstance(teacher, OutputsTable):
+        return teacher.rows(split)
+    samples = work.samples(split)
+    if isinstance(teacher, Network):
+        outputs = outputs_of(teacher.module, samples)
+        return outputs[teacher.signature.output_names[0]]
+    return torch.cat([teacher.outputs(samples.take(s)[0]) for s in samples.batches(FILE_BATCH)])
 
 
 def outputs_on(teacher: Network | BlackBox, inputs: Inputs) -> Tensor:

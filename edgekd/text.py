@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgekd.evidence import Row
+    from edgekd.artifact import Artifact
+    from edgekd.bundles.manifest import Manifest
+    from edgekd.evidence import Agreement, Row
+    from edgekd.layerwise import LayerNoise
     from edgekd.localization import Layer
-    from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
     from edgekd.releases import Change
+    from edgekd.result import RunResult
+    from edgekd.signature import TensorSpec
     from edgekd.target import Target
     from edgekd.work import Pruning
 
@@ -124,6 +128,7 @@ def after_table(result: RunResult) -> Iterator[str]:
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
         yield 'timed by the quick protocol, a first impression: benchmark.protocol = "thorough"'
@@ -141,6 +146,25 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"not every required target passed; the evidence: {evidence}"
 
 
+def route_lines(result: RunResult) -> Iterator[str]:
+    """The thresholds, and where they are written."""
+    yield from _routes(result)
+    if not result.routes:
+        yield "nothing ships, so there is nothing to route"
+    yield f"the curves: {result.folder / 'route'}; in its report and bundle too"
+
+
+def _routes(result: RunResult) -> Iterator[str]:
+    for name, found in result.routes.items():
+        yield f"{name} routes: {found.why}"
+        if found.threshold is not None:
+            agreeing = found.test_agreement_frac
+            yield (
+                f"  on test it keeps {found.test_kept_frac:.1%} of {found.test_count}, of which "
+                + (f"{agreeing:.2%} agree with the teacher" if agreeing is not None else "none is")
+            )
+
+
 def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
     """The layers of a network beside what a file computes for them."""
     wide = max((len(layer.module) for layer in layers), default=0)
@@ -150,6 +174,23 @@ def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
         # LiteRT names a tensor after every module around it.
         name = (layer.tensor or "").rpartition("/")[2]
         yield f"{layer.module:{wide}}  {layer.kind:18} {told:>18}  {name}{mark}".rstrip()
+
+
+def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
+    """What a quantized file did to each layer."""
+    wide = max((len(layer.module) for layer in layers), default=0)
+    for layer in layers:
+        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
+        line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
+        if layer.saturated_frac:
+            line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
+            line += f" and {layer.file_high:.3g}"
+        if layer.outliers:
+            named = [f"{i} (x{ratio:.0f})" for i, ratio in list(layer.outliers.items())[:4]]
+            more = f" and {len(layer.outliers) - 4} more" if len(layer.outliers) > 4 else ""
+            line += f"  channels that stand out: {', '.join(named)}{more}"
+        yield line.rstrip()
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
@@ -174,6 +215,16 @@ def changes_table(changes: Sequence[Change]) -> Table:
         )
         last = change.target
     return made
+
+
+def held_lines(path: Path, place: str, manifest: Manifest) -> Iterator[str]:
+    """What the bundle at `path` holds."""
+    yield f"{manifest.name} {manifest.version}  {place}"
+    for model in manifest.models:
+        yield f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes"
+        yield f"    {model.entry}: {model.why}"
+    yield from (f"  {name}: none: {why}" for name, why in manifest.left_out.items())
+    yield f"next: edgekd bundle {path} --check"
 
 
 def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
@@ -291,3 +342,40 @@ def _connection(target: Target) -> Iterator[str]:
         yield 'device = "imported://FILE.json" holds figures that Xcode showed (docs/devices.md)'
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
+
+
+def artifact_lines(artifact: Artifact) -> Iterator[str]:
+    """A file that was written: by which way, what is in it, and what it takes and gives."""
+    yield f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}"
+    made = artifact.lineage
+    count = sum(made["operators"].values()) if "operators" in made else None
+    graph = "" if count is None else f": {count} operators, {made['transposes']} transposes"
+    yield f"  by {made['method']}{graph}"
+    if artifact.signature is not None:
+        inputs = ", ".join(map(_tensor, artifact.signature.inputs))
+        yield f"  takes {inputs}; gives {', '.join(map(_tensor, artifact.signature.outputs))}"
+
+
+def _tensor(spec: TensorSpec) -> str:
+    shape = "x".join("?" if size is None else str(size) for size in spec.shape)
+    layout = f" ({spec.layout})" if spec.layout else ""
+    return f"{spec.name} {shape} {spec.dtype}{layout}"
+
+
+def agreement_lines(found: Agreement) -> Iterator[str]:
+    """An agreement, and what the runtime says of how it computed, in two lines."""
+    top1, error = found.top1_agreement_frac, found.max_abs_error
+    yield (
+        f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB"
+        f"{'' if top1 is None else f'  top-1 agreement {top1:.4f}'}  largest error "
+        f"{'not finite' if error is None else f'{error:.3g}'}  on {found.sample_count} samples"
+    )
+    facts = found.runtime
+    told = [f"{facts.get('runtime')} {facts.get('version')}"]
+    if "delegated" in facts:
+        told.append(f"{facts['delegated']} of {facts['operators']} operators by XNNPACK")
+    if "precision" in facts:
+        told.append(f"computed in {facts['precision']}")
+    if facts.get("default_precision", facts.get("precision")) != facts.get("precision"):
+        told.append(f"where its default would be {facts['default_precision']}")
+    yield f"  by {', '.join(told)}"

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from edgekd.data import Data, Inputs, Samples
 from edgekd.evidence import Choice, Row
 from edgekd.network import Network
 from edgekd.recipe import Recipe
+from edgekd.routing import Routing
 from edgekd.target import Budget, Prefer, Target
 from edgekd.task import Task
 
@@ -88,6 +91,9 @@ class Work:
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
         rows: one candidate of one target each.
+        teacher_classes: by split, the first teacher's class of each sample; where [route] asks.
+        routes: by target, which answers of what ships the device keeps.
+        seconds: by stage, how long it took.
         bundles: by kind, the folder of what the app build takes.
     """
 
@@ -108,6 +114,9 @@ class Work:
     calibration: tuple[Inputs, ...] = ()
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
+    teacher_classes: Mapping[str, Tensor] = field(default_factory=dict)
+    routes: Mapping[str, Routing] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
 
     @property

@@ -36,42 +36,59 @@ RANKS = {
             "usage",
             "operators",
             "ncnn_param",
+            "notebook",
         ],
         1,
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(
-        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+        [
+            "sizes",
+            "faults",
+            "part",
+            "folding",
+            "packaging",
+            "training",
+            "reference",
+            "origin",
+            "program",
+        ],
+        2,
     ),
     **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
-    "graph": 2,
+    **dict.fromkeys(["routing", "reduction", "result"], 2),
+    **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
-    **dict.fromkeys(
-        ["losses", "pruning", "quantization", "formats", "devices", "mil", "bundles"], 3
-    ),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts", "judge"], 3),
+    **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
+    **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "judge"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "instructions", "report"], 4),
-    **dict.fromkeys(["stages", "packing"], 5),
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
+    **dict.fromkeys(["selecting", "freezing"], 4),
+    **dict.fromkeys(["stages", "packing", "signing"], 5),
+    **dict.fromkeys(
+        ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
+    ),
     "correctness": 6,
     **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact",
-           "told", "measurement", "evidence", "data", "samples", "reference", "part",
-           "sizes", "network", "faults", "folding", "packaging", "training", "protocol",
-           "recipe", "work", "distributed", "schedule", "evaluate", "teacher_outputs",
+LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
+           "measurement", "evidence", "data", "samples", "reference", "part", "sizes",
+           "origin", "program", "network", "kinds", "precisions", "faults", "folding",
+           "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
+           "result", "distributed", "schedule", "evaluate", "teacher_outputs",
            "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "distillation", "intermediates", "localization", "execution", "instructions",
-           "conversion", "conversions", "converter", "plan", "launch", "pipeline",
-           "worker", "preview", "starter"]
+           "selecting", "freezing", "distillation", "intermediates", "localization",
+           "layerwise", "execution", "instructions", "quantized", "conversion",
+           "conversions", "converter", "exporting", "verifying", "plan", "launch",
+           "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

@@ -48,6 +48,7 @@ def export(
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
     from edgekd.sizes import parse_dynamic
+    from edgekd.text import artifact_lines
 
     check_exportable(format, scheme, opset)
     network = load_network(
@@ -69,7 +70,8 @@ def export(
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})
     else:
-        typer.echo(f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}")
+        for line in artifact_lines(artifact):
+            typer.echo(line)
 
 
 def verify(
@@ -91,9 +93,10 @@ def verify(
     from edgekd.network import load_network
     from edgekd.samples import read_samples
     from edgekd.stages.verify import verify as verify_artifact
-    from edgekd.text import layer_lines
+    from edgekd.text import agreement_lines, layer_lines
 
-    loaded, inputs = load_artifact(artifact), read_samples(samples)
+    loaded = load_artifact(artifact)
+    inputs = read_samples(samples, loaded.signature.input_names if loaded.signature else None)
     network = load_network(against, example=inputs[0], weights=weights)
     found = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
     looked = []
@@ -107,20 +110,20 @@ def verify(
     else:
         for line in layer_lines(looked):
             typer.echo(line)
-        top1 = found.top1_agreement_frac
-        agree = "" if top1 is None else f"  top-1 agreement {top1:.4f}"
-        typer.echo(
-            f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB{agree}  "
-            f"largest error {found.max_abs_error:.3g}  on {found.sample_count} samples"
-        )
+        for line in agreement_lines(found):
+            typer.echo(line)
     if found.outcome is not Outcome.PASSED:
+        known = loaded.lineage.get("network_sha256")
+        other = known is not None and known != network.weights_digest()
         raise DisagreementError(
             Fault(
                 what=f"{artifact} does not agree with {against}.",
                 at=str(loaded.path),
-                got=found.detail,
+                got=found.detail + ("; the network has other weights now" if other else ""),
                 expected="the outputs of its network",
-                fix="check that --against and --weights are what it was exported from, or try "
-                "another scheme",
+                fix="give --weights, the same here and to export: without them a network may be "
+                "loaded with new random ones each time"
+                if other
+                else "look where it begins, with --layers, or try another scheme",
             )
         )

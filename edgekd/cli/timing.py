@@ -36,6 +36,9 @@ def benchmark(
     junit: Annotated[
         Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
     ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write the figures there as a Markdown table.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time artifacts where they will run, and hold them against a budget."""
@@ -77,8 +80,7 @@ def benchmark(
         result if isinstance(result, Verdict) else judge(artifact.size_bytes, result, limits)
         for artifact, result in zip(loaded, measured, strict=True)
     ]
-    if junit is not None:
-        _write_junit(junit, loaded, measured, verdicts)
+    _write_summaries(junit, summary, loaded, measured, verdicts)
     if as_json:
         each = zip(loaded, measured, verdicts, strict=True)
         print_json([_document(*one, quick) for one in each])
@@ -138,27 +140,35 @@ def _print(artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence
                 typer.echo(line)
 
 
-def _write_junit(
-    path: Path, artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]
+def _write_summaries(
+    junit: Path | None,
+    summary: Path | None,
+    artifacts: Sequence[Any],
+    measured: Sequence[Any],
+    verdicts: Sequence[Any],
 ) -> None:
-    from edgekd.evidence import Measurement
-    from edgekd.junit import Case, junit
+    """Writes what CI systems show."""
+    from edgekd import junit as reports
+    from edgekd.evidence import Measurement, Row
     from edgekd.store import write_text
 
-    found = [
-        Case(
-            suite="edgekd benchmark",
-            name=str(artifact.path),
-            outcome=verdict.outcome.value,
-            detail=verdict.detail,
-            failed=verdict.outcome.exit_code != 0,
-            time_s=result.percentile_ms(0.5).value / 1e3
-            if isinstance(result, Measurement)
-            else None,
+    rows = [
+        Row(
+            str(artifact.path),
+            artifact.format,
+            artifact.scheme or "as it is",
+            verdict.outcome,
+            verdict.detail,
+            artifact,
+            measurement=result if isinstance(result, Measurement) else None,
         )
         for artifact, result, verdict in zip(artifacts, measured, verdicts, strict=True)
     ]
-    write_text(path, junit("edgekd benchmark", found))
+    told = "edgekd benchmark"
+    if junit is not None:
+        write_text(junit, reports.junit(told, reports.cases(rows, {})))
+    if summary is not None:
+        write_text(summary, reports.summary(told, None, rows, {}))
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:

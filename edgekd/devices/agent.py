@@ -109,7 +109,8 @@ class OpenVino:
             # Without it the plugin quietly computes in bf16 or fp16 where the CPU can.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        compiled = openvino.Core().compile_model(path, "CPU", config)
+        core = openvino.Core()
+        compiled = core.compile_model(path, "CPU", config)
         self.request = compiled.create_infer_request()
         self.inputs = [
             (entry.get_any_name(), _static(entry.partial_shape), entry.element_type.to_dtype().name)
@@ -123,6 +124,7 @@ class OpenVino:
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],
             "precision": precision,
+            "default_precision": core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string(),
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
         self.compiled = compiled
@@ -240,7 +242,7 @@ class CoreMl:
             )
             for entry in description.input
         ]
-        self.outputs = [entry.name for entry in description.output]
+        self.outputs = [e.name for e in description.output if e.type.HasField("multiArrayType")]
         self.facts = {"runtime": "coreml", "version": coremltools.__version__}
         self.facts["system"] = platform.mac_ver()[0]
         self.fell_back = None

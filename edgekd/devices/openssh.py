@@ -149,11 +149,11 @@ def connected(url: str) -> Iterator[Connection]:
         ours = (f"-oControlPath={socket}",) if shared else ("-oControlPath=none",)
         first = ["-oControlMaster=yes", f"-oControlPersist={READY_S}"] if shared else []
         try:
-            with started(["ssh", *plain, *ours, *first, *host, "exit 0"], log) as code:
+            with started(["ssh", *plain, *ours, *first, *host, "exit 0"], log) as process:
                 deadline = time.monotonic() + READY_S
-                while code() is None and time.monotonic() < deadline:
+                while process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.01)
-                ended = code()
+                ended = process.poll()
         except FileNotFoundError as error:
             raise UnreachableError(fault(url, "no ssh program", "the OpenSSH client")) from error
         if ended != 0:

@@ -17,6 +17,8 @@ from edgekd.stages import (
     fold,
     prune,
     quantize,
+    route,
+    sensitivity,
     train,
     verify,
 )
@@ -39,8 +41,10 @@ STAGES: dict[str, Stage] = {
     "quantize": quantize,
     "export": export,
     "verify": verify,
+    "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
+    "route": route,
     "bundle": bundle,
 }
 """The stages by name, in order."""

@@ -41,7 +41,7 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
             row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
         judged.append(row)
     why = _first(best, [row for row in rivals if row is not best], prefer)
-    return Choice(best.scheme, why, best.network), judged
+    return Choice.of(best, why), judged
 
 
 def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:

@@ -39,7 +39,8 @@ from edgekd.pruning.importance import GRADIENTS
 from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
-from edgekd.recipe import Prune, Recipe
+from edgekd.recipe import Recipe
+from edgekd.reduction import Prune
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, digest, write_json
 from edgekd.teachers import Teacher, teacher_key
