@@ -253,3 +253,16 @@ def test_an_option_that_is_not_known_is_told(board: Board, artifact: edgekd.Arti
     with pytest.raises(RecipeError, match=r"\?python=PATH there") as stop:
         run_job(f"ssh://127.0.0.1:{board.port}?pyhton=python3", job(artifact))
     assert_five_parts(str(stop.value))
+
+
+def test_a_provider_that_took_nothing_is_a_fallback_and_an_unknown_one_is_told(
+    board: Board, artifact: edgekd.Artifact
+) -> None:
+    failure = run_job(f"{board.url}&providers=tensorrt,cuda", job(artifact)).results["it"][
+        "failure"
+    ]
+    assert failure["outcome"] == "fell-back"
+    assert "CUDAExecutionProvider" in failure["detail"]
+    with pytest.raises(RecipeError, match="providers=npu") as stop:
+        run_job(f"{board.url}&providers=npu", job(artifact))
+    assert_five_parts(str(stop.value))
