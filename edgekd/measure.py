@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, Report, condition, failure_in, run_job
 from edgekd.devices.lock import exclusive
+from edgekd.devices.trtexec import module_rails
 from edgekd.errors import ConversionError, EdgekdError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Ratio, Verdict
 from edgekd.formats import find_format
@@ -304,12 +306,33 @@ def _measurement(
         device={
             **rounds[-1].device,
             **condition.summary(readings),
+            **(_energy(readings, results) if len(rounds[0].results) == 1 else {}),
             "runtime": results[-1]["facts"],
         },
         confidence=CONFIDENCE,
         protocol=protocol.name,
         notes=tuple(notes),
     )
+
+
+def _energy(
+    readings: Sequence[condition.Reading], results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Where a board tells its power: mJ of one inference, of the whole module, idle draw included.
+
+    Of several artifacts that take turns within a second it cannot be told whose power it was.
+    """
+    told = [each.power_mw for each in readings if each.power_mw]
+    times = [ns for result in results for block in result.get("blocks_ns", ()) for ns in block]
+    if not told or not times:
+        return {}
+    rails = module_rails(told[0])
+    power_mw = fmean([sum(each.get(rail, 0) for rail in rails) for each in told])
+    return {
+        "module_power_mw": power_mw,
+        "power_rails": " + ".join(rails),
+        "energy_mj": power_mw * fmean(times) / 1e9,
+    }
 
 
 def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio | None:

@@ -44,7 +44,7 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
         UnreachableError: the emulation is not set up.
         ConversionError: the agent did not live to write its report.
     """
-    core = _core(url)
+    core = core_of(url)
     action = json.loads((folder / "job.json").read_text())["action"]
     if action not in ("run", "count"):
         raise RefusedError(
@@ -119,7 +119,12 @@ def _uncounted(got: str, fix: str) -> Fault:
     )
 
 
-def _core(url: str) -> str:
+def core_of(url: str) -> str:
+    """The core that `url` names.
+
+    Raises:
+        RecipeError: it is none that is emulated.
+    """
     core = urlsplit(url).netloc
     if core in userland.CORES:
         return core
