@@ -14,6 +14,7 @@ import torch
 from edgekd.black_box import is_black_box
 from edgekd.conversion import FIXED, check_exportable
 from edgekd.devices import find_device
+from edgekd.devices.options import drives_gpu
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
 from edgekd.formats import find_format, format_names
@@ -25,7 +26,7 @@ from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES, bundle, prune
-from edgekd.target import load_target, target_names
+from edgekd.target import Target, load_target, target_names
 from edgekd.task import TASKS
 from edgekd.terms import Term, outputs_only, plan_terms
 from edgekd.work import Goal
@@ -316,8 +317,8 @@ def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
         reason = target.refusal(scheme)
         if reason is None and scheme not in schemes:
             reason = f"{target.format} can be written here in {listed(schemes)}"
-        if reason is None and target.accelerator != "cpu" and target.format != "coreml":
-            reason = f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
+        if reason is None:
+            reason = _not_driven(target)
         if reason is None and target.format == "coreml":
             whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
             reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
@@ -341,6 +342,18 @@ def _trainable(row: Row) -> Row:
         return row
     reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
     return replace(row, outcome=Outcome.REFUSED, detail=reason)
+
+
+def _not_driven(target: Target) -> str | None:
+    """Why edgekd cannot have the target's accelerator compute, or None."""
+    if target.accelerator == "cpu" or target.format == "coreml":
+        return None
+    if target.accelerator == "gpu" and target.format == "onnx":
+        if target.device is None or drives_gpu(target.device):
+            return None
+        ways = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
+        return f"{target.name} computes on its gpu: its device must be told to, by {ways}"
+    return f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
 
 
 UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'

@@ -343,13 +343,20 @@ def _connection(target: Target) -> Iterator[str]:
     wants = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
     if target.connection == "local":
         yield 'nothing to do: device = "local" is this machine'
+    elif target.connection == "ssh" and target.accelerator == "gpu":
+        yield 'device = "ssh://USER@HOST?trtexec=/usr/src/tensorrt/bin/trtexec", which builds'
+        yield "and times an engine there; or ?providers=tensorrt,cuda, where ONNX Runtime has them"
+        yield "a key that needs no password, and Python 3.6 or later there"
     elif target.connection == "ssh":
-        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}'
+        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}:'
+        yield f"edgekd devices setup ssh://USER@HOST --target {target.name} [--wheels DIR] puts it"
     elif target.connection == "adb":
         yield 'device = "adb://SERIAL?benchmark_model=FILE", SERIAL of adb devices, FILE being'
         yield f"LiteRT's benchmark_model for Android here, or ?python=PATH there: {wants}"
+        yield "&cores=big takes its fastest cores"
     else:
-        yield "no way from here: the reference evaluator computes its files, nothing times them"
+        yield "no way from here: the reference evaluator computes its files, nothing times them;"
+        yield 'device = "imported://FILE.json" holds figures that Xcode showed (docs/devices.md)'
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
 
