@@ -443,6 +443,33 @@ def compared_sets(names: Sequence[str], weights: Path) -> Iterator[str]:
         yield line
 
 
+def kept(out: Path, format: str) -> Path:
+    """Where the rows of a format are kept."""
+    return out / f"rows-{format}.jsonl"
+
+
+def read(out: Path, format: str) -> list[Row]:
+    """The rows that were measured of a format."""
+    place = kept(out, format)
+    return [json.loads(t) for t in place.read_text().splitlines()] if place.exists() else []
+
+
+def measure_all(out: Path, format: str, names: Sequence[str]) -> None:
+    """Measures the networks that have no row, all in one process, in another where it dies."""
+    while True:
+        have = {row["network"] for row in read(out, format)}
+        todo = [name for name in names if name not in have]
+        if not todo:
+            return
+        argv = [sys.executable, __file__, "--out", str(out), "--cells", format, *todo]
+        done = run_process(argv, timeout_s=NETWORK_TIMEOUT_S * len(todo))
+        if {row["network"] for row in read(out, format)} == have:
+            row = {"network": todo[0], "format": format, "scheme": "fp32", "method": None}
+            row["error"] = f"its process died: {done.last_lines}"
+            with kept(out, format).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=None)
@@ -453,12 +480,15 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", help=argparse.SUPPRESS)
     words = parser.parse_args()
     torch.set_num_threads(1)
-    weights, kept = words.out / "weights", words.out / "rows.jsonl"
+    weights = words.out / "weights"
     if words.cells:
-        name, *formats = words.cells
-        for format in formats:
-            for row in measured(name, format, weights):
-                print(json.dumps(row), flush=True)
+        format, *names = words.cells
+        with kept(words.out, format).open("a") as file:
+            for name in names:
+                found = list(measured(name, format, weights))
+                # A network at a time: a process that dies loses one.
+                file.writelines(json.dumps(row) + "\n" for row in found)
+                file.flush()
         return
     names = words.only or list(KINDS)
     words.out.mkdir(parents=True, exist_ok=True)
@@ -466,26 +496,14 @@ def main() -> None:
         for line in compared_sets(names, weights):
             print(line, flush=True)
         return
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    found = [json.loads(line) for line in lines]
-    have = {(row["network"], row["format"]) for row in found}
     for name in [] if words.table else names:
         print(f"{name}: {100 * accuracy(name, trained(name, weights)):.1f} % right", flush=True)
-        for format in words.formats:
-            if (name, format) in have:
-                continue
-            argv = [sys.executable, __file__, "--out", str(words.out), "--cells", name, format]
-            done = run_process(argv, timeout_s=NETWORK_TIMEOUT_S)
-            rows = [json.loads(t) for t in done.stdout.decode().splitlines() if t[:1] == "{"]
-            if not rows:
-                print(f"  {format}: died: {done.last_lines}", flush=True)
-            for row in rows:
-                method = f"{row['scheme']} {row['method'] or ''}"
-                print(f"  {format:9} {method:28} {told(row, rows[0])}", flush=True)
-            with kept.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            found += rows
-    wanted = [row for row in found if row["network"] in names and row["format"] in words.formats]
+    found = []
+    for format in words.formats:
+        if not words.table:
+            measure_all(words.out, format, names)
+        found += read(words.out, format)
+    wanted = [row for row in found if row["network"] in names]
     for line in table(wanted):
         print(line)
 
