@@ -33,7 +33,7 @@ from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Network, call
 from edgekd.process import last_lines, output_to
-from edgekd.quantized import check_quantized, methods_of, suited
+from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits, other_sizes, resized
 from edgekd.soundness import branching, check_sound
@@ -75,7 +75,7 @@ def export(
         ConversionError: the converter failed.
     """
     check_exportable(format, scheme, opset, method)
-    samples = _checked(network, scheme, calibration or ())
+    samples = _checked(network, scheme, calibration or (), method)
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ def convert(
         "network_sha256": network.weights_digest(),
         **network.lineage,
         "method": how,
-        "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "calibration": samples_digest(calibration) if uses_samples(scheme, method) else None,
         "tools": tool_versions(module.PACKAGES),
     }
     if method is not None:
@@ -361,8 +361,10 @@ def samples_digest(samples: Sequence[Inputs]) -> str:
     return sha.hexdigest()
 
 
-def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
-    if not SCHEMES[scheme].calibrated:
+def _checked(
+    network: Network, scheme: str, samples: Sequence[Inputs], method: str | None
+) -> Sequence[Inputs]:
+    if not uses_samples(scheme, method):
         return ()
     if not samples:
         raise RecipeError(

@@ -65,8 +65,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized, or the
-    file says that it is made for bf16."""
+    """An OpenVINO model on the CPU plugin: in float32, or in bf16 where the file is made for it."""
 
     def __init__(self, path, threads):
         import openvino
@@ -90,15 +89,13 @@ class OpenVino:
         self.free = {name for name, shape, _ in self.inputs if None in shape}
         self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        precision = {"bfloat16": "bf16"}.get(precision, precision)
         self.facts = {
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],
             "precision": precision,
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
-        told = "computed in %s, not %s" % (precision, asked)
-        self.fell_back = None if precision == asked else told
+        self.fell_back = None if precision == asked else "computed in " + precision
 
     def put(self, feed):
         for name, value in feed.items():

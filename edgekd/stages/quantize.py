@@ -20,8 +20,7 @@ from edgekd.quantization import (
     load_calibration,
     select,
 )
-from edgekd.quantized import methods_of
-from edgekd.scheme import SCHEMES
+from edgekd.quantized import methods_of, uses_samples
 from edgekd.store import Run, path_digest
 from edgekd.work import Work
 
@@ -75,7 +74,12 @@ def step(work: Work, run: Run) -> Work:
     """The work with its calibration samples, where a scheme needs them, and a row for every
     method that is tried."""
     work = replace(work, rows=tuple(expanded(work.rows, work)))
-    if not any(SCHEMES[scheme].calibrated for scheme in work.recipe.quantize.schemes):
+    if not any(
+        uses_samples(row.scheme, method)
+        for row in work.rows
+        if row.open
+        for method in (None, *methods_of(row.format, row.scheme))
+    ):
         return work
     return _calibrated(work, run)
 
