@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from statistics import median
@@ -293,6 +293,12 @@ class Row:
         if self.beside and self.keep:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
+
+    def first_of(self, *, scheme: str | None = None, network: Which | None = None) -> str:
+        """The name of the candidate that was tried first of its scheme, or of another scheme or
+        network, where there is one."""
+        first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
+        return replace(first, network=network or self.network).candidate
 
     @property
     def open(self) -> bool:

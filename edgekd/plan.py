@@ -326,4 +326,6 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.bundle is not None
     if stage == "sensitivity":
         return recipe.quantize.sensitivity
+    if stage == "ladder":
+        return recipe.quantize.search == "auto" and set(recipe.quantize.schemes) != {"fp32"}
     return stage != "prune" or recipe.prune is not None

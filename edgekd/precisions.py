@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from edgekd.part import Part, one_of, refused
 from edgekd.scheme import SCHEMES
 
-SchemeName = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
+SchemeName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
                      "int4-weights", "palettized"]  # fmt: skip
 
 

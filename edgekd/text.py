@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,14 +119,19 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
 
 def after_table(result: RunResult) -> Iterator[str]:
     """What ships and why, why the others do not, and where the evidence is."""
+    from edgekd.stages.choose import BEATEN
+
     for name, choice in result.chosen.items():
         yield f"{name}: {choice.why}"
     for row in result.rows:
-        if row.detail:
+        if row.detail and not row.detail.startswith(BEATEN):
             yield f"  {row.target} {row.candidate}: {row.detail}"
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
+    for target, count in beaten.items():
+        yield f"  {target}: {count} other ways to quantize were no better than those"
     for kind, place in result.bundles.items():
         yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"

@@ -55,6 +55,7 @@ RANKS = {
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "selecting", "freezing"], 4),
+    "float_layers": 4,
     **dict.fromkeys(["stages", "packing"], 5),
     **dict.fromkeys(
         ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
@@ -69,10 +70,10 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "faults", "folding",
            "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
            "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "selecting", "freezing", "distillation", "intermediates", "localization",
-           "layerwise", "execution", "instructions", "quantized", "conversion", "conversions",
-           "converter", "exporting", "verifying", "plan", "launch", "pipeline", "worker", "preview",
-           "starter", "calibrating"]
+           "teachers", "selecting", "quantized", "freezing", "distillation", "intermediates",
+           "localization", "layerwise", "execution", "instructions", "conversion", "conversions",
+           "converter", "exporting", "verifying", "float_layers", "plan", "launch", "pipeline",
+           "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

@@ -13,8 +13,9 @@ own call with its defaults on our float32 file. What is chosen is the fastest th
 by the reference evaluator and has no latency: the smallest that keeps both is chosen.
 
 Networks, files and what was measured are kept in --out; a network is measured, or timed, where its
-line, or its time, is missing. "peer" is the best cell of an earlier study of like networks, made with all four libraries'
-best settings; its networks are not these, so it says how good is usual, not who wins.
+line, or its time, is missing. "peer" is the best cell of an earlier study of like networks, made
+with all four libraries' best settings; its networks are not these, so it says how good is usual,
+not who wins.
 """
 
 from __future__ import annotations
