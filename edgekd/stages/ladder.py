@@ -81,13 +81,15 @@ def other_methods(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:  
 def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:
     """The best so far with its most sensitive layers in float: one group of them, two, four.
 
-    How much a group costs is measured on the file: it alone is left in float, on the calibration
+    How much a group costs is measured on files in which it alone is quantized, on the calibration
     samples. In combination the groups that cost most are joined, to half of them at most.
     """
     judged = [row for row in rows if row.agreement is not None and row.artifact is not None]
     if not judged:
         return
-    best = max(judged, key=_fidelity)
+    # Where other operators are quantized too, their tensors stay so around a layer in float.
+    linear = [row for row in judged if row.method and "linear" in row.method]
+    best = max(linear or judged, key=_fidelity)
     conversion = conversion_of(best, work)
     target = work.goal(best).target
     run.tell("ladder", f"{best.target} {best.candidate}: how much each layer costs")
@@ -103,7 +105,7 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]
         processes=options.processes,
         timeout_s=options.timeout_s,
     )
-    order = sorted(found, key=lambda group: -found[group])
+    order = sorted(found, key=lambda group: found[group])
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)
