@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from edgekd.devices.adb_shell import (
     start,
 )
 from edgekd.devices.agent import VERSION
-from edgekd.devices.benchmark_model import Benchmark, parse_benchmark_model, parse_result_file
+from edgekd.devices.benchmark_model import (
+    Benchmark,
+    Summary,
+    parse_benchmark_model,
+    parse_result_file,
+)
 from edgekd.devices.dropped import persistently
 from edgekd.devices.options import options
 from edgekd.errors import ConversionError, Fault, RefusedError, UnreachableError
@@ -30,7 +35,7 @@ MIB = 2**20
 
 
 def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) -> None:
-    """Writes the report of `job`, as the agent would, but with a `summary` in place of samples.
+    """Writes the report of `job`, as the agent would, but with what was `told` in place of samples.
 
     Raises:
         RefusedError: the job is more than to time TFLite files.
@@ -97,7 +102,7 @@ def _result(found: Benchmark) -> dict[str, Any]:
         "first_ns": round(found.first_us * 1e3),
         "warm_up_count": found.warm_up_count,
         "settled": True,  # As far as it tells: it warms up for a time.
-        "summary": asdict(found.steady),
+        "told": _told_times(found.steady),
         "facts": {
             "runtime": "benchmark_model",
             "version": "the user's",
@@ -105,6 +110,14 @@ def _result(found: Benchmark) -> dict[str, Any]:
         },
         "failure": {"outcome": "fell-back", "detail": told} if told else None,
     }
+
+
+def _told_times(steady: Summary) -> dict[str, Any]:
+    """A summary in ms, by the share of runs that took no longer; see edgekd/told.py."""
+    shares = {0.0: steady.min_us, 0.05: steady.p5_us, 0.5: steady.median_us, 0.95: steady.p95_us,
+              1.0: steady.max_us}  # fmt: skip
+    figures = [(share, us / 1e3) for share, us in shares.items() if us is not None]
+    return {"count": steady.count, "mean_ms": steady.mean_us / 1e3, "figures": figures}
 
 
 def benchmark_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from adbd import Phone
-from conftest import assert_five_parts
+from conftest import Project, assert_five_parts, tiny_recipe
 from models import TRAPS
 from needs import need_modules, need_program
 
@@ -302,6 +303,56 @@ def test_a_budget_is_judged_by_what_a_benchmark_model_told(
     still = edgekd_cli(*words, "--budget", "latency_p90_ms=0.41")
     assert still.code == 9, "some 5 % to 50 % took longer"
     assert any("--num_runs=67" in each for each in phone.commands)
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
+    plug: Plug, project: Project, edgekd_cli: Any
+) -> None:
+    need_modules("litert_torch", "ai_edge_litert")
+    program = project.folder / "benchmark_model"
+    program.write_text(f"#!/bin/sh\n{TOLD}")
+    _, url = plug()
+    document = tiny_recipe()
+    document["targets"] = [
+        {
+            "name": "pixel-8-litert",
+            "device": f"{url}&benchmark_model={program}",
+            "budget": {"latency_p90_ms": 0.46},
+        }
+    ]
+    project.write(document)
+    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
+    assert said.code == 0, said.err
+    row = said.json["rows"][0]
+    assert (row["outcome"], row["evidence"]) == ("passed", "host")
+    assert (row["measurement"]["evidence"], row["measurement"]["p90_ms"]) == ("device", 0.45)
+    document["targets"][0]["device"] = f"{url}&benchmark_modle={program}"
+    project.write(document)
+    said = edgekd_cli("check", project.recipe)
+    assert said.code == 2, "before any work"
+    assert "?benchmark_model=PATH here" in said.err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "ended"])
+def test_ctrl_c_leaves_nothing_running_on_the_phone(
+    plug: Plug, job: Job, tmp_path: Path, how: signal.Signals
+) -> None:
+    phone, url = plug(hanging(tmp_path))
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        "from pathlib import Path\nfrom edgekd.devices import Job, run_job\n"
+        f"path = Path({str(job.artifacts['it'])!r})\n"
+        f"run_job({url!r}, Job('run', 'onnxruntime', {{'it': path}}, 1))\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "number").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    host.send_signal(how)
+    host.wait(timeout=60)
+    assert ended(int((tmp_path / "number").read_text()))
     assert list(phone.temporary.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from needs import need_modules
 from sshd import Board, leftovers, served
 
 import edgekd
+from edgekd.devices import Job, run_job
 from edgekd.errors import UnreachableError
 
 pytestmark = pytest.mark.converter
@@ -50,6 +51,27 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     assert len(measured.samples_ms) >= 600
     assert measured.device["processor"]
     assert leftovers() == before
+
+
+def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_path: Path) -> None:
+    ours = f"""
+        Host Board jump
+            HostName 127.0.0.1
+            Port {board.port}
+            IdentityFile {tmp_path}/key
+            UserKnownHostsFile {tmp_path}/known
+        Host Board
+            ProxyJump jump
+    """
+    (tmp_path / "ours").write_text(ours)
+    (tmp_path / "bin" / "ssh").write_text(
+        f'#!/bin/sh\nexec {board.client} -F {tmp_path}/ours "$@"\n'
+    )
+    _, artifact = exported(tmp_path)
+    job = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1})
+    report = run_job(f"ssh://Board?python={sys.executable}", job)
+    assert report.results["it"]["failure"] is None
+    assert board.connections == 2, "one to the jump host, and one through it"
 
 
 def test_a_missing_python_and_a_missing_runtime_are_told(board: Board, tmp_path: Path) -> None:
