@@ -29,13 +29,16 @@ from edgekd.folding import channels_last as turn_channels
 from edgekd.folding import images_of, turned
 from edgekd.formats import find_format, format_names
 from edgekd.formats.onnx import OPSETS, opset_of
-from edgekd.graph import READERS, Graph, read_graph
+from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Exportable, Network, call
 from edgekd.origin import origin
+from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
+from edgekd.quantization.checks import unusable
+from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
 from edgekd.scheme import SCHEMES
-from edgekd.sizes import fits, other_sizes, resized
+from edgekd.sizes import other_sizes, resized
 from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
 
@@ -50,6 +53,7 @@ def export(
     scheme: str = "fp32",
     calibration: Sequence[Inputs] | None = None,
     out: Path | str = "build",
+    method: str | None = None,
     opset: int | None = None,
     channels_last: bool | None = None,
 ) -> Artifact:
@@ -60,6 +64,8 @@ def export(
 
     Args:
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
+        method: of quantizing, of the format's `METHODS[scheme]`; None: the first that suits the
+            network.
         opset: of ONNX: the version of its operators, for a runtime that is old.
         channels_last: whether the file takes images as NHWC: inputs in float32 of four axes and
             1, 3 or 4 channels; None: in LiteRT, where a transpose would come first otherwise.
@@ -67,12 +73,14 @@ def export(
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
             or the network is none that a file could stand for.
-        RefusedError: the format cannot be written in this scheme here.
+        RefusedError: the format cannot be written in this scheme here, or the network has numbers
+            that the scheme has not.
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
     """
-    check_exportable(format, scheme, opset)
-    samples = _checked(network, scheme, calibration or ())
+    check_exportable(format, scheme, opset, method)
+    samples = _checked(network, scheme, calibration or (), method)
+    check_half(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
@@ -84,13 +92,16 @@ def export(
             samples,
             draft,
             log=log,
+            method=method,
             opset=opset,
             channels_last=channels_last,
         )
     return load_artifact(folder)
 
 
-def check_exportable(format: str, scheme: str, opset: int | None = None) -> None:
+def check_exportable(
+    format: str, scheme: str, opset: int | None = None, method: str | None = None
+) -> None:
     """Raises what `export` would raise of a format and a scheme, before any work."""
     for kind, name, known in (
         ("format", format, format_names()),
@@ -127,6 +138,17 @@ def check_exportable(format: str, scheme: str, opset: int | None = None) -> None
                 fix=f"use one of these: {listed(module.SCHEMES)}",
             )
         )
+    methods = methods_of(format, scheme)
+    if method is not None and method not in methods:
+        raise RecipeError(
+            Fault(
+                what=f"{format} has no method {method!r} for {scheme}.",
+                at="method",
+                got=repr(method),
+                expected=listed(methods) or f"none: {scheme} is written in one way",
+                fix="leave the method out: the first that suits the network is taken",
+            )
+        )
     absent = missing(module.PACKAGES, extra=module.EXTRA)
     if absent:
         raise MissingPackageError(absent)
@@ -140,10 +162,18 @@ def convert(
     folder: Path,
     *,
     log: Path | None = None,
+    method: str | None = None,
+    keep: Sequence[str] = (),
+    weight_bits: int = 7,
     opset: int | None = None,
     channels_last: bool | None = None,
 ) -> Artifact:
     """`network` written into `folder`, what the converter prints into `log`.
+
+    Args:
+        method: of quantizing; None: the first that suits the network.
+        keep: operators of the file that stay in float, by name.
+        weight_bits: 7 or 8, of the int8 of weights that are used; see `quantization.weight_bits`.
 
     Raises:
         RecipeError: it is no network that a file could stand for; see `check_sound`.
@@ -151,7 +181,7 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
-    images = _to_turn(network, format, channels_last)
+    images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)
         calibration = [turned(sample, images) for sample in calibration]
@@ -162,8 +192,11 @@ def convert(
     try:
         with output_to(log):
             write: Any = module.convert
-            own = {"opset": opset} if opset is not None else {}
-            method = write(network, scheme, calibration, path, **own)
+            method = method or suited(network, format, scheme)
+            own = {"method": method, "keep": tuple(keep), "opset": opset}
+            own |= {"weight_bits": weight_bits if weight_bits != 7 else None}
+            given = {name: value for name, value in own.items() if value}
+            how = write(network, scheme, calibration, path, **given)
     except EdgekdError:
         raise
     except Exception as error:
@@ -172,10 +205,12 @@ def convert(
         # An exported program that stands for a network carries that network's digest.
         "network_sha256": network.weights_digest(),
         **network.lineage,
-        "method": method,
-        "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "method": how,
+        "calibration": samples_digest(calibration) if uses_samples(scheme, method) else None,
         "tools": tool_versions(module.PACKAGES),
     }
+    if method is not None:
+        lineage["quantizer"] = {"method": method, "keep": list(keep), "weight_bits": weight_bits}
     if images:
         lineage["channels_last"] = list(images)
     if format == "onnx":
@@ -196,7 +231,7 @@ def convert(
     return artifact
 
 
-def _to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
+def to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
     """The inputs that the file takes with their channels last."""
     if channels_last is False or (channels_last is None and format != "litert"):
         return ()
@@ -216,28 +251,6 @@ def _to_turn(network: Network, format: str, channels_last: bool | None) -> tuple
 
 FIXED = {"litert": "LiteRT's", "ncnn": "ncnn's"}
 """The formats whose files have fixed sizes; ncnn has free ones, pnnx writes none."""
-
-
-def check_quantized(graph: Graph, scheme: str) -> None:
-    """Raises where a file of an int8 scheme has nothing in int8: quantizers skip what they do not
-    know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
-
-    Raises:
-        ConversionError: nothing is quantized.
-    """
-    if not scheme.startswith("int8") or graph.format == "coreml":
-        return
-    if any("int8" in kind for each in graph.kinds for kind in each.takes):
-        return
-    raise ConversionError(
-        Fault(
-            what=f"Nothing in the network was quantized in {scheme}.",
-            at=f"{graph.format} {scheme}",
-            got=f"operators in float: {listed(list(graph.operators)[:6])}",
-            expected="an operator or weight that this format quantizes in this scheme",
-            fix=f"leave {scheme} out for this target, or take another scheme",
-        )
-    )
 
 
 def check_free(network: Network, format: str) -> None:
@@ -354,31 +367,12 @@ def samples_digest(samples: Sequence[Inputs]) -> str:
     return sha.hexdigest()
 
 
-def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
-    if not SCHEMES[scheme].calibrated:
+def _checked(
+    network: Network, scheme: str, samples: Sequence[Inputs], method: str | None
+) -> Sequence[Inputs]:
+    if not uses_samples(scheme, method):
         return ()
-    if not samples:
-        raise RecipeError(
-            Fault(
-                what=f"{scheme} needs calibration samples.",
-                at="calibration",
-                got="none",
-                expected="samples of real inputs, a hundred or so",
-                fix="give calibration=[{input name: tensor}, ...], "
-                "on the command line --calibration FILE.safetensors",
-            )
-        )
-    for number, sample in enumerate(samples):
-        for spec in network.signature.inputs:
-            shape = tuple(sample[spec.name].shape) if spec.name in sample else None
-            if shape is None or not fits(shape, spec):
-                raise RecipeError(
-                    Fault(
-                        what="A calibration sample does not fit the network.",
-                        at=f"sample {number}, input {spec.name}",
-                        got=str(shape or f"inputs {listed(sample)}"),
-                        expected=str(spec.shape),
-                        fix="give each input with the shape of the example, batch first",
-                    )
-                )
+    faults = unusable(samples, network.signature.inputs, at="calibration", scheme=scheme)
+    if faults:
+        raise RecipeError(*faults)
     return samples

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import torch
 
@@ -56,6 +57,15 @@ class Conversion:
     calibration: Sequence[Inputs] = ()
     opset: int | None = None
     channels_last: bool | None = None
+    method: str | None = None
+    keep: tuple[str, ...] = ()
+    weight_bits: int = 7
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `convert` takes besides, as JSON can say it."""
+        names = ("opset", "channels_last", "method", "keep", "weight_bits")
+        return {name: getattr(self, name) for name in names}
 
 
 def convert_each(
@@ -105,8 +115,7 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
             conversion.scheme,
             conversion.calibration,
             folder,
-            opset=conversion.opset,
-            channels_last=conversion.channels_last,
+            **conversion.settings,
         )
     except EdgekdError as error:
         return error
@@ -146,8 +155,7 @@ def _job(
         "program": str(program),
         "format": conversion.format,
         "scheme": conversion.scheme,
-        "opset": conversion.opset,
-        "channels_last": conversion.channels_last,
+        "settings": conversion.settings,
         "calibration": str(calibration) if calibration else None,
         "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
         "signature": network.signature.to_json(),

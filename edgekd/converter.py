@@ -54,8 +54,8 @@ def _convert(module: Any, job: dict[str, Any]) -> None:
             {name: sample[name] for name in signature.input_names}
             for sample in read_samples(Path(job["calibration"]))
         ]
-    own = {name: job[name] for name in ("opset", "channels_last")}
-    convert(network, job["format"], job["scheme"], samples, Path(job["folder"]), **own)
+    folder = Path(job["folder"])
+    convert(network, job["format"], job["scheme"], samples, folder, **job["settings"])
 
 
 if __name__ == "__main__":

@@ -8,9 +8,67 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+LOOK_S = 0.2
+"""Between two looks whether a thread is to stop."""
+
+
+@dataclass
+class _Stop:
+    """Whether the calls side by side are to stop, and whether this one has been told."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    heard: bool = False
+
+    def check(self) -> None:
+        """Raises what Ctrl-C raises, once: what is done after it cleans up."""
+        if self.event.is_set() and not self.heard:
+            self.heard = True
+            raise KeyboardInterrupt
+
+
+_STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
+
+
+def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What `calls` return, made at once, each in a thread of its own.
+
+    Ctrl-C, which only the first thread hears, ends the processes that the others wait for.
+    """
+    if len(calls) < 2:
+        return [call() for call in calls]
+    event = threading.Event()
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = []
+        try:
+            for call in calls:
+                context = copy_context()
+                context.run(_STOP.set, _Stop(event))
+                futures.append(pool.submit(context.run, call))
+            wait(futures)
+        except BaseException:
+            event.set()
+            raise
+    return [future.result() for future in futures]
+
+
+def pause(seconds: float) -> None:
+    """Waits, as `time.sleep` does; ends where the threads side by side are to stop."""
+    stop = _STOP.get()
+    if stop is None:
+        time.sleep(seconds)
+        return
+    stop.event.wait(seconds)
+    stop.check()
 
 
 @dataclass(frozen=True)
@@ -33,30 +91,61 @@ def run_process(
     *,
     timeout_s: float,
     stdin: bytes | None = None,
+    hold_stdin: bool = False,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Completed:
     """The finished process of `argv`, never through a shell, with `env` added to ours.
 
+    Args:
+        hold_stdin: its stdin is empty but does not end before we do, killed or not: so what reads
+            it learns of our end.
+
     Raises:
         FileNotFoundError: there is no such program.
     """
-    process = subprocess.Popen(
-        list(argv),
-        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
-    code: int | None
+    stop = _STOP.get()
+    if stop is not None:
+        stop.check()
+    held = os.pipe() if hold_stdin else ()
     try:
-        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        stdout, stderr = process.communicate()
-        code = None
+        process = subprocess.Popen(
+            list(argv),
+            stdin=held[0] if held else subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+        return _finished(process, stdin, timeout_s, stop)
+    finally:
+        for end in held:
+            os.close(end)
+
+
+def _finished(
+    process: subprocess.Popen[bytes], stdin: bytes | None, timeout_s: float, stop: _Stop | None
+) -> Completed:
+    code: int | None
+    until = time.monotonic() + timeout_s
+    try:
+        while True:
+            left = max(0.0, until - time.monotonic())
+            try:
+                # A second call goes on with what the first was given.
+                step = left if stop is None or stop.heard else min(LOOK_S, left)
+                stdout, stderr = process.communicate(stdin, timeout=step)
+                code = process.returncode
+                break
+            except subprocess.TimeoutExpired:
+                stdin = None
+                if stop is not None:
+                    stop.check()
+                if time.monotonic() >= until:
+                    process.kill()
+                    stdout, stderr = process.communicate()
+                    code = None
+                    break
     except BaseException:
         process.kill()
         process.wait()

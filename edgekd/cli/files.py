@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -128,96 +127,3 @@ def verify(
                 else "look where it begins, with --layers, or try another scheme",
             )
         )
-
-
-def benchmark(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="Files; those of one runtime interleave.")
-    ],
-    device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="latency_p90_ms=5, size_bytes=500000, ..."),
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="One short process: a first impression.")] = False,
-    junit: Annotated[
-        Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Time artifacts where they will run, and hold them against a budget."""
-    from edgekd.artifact import load_artifact
-    from edgekd.samples import parse_budget
-    from edgekd.stages.benchmark import QUICK, THOROUGH, benchmark_all, judge
-    from edgekd.text import measurement_lines
-
-    limits = parse_budget(budget or [])
-    loaded = [load_artifact(path) for path in artifacts]
-    measured = benchmark_all(
-        loaded, device=device, threads=threads, protocol=QUICK if quick else THOROUGH
-    )
-    verdicts = [judge(a.size_bytes, m, limits) for a, m in zip(loaded, measured, strict=True)]
-    if junit is not None:
-        _write_junit(junit, loaded, measured, verdicts)
-    if as_json:
-        print_json(
-            [
-                {
-                    "path": str(a.path),
-                    "sha256": a.sha256,
-                    "size_bytes": a.size_bytes,
-                    "outcome": v.outcome.value,
-                    "detail": v.detail,
-                    "quick": quick,
-                    "measurement": m.to_json(),
-                }
-                for a, m, v in zip(loaded, measured, verdicts, strict=True)
-            ]
-        )
-    else:
-        for a, m, v in zip(loaded, measured, verdicts, strict=True):
-            for line in measurement_lines(a, m, v, quick=quick):
-                typer.echo(line)
-    _raise_worst(loaded, verdicts)
-
-
-def _write_junit(
-    path: Path, artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]
-) -> None:
-    from edgekd.junit import Case, junit
-    from edgekd.store import write_text
-
-    found = [
-        Case(
-            suite="edgekd benchmark",
-            name=str(artifact.path),
-            outcome=verdict.outcome.value,
-            detail=verdict.detail,
-            failed=verdict.outcome.exit_code != 0,
-            time_s=measurement.percentile_ms(0.5).value / 1e3,
-        )
-        for artifact, measurement, verdict in zip(artifacts, measured, verdicts, strict=True)
-    ]
-    write_text(path, junit("edgekd benchmark", found))
-
-
-def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
-    from edgekd.errors import ERRORS
-
-    codes = {verdict.outcome.exit_code for verdict in verdicts} - {0}
-    if not codes:
-        return
-    raise ERRORS[min(codes)](
-        *(
-            Fault(
-                what=f"{artifact.path} does not keep the budget: {verdict.outcome.value}.",
-                at=str(artifact.path),
-                got=verdict.detail,
-                expected="every limit kept for sure",
-                fix="widen the budget, try another scheme, or measure on a quieter machine",
-            )
-            for artifact, verdict in zip(artifacts, verdicts, strict=True)
-            if verdict.outcome.exit_code
-        )
-    )

@@ -7,13 +7,15 @@ Source: https://apple.github.io/coremltools/docs-guides/
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.formats import _coreml_quantize
 from edgekd.formats._coreml_operators import teach
+from edgekd.formats._coreml_quantize import METHODS as METHODS
+from edgekd.formats._coreml_quantize import WEIGHT_THRESHOLD, compressed
 from edgekd.formats._ways import exported_or_fixed, first_way, traced
 from edgekd.need import need
 from edgekd.sizes import size_of
@@ -30,7 +32,7 @@ PACKAGES: tuple[str, ...] = ("coremltools",)
 SCHEMES = {
     "fp32": "computed in fp32, so not on the Neural Engine",
     "fp16": "computed in fp16",
-    "int8": "int8 weights per channel, fp16 activations: calibrating those needs macOS",
+    **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
 }
 SPARSE = (
     "Core ML stores weights that are half zeros or more as a bit mask and the rest: a smaller "
@@ -38,38 +40,65 @@ SPARSE = (
     "(apple.github.io/coremltools/docs-guides/source/pruning-overview.html)"
 )
 
-WEIGHT_THRESHOLD = 512
-"""Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
-
 
 def convert(
     network: Network,
     scheme: str,
-    calibration: Sequence[Inputs],  # noqa: ARG001  no scheme here is calibrated
+    calibration: Sequence[Inputs],
     path: Path,
+    *,
+    method: str | None = None,
+    keep: Sequence[str] = (),
 ) -> str:
-    """Writes `network` to `path`; see `Format`."""
+    """Writes `network` to `path`; see `Format`.
+
+    Args:
+        keep: operators that stay in float, by name.
+    """
     ct = need("coremltools", extra=EXTRA)
     teach()
+    if scheme in METHODS:
+        method = method or next(iter(METHODS[scheme]))
+    oldest = _coreml_quantize.deployment_target(ct, scheme, method)
     program = exported_or_fixed(network)
     model, note = first_way(
         {
-            "torch.export": lambda: _converted(ct, _simplified(program), network, scheme),
-            "TorchScript": lambda: _converted(ct, traced(network), network, scheme),
+            "torch.export": lambda: _converted(ct, _simplified(program), network, scheme, oldest),
+            "TorchScript": lambda: _converted(ct, traced(network), network, scheme, oldest),
         }
     )
-    if scheme == "int8":
-        model = _quantize_weights(ct, model)
+    if method is not None:
+        model = _coreml_quantize.quantize(ct, model, scheme, method, calibration, keep=keep)
     elif _has_zeros(network):
         model = _store_sparse(ct, model)
     # The date of the conversion would make every file a different one.
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     model.save(str(path))
     _name_parts_by_content(path)
-    return SCHEMES[scheme] + note
+    return (METHODS[scheme][method] if method else SCHEMES[scheme]) + note
 
 
-def _converted(ct: Any, program: Any, network: Network, scheme: str) -> Any:
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    ct = need("coremltools", extra=EXTRA)
+    teach()
+    program = exported_or_fixed(network)
+    oldest = ct.target.iOS17
+    model, _ = first_way(
+        {
+            "torch.export": lambda: _converted(ct, _simplified(program), network, "int8", oldest),
+            "TorchScript": lambda: _converted(ct, traced(network), network, "int8", oldest),
+        }
+    )
+    main = model.get_spec().mlProgram.functions["main"]
+    found = main.block_specializations[main.opset].operations
+    products = ("conv", "conv_transpose", "linear", "matmul")
+    names = [each.attributes["name"] for each in found if each.type in products]
+    return [name.immediateValue.tensor.strings.values[0] for name in names]
+
+
+def _converted(ct: Any, program: Any, network: Network, scheme: str, oldest: Any) -> Any:
     import numpy as np
 
     return ct.convert(
@@ -83,7 +112,7 @@ def _converted(ct: Any, program: Any, network: Network, scheme: str) -> Any:
             for spec in network.signature.inputs
         ],
         outputs=[ct.TensorType(name=name) for name in network.signature.output_names],
-        minimum_deployment_target=ct.target.iOS16,
+        minimum_deployment_target=oldest,
         compute_precision=ct.precision.FLOAT32 if scheme == "fp32" else ct.precision.FLOAT16,
         skip_model_load=True,
     )
@@ -132,14 +161,6 @@ def _simplified(program: Any) -> Any:
     return decomposed
 
 
-def _quantize_weights(ct: Any, model: Any) -> Any:
-    optimize = need("coremltools.optimize.coreml", extra=EXTRA)
-    config = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric", weight_threshold=WEIGHT_THRESHOLD
-    )
-    return _compressed(ct, model, optimize.linear_quantize_weights, config)
-
-
 def _has_zeros(network: Network) -> bool:
     """Whether any weight is pruned: half zeros or more."""
     return any(
@@ -155,19 +176,7 @@ def _store_sparse(ct: Any, model: Any) -> Any:
     config = optimize.OpThresholdPrunerConfig(
         threshold=1e-12, minimum_sparsity_percentile=0.5, weight_threshold=WEIGHT_THRESHOLD
     )
-    return _compressed(ct, model, optimize.prune_weights, config)
-
-
-def _compressed(ct: Any, model: Any, compress: Any, config: Any) -> Any:
-    """The model after one of coremltools' compressions, which want it read from disk."""
-    optimize = need("coremltools.optimize.coreml", extra=EXTRA)
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.mlpackage"
-        model.save(str(plain))
-        return compress(
-            ct.models.MLModel(str(plain), skip_model_load=True),
-            config=optimize.OptimizationConfig(global_config=config),
-        )
+    return compressed(ct, model, optimize.prune_weights, config)
 
 
 def _name_parts_by_content(path: Path) -> None:

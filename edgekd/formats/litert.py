@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekd.errors import listed
+from edgekd.formats import _litert_quantize
+from edgekd.formats._litert_quantize import METHODS as METHODS
 from edgekd.formats._ways import exported, first_way
 from edgekd.need import need
 
@@ -28,9 +29,7 @@ PACKAGES: tuple[str, ...] = ("litert_torch", "ai_edge_litert", "ai_edge_quantize
 SCHEMES = {
     "fp32": "litert-torch",
     "fp16": "weights in fp16, widened when XNNPACK packs them",
-    "int8": "static, activations by true min-max, weights per channel, float inputs and outputs",
-    "int8-dynamic": "weights per channel, activations quantized while it runs",
-    "int8-weights": "weights per channel, widened before they are used",
+    **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
 }
 SPARSE = (
     "XNNPACK skips zeros of 1x1 convolutions in networks of only such, in a sparse encoding that "
@@ -38,24 +37,22 @@ SPARSE = (
     "(tensorflow.org/model_optimization/guide/pruning/pruning_for_on_device_inference)"
 )
 
-SIGNATURE = "serving_default"
-LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
-WEIGHT_RECIPES = {"int8-dynamic": "dynamic_wi8_afp32", "int8-weights": "weight_only_wi8_afp32"}
-"""ai-edge-quantizer's own recipes of schemes that need no calibration."""
 
+def convert(
+    network: Network,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    path: Path,
+    *,
+    method: str | None = None,
+    keep: Sequence[str] = (),
+) -> str:
+    """Writes `network` to `path`; see `Format`.
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
-    """Writes `network` to `path`; see `Format`."""
-    need("litert_torch", extra=EXTRA)
-    program = exported(network)
-    edge_model, note = first_way(
-        {
-            "torch.export": lambda: _converted(_simplified(program), network),
-            "torch.export, decomposed": lambda: _converted(
-                program.run_decompositions().module(), network
-            ),
-        }
-    )
+    Args:
+        keep: operators that stay in float, by the name of their first output.
+    """
+    edge_model, note = _edge_model(network)
     if scheme == "fp32":
         edge_model.export(str(path))
         return SCHEMES[scheme] + note
@@ -65,10 +62,32 @@ def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: 
         if scheme == "fp16":
             _halve(plain, path)
             return SCHEMES[scheme] + note
-        if scheme in WEIGHT_RECIPES:
-            _quantize_weights(plain, path, WEIGHT_RECIPES[scheme])
-            return SCHEMES[scheme] + note
-        return _quantize(plain, calibration, path) + note
+        method = method or next(iter(METHODS[scheme]))
+        _litert_quantize.quantize(plain, scheme, method, calibration, path, keep=keep)
+        return METHODS[scheme][method] + note
+
+
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.tflite"
+        _edge_model(network)[0].export(str(plain))
+        return _litert_quantize.layers(plain)
+
+
+def _edge_model(network: Network) -> tuple[Any, str]:
+    """What litert-torch makes of `network`, and a note on the way where it is not the first."""
+    need("litert_torch", extra=EXTRA)
+    program = exported(network)
+    return first_way(
+        {
+            "torch.export": lambda: _converted(_simplified(program), network),
+            "torch.export, decomposed": lambda: _converted(
+                program.run_decompositions().module(), network
+            ),
+        }
+    )
 
 
 def _converted(module: Any, network: Network) -> Any:
@@ -125,84 +144,10 @@ def _halve(plain: Path, path: Path) -> None:
     quantizer.quantize().export_model(str(path), overwrite=True)
 
 
-def _quantize_weights(plain: Path, path: Path, name: str) -> None:
-    recipe = getattr(need("ai_edge_quantizer.recipe", extra=EXTRA), name)()
-    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
-    quantizer.quantize().export_model(str(path), overwrite=True)
-    _check_outputs(path)
-
-
-def _quantize(plain: Path, calibration: Sequence[Inputs], path: Path) -> str:
-    # litert-torch makes 64-bit integers 32-bit.
-    arrays = [
-        {
-            name: tensor.int().numpy() if str(tensor.dtype) == "torch.int64" else tensor.numpy()
-            for name, tensor in sample.items()
-        }
-        for sample in calibration
-    ]
-    if "SOFTMAX" in _operators(plain):
-        # Attention networks collapse to 10 dB, and run slower than fp32, with all operators int8.
-        _quantize_operators(plain, arrays, path, LINEAR)
-        return f"{SCHEMES['int8']}; only {listed(LINEAR)}: it has attention"
-    _quantize_operators(plain, arrays, path, ("*",))
-    return SCHEMES["int8"]
-
-
-def _quantize_operators(
-    plain: Path, arrays: list[dict[str, Any]], path: Path, operators: tuple[str, ...]
-) -> None:
-    calibrator = need("ai_edge_quantizer.calibrator", extra=EXTRA)
-    manager = need("ai_edge_quantizer.recipe_manager", extra=EXTRA)
-    updates = need("ai_edge_quantizer.utils.qsv_utils", extra=EXTRA)
-    recipe = _recipe(operators)
-    recipes = manager.RecipeManager()
-    recipes.load_quantization_recipe(recipe)
-    # The quantizer's own calibrate() averages with smoothing 0.95, so the first sample decides and
-    # later extremes are clipped: 9 to 19 dB less than the true minimum and maximum.
-    ranges = calibrator.Calibrator(plain.read_bytes(), qsv_update_func=updates.min_max_update)
-    ranges.calibrate({SIGNATURE: arrays}, recipes)
-    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
-    quantizer.quantize(ranges.get_model_qsvs()).export_model(str(path), overwrite=True)
-    _check_outputs(path)
-
-
-def _check_outputs(path: Path) -> None:
-    """Raises a RuntimeError where the quantizer has cut an output off its signature.
-
-    Seen with ai-edge-quantizer 0.10, where a float output is an input of another operator too: the
-    file then does not load, or loads and has no value for that output.
-    """
+def quantization(path: Path) -> dict[str, tuple[float, int]]:
+    """By name, scale and zero point of inputs and outputs that are whole numbers in the file."""
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
-    interpreter.allocate_tensors()
-    named = interpreter.get_signature_runner().get_output_details()
-    real = {int(entry["index"]) for entry in interpreter.get_output_details()}
-    lost = [name for name, entry in named.items() if int(entry["index"]) not in real]
-    if lost:
-        raise RuntimeError(f"ai-edge-quantizer cut off {listed(lost)}: another operator reads it")
-
-
-def _recipe(operators: tuple[str, ...]) -> Any:
-    types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
-    names = types.TFLOperationName
-    algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
-    recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
-    for name in operators:
-        recipes.add_static_config(
-            regex=".*",
-            operation_name=names(name),
-            activation_num_bits=8,
-            weight_num_bits=8,
-            algorithm_key=algorithms.MIN_MAX_UNIFORM_QUANT,
-        )
-    for name in (names.INPUT, names.OUTPUT):
-        recipes.add_quantization_config(
-            regex=".*", operation_name=name, algorithm_key=algorithms.NO_QUANTIZE
-        )
-    return recipes.get_quantization_recipe()
-
-
-def _operators(path: Path) -> set[str]:
-    """The operator types in the file at `path`."""
-    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
-    return {str(entry["op_name"]) for entry in interpreter._get_ops_details()}
+    runner = interpreter.get_signature_runner()
+    tensors = {**runner.get_input_details(), **runner.get_output_details()}
+    steps = {name: entry["quantization"] for name, entry in tensors.items()}
+    return {name: (float(scale), int(zero)) for name, (scale, zero) in steps.items() if scale}

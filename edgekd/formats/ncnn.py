@@ -34,6 +34,7 @@ SCHEMES = {
     "fp32": "pnnx",
     "fp16": "weights in fp16; ARM computes in fp16 too, other processors widen them",
 }
+METHODS: dict[str, dict[str, str]] = {}
 SPARSE = (
     "ncnn's kernels multiply zeros like any value: no faster, smaller when zipped "
     "(github.com/Tencent/ncnn/wiki/faq.en, no sparse kernels)"
@@ -56,6 +57,8 @@ def convert(
     scheme: str,
     calibration: Sequence[Inputs],  # noqa: ARG001  of the room's function; nothing is calibrated
     path: Path,
+    *,
+    method: str | None = None,  # noqa: ARG001  nor is there a choice
 ) -> str:
     """Writes `network` to `path` and its weights beside it; see `Format`."""
     pnnx = need("pnnx", extra=EXTRA)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.errors import listed
+from edgekd.formats import _onnx_quantize
+from edgekd.formats._onnx_quantize import METHODS as METHODS
 from edgekd.formats._ways import exported_or_fixed, first_way, traced
 from edgekd.need import need
 
@@ -27,20 +28,12 @@ PACKAGES: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
 SCHEMES = {
     "fp32": "torch.onnx",
     "fp16": "weights and operators in fp16, inputs and outputs in fp32",
-    "int8": "static QDQ, uint8 activations by min-max, weights per channel in 7 of 8 bits",
-    "int8-dynamic": "products of matrices and LSTM, activations quantized while it runs",
+    **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
 }
 SPARSE = (
     "ONNX Runtime's kernels multiply zeros like any value: no faster, smaller when zipped "
     "(github.com/microsoft/onnxruntime/issues/5578)"
 )
-
-ATTENTION = ("Softmax", "LayerNormalization")
-"""Operators of networks that collapse when every operator is quantized (11 dB): there only the
-products of LINEAR are (37 to 39 dB)."""
-LINEAR = ("MatMul", "Gemm", "Conv")
-DYNAMIC = ("MatMul", "Gemm", "LSTM")
-
 
 OPSETS = (13, 23)
 """The oldest in which weights can be quantized by channel (DequantizeLinear, axis), and the newest
@@ -53,11 +46,16 @@ def convert(
     calibration: Sequence[Inputs],
     path: Path,
     *,
+    method: str | None = None,
+    keep: Sequence[str] = (),
+    weight_bits: int = 7,
     opset: int | None = None,
 ) -> str:
     """Writes `network` to `path`; see `Format`.
 
     Args:
+        keep: nodes that stay in float, by name.
+        weight_bits: 7 or 8, of the int8 of weights that are used: 7 are safe on every processor.
         opset: of the file's operators; the exporter's own without it.
     """
     onnx = need("onnx", extra=EXTRA)
@@ -70,10 +68,13 @@ def convert(
             float16 = need("onnxruntime.transformers.float16", extra=EXTRA)
             half = float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True)
             onnx.save(half, path)
-        elif scheme == "int8-dynamic":
-            _quantize_dynamically(onnx, plain, path)
         else:
-            return _quantize(onnx, plain, calibration, path) + note
+            method = method or next(iter(METHODS[scheme]))
+            made = _onnx_quantize.quantize(
+                plain, scheme, method, calibration, keep=keep, weight_bits=weight_bits
+            )
+            onnx.save(_strip(made), path)
+            return METHODS[scheme][method] + note
     return SCHEMES[scheme] + note
 
 
@@ -181,58 +182,13 @@ def _strip(model: Any) -> Any:
     return model
 
 
-def _quantize_dynamically(onnx: Any, plain: Path, path: Path) -> None:
-    quantization = need("onnxruntime.quantization", extra=EXTRA)
-    shapes = need("onnxruntime.quantization.shape_inference", extra=EXTRA)
-    prepared, quantized = plain.with_name("prepared.onnx"), plain.with_name("quantized.onnx")
-    shapes.quant_pre_process(str(plain), str(prepared))
-    if not operators(onnx.load(prepared)).intersection(DYNAMIC):
-        raise RuntimeError(f"the network has no {listed(DYNAMIC)} to quantize")
-    quantization.quantize_dynamic(
-        str(prepared),
-        str(quantized),
-        # Convolutions, quantized so, ran at 0.05 to 0.25 times the speed of fp32.
-        op_types_to_quantize=list(DYNAMIC),
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-        reduce_range=True,
-    )
-    onnx.save(_strip(onnx.load(quantized)), path)
-
-
-def _quantize(onnx: Any, plain: Path, calibration: Sequence[Inputs], path: Path) -> str:
-    quantization = need("onnxruntime.quantization", extra=EXTRA)
-    shapes = need("onnxruntime.quantization.shape_inference", extra=EXTRA)
-    prepared = plain.with_name("prepared.onnx")
-    shapes.quant_pre_process(str(plain), str(prepared))
-    attention = operators(onnx.load(prepared)).intersection(ATTENTION)
-    quantized = plain.with_name("quantized.onnx")
-    quantization.quantize_static(
-        str(prepared),
-        str(quantized),
-        _Reader(calibration),
-        quant_format=quantization.QuantFormat.QDQ,
-        # Signed activations, the default, ran at 0.2 to 1.6 times the speed of fp32 on x86.
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-        # x86 without VNNI adds two products of 8 bits in 16 and saturates: on an AVX2 machine eight
-        # bits of weight lost 1 to 14 dB against seven, which are safe on every processor.
-        reduce_range=True,
-        calibrate_method=quantization.CalibrationMethod.MinMax,
-        op_types_to_quantize=list(LINEAR) if attention else None,
-    )
-    onnx.save(_strip(onnx.load(quantized)), path)
-    only = f"; only {listed(LINEAR)}: it has attention or layer norm" if attention else ""
-    return SCHEMES["int8"] + only
-
-
-class _Reader:
-    """Calibration samples, as ONNX Runtime's CalibrationDataReader asks for them."""
-
-    def __init__(self, samples: Sequence[Inputs]) -> None:
-        self._samples = iter(samples)
-
-    def get_next(self) -> dict[str, Any] | None:
-        sample = next(self._samples, None)
-        return sample and {name: tensor.numpy() for name, tensor in sample.items()}
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    onnx = need("onnx", extra=EXTRA)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        write_plain(network, plain)
+        model = onnx.load(_onnx_quantize.prepare(plain))
+    kinds = (*_onnx_quantize.LINEAR, "ConvTranspose")
+    return [node.name for node in model.graph.node if node.op_type in kinds]

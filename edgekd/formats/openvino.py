@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.formats.onnx import ATTENTION, operators, write_plain
+from edgekd.formats import _onnx_quantize, _openvino_quantize
+from edgekd.formats._openvino_quantize import METHODS as METHODS
+from edgekd.formats.onnx import operators, write_plain
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ PACKAGES: tuple[str, ...] = ("openvino", "nncf", "onnx", "onnxscript")
 SCHEMES = {
     "fp32": "from ONNX",
     "fp16": "weights in fp16, widened when the model is compiled",
-    "int8": "NNCF post-training, true min-max, mixed preset, weights in 7 of 8 bits",
-    "int8-weights": "NNCF, weights per channel, widened before they are used",
+    "bf16": "weights in fp32; computed in bf16, for which the file says the runtime is to be asked",
+    **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
 }
 SPARSE = (
     "OpenVINO skips loading zeros of int8 matrix products on CPUs with AMX, if asked to "
@@ -38,10 +40,30 @@ SPARSE = (
 )
 
 
-def convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
-    """Writes `network` to `path` and its weights beside it; see `Format`."""
+PRECISION = ["edgekd", "precision"]
+"""Where in a file lies what INFERENCE_PRECISION_HINT it is to be compiled with: f32 without it."""
+
+
+def convert(
+    network: Network,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    path: Path,
+    *,
+    method: str | None = None,
+    keep: Sequence[str] = (),
+    weight_bits: int = 7,
+) -> str:
+    """Writes `network` to `path` and its weights beside it; see `Format`.
+
+    Args:
+        keep: operations that stay in float, by friendly name.
+        weight_bits: 7 or 8, of the int8 of weights that are used: 7 are safe on every processor.
+    """
+    if scheme in METHODS:
+        method = method or next(iter(METHODS[scheme]))
     with _no_telemetry():
-        return _convert(network, scheme, calibration, path)
+        return _convert(network, scheme, calibration, path, method, keep, weight_bits)
 
 
 @contextmanager
@@ -60,22 +82,36 @@ def _no_telemetry() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _convert(network: Network, scheme: str, calibration: Sequence[Inputs], path: Path) -> str:
+def _convert(
+    network: Network,
+    scheme: str,
+    calibration: Sequence[Inputs],
+    path: Path,
+    method: str | None,
+    keep: Sequence[str],
+    weight_bits: int,
+) -> str:
     ov = need("openvino", extra=EXTRA)
     onnx = need("onnx", extra=EXTRA)
     how = SCHEMES[scheme]
+    settings: dict[str, Any] = {"keep": keep, "weight_bits": weight_bits}
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "plain.onnx"
         note = write_plain(network, plain)
         _spell_out_mish(onnx, plain)
+        theirs = _openvino_quantize.by_onnxruntime(method) if method else None
+        if method and theirs:
+            made = _onnx_quantize.quantize(plain, scheme, theirs, calibration, **settings)
+            onnx.save(made, plain)
+            how = METHODS[scheme][method]
         model = ov.convert_model(str(plain))
-        if scheme == "int8-weights":
-            nncf = need("nncf", extra=EXTRA)
-            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-        if scheme == "int8":
-            attention = bool(operators(onnx.load(plain)).intersection(ATTENTION))
-            model, how = _quantize(ov, model, calibration, attention=attention)
+        if method and not theirs:
+            model, how = _openvino_quantize.quantize(
+                ov, model, scheme, method, calibration, **settings
+            )
     _name_in_order(model)
+    if scheme == "bf16":
+        model.set_rt_info("bf16", PRECISION)
     # Compression to fp16 is OpenVINO's default, whatever was asked for.
     ov.save_model(model, str(path), compress_to_fp16=scheme == "fp16")
     return how + note
@@ -124,57 +160,18 @@ def _name_in_order(model: Any) -> None:
             operation.set_friendly_name(f"{kind}_{number}")
 
 
-def _quantize(
-    ov: Any, model: Any, calibration: Sequence[Inputs], *, attention: bool
-) -> tuple[Any, str]:
-    """The quantized model, and how."""
-    arrays = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in calibration]
-    if not attention:
-        return _quantize_once(model, arrays), SCHEMES["int8"]
-    # With SmoothQuant, the default for transformers, one attention network fell from 32 to 10 dB;
-    # others need it. Both are made, and the calibration samples decide.
-    made = {
-        "with SmoothQuant": _quantize_once(model.clone(), arrays, attention=True, smooth=True),
-        "without SmoothQuant": _quantize_once(model.clone(), arrays, attention=True, smooth=False),
-    }
-    noise = {name: _noise(ov, model, candidate, arrays) for name, candidate in made.items()}
-    best = min(noise, key=lambda name: noise[name])
-    return made[best], f"{SCHEMES['int8']}; as a transformer, {best}"
-
-
-def _quantize_once(
-    model: Any, arrays: list[dict[str, Any]], *, attention: bool = False, smooth: bool = False
-) -> Any:
-    nncf = need("nncf", extra=EXTRA)
-    advanced = need("nncf.quantization.advanced_parameters", extra=EXTRA)
-    ranges = need("nncf.quantization.range_estimator", extra=EXTRA)
-    alphas = advanced.AdvancedSmoothQuantParameters()
-    if not smooth:
-        alphas = advanced.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
-    return nncf.quantize(
-        model,
-        nncf.Dataset(arrays),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(arrays),
-        # Without it attention networks fell to 11 dB.
-        model_type=nncf.ModelType.TRANSFORMER if attention else None,
-        advanced_parameters=advanced.AdvancedQuantizationParameters(
-            # The default averages the samples' ranges: 3 to 15 dB less on convolutional networks.
-            activations_range_estimator_params=ranges.RangeEstimatorParametersSet.MINMAX,
-            # x86 without VNNI saturates in 16 bits; NNCF's default protects the first layer alone.
-            overflow_fix=advanced.OverflowFix.ENABLE,
-            smooth_quant_alphas=alphas,
-        ),
-    )
-
-
-def _noise(ov: Any, model: Any, candidate: Any, arrays: list[dict[str, Any]]) -> float:
-    """The squared error of the candidate's outputs against the model's, over all samples."""
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
-    ours = ov.compile_model(model, "CPU", config)
-    theirs = ov.compile_model(candidate, "CPU", config)
-    total = 0.0
-    for sample in arrays:
-        for left, right in zip(ours(sample).to_tuple(), theirs(sample).to_tuple(), strict=True):
-            total += float(((left - right) ** 2).sum())
-    return total
+def layers(network: Network) -> list[str]:
+    """The operations with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    ov = need("openvino", extra=EXTRA)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        write_plain(network, plain)
+        _spell_out_mish(need("onnx", extra=EXTRA), plain)
+        model = ov.convert_model(str(plain))
+    kinds = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+    return [
+        str(each.get_friendly_name())
+        for each in model.get_ordered_ops()
+        if each.get_type_name() in kinds
+    ]

@@ -15,8 +15,11 @@ from edgekd.stages import (
     distill,
     export,
     fold,
+    ladder,
     prune,
     quantize,
+    route,
+    sensitivity,
     train,
     verify,
 )
@@ -39,8 +42,11 @@ STAGES: dict[str, Stage] = {
     "quantize": quantize,
     "export": export,
     "verify": verify,
+    "ladder": ladder,
+    "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
+    "route": route,
     "bundle": bundle,
 }
 """The stages by name, in order."""

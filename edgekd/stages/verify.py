@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgekd.artifact import Artifact
 from edgekd.data import Inputs, joined
 from edgekd.devices import failure_error
-from edgekd.devices.agent import device_facts
-from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, UnreachableError, listed
-from edgekd.evaluate import outputs_of
-from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
+from edgekd.errors import Fault, RecipeError, listed
+from edgekd.evaluate import check_labels
+from edgekd.evidence import Agreement, Verdict
 from edgekd.execution import run_artifact
-from edgekd.formats import find_format
-from edgekd.need import tool_versions
+from edgekd.gate import no_slices
 from edgekd.network import Network, call
-from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits
-from edgekd.store import Run, write_json, written_atomically
+from edgekd.store import Run
 from edgekd.target import Evidence, is_emulated
-from edgekd.trained import network_key
+from edgekd.verifying import compare, verify_rows
 from edgekd.work import Work
 
 MIN_AGREEMENT = 0.99
@@ -84,122 +76,6 @@ def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
-def compare(
-    reference: Mapping[str, Tensor],
-    outputs: Mapping[str, Tensor],
-    *,
-    scheme: str | None,
-    min_agreement: float,
-    evidence: Evidence,
-    runtime: Mapping[str, Any],
-) -> Agreement:
-    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme."""
-    if set(reference) != set(outputs):
-        raise ConversionError(
-            Fault(
-                what="The artifact's outputs are not the network's.",
-                at="outputs",
-                got=listed(sorted(outputs)),
-                expected=listed(sorted(reference)),
-                fix="export it again from this network",
-            )
-        )
-    signal = noise = worst = 0.0
-    finite = True
-    shares: dict[str, float] = {}
-    for name, value in reference.items():
-        if outputs[name].shape != value.shape:
-            raise ConversionError(
-                Fault(
-                    what=f"The artifact's output {name!r} has another shape than the network's.",
-                    at=f"output {name}",
-                    got=str(tuple(outputs[name].shape)),
-                    expected=str(tuple(value.shape)),
-                    fix="export it again from this network",
-                )
-            )
-        ours, theirs = value.double(), outputs[name].double()
-        finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
-        if value.is_floating_point():
-            signal += float((ours**2).sum())
-            noise += float(((ours - theirs) ** 2).sum())
-        else:
-            shares[name] = float((ours == theirs).double().mean())
-        worst = max(worst, float((ours - theirs).abs().max()))
-    sqnr_db = _decibel(signal, noise) if finite else -math.inf
-    first = next(iter(reference))
-    top1 = shares.get(first, _top1(reference[first], outputs[first]))
-    agreement = Agreement(
-        sample_count=len(reference[first]),
-        max_abs_error=worst if finite else None,
-        sqnr_db=sqnr_db,
-        top1_agreement_frac=top1,
-        metric=None,
-        validation_metric=None,
-        evidence=evidence,
-        runtime=runtime,
-        outcome=Outcome.PASSED,
-        detail="",
-        worst=tuple(_worst(reference, outputs)),
-    )
-    if not finite:
-        return disagreeing(agreement, "an output is not finite")
-    # Nothing is known of how a file that edgekd did not write was quantized.
-    floor = SCHEMES[scheme].sqnr_floor_db if scheme else -math.inf
-    if sqnr_db < floor:
-        return disagreeing(
-            agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
-        )
-    for name, share in shares.items():
-        if share < min_agreement:
-            return disagreeing(
-                agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
-            )
-    if top1 is not None and top1 < min_agreement:
-        return disagreeing(
-            agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
-        )
-    return agreement
-
-
-WORST = 8
-"""Samples that are kept of those that an artifact reproduces worst."""
-
-
-def _worst(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> list[int]:
-    """The numbers of the samples of largest error against the size of their outputs."""
-    count = len(next(iter(reference.values())))
-    error, size = torch.zeros(count).double(), torch.zeros(count).double()
-    for name, value in reference.items():
-        # Only where samples are what is first: of free sizes they may not be.
-        if value.ndim and len(value) == count:
-            ours, theirs = (each.double().reshape(count, -1) for each in (value, outputs[name]))
-            error += ((ours - theirs) ** 2).sum(1)
-            size += (ours**2).sum(1)
-    share = torch.where(error == 0, 0.0, error / size.clamp(min=1e-30))
-    share = torch.where(share.isfinite(), share, torch.inf)
-    order = share.argsort(descending=True, stable=True)[:WORST]
-    return [int(number) for number in order if share[number] > 0]
-
-
-def _decibel(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
-def disagreeing(agreement: Agreement, why: str) -> Agreement:
-    """`agreement` with the verdict that it is none."""
-    return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
-
-
-def _top1(reference: Tensor, output: Tensor) -> float | None:
-    """Share of samples with the same largest class, or None where these are no classes."""
-    if reference.ndim != 2 or reference.shape[1] < 2 or not reference.is_floating_point():
-        return None
-    return float((reference.argmax(1) == output.argmax(1)).double().mean())
-
-
 def _check_fit(network: Network, sample: Inputs, number: int) -> None:
     for spec in network.signature.inputs:
         tensor = sample.get(spec.name)
@@ -227,130 +103,19 @@ def _no_samples() -> Fault:
     )
 
 
+def preflight(work: Work) -> None:
+    """Finds out whether the labels and slices of `work` can be judged by, before any training.
+
+    Raises:
+        RecipeError: the labels are not the task's or the metric's, or there are no slices to judge.
+    """
+    for split in ("validation", "test"):
+        metric = work.recipe.accept.metric
+        check_labels(work.samples(split), work.student, work.task, split, metric)
+    if work.recipe.accept.slices is not None and not work.slices:
+        raise RecipeError(no_slices())
+
+
 def step(work: Work, run: Run) -> Work:
     """The work with an agreement, or how it failed, for every open row."""
-    if not any(row.open for row in work.rows):
-        return work
-    test, validation = work.samples("test"), work.samples("validation")
-    inputs = joined(
-        [split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)]
-    )
-    references: dict[Which, dict[str, Tensor]] = {}
-    rows = []
-    for number, row in enumerate(work.rows):
-        if row.open:
-            run.tell("verify", f"{row.target} {row.candidate}", number + 1, len(work.rows))
-            if row.network not in references:
-                references[row.network] = outputs_of(work.network(row).module, test)
-            row = _verified(row, work, run, inputs, references[row.network])
-        rows.append(row)
-    return replace(work, rows=tuple(rows))
-
-
-class _DidNotRun(Exception):
-    """Carries a failure out of the making of a result, which then is not kept."""
-
-    def __init__(self, failed: Verdict) -> None:
-        self.failed = failed
-
-
-def _verified(
-    row: Row, work: Work, run: Run, inputs: Inputs, reference: Mapping[str, Tensor]
-) -> Row:
-    target = work.goal(row).target
-    artifact = row.artifact
-    assert artifact is not None
-    device = target.device or "local"
-    count = len(next(iter(reference.values())))
-    against = work.teacher_score or work.student_score
-
-    def make(folder: Path) -> None:
-        ran = run_artifact(artifact, inputs, device)
-        if isinstance(ran, Verdict):
-            raise _DidNotRun(ran)
-        here = target.evidence_on(ran.facts["machine"])
-        agreement = compare(
-            reference,
-            {name: value[:count] for name, value in ran.outputs.items()},
-            scheme=row.scheme,
-            min_agreement=work.recipe.accept.min_agreement,
-            evidence="reference" if ran.by_reference else here,
-            runtime=ran.facts,
-        )
-        agreement = _with_metric(agreement, work, ran.outputs, count)
-        write_json(folder / "agreement.json", agreement.to_json())
-        _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
-
-    key = {
-        "artifact": artifact.sha256,
-        "network": network_key(work.network(row)),
-        "data": work.data_key,
-        "target": [target.machine, target.evidence],
-        "facts": device_facts(),
-        "accept": work.recipe.accept.model_dump(),
-        "against": against and against.metric,
-        "runtime": tool_versions(find_format(row.format).PACKAGES),
-    }
-    try:
-        name = f"{row.target}-{row.candidate}"
-        if device == "local":
-            folder = run.make("verify", name, key, make).folder
-        else:  # Another machine may have changed since: what it said is not used again.
-            folder = run.fresh("verify", name, make)
-    except _DidNotRun as error:
-        failed = error.failed
-        return replace(row, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence)
-    except EdgekdError as error:
-        unreachable = isinstance(error, UnreachableError)
-        outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
-        fault = error.faults[0]
-        return replace(row, outcome=outcome, detail=f"{fault.what} {fault.got}")
-    agreement = Agreement.from_json(json.loads((folder / "agreement.json").read_text()))
-    closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
-    return replace(
-        row,
-        agreement=agreement,
-        evidence=agreement.evidence,
-        outcome=closed,
-        detail=agreement.detail or row.detail,
-    )
-
-
-def _write_worst(
-    path: Path,
-    worst: Sequence[int],
-    inputs: Inputs,
-    reference: Mapping[str, Tensor],
-    outputs: Mapping[str, Tensor],
-) -> None:
-    """Writes the worst samples: `sample`, `input.NAME`, `expected.NAME` and `found.NAME`."""
-    ids = torch.tensor(worst, dtype=torch.int64)
-    arrays = {"sample": ids}
-    for role, tensors in (("input", inputs), ("expected", reference), ("found", outputs)):
-        arrays |= {f"{role}.{name}": value[ids] for name, value in tensors.items()}
-    with written_atomically(path) as draft, draft.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            **{name: value.numpy() for name, value in arrays.items()},
-        )
-
-
-def _with_metric(
-    agreement: Agreement, work: Work, outputs: Mapping[str, Tensor], count: int
-) -> Agreement:
-    accept = work.recipe.accept
-    measure = work.task.metrics[accept.metric]
-    values = outputs[work.student.signature.output_names[0]]
-    metric = measure(values[:count], work.samples("test").labels())
-    validation = measure(values[count:], work.samples("validation").labels())
-    agreement = replace(agreement, metric=metric, validation_metric=validation)
-    against = work.teacher_score or work.student_score
-    if against and metric < against.metric - accept.max_drop:
-        whose = "teacher" if work.teacher_score else "student"
-        return disagreeing(
-            agreement,
-            f"{accept.metric} is {metric:.4f}, more than {accept.max_drop} under "
-            f"the {whose}'s {against.metric:.4f}",
-        )
-    return agreement
+    return replace(work, rows=tuple(verify_rows(work.rows, work, run)))
