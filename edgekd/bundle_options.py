@@ -109,7 +109,9 @@ def _text_faults(options: Bundle) -> Iterator[Fault]:
             )
 
 
-def network_faults(options: Bundle, base: Path, task: str, signature: Signature) -> Iterator[Fault]:
+def network_faults(
+    options: Bundle, base: Path, classes_axis: int | None, signature: Signature
+) -> Iterator[Fault]:
     """What of [bundle] does not fit the student: inputs it has not, labels of other classes."""
     names = signature.input_names
     for name in options.preprocessing:
@@ -123,8 +125,8 @@ def network_faults(options: Bundle, base: Path, task: str, signature: Signature)
                 fix=f"did you mean {close!r}?" if close else f"name it {names[0]!r}",
             )
     labels = options.label_names(base)
-    classes = signature.outputs[0].shape[-1]
-    if labels and task == "classification" and len(labels) != classes:
+    classes = None if classes_axis is None else signature.outputs[0].shape[classes_axis]
+    if labels and classes_axis is not None and len(labels) != classes:
         yield Fault(
             what="A bundle has not as many labels as the student has classes.",
             at="bundle.labels",

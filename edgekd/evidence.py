@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from edgekd.measurement import Ratio as Ratio
 from edgekd.notebook import card
 from edgekd.target import Evidence
 
-Which = Literal["student", "unpruned"]
-"""A network of a run: the student, or the student before it was pruned."""
+Which = Literal["student", "unpruned", "quantized"]
+"""A network of a run: the student, the student before it was pruned, or the student trained to be
+rounded to int8."""
 
 
 class Outcome(str, Enum):
@@ -81,6 +82,13 @@ class Agreement:
         outcome: passed or disagrees.
         detail: why not, in a sentence.
         worst: the samples it reproduces worst, the worst first, by their number.
+        simulation_db: the same ratio against the simulation that its network was trained in; None
+            where it was trained in none.
+        task_agreement: the task's figure of how far the outputs are the network's, 1 where all are;
+            None where the outputs are not the task's.
+        agreed: what that is a figure of, in words.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        smaller_is_better: whether the metric is an error.
     """
 
     sample_count: int
@@ -94,9 +102,20 @@ class Agreement:
     outcome: Outcome
     detail: str
     worst: tuple[int, ...] = ()
+    simulation_db: float | None = None
+    task_agreement: float | None = None
+    agreed: str = "same class"
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    smaller_is_better: bool = False
+
+    @property
+    def validation_merit(self) -> float:
+        """What candidates are chosen by: the metric on validation, the larger the better."""
+        value = self.validation_metric or 0.0
+        return -value if self.smaller_is_better else value
 
     def _repr_html_(self) -> str:
-        facts = ("sample_count", "max_abs_error", "sqnr_db", "top1_agreement_frac", "metric",
+        facts = ("sample_count", "max_abs_error", "sqnr_db", "task_agreement", "metric",
                  "evidence", "detail")  # fmt: skip
         return card(self.outcome.value, {name: getattr(self, name) for name in facts})
 
@@ -125,8 +144,8 @@ class Row:
     """One candidate of one target: what became of it.
 
     Attributes:
-        network: which network it is of: the student as it is at last, or as it was before it was
-            pruned, which goes on where pruning does not pay.
+        network: which network it is of: the student as it is at last; as it was before it was
+            pruned, which goes on where pruning does not pay; or as it was trained to be rounded.
         outcome: None while the run has not come to a verdict.
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
@@ -160,6 +179,20 @@ class Row:
         if self.beside and self.keep:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
+
+    def first_of(self, *, scheme: str | None = None, network: Which | None = None) -> str:
+        """The name of the candidate that was tried first of its scheme, or of another scheme or
+        network, where there is one."""
+        first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
+        return replace(first, network=network or self.network).candidate
+
+    @property
+    def in_float(self) -> str:
+        """The name of the candidate in float32 that it is compared with: that of its network, or of
+        the one that was trained to be rounded."""
+        return self.first_of(
+            scheme="fp32", network="student" if self.network == "quantized" else None
+        )
 
     @property
     def open(self) -> bool:

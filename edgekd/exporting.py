@@ -20,8 +20,7 @@ from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
 from edgekd.quantization import weight_bits
-from edgekd.quantized import methods_of
-from edgekd.scheme import SCHEMES
+from edgekd.quantized import methods_of, uses_samples
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
 from edgekd.target import Target
@@ -31,34 +30,45 @@ from edgekd.work import Work
 
 def export_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
     """`rows`, those that are open with an artifact, or with the reason why there is none."""
-    networks: dict[Which, tuple[Network, dict[str, Any]]] = {}
+    networks: dict[tuple[Which, str], tuple[Network, dict[str, Any]]] = {}
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for row in rows:
-        target = work.goal(row).target
-        if row.open and _name(row, target) not in wanted:
-            if row.network not in networks:
+        name = _name(row, work.goal(row).target)
+        if row.open and name not in wanted:
+            # One that was trained to be rounded is of one format, and of so many bits.
+            of = (row.network, name if row.network == "quantized" else "")
+            if of not in networks:
                 network = _batch_of_one(work.network(row))
-                networks[row.network] = (network, network_key(network))
-            network, key = networks[row.network]
-            name = _name(row, target)
-            wanted[name] = Conversion(
-                network,
-                row.format,
-                row.scheme,
-                work.calibration if SCHEMES[row.scheme].calibrated else (),
-                opset=target.opset,
-                channels_last=target.channels_last,
-                method=row.method,
-                keep=row.keep,
-                weight_bits=bits_on(target, row),
-            )
+                networks[of] = (network, network_key(network))
+            network, key = networks[of]
+            wanted[name] = conversion_of(row, work, network)
             keys[name] = _key(wanted[name], key)
     made = _made(wanted, keys, work, run)
     return [
         _exported(row, made[_name(row, work.goal(row).target)], work, run) if row.open else row
         for row in rows
     ]
+
+
+def conversion_of(row: Row, work: Work, network: Network | None = None) -> Conversion:
+    """What has to be converted, and how, for `row`.
+
+    Args:
+        network: the row's at a batch of one, where it is there already.
+    """
+    target = work.goal(row).target
+    return Conversion(
+        network or _batch_of_one(work.network(row)),
+        row.format,
+        row.scheme,
+        work.calibration if uses_samples(row.scheme, row.method) else (),
+        opset=target.opset,
+        channels_last=target.channels_last,
+        method=row.method,
+        keep=row.keep,
+        weight_bits=bits_on(target, row),
+    )
 
 
 NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from edgekd.data import Inputs, Samples, single
+from edgekd.distributed import one_after_the_first
 from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network
 from edgekd.quantization import CalibrationSet, load_calibration, select
 from edgekd.quantization.checks import doubts, off_scale, unusable
+from edgekd.quantized import uses_samples
 from edgekd.samples import read_samples
-from edgekd.scheme import SCHEMES
 from edgekd.selecting import looked_at, looked_at_key
 from edgekd.store import Run, path_digest, write_json
 from edgekd.work import Work
@@ -84,7 +85,7 @@ def calibrated(work: Work, run: Run) -> Work:
     ordered = {name: stacked[name] for name in work.student.signature.input_names}
     rows = (
         replace(row, notes=(*row.notes, *doubtful))
-        if row.open and SCHEMES[row.scheme].calibrated
+        if row.open and uses_samples(row.scheme, row.method)
         else row
         for row in work.rows
     )
@@ -159,7 +160,8 @@ def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str
         told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
         write_json(folder / TOLD, {**told, "sha256": path_digest(folder / FILE)})
 
-    folder = run.make("quantize", "", key, make).folder
+    with one_after_the_first():
+        folder = run.make("quantize", "", key, make).folder
     doubtful = read_told(folder)["doubts"]
     for sentence in doubtful:
         run.tell("quantize", sentence)

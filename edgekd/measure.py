@@ -227,7 +227,7 @@ def _wait_to_cool(
         reports = [_patiently(device, replace(job, artifacts={}), tell, known=True)]
 
 
-IDENTITY = ("model", "serial", "processor", "kernel")
+IDENTITY = ("model", "serial_sha256", "processor", "kernel")
 
 
 def _doubts(rounds: Sequence[Report], lost: EdgekdError | None) -> list[str]:

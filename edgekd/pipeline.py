@@ -20,6 +20,7 @@ from edgekd.black_box import is_black_box, load_black_box
 from edgekd.data import Data, fingerprint
 from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
+from edgekd.endings import NOT_JUDGED, farthest
 from edgekd.environment import environment
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.junit import cases, junit, summary
@@ -30,9 +31,9 @@ from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
 from edgekd.report import read_run, write_report
-from edgekd.result import NOT_JUDGED, RunResult, end_of
+from edgekd.result import RunResult
 from edgekd.routing import Route
-from edgekd.stages import STAGES, bundle, distill, prune
+from edgekd.stages import STAGES, bundle, distill, prune, verify
 from edgekd.stages import fold as fold_stage
 from edgekd.stages import route as route_stage
 from edgekd.store import (
@@ -156,13 +157,15 @@ def _write_summaries(place: Run, result: RunResult) -> None:
     write_text(place.folder / "summary.md", told)
 
 
-TOGETHER = ("train", "distill", "prune")
+TOGETHER = ("train", "distill", "prune", "quantize")
 """The stages in which several processes take part."""
 
 
 def last_together(until: str | None) -> str:
     """The last of these in a run to the stage `until`."""
-    return until if until in TOGETHER else TOGETHER[-1]
+    names = list(STAGES)
+    done = names[: names.index(until) + 1] if until else names
+    return next(name for name in reversed(done) if name in TOGETHER)
 
 
 def _take_part(plan: Plan, out: Path, until: str | None) -> RunResult:
@@ -197,7 +200,7 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
     codes = [
         end.outcome.exit_code
         for name, needed in required.items()
-        if (end := end_of([row for row in work.rows if row.target == name])) and end.outcome
+        if (end := farthest([row for row in work.rows if row.target == name])) and end.outcome
         if needed or end.outcome not in NOT_JUDGED
     ]
     finished = until is None or until == list(STAGES)[-1]
@@ -209,6 +212,8 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         passed=not codes and finished,
         exit_code=min(codes, default=0),
         metric=work.recipe.accept.metric,
+        smaller_is_better=work.task.metrics[work.recipe.accept.metric].smaller_is_better,
+        agreed=work.task.agreed,
         teacher=work.teacher_score,
         student=work.student_score,
         unpruned=work.unpruned_score,
@@ -265,8 +270,10 @@ def begin(plan: Plan, place: Run) -> Work:
         student=another(0),
         teachers=teachers,
         another_student=another,
+        slices=data.slice_ids(),
         rows=plan.rows,
     )
+    verify.preflight(work)
     distill.preflight(work)
     prune.preflight(work)
     fold_stage.preflight(work)

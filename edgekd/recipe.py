@@ -16,11 +16,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from edgekd.acceptance import Accept
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
-from edgekd.part import Frac, Known, Part, one_of, refused
+from edgekd.part import Known, Part, one_of, refused
 from edgekd.precisions import Quantize
 from edgekd.protocol import Benchmark
 from edgekd.reduction import Prune
@@ -48,25 +49,36 @@ def _once(entries: list[TargetEntry]) -> list[TargetEntry]:
 class DataSource(Part):
     """Where the data comes from."""
 
-    load: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    load: Annotated[str, Field(description="a callable that returns edgekd.Data")]
+    options: Annotated[dict[str, Any], Field(description="its keyword arguments")] = Field(
+        default_factory=dict
+    )
 
 
 class Teacher(Part):
     """The network that is imitated."""
 
-    load: str
-    weights: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    train: Training | None = None
+    load: Annotated[
+        str,
+        Field(description="a callable that returns a module; or a file, whose outputs are asked"),
+    ]
+    weights: Annotated[
+        str | None, Field(description="a .safetensors file, relative to the recipe")
+    ] = None
+    options: Annotated[dict[str, Any], Field(description="keyword arguments of the callable")] = (
+        Field(default_factory=dict)
+    )
+    train: Annotated[Training | None, Field(description="trains it here first")] = None
 
 
 class Student(Part):
     """The network that ships."""
 
     load: Annotated[str, Field(description='a reference, or "teacher": derived from it')]
-    weights: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    weights: Annotated[str | None, Field(description="a .safetensors file to begin with")] = None
+    options: Annotated[dict[str, Any], Field(description="keyword arguments of the callable")] = (
+        Field(default_factory=dict)
+    )
     blocks: Annotated[
         str | None, Field(description="of a derived one: module path of the list of its blocks")
     ] = None
@@ -127,26 +139,18 @@ class Export(Part):
         return bool(self.inputs) or self.outputs != "logits"
 
 
-class Accept(Part):
-    """What accuracy may be lost."""
-
-    metric: Annotated[str, one_of("metrics")] = "accuracy"
-    max_drop: Annotated[
-        Frac, Field(description="of the student, and of what ships, against the teacher, absolute")
-    ] = 0.01
-    min_agreement: Annotated[
-        Frac, Field(description="share of samples with the same largest class as the torch student")
-    ] = 0.99
-
-
 class BudgetPart(Part):
     """The most an artifact may take on its target."""
 
-    latency_p50_ms: Annotated[float, Field(gt=0)] | None = None
-    latency_p90_ms: Annotated[float, Field(gt=0)] | None = None
-    latency_p99_ms: Annotated[float, Field(gt=0)] | None = None
-    size_bytes: Annotated[int, Field(gt=0)] | None = None
-    peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    latency_p50_ms: Annotated[
+        float | None, Field(gt=0, description="of an inference, the median")
+    ] = None
+    latency_p90_ms: Annotated[float | None, Field(gt=0, description="of an inference")] = None
+    latency_p99_ms: Annotated[float | None, Field(gt=0, description="of an inference")] = None
+    size_bytes: Annotated[int | None, Field(gt=0, description="of the file")] = None
+    peak_memory_bytes: Annotated[
+        int | None, Field(gt=0, description="of a process that holds only it")
+    ] = None
     instructions: Annotated[
         int | None,
         Field(gt=0, description="of an inference, on one thread of an emulated core"),
@@ -160,23 +164,45 @@ class BudgetPart(Part):
 class TargetEntry(Part):
     """A device the recipe is for."""
 
-    name: Annotated[str, one_of("targets", or_path=True)]
-    device: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    name: Annotated[
+        str,
+        one_of("targets", or_path=True),
+        Field(description="a profile in targets/, or the path of one"),
+    ]
+    device: Annotated[
+        str | None,
+        Field(
+            description="local, ssh://user@host, adb://SERIAL, emulated://CORE; over the profile's"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, Field(ge=1, description="of the runtime; over the profile's")
+    ] = None
     opset: Annotated[int | None, Field(description="of ONNX files, for an old runtime")] = None
     channels_last: Annotated[bool | None, Field(description="of images; true in LiteRT")] = None
-    budget: BudgetPart = BudgetPart()
-    prefer: Prefer = "accuracy"
-    required: bool = True
+    budget: Annotated[BudgetPart, Field(description="what it may take there")] = BudgetPart()
+    prefer: Annotated[Prefer, Field(description="which of the candidates that pass ships")] = (
+        "accuracy"
+    )
+    required: Annotated[
+        bool, Field(description="false: a target that cannot be judged here does not fail the run")
+    ] = True
 
 
 class Recipe(Part):
     """A whole recipe."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    version: str = "0.0.0"
-    task: Annotated[str, one_of("tasks")] = "classification"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of runs and of what ships"),
+    ]
+    version: Annotated[str, Field(description="of what ships; three numbers for a bundle")] = (
+        "0.0.0"
+    )
+    task: Annotated[str, one_of("tasks"), Field(description="what outputs and labels are")] = (
+        "classification"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="of everything random")] = 0
     data: DataSource
     teacher: Teacher | None = None
     student: Student
@@ -189,6 +215,11 @@ class Recipe(Part):
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
     route: Annotated[Route | None, AfterValidator(_has_stage)] = None
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None
+
+    @model_validator(mode="after")
+    def _the_metric_is_of_the_task(self, info: ValidationInfo) -> Recipe:
+        metrics = info.context.tasks.get(self.task, {}) if info.context else {}
+        return self.model_copy(update={"accept": self.accept.of_task(self.task, metrics)})
 
     @model_validator(mode="after")
     def _a_derived_student_is_smaller(self) -> Recipe:

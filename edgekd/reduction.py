@@ -13,7 +13,10 @@ from edgekd.part import Part
 class Prune(Part):
     """What is removed from the student."""
 
-    method: Literal["structured", "unstructured", "n-m"] = "structured"
+    method: Annotated[
+        Literal["structured", "unstructured", "n-m"],
+        Field(description="whole channels, heads or blocks; or single weights, whose shapes stay"),
+    ] = "structured"
     keep: Annotated[float, Field(gt=0, le=1, description="of what `measure` counts, a share")]
     measure: Annotated[
         Literal["macs", "parameters", "latency"],

@@ -106,7 +106,9 @@ def failure(changes: Sequence[Change], new: Path) -> EdgekdError | None:
     return (BudgetMissedError if cost_only else DisagreementError)(*faults)
 
 
-def _interface(target: str, figure: str, before: str, after: str | None, told: str = "") -> Change:
+def _interface(
+    target: str, figure: str, before: str | None, after: str | None, told: str = ""
+) -> Change:
     return Change(target, figure, "interface", before, after, worse=True, told=told)
 
 
@@ -116,11 +118,14 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         before, after = (_told(getattr(model, role)) for model in (old, new))
         if before != after:
             found.append(_interface(old.target, role, before, after))
+    if (old.routing is None) != (new.routing is None):
+        kept = [None if each.routing is None else each.routing.why for each in (old, new)]
+        found.append(_interface(old.target, "routing", kept[0], kept[1]))
     if old.format != new.format:
         found.append(_interface(old.target, "format", old.format, new.format))
     a, b = old.evidence, new.evidence
     figures: list[tuple[str, Kind, float | None, float | None, float]] = [
-        ("agreement", "accuracy", *_figures(a, b, "agreement", "top1_agreement_frac"),
+        ("agreement", "accuracy", *_figures(a, b, "agreement", _agreement_key(old)),
          tolerance.agreement),
         ("p50_ms", "cost", *_figures(a, b, "measurement", "p50_ms"), tolerance.latency),
         ("p90_ms", "cost", *_figures(a, b, "measurement", "p90_ms"), tolerance.latency),
@@ -147,13 +152,22 @@ def _change(
     elif b is None:
         worse, told = True, "there is no such figure any more"
     elif kind == "accuracy":
-        worse = b < a - allowed
+        agreed = old.evidence.agreement
+        error = figure == "metric" and agreed is not None and agreed.smaller_is_better
+        worse = b > a + allowed if error else b < a - allowed
     elif figure.endswith("_ms") and _where(old) != _where(new):
         worse = False
         told = f"not compared: {_where(old)} before, {_where(new)} now"
     else:
         worse = b > a * (1 + allowed)
     return Change(old.target, figure, kind, a, b, worse, told)
+
+
+def _agreement_key(model: Model) -> str:
+    """The task's figure; bundles of before it was kept have the share of equal classes."""
+    agreed = model.evidence.agreement
+    known = agreed is not None and agreed.task_agreement is not None
+    return "task_agreement" if known else "top1_agreement_frac"
 
 
 def _figures(old: Evidence, new: Evidence, part: str, key: str) -> tuple[Any, Any]:

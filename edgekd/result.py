@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekd.endings import FIXES, NOT_JUDGED, farthest
 from edgekd.errors import ERRORS, EdgekdError, Fault
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.evidence import Choice, Row
 from edgekd.notebook import grid, shown
 from edgekd.routing import Routing
 from edgekd.work import Pruning, Scored
@@ -24,6 +25,8 @@ class RunResult:
         passed: whether every required target has a candidate that passed.
         exit_code: see `edgekd.errors`; 0 when passed.
         folder: of the run.
+        smaller_is_better: whether the metric is an error.
+        agreed: what the task's agreement is a figure of, in words.
         reused: what earlier runs had made, "stage/name" each.
         routes: by target, which answers of what ships the device keeps.
         seconds: by stage, how long it took; what was used again took an earlier run longer.
@@ -37,6 +40,8 @@ class RunResult:
     passed: bool
     exit_code: int
     metric: str
+    smaller_is_better: bool = False
+    agreed: str = "same class"
     teacher: Scored | None = None
     student: Scored | None = None
     unpruned: Scored | None = None
@@ -79,6 +84,8 @@ class RunResult:
             "passed": self.passed,
             "exit_code": self.exit_code,
             "metric": self.metric,
+            "smaller_is_better": self.smaller_is_better,
+            "agreed": self.agreed,
             "teacher": asdict(self.teacher) if self.teacher else None,
             "student": asdict(self.student) if self.student else None,
             "unpruned": asdict(self.unpruned) if self.unpruned else None,
@@ -100,7 +107,7 @@ def failure(result: RunResult) -> EdgekdError | None:
     faults = []
     for name, required in result.required.items():
         rows = [row for row in result.rows if row.target == name]
-        end = end_of(rows)
+        end = farthest(rows)
         if end is None or end.outcome is None or not end.outcome.exit_code:
             continue
         if not required and end.outcome in NOT_JUDGED:
@@ -111,33 +118,7 @@ def failure(result: RunResult) -> EdgekdError | None:
                 at=f"target {name}, {end.candidate}",
                 got=f"{end.outcome.value}: {end.detail}",
                 expected="a candidate that agrees with its network and keeps the budget",
-                fix=_FIXES[end.outcome],
+                fix=FIXES[end.outcome],
             )
         )
     return ERRORS[result.exit_code](*faults)
-
-
-NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
-"""What a target that is not required may end as: it could not be judged here."""
-
-_FIXES = {
-    Outcome.UNDECIDED: "measure on the device itself, on a quieter machine, or widen the budget",
-    Outcome.OVER_BUDGET: "widen the budget, or make the student smaller",
-    Outcome.FELL_BACK: "use a runtime that has what was asked for, or ask for less",
-    Outcome.DISAGREES: "train longer, try another scheme, or widen [accept]",
-    Outcome.RUN_FAILED: "run the artifact in its runtime by hand; another scheme may do",
-    Outcome.LOAD_FAILED: "load the artifact in its runtime by hand; another scheme may do",
-    Outcome.CONVERT_FAILED: "look into the log beside the artifact; another format may do",
-    Outcome.UNAVAILABLE: "give the target a device that can run it, or set required = false",
-    Outcome.REFUSED: "add a scheme that the target takes: edgekd targets NAME",
-}
-
-# How far a candidate got, the farthest first: a target ends as its farthest candidate.
-_PROGRESS = list(_FIXES)
-
-
-def end_of(rows: Sequence[Row]) -> Row | None:
-    """The candidate that got farthest, which says how its target ended."""
-    if any(row.outcome in (Outcome.PASSED, None) for row in rows):
-        return None
-    return min(rows, key=lambda row: _PROGRESS.index(row.outcome or Outcome.REFUSED))

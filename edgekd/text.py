@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from edgekd.result import RunResult
     from edgekd.signature import TensorSpec
     from edgekd.target import Target
-    from edgekd.work import Pruning
+    from edgekd.work import Pruning, Scored
 
 LEFT = ("target", "scheme", "outcome", "ships")
 
@@ -43,8 +44,19 @@ def before_table(result: RunResult) -> Iterator[str]:
                 else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
             yield f"{role}: {result.metric} {score.metric:.4f} on test, {size}"
+            if score.teacher_agreement is not None:
+                yield f"  {result.agreed} as its teacher: {score.teacher_agreement:.4f}"
+            worst = _worst_slice(score, result)
+            if worst is not None:
+                yield f"  worst slice, {worst}: {result.metric} {score.slices[worst]:.4f}"
     if result.pruning:
         yield from _pruning_lines(result.pruning)
+
+
+def _worst_slice(score: Scored, result: RunResult) -> str | None:
+    known = {name: value for name, value in score.slices.items() if value is not None}
+    pick = max if result.smaller_is_better else min
+    return pick(known, key=lambda name: known[name]) if known else None
 
 
 def _pruning_lines(pruning: Pruning) -> Iterator[str]:
@@ -98,7 +110,7 @@ def table(result: RunResult) -> Table:
 
 def _cells(row: Row, *, pruned: bool) -> list[str]:
     agreement, measurement = row.agreement, row.measurement
-    top1 = agreement.top1_agreement_frac if agreement else None
+    agreed = agreement.task_agreement if agreement else None
     metric = agreement.metric if agreement else None
     ratio = measurement.ratio if measurement else None
     unpruned = measurement.unpruned_ratio if measurement else None
@@ -107,7 +119,7 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
         row.candidate,
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
-        f"{top1:.4f}" if top1 is not None else "",
+        f"{agreed:.4f}" if agreed is not None else "",
         f"{agreement.sqnr_db:.1f}" if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
         *([f"{zipped:,}" if zipped else ""] if pruned else []),
@@ -120,14 +132,19 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
 
 def after_table(result: RunResult) -> Iterator[str]:
     """What ships and why, why the others do not, and where the evidence is."""
+    from edgekd.stages.choose import BEATEN
+
     for name, choice in result.chosen.items():
         yield f"{name}: {choice.why}"
     for row in result.rows:
-        if row.detail:
+        if row.detail and not row.detail.startswith(BEATEN):
             yield f"  {row.target} {row.candidate}: {row.detail}"
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
+    for target, count in beaten.items():
+        yield f"  {target}: {count} other ways to quantize were no better than those"
     yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
@@ -183,7 +200,7 @@ def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
         told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
         line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
         line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
-        if layer.saturated_frac:
+        if layer.saturated_frac and layer.saturated_frac > 5e-5:
             line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
             line += f" and {layer.file_high:.3g}"
         if layer.outliers:

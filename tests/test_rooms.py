@@ -51,12 +51,13 @@ RANKS = {
             "training",
             "reference",
             "origin",
+            "acceptance",
             "program",
         ],
         2,
     ),
     **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
-    **dict.fromkeys(["routing", "reduction", "result"], 2),
+    **dict.fromkeys(["routing", "reduction", "endings", "result"], 2),
     **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
@@ -64,31 +65,30 @@ RANKS = {
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
-    **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
+    **dict.fromkeys(["distillation", "conversion", "cut", "execution", "gate"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
-    **dict.fromkeys(["selecting", "freezing"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
-    **dict.fromkeys(
-        ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
-    ),
-    "correctness": 6,
+    **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(["correctness", "calibrating"], 6),
     **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
 LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
-           "measurement", "evidence", "data", "samples", "reference", "part", "sizes",
-           "origin", "program", "network", "kinds", "precisions", "faults", "folding",
-           "packaging", "training", "protocol", "reduction", "routing", "recipe", "work",
-           "result", "distributed", "schedule", "evaluate", "teacher_outputs",
-           "features", "checkpoint", "fit", "trained", "black_box", "terms", "teachers",
-           "selecting", "freezing", "distillation", "intermediates", "localization",
-           "layerwise", "execution", "instructions", "quantized", "conversion",
-           "conversions", "converter", "exporting", "verifying", "plan", "launch",
-           "pipeline", "worker", "preview", "starter", "calibrating"]
+           "measurement", "evidence", "data", "samples", "reference", "part",
+           "acceptance", "sizes", "origin", "program", "network", "kinds", "precisions",
+           "faults", "folding", "packaging", "training", "protocol", "reduction",
+           "routing", "recipe", "work", "endings", "result", "distributed", "schedule",
+           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
+           "black_box", "terms", "teachers", "selecting", "quantized", "freezing",
+           "distillation", "qat", "intermediates", "localization", "layerwise",
+           "execution", "instructions", "conversion", "conversions", "converter",
+           "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
+           "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 
@@ -167,7 +167,7 @@ def test_help_and_targets_load_nothing_heavy() -> None:
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
     # The agent is one file because it is sent to boards as one: five runtimes, and the sensors.
-    limit = 770 if path.name == "agent.py" else 400
+    limit = 780 if path.name == "agent.py" else 400
     assert len(text.splitlines()) <= limit, "what two things does this file hold?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):

@@ -103,11 +103,18 @@ def recipe_page(model: type[BaseModel]) -> str:
         lines += ["| key | value | without it | meaning |", "|---|---|---|---|"]
         for name, field in table.model_fields.items():
             default = "needed" if field.is_required() else _default(field)
-            kind, meaning = _kind(field.annotation), field.description or ""
+            kind, meaning = _kind(field.annotation), meaning_of(field)
             cells = [f"`{name}`", kind, default, meaning]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def meaning_of(field: Any) -> str:
+    """What a key means: its description, or that of the table it holds."""
+    inner = next((model for model, _ in _models(field.annotation)), None)
+    own = (inner.__doc__ or "").strip().splitlines() if inner is not None else []
+    return field.description or (own[0] if own else "")
 
 
 def tables(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

@@ -180,6 +180,9 @@ def _card(manifest: Manifest) -> Iterator[str]:
         yield f"- before it, {_plain(name)}: {_keys(steps)}"
     if not manifest.preprocessing and not manifest.folded:
         yield "- no preprocessing is stated: the inputs are taken as the recipe's data gives them"
+    for model in manifest.models:
+        if model.routing is not None:
+            yield f"- on {_plain(model.target)}, an answer is kept so: {_plain(model.routing.why)}"
     if manifest.labels:
         yield f"- {len(manifest.labels)} labels, in `{LABELS}`, one on a line in the outputs' order"
     yield ""

@@ -13,6 +13,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Raw
 from edgekd.packaging import Android, Licences, Preprocessing
+from edgekd.part import Frac
 
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"
@@ -111,7 +112,11 @@ class Agreed(Entry):
 
     model_config = ConfigDict(extra="allow")
     metric: float | None = None
+    smaller_is_better: Annotated[bool, Field(description="whether the metric is an error")] = False
     top1_agreement_frac: float | None = None
+    task_agreement: Annotated[
+        float | None, Field(description="the task's figure of it, 1 where all is the same")
+    ] = None
 
 
 class Measured(Entry):
@@ -139,6 +144,35 @@ class Evidence(Entry):
     ] = Field(default_factory=list)
 
 
+class Kept(Entry):
+    """What a threshold keeps of the samples that it was calibrated on, as shares."""
+
+    threshold: Frac
+    kept_frac: Frac
+    agreement_frac: Frac
+    low_frac: Annotated[float, Field(ge=0, le=1, description="lower bound of agreement_frac")]
+
+
+class Routed(Entry):
+    """Which answers an app keeps; for the others it asks the larger model."""
+
+    threshold: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="an answer is kept where its probability is over it"),
+    ]
+    why: Text
+    agreement: Annotated[float, Field(description="with the teacher, of what is kept, at least")]
+    confidence: Annotated[float, Field(description="with which that holds")]
+    calibration_count: Annotated[int, Field(ge=1)]
+    test_count: Annotated[int, Field(ge=1)]
+    kept_frac: float | None = None
+    agreement_frac: float | None = None
+    low_frac: float | None = None
+    test_kept_frac: float | None = None
+    test_agreement_frac: float | None = None
+    curve: list[Kept]
+
+
 class Model(Entry):
     """What ships for one target."""
 
@@ -146,7 +180,8 @@ class Model(Entry):
     format: Name
     scheme: Name
     network: Annotated[
-        Literal["student", "unpruned"], Field(description="unpruned: as it was before [prune]")
+        Literal["student", "unpruned", "quantized"],
+        Field(description="unpruned: as it was before [prune]; quantized: trained to be rounded"),
     ] = "student"
     machine: Annotated[Text, Field(description="as platform.machine() names it")]
     accelerator: Text
@@ -162,6 +197,9 @@ class Model(Entry):
     golden: Golden
     why: Annotated[str, Field(description="why this candidate ships")]
     evidence: Evidence
+    routing: Annotated[
+        Routed | None, Field(description="which answers an app keeps, where [route] asked")
+    ] = None
 
 
 class Lineage(Entry):

@@ -1,7 +1,7 @@
 """One timing at a time on a device: a lock per device, in the user's cache folder.
 
 It is the operating system's: it goes with the process that holds it, however that ends. Where a
-system has none (Windows), nothing is locked.
+system or a file system has none, nothing is locked.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ def exclusive(
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise UnreachableError(_busy(url, path, wait_s)) from error
+            except OSError:  # A file system without locks.
+                break
             if not told:
                 waiting(f"{url} is timing for another edgekd: waiting for it")
                 told = True

@@ -101,7 +101,7 @@ def candidates(run: Told) -> Iterator[str]:
                 name_of(row) + (" (ships)" if ships(run, row) else ""),
                 str(row["outcome"]),
                 shown(figure_of(row, "agreement", "metric"), ".4f"),
-                shown(figure_of(row, "agreement", "top1_agreement_frac"), ".4f"),
+                shown(figure_of(row, "agreement", "task_agreement"), ".4f"),
                 shown(figure_of(row, "agreement", "sqnr_db"), ".1f"),
                 shown(figure_of(row, "agreement", "max_abs_error"), ".2g"),
                 f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"

@@ -298,11 +298,10 @@ def _parents(rows: Sequence[Row]) -> tuple[dict[str, str], dict[str, str]]:
     parents, unpruned = {}, {}
     for row in rows:
         ours = [other.candidate for other in rows if other.network == row.network]
-        first = replace(row, scheme="fp32").candidate
-        parent = first if first in ours else ours[0]
+        parent = row.in_float if row.in_float in names else ours[0]
         if parent != row.candidate:
             parents[row.candidate] = parent
-        whole = replace(row, network="unpruned").candidate
+        whole = row.first_of(network="unpruned")
         if whole != row.candidate and whole in names:
             unpruned[row.candidate] = whole
     return parents, unpruned

@@ -25,6 +25,7 @@ from edgekd.bundles.manifest import (
     Manifest,
     Model,
     Quantization,
+    Routed,
 )
 from edgekd.bundles.manifest import Tensor as Spec
 from edgekd.data import Inputs
@@ -63,8 +64,8 @@ def preflight(work: Work) -> None:
     options = work.recipe.bundle
     if options is None:
         return
-    recipe, signature = work.recipe, work.student.signature
-    faults = [*network_faults(options, work.base, recipe.task, signature)]
+    signature = work.student.signature
+    faults = [*network_faults(options, work.base, work.task.classes_axis, signature)]
     if faults:
         raise RecipeError(*faults)
 
@@ -134,7 +135,7 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
     sizes = [path.stat().st_size for path in files.values()]
     steps = quantization(row.format, entry)
     images = images_of(work.network(row))
-    meaning = "logits" if work.recipe.task == "classification" else None
+    meaning = None if work.task.classes_axis is None else "logits"
     document = row.to_json()
     return Model(
         target=row.target,
@@ -159,6 +160,7 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
         golden=golden.write(bundle, given, ran.outputs, row.target, row.scheme),
         why=work.chosen[row.target].why,
         evidence=Evidence(**{name: document[name] for name in Evidence.model_fields}),
+        routing=Routed(**work.routes[row.target].to_json()) if row.target in work.routes else None,
     )
 
 

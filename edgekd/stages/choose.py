@@ -2,7 +2,7 @@
 
 A step must pay for itself: a candidate in a lower precision ships only if it is better than the
 float32 one it was derived from, and a pruned one only if it is faster than the unpruned one in the
-same precision, on the target, measured side by side.
+same precision, on the target, measured side by side. Of a scheme's methods one alone is told of.
 """
 
 from __future__ import annotations
@@ -25,23 +25,82 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     unpaid = {
         row.candidate: why
         for row in passed
-        if (why := pruning_not_paying(row, by_name, prefer) or not_paying(row, by_name, prefer))
+        if (
+            why := training_not_paying(row, passed)
+            or pruning_not_paying(row, by_name, prefer)
+            or not_paying(row, by_name, prefer)
+        )
     }
     paying = [row for row in passed if row.candidate not in unpaid]
     # The unpruned network goes on where no candidate of the pruned one passes and pays.
-    rivals = [row for row in paying if row.network == "student"] or paying
+    rivals = [row for row in paying if row.network != "unpruned"] or paying
     best = min(rivals, key=lambda row: _rank(row, prefer))
-    judged = []
-    for row in rows:
-        if row.candidate in unpaid:
-            row = replace(row, detail=unpaid[row.candidate])
-        elif row in paying and row not in rivals:
-            row = replace(row, detail="passed, not chosen: the pruned network passed and pays")
-        elif row in passed and row is not best:
-            row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
-        judged.append(row)
+    others = {row.candidate: _other(row, best, rivals, prefer) for row in paying if row is not best}
+    told = {**others, **_by_scheme(passed, unpaid, prefer)}
+    judged = [replace(row, detail=told.get(row.candidate, row.detail)) for row in rows]
     why = _first(best, [row for row in rivals if row is not best], prefer)
     return Choice.of(best, why), judged
+
+
+def training_not_paying(row: Row, passed: Sequence[Row]) -> str | None:
+    """Why training to be rounded did not make `row` better, or None if it did, or was not done.
+
+    Its accuracy on the validation split has to be higher than that of every file of its scheme that
+    was rounded after training. Where none has passed, it pays.
+    """
+    if row.network != "quantized":
+        return None
+    others = [each for each in passed if (each.network, each.scheme) == ("student", row.scheme)]
+    best = max(others, key=_validated, default=None)
+    if best is None or _validated(row) > _validated(best):
+        return None
+    return (
+        f"{row.candidate} does not pay on {row.target}: trained to be rounded, "
+        f"{_validated(row):.4f} on validation against {_validated(best):.4f} of {best.candidate}"
+    )
+
+
+def _validated(row: Row) -> float:
+    return (row.agreement.validation_metric or 0.0) if row.agreement else 0.0
+
+
+BEATEN = "no better than"
+"""How the detail of a row begins that says no more than that its scheme has a better method."""
+
+
+def _other(row: Row, best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
+    """Why `row`, which passed and pays, is not what ships."""
+    if row not in rivals:
+        return "passed, not chosen: the pruned network passed and pays"
+    ahead = min(_ways(row, rivals), key=lambda other: _rank(other, prefer))
+    if row is not ahead:
+        return f"{BEATEN} {ahead.candidate}: {_compared(row, ahead, prefer)}"
+    return f"passed, not chosen: {_compared(row, best, prefer)}"
+
+
+def _ways(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` that are of the scheme and the network of `row`, itself too."""
+    return [each for each in rows if (each.scheme, each.network) == (row.scheme, row.network)]
+
+
+def _by_scheme(passed: Sequence[Row], unpaid: Mapping[str, str], prefer: Prefer) -> dict[str, str]:
+    """`unpaid` with one sentence a scheme, on its best method; the others are no better than it.
+
+    Where a method of the scheme pays, that is the best.
+    """
+    told = dict(unpaid)
+    for row in passed:
+        if row.candidate not in unpaid:
+            continue
+        ways = _ways(row, passed)
+        paying = [other for other in ways if other.candidate not in unpaid]
+        best = min(paying or ways, key=lambda other: _rank(other, prefer, by_time=not paying))
+        if row is not best:
+            told[row.candidate] = f"{BEATEN} {best.candidate}: {unpaid[row.candidate]}"
+        elif len(ways) > 1:
+            sentence = unpaid[row.candidate].replace(row.candidate, row.scheme, 1)
+            told[row.candidate] = f"{sentence}; by {row.method}, the best of {len(ways)} ways"
+    return told
 
 
 def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
@@ -50,7 +109,7 @@ def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> s
     It has to be faster beyond the noise. Where the size is preferred, one as fast also pays if its
     file is smaller, as it is or zipped. Beside one that has not passed, any pays.
     """
-    rival = replace(row, network="unpruned").candidate
+    rival = row.first_of(network="unpruned")
     count = _count_ratio(row, passed.get(rival))
     if count is not None:
         fewer = count < 1 - LEAST_GAIN
@@ -80,7 +139,7 @@ def not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
     could not ship: beside it, any candidate pays.
     """
     if row.measurement is None:
-        first = replace(row, scheme="fp32").candidate
+        first = row.in_float
         count = _count_ratio(row, passed.get(first))
         if row.instructions is not None and row.candidate == first:
             return None
@@ -134,8 +193,8 @@ def _not_timed(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
 
     It may where its size is what is preferred and smaller, or where nothing else passed.
     """
-    parent = passed.get(replace(row, scheme="fp32").candidate)
-    parent = passed.get("unpruned-fp32", parent) if row.network == "student" else parent
+    parent = passed.get(row.in_float)
+    parent = passed.get("unpruned-fp32", parent) if row.network != "unpruned" else parent
     if parent is None or parent.candidate == row.candidate:
         return None
     assert row.artifact is not None
@@ -166,14 +225,18 @@ def _figures(row: Row) -> dict[Prefer, float]:
     ratio = row.measurement.ratio if row.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
     return {
-        "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
+        "accuracy": -row.agreement.validation_merit if row.agreement else 0.0,
         "latency": row.instructions or (1.0 if noise or ratio is None else ratio.value),
         "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
     }
 
 
-def _rank(row: Row, prefer: Prefer) -> tuple[float, ...]:
+def _rank(row: Row, prefer: Prefer, *, by_time: bool = False) -> tuple[float, ...]:
+    """What `row` is ordered by, the least first; `by_time`: its median before all."""
     figures = _figures(row)
+    ratio = row.measurement.ratio if row.measurement else None
+    if by_time and ratio is not None:
+        return ratio.value, *(figures[name] for name in ORDER[prefer])
     return tuple(figures[name] for name in ORDER[prefer])
 
 

@@ -43,8 +43,8 @@ from edgekd.recipe import Recipe
 from edgekd.reduction import Prune
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, digest, write_json
-from edgekd.teachers import Teacher, teacher_key
-from edgekd.trained import network_key, recorder, scored, trained_once
+from edgekd.teachers import Teacher, scored_student, teacher_key
+from edgekd.trained import network_key, recorder, trained_once
 from edgekd.training import Distill, Loss
 from edgekd.work import Goal, Pruning, Work
 
@@ -143,7 +143,7 @@ def step(work: Work, run: Run) -> Work:
         return replace(work, rows=rows)
     told = _told(cuts, config, whole, student, work)
     write_json(run.folder / "prune" / "pruning.json", told.to_json())
-    score = scored(student, replace(work, student=student))
+    score = scored_student(student, replace(work, student=student))
     return replace(
         work,
         student=student,

@@ -21,6 +21,7 @@ def onnx() -> None:
 
 
 def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli: Any) -> None:
+    project.write({**tiny_recipe(), "bundle": {"kinds": ["folder"]}})
     said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
     assert said.code == 0, said.err
     before = said.json
@@ -38,6 +39,9 @@ def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli:
     assert json.loads((folder / "route" / "x86-cpu-onnx.json").read_text()) == found
     result = json.loads((folder / "result.json").read_text())
     assert result["routes"] == {"x86-cpu-onnx": found}
+    manifest = json.loads((Path(result["bundles"]["folder"]) / "manifest.json").read_text())
+    assert manifest["models"][0]["routing"] == found
+    assert "Which answers the device keeps" in (folder / "report.html").read_text()
     stages = {name.partition("/")[0] for name in result["reused"]}
     assert {"train", "distill", "export", "verify"} <= stages
     told = edgekd_cli("route", folder, "--agreement", "0.999")

@@ -79,6 +79,15 @@ def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) ->
     assert made == there, "python tools/reference_pages.py writes it anew"
 
 
+def test_every_key_of_a_recipe_has_a_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOME / "tools"))
+    import reference_pages
+
+    for path, table in reference_pages.tables(reference_pages.Recipe):
+        for name, field in table.model_fields.items():
+            assert reference_pages.meaning_of(field), f"{path}.{name}"
+
+
 def test_every_page_of_the_reference_leads_somewhere() -> None:
     index = (HOME / "docs" / "reference" / "README.md").read_text()
     for target in re.findall(r"\]\(([^)]+)\)", index):
