@@ -206,6 +206,15 @@ def test_one_process_that_something_ran_beside_is_no_drift() -> None:
     assert "3.0" in most.flags[0]
 
 
+def test_a_quick_measurement_is_too_short_to_tell_heat() -> None:
+    found = replace(measured(late=1.5), protocol="quick")
+    assert found.steady is None
+    assert found.flags == ()
+    assert judge(1, found, Budget(latency_p50_ms=9.0)).outcome is Outcome.PASSED
+    hot = replace(found, doubts=("throttled: thermal status 3 (severe)",))
+    assert judge(1, hot, Budget(latency_p50_ms=9.0)).outcome is Outcome.UNDECIDED
+
+
 def test_a_p99_takes_five_hundred_samples() -> None:
     few, enough = measured(count=499), measured(count=2000)
     verdict = judge(1, few, Budget(latency_p99_ms=100.0))
