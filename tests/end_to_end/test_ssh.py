@@ -12,7 +12,7 @@ import pytest
 import torch
 from models import TRAPS
 from needs import need_modules
-from sshd import Board, leftovers, served
+from sshd import Board, served
 
 import edgekd
 from edgekd.devices import Job, run_job
@@ -41,7 +41,6 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     network, artifact = exported(tmp_path)
     dice = torch.Generator().manual_seed(1)
     samples = [TRAPS["signal"].draw(1, dice) for _ in range(16)]
-    before = leftovers()
     there = edgekd.verify(artifact, network, samples, device=board.url)
     here = edgekd.verify(artifact, network, samples)
     assert there.outcome is edgekd.Outcome.PASSED
@@ -54,7 +53,7 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     assert measured.process_count == 3
     assert measured.sample_count >= 3 * short.runs
     assert measured.device["processor"]
-    assert leftovers() == before
+    assert board.clean
 
 
 def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_path: Path) -> None:
