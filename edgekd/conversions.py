@@ -30,6 +30,7 @@ from edgekd.process import (
     core_count,
     crash_place,
     last_lines,
+    output_to,
     resident_bytes,
     started,
 )
@@ -123,13 +124,15 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
 
 def _write(network: Network, path: Path) -> Path | EdgekdError:
     """The exported program of `network` in a file, or why it is none."""
+    log = path.with_suffix(".log")
     try:
         check_sound(network)
-        torch.export.save(exported(network), path)
+        with output_to(log):
+            torch.export.save(exported(network), path)
     except EdgekdError as error:
         return error
     except Exception as error:  # noqa: BLE001  whatever torch.export raises is the network's
-        return failed("torch.export", error, "the network", path.with_suffix(".log"))
+        return failed("torch.export", error, "the network", log)
     return path
 
 

@@ -180,13 +180,19 @@ class Row:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
 
+    def first_of(self, *, scheme: str | None = None, network: Which | None = None) -> str:
+        """The name of the candidate that was tried first of its scheme, or of another scheme or
+        network, where there is one."""
+        first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
+        return replace(first, network=network or self.network).candidate
+
     @property
     def in_float(self) -> str:
         """The name of the candidate in float32 that it is compared with: that of its network, or of
         the one that was trained to be rounded."""
-        network: Which = "student" if self.network == "quantized" else self.network
-        whole = replace(self, scheme="fp32", network=network, method=None, keep=(), beside=False)
-        return whole.candidate
+        return self.first_of(
+            scheme="fp32", network="student" if self.network == "quantized" else None
+        )
 
     @property
     def open(self) -> bool:

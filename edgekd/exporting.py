@@ -20,8 +20,7 @@ from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
 from edgekd.quantization import weight_bits
-from edgekd.quantized import methods_of
-from edgekd.scheme import SCHEMES
+from edgekd.quantized import methods_of, uses_samples
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
 from edgekd.target import Target
@@ -35,32 +34,41 @@ def export_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for row in rows:
-        target = work.goal(row).target
-        if row.open and _name(row, target) not in wanted:
+        name = _name(row, work.goal(row).target)
+        if row.open and name not in wanted:
             # One that was trained to be rounded is of one format, and of so many bits.
-            of = (row.network, _name(row, target) if row.network == "quantized" else "")
+            of = (row.network, name if row.network == "quantized" else "")
             if of not in networks:
                 network = _batch_of_one(work.network(row))
                 networks[of] = (network, network_key(network))
             network, key = networks[of]
-            name = _name(row, target)
-            wanted[name] = Conversion(
-                network,
-                row.format,
-                row.scheme,
-                work.calibration if SCHEMES[row.scheme].calibrated else (),
-                opset=target.opset,
-                channels_last=target.channels_last,
-                method=row.method,
-                keep=row.keep,
-                weight_bits=bits_on(target, row),
-            )
+            wanted[name] = conversion_of(row, work, network)
             keys[name] = _key(wanted[name], key)
     made = _made(wanted, keys, work, run)
     return [
         _exported(row, made[_name(row, work.goal(row).target)], work, run) if row.open else row
         for row in rows
     ]
+
+
+def conversion_of(row: Row, work: Work, network: Network | None = None) -> Conversion:
+    """What has to be converted, and how, for `row`.
+
+    Args:
+        network: the row's at a batch of one, where it is there already.
+    """
+    target = work.goal(row).target
+    return Conversion(
+        network or _batch_of_one(work.network(row)),
+        row.format,
+        row.scheme,
+        work.calibration if uses_samples(row.scheme, row.method) else (),
+        opset=target.opset,
+        channels_last=target.channels_last,
+        method=row.method,
+        keep=row.keep,
+        weight_bits=bits_on(target, row),
+    )
 
 
 NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}

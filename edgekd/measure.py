@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import Job, Report, condition, failure_in, run_job
 from edgekd.devices.lock import exclusive
+from edgekd.devices.trtexec import module_rails
 from edgekd.errors import ConversionError, EdgekdError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Ratio, Verdict
 from edgekd.formats import find_format
@@ -269,7 +271,15 @@ def _measurement(
     if verdict is not None:
         return verdict
     results = [report.results[name] for report in rounds]
-    told = tuple(_told(result["summary"]) for result in results if "summary" in result)
+    told = tuple(
+        ToldTimes(
+            count=result["told"]["count"],
+            figures=tuple((share, ms) for share, ms in result["told"]["figures"]),
+            mean_ms=result["told"].get("mean_ms"),
+        )
+        for result in results
+        if "told" in result
+    )
     if told:
         notes = [*notes, "by a tool that keeps no samples: a percentile it does not tell is its "
                  "next one, and how steady it was is not known"]  # fmt: skip
@@ -296,6 +306,7 @@ def _measurement(
         device={
             **rounds[-1].device,
             **condition.summary(readings),
+            **(_energy(readings, results) if len(rounds[0].results) == 1 else {}),
             "runtime": results[-1]["facts"],
         },
         confidence=CONFIDENCE,
@@ -304,16 +315,24 @@ def _measurement(
     )
 
 
-def _told(summary: Mapping[str, Any]) -> ToldTimes:
-    """A summary of benchmark_model's, in ms."""
-    keys = {0.0: "min_us", 0.05: "p5_us", 0.5: "median_us", 0.95: "p95_us", 1.0: "max_us"}
-    figures = [(frac, summary[key]) for frac, key in keys.items() if summary[key] is not None]
-    return ToldTimes(
-        count=summary["count"],
-        mean_ms=summary["mean_us"] / 1e3,
-        std_ms=summary["std_us"] / 1e3,
-        figures=tuple((frac, us / 1e3) for frac, us in figures),
-    )
+def _energy(
+    readings: Sequence[condition.Reading], results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Where a board tells its power: mJ of one inference, of the whole module, idle draw included.
+
+    Of several artifacts that take turns within a second it cannot be told whose power it was.
+    """
+    told = [each.power_mw for each in readings if each.power_mw]
+    times = [ns for result in results for block in result.get("blocks_ns", ()) for ns in block]
+    if not told or not times:
+        return {}
+    rails = module_rails(told[0])
+    power_mw = fmean([sum(each.get(rail, 0) for rail in rails) for each in told])
+    return {
+        "module_power_mw": power_mw,
+        "power_rails": " + ".join(rails),
+        "energy_mj": power_mw * fmean(times) / 1e9,
+    }
 
 
 def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -> Ratio | None:

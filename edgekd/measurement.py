@@ -172,11 +172,11 @@ class Measurement:
         return {
             "p99_ms": None,
             **{key: value["value"] for key, value in figures.items()},
-            "p95_ms": self.percentile_ms(0.95).value,
+            "p95_ms": _finite(self.percentile_ms(0.95).value),
             **self._moments(),
             "intervals": {key: [value["low"], value["high"]] for key, value in figures.items()},
-            "sustained_p50_ms": self.percentile_ms(0.5, sustained=True).value,
-            "sustained_p90_ms": self.percentile_ms(0.9, sustained=True).value,
+            "sustained_p50_ms": _finite(self.percentile_ms(0.5, sustained=True).value),
+            "sustained_p90_ms": _finite(self.percentile_ms(0.9, sustained=True).value),
             "sample_count": self.sample_count,
             "process_count": self.process_count,
             "protocol": self.protocol,
@@ -204,11 +204,14 @@ class Measurement:
     def _moments(self) -> dict[str, float | None]:
         """Least, most, mean and spread of all samples."""
         if self.told:
-            weights = [each.count for each in self.told]
+            figures = [dict(each.figures) for each in self.told]
+            means = [(each.mean_ms, each.count) for each in self.told if each.mean_ms is not None]
             return {
-                "min_ms": min(each.figures[0][1] for each in self.told),
-                "max_ms": max(each.figures[-1][1] for each in self.told),
-                "mean_ms": float(np.average([each.mean_ms for each in self.told], weights=weights)),
+                "min_ms": min((each[0.0] for each in figures if 0.0 in each), default=None),
+                "max_ms": max((each[1.0] for each in figures if 1.0 in each), default=None),
+                "mean_ms": sum(ms * n for ms, n in means) / sum(n for _, n in means)
+                if means
+                else None,
                 "std_ms": None,
             }
         samples = self.samples_ms
@@ -256,9 +259,9 @@ def _last_third(samples: tuple[int, ...]) -> tuple[int, ...]:
     return samples[len(samples) - max(1, len(samples) // 3) :]
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def _interval(figure: Percentile) -> dict[str, float | None]:
-    return {
-        "value": figure.value,
-        "low": figure.low if math.isfinite(figure.low) else None,
-        "high": figure.high if math.isfinite(figure.high) else None,
-    }
+    return {name: _finite(value) for name, value in vars(figure).items()}

@@ -262,10 +262,12 @@ def load_module(
     elif reference.startswith("hf:"):
         transformers = need("transformers", extra="huggingface")
         folder = existing(base / reference.removeprefix("hf:"), at)
-        load = transformers.AutoModel.from_pretrained
-        module = call_user(
-            load, at, pretrained_model_name_or_path=folder, local_files_only=True, **options or {}
-        )
+
+        def from_pretrained(**keys: Any) -> Any:
+            # Importing it may fail too: transformers loads what it needs when it is asked for it.
+            return transformers.AutoModel.from_pretrained(folder, local_files_only=True, **keys)
+
+        module = call_user(from_pretrained, at, **options or {})
     elif reference.endswith(".pt2"):
         path = existing(base / reference, at)
         module = call_user(load_program, at, path=path)

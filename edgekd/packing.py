@@ -42,19 +42,28 @@ def find(path: Path) -> Path:
     made = sorted((path / "bundle").glob(f"*/{MANIFEST}"))
     if made:
         return made[0].parent
-    ran = (path / "result.json").exists()
+    got, fix = _absent(path)
     raise RecipeError(
         Fault(
             what=f"There is no bundle in {path}.",
             at=str(path),
-            got="a run that made none" if ran else "no manifest.json and no bundle/ folder",
-            expected="the folder of a bundle, or of a run whose recipe has a [bundle]",
-            fix='add [bundle] kinds = ["folder"] to the recipe and run it again: nothing is done '
-            "twice"
-            if ran
-            else "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION",
+            got=got,
+            expected="the folder or archive of a bundle, or a run of which something ships",
+            fix=fix,
         )
     )
+
+
+def _absent(path: Path) -> tuple[str, str]:
+    """What `path` is, which is no bundle, and what to do."""
+    if not (path / "result.json").exists():
+        what = "no manifest.json and no bundle/ folder" if path.exists() else "nothing there"
+        return what, "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION"
+    recipe = path / "recipe.toml"
+    if recipe.exists() and "[bundle]" in recipe.read_text(encoding="utf-8").splitlines():
+        return "a run of which nothing ships", f"edgekd report {path} says why"
+    add = 'add [bundle] kinds = ["folder"] to the recipe and run it again'
+    return "a run that made none", f"{add}: nothing is done twice"
 
 
 @contextmanager

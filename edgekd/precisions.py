@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from edgekd.part import Part, one_of
 from edgekd.scheme import SCHEMES
 
-SchemeName = Literal["fp32", "fp16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
+SchemeName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
                      "int4-weights", "palettized"]  # fmt: skip
 
 

@@ -106,7 +106,9 @@ def failure(changes: Sequence[Change], new: Path) -> EdgekdError | None:
     return (BudgetMissedError if cost_only else DisagreementError)(*faults)
 
 
-def _interface(target: str, figure: str, before: str, after: str | None, told: str = "") -> Change:
+def _interface(
+    target: str, figure: str, before: str | None, after: str | None, told: str = ""
+) -> Change:
     return Change(target, figure, "interface", before, after, worse=True, told=told)
 
 
@@ -116,6 +118,9 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         before, after = (_told(getattr(model, role)) for model in (old, new))
         if before != after:
             found.append(_interface(old.target, role, before, after))
+    if (old.routing is None) != (new.routing is None):
+        kept = [None if each.routing is None else each.routing.why for each in (old, new)]
+        found.append(_interface(old.target, "routing", kept[0], kept[1]))
     if old.format != new.format:
         found.append(_interface(old.target, "format", old.format, new.format))
     a, b = old.evidence, new.evidence

@@ -15,9 +15,9 @@ class Scheme:
         calibrated: whether activation ranges are measured on calibration samples.
         sqnr_floor_db: the least signal-to-quantization-noise ratio, against the float32 network,
             of a conversion that is not broken. From the dtype: its unit roundoff in dB (about 6.02
-            dB a bit of significand: 24 for fp32, 11 for fp16, 8 for int8), less what accumulation
-            through a deep network costs (measured on fourteen networks: fp32 stays above 110 dB,
-            fp16 above 58, int8 collapses to 10-15 where a conversion went wrong).
+            dB a bit of significand: 24 for fp32, 11 for fp16, 8 for int8 and bf16), less what
+            accumulation through a deep network costs (measured on fourteen networks: fp32 stays
+            above 110 dB, fp16 above 58, int8 collapses to 10-15 where a conversion went wrong).
     """
 
     name: str
@@ -29,6 +29,7 @@ class Scheme:
 
 FP32 = Scheme("fp32", 32, 32, calibrated=False, sqnr_floor_db=90.0)
 FP16 = Scheme("fp16", 16, 16, calibrated=False, sqnr_floor_db=45.0)
+BF16 = Scheme("bf16", 32, 16, calibrated=False, sqnr_floor_db=30.0)
 INT8 = Scheme("int8", 8, 8, calibrated=True, sqnr_floor_db=15.0)
 INT8_DYNAMIC = Scheme("int8-dynamic", 8, 8, calibrated=False, sqnr_floor_db=20.0)
 INT8_WEIGHTS = Scheme("int8-weights", 8, 32, calibrated=False, sqnr_floor_db=25.0)
@@ -39,6 +40,6 @@ PALETTIZED = Scheme("palettized", 4, 16, calibrated=False, sqnr_floor_db=8.0)
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
-        FP32, FP16, INT8, INT8_DYNAMIC, INT8_WEIGHTS, INT8_INT16, INT4_WEIGHTS, PALETTIZED,
+        FP32, FP16, BF16, INT8, INT8_DYNAMIC, INT8_WEIGHTS, INT8_INT16, INT4_WEIGHTS, PALETTIZED,
     )
 }  # fmt: skip

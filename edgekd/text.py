@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,14 +132,19 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
 
 def after_table(result: RunResult) -> Iterator[str]:
     """What ships and why, why the others do not, and where the evidence is."""
+    from edgekd.stages.choose import BEATEN
+
     for name, choice in result.chosen.items():
         yield f"{name}: {choice.why}"
     for row in result.rows:
-        if row.detail:
+        if row.detail and not row.detail.startswith(BEATEN):
             yield f"  {row.target} {row.candidate}: {row.detail}"
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
+    beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
+    for target, count in beaten.items():
+        yield f"  {target}: {count} other ways to quantize were no better than those"
     yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
@@ -194,7 +200,7 @@ def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
         told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
         line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
         line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
-        if layer.saturated_frac:
+        if layer.saturated_frac and layer.saturated_frac > 5e-5:
             line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
             line += f" and {layer.file_high:.3g}"
         if layer.outliers:
@@ -337,13 +343,20 @@ def _connection(target: Target) -> Iterator[str]:
     wants = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
     if target.connection == "local":
         yield 'nothing to do: device = "local" is this machine'
+    elif target.connection == "ssh" and target.accelerator == "gpu":
+        yield 'device = "ssh://USER@HOST?trtexec=/usr/src/tensorrt/bin/trtexec", which builds'
+        yield "and times an engine there; or ?providers=tensorrt,cuda, where ONNX Runtime has them"
+        yield "a key that needs no password, and Python 3.6 or later there"
     elif target.connection == "ssh":
-        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}'
+        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}:'
+        yield f"edgekd devices setup ssh://USER@HOST --target {target.name} [--wheels DIR] puts it"
     elif target.connection == "adb":
         yield 'device = "adb://SERIAL?benchmark_model=FILE", SERIAL of adb devices, FILE being'
         yield f"LiteRT's benchmark_model for Android here, or ?python=PATH there: {wants}"
+        yield "&cores=big takes its fastest cores"
     else:
-        yield "no way from here: the reference evaluator computes its files, nothing times them"
+        yield "no way from here: the reference evaluator computes its files, nothing times them;"
+        yield 'device = "imported://FILE.json" holds figures that Xcode showed (docs/devices.md)'
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
 

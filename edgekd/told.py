@@ -26,14 +26,13 @@ class ToldTimes:
 
     Attributes:
         count: how many.
-        figures: share (0-1) of the runs that took no longer than so many ms, ascending; from 0,
-            the least, to 1, the most.
+        figures: share (0-1) of the runs that took no longer than so many ms, ascending: 0 is the
+            least of them, and 1 the most.
     """
 
     count: int
-    mean_ms: float
-    std_ms: float
     figures: tuple[tuple[float, float], ...]
+    mean_ms: float | None = None
 
 
 def told_percentile(
@@ -41,7 +40,8 @@ def told_percentile(
 ) -> Percentile:
     """The percentile `frac` (0-1) of the runs of all `processes`, in ms, with its interval.
 
-    Its value is the least figure told that is no less than it: its own where that was told.
+    Its value is the least figure told that is no less than it: its own where that was told, and
+    infinite where none was.
     """
     count = sum(each.count for each in processes)
     worth = max(1, int(count / DEPENDENCE))
@@ -62,10 +62,10 @@ def told_percentile(
 
 def _over(process: ToldTimes, frac: float) -> float:
     """The least figure told that at least `frac` of the runs were within."""
-    return next((ms for share, ms in process.figures if share >= frac), process.figures[-1][1])
+    return next((ms for share, ms in process.figures if share >= frac), math.inf)
 
 
 def _under(process: ToldTimes, frac: float) -> float:
     """The largest figure told that at most `frac` of the runs were within."""
     below = [ms for share, ms in process.figures if share <= frac]
-    return below[-1] if below else process.figures[0][1]
+    return below[-1] if below else -math.inf

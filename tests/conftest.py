@@ -100,7 +100,7 @@ def tiny_recipe() -> dict[str, Any]:
                 {"method": "soft_target", "weight": 0.9, "temperature": 4.0},
             ],
         },
-        "quantize": {"schemes": ["fp32"]},
+        "quantize": {"schemes": ["fp32"], "search": "first"},
         # Imports of converters cost a process seconds; this one has them.
         "export": {"processes": 0},
         # Ten seconds a candidate are not needed to see that one is timed.

@@ -34,11 +34,12 @@ LogLevel VERBOSE
 
 @dataclass(frozen=True)
 class Board:
-    """A server, and in `bin` the ssh that its user has."""
+    """A server; its user's ssh is in `bin`, and calls the system's, which is `client`."""
 
     port: int
     folder: Path
     server: subprocess.Popen[bytes]
+    client: str
 
     @property
     def url(self) -> str:
@@ -132,7 +133,7 @@ def served(folder: Path, more: str = "") -> Iterator[Board]:
                 break
         time.sleep(0.05)
     try:
-        yield Board(port, folder, server)
+        yield Board(port, folder, server, ssh)
     finally:
         server.terminate()
         server.wait()

@@ -17,8 +17,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.golden_test import write_golden_test
 from edgekd.bundles.identifiers import camel, quoted, snake, titled
+from edgekd.bundles.instrumented import write_golden_test
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import ConversionError, Fault
 from edgekd.process import run_process

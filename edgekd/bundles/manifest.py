@@ -181,7 +181,7 @@ class Model(Entry):
     scheme: Name
     network: Annotated[
         Literal["student", "unpruned", "quantized"],
-        Field(description="unpruned: as it was before [prune]"),
+        Field(description="unpruned: as it was before [prune]; quantized: trained to be rounded"),
     ] = "student"
     machine: Annotated[Text, Field(description="as platform.machine() names it")]
     accelerator: Text

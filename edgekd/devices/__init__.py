@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.artifact import Artifact, parts
-from edgekd.devices import adb, emulated, local, ssh
+from edgekd.devices import adb, adb_shell, emulated, imported, local, ssh
 from edgekd.devices.agent import VERSION
+from edgekd.devices.options import options
 from edgekd.errors import (
     ConversionError,
     DisagreementError,
@@ -43,6 +44,7 @@ DEVICES: dict[str, Device] = {
     "ssh": ssh,
     "adb": adb,
     "emulated": emulated,
+    "imported": imported,
 }
 
 
@@ -50,10 +52,15 @@ def find_device(url: str) -> Device:
     """The way to the device at `url`: "local", or a URL whose scheme names it.
 
     Raises:
-        RecipeError: there is no such way.
+        RecipeError: there is no such way, or what it says besides cannot be.
     """
     kind = url.partition("://")[0]
     if kind in DEVICES:
+        known = {"ssh": ssh.OPTIONS, "adb": adb_shell.OPTIONS}.get(kind)
+        if known is not None:
+            options(url, known)
+        if kind == "emulated":
+            emulated.core_of(url)
         return DEVICES[kind]
     entries = {entry.name: entry for entry in entry_points(group="edgekd.devices")}
     if kind in entries:
@@ -66,6 +73,7 @@ def find_device(url: str) -> Device:
             got=repr(url),
             expected=listed(
                 ["local", "ssh://user@host", "adb://SERIAL", "emulated://cortex-a76"]
+                + ["imported://FILE.json"]
                 + [f"{name}://..." for name in entries]
             ),
             fix='use device = "local", or ssh://user@host',

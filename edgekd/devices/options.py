@@ -34,3 +34,14 @@ def options(url: str, known: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+def drives_gpu(url: str) -> bool:
+    """Whether the device at `url` is asked to compute on its GPU."""
+    return not {"trtexec", "providers"}.isdisjoint(dict(parse_qsl(urlsplit(url).query)))
+
+
+def gives_outputs(url: str) -> bool:
+    """Whether the device at `url` gives an artifact's outputs, and does not only time it."""
+    parts = urlsplit(url)
+    return parts.scheme != "imported" and "benchmark_model" not in dict(parse_qsl(parts.query))

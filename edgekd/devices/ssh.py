@@ -1,7 +1,8 @@
-"""A board by ssh: ssh://user@host[:port][?python=PATH&folder=PATH&trtexec=PATH].
+"""A board by ssh: ssh://user@host[:port][?python=PATH&folder=PATH&providers=NAMES&trtexec=PATH].
 
 Python is that of `edgekd devices setup ssh://...`, or python3; the job lies in a new folder below
-/tmp. On a Jetson, TensorRT's own `trtexec` may do the work in place of a Python runtime.
+/tmp. On a Jetson, ONNX Runtime may compute by providers of its GPU, or TensorRT's own `trtexec` do
+the work in place of a Python runtime.
 
 Whatever ends the connection ends the job there; a connection that broke is made again and its job,
 which is one process of a measurement, is done again, three times at most.
@@ -17,7 +18,7 @@ from edgekd.devices import trtexec
 from edgekd.devices.dropped import persistently
 from edgekd.devices.openssh import FULL, Connection, connected, fault
 from edgekd.devices.options import options
-from edgekd.errors import ConversionError, Fault, UnreachableError
+from edgekd.errors import ConversionError, Fault, RecipeError, UnreachableError
 from edgekd.process import Completed
 
 KEEPER = Path(__file__).with_name("keeper.py")
@@ -28,6 +29,7 @@ GRACE_S = 30.0
 OPTIONS = {
     "python": "PATH there",
     "folder": "PATH there, where jobs may lie",
+    "providers": "tensorrt, cuda or both: tensorrt,cuda",
     "trtexec": "PATH there, such as /usr/src/tensorrt/bin/trtexec",
 }
 TIME_IS_UP, NOT_WHOLE, NO_PROGRAM = 124, 125, 127
@@ -38,6 +40,8 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     """Does the job in `folder`; see `Device`."""
     asked = options(url, OPTIONS)
     job = json.loads((folder / "job.json").read_text())
+    if "providers" in asked:
+        (folder / "job.json").write_text(json.dumps({**job, **_providers(url, asked["providers"])}))
     work = "trtexec" if "trtexec" in asked else "agent"
     if work == "trtexec":
         trtexec.prepare(url, folder, job, asked["trtexec"])
@@ -57,6 +61,23 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     persistently(attempt)
     if work == "trtexec":
         trtexec.conclude(url, folder, job)
+
+
+def _providers(url: str, names: str) -> dict[str, list[str]]:
+    """What of the job says by what ONNX Runtime is to compute, the first of them first."""
+    known = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
+    wanted = names.split(",")
+    if set(wanted) - set(known):
+        raise RecipeError(
+            Fault(
+                what="The device's URL names a provider that is not known.",
+                at=f"device = {url!r}",
+                got=f"providers={names}",
+                expected=OPTIONS["providers"],
+                fix="?providers=tensorrt,cuda",
+            )
+        )
+    return {"providers": [known[name] for name in wanted]}
 
 
 def keep(

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,12 @@ def _dotted(match: re.Match[str]) -> str:
     return ".".join(str(int(part or "0")) for part in parts)
 
 
+def module_rails(rails: Iterable[str]) -> list[str]:
+    """Of the rails that a board tells, those whose sum the whole module draws."""
+    told = set(rails)
+    return next(([rail] for rail in TOTAL_RAILS if rail in told), sorted(told))
+
+
 def power_mw(lines: Sequence[str]) -> tuple[float, str] | None:
     """The mean power of the whole module over lines of tegrastats, and the rails it is of.
 
@@ -118,8 +124,7 @@ def power_mw(lines: Sequence[str]) -> tuple[float, str] | None:
     read = [found for line in lines if (found := parse_tegrastats(line)).power]
     if not read:
         return None
-    rails = set(read[0].power)
-    chosen = next(([rail] for rail in TOTAL_RAILS if rail in rails), sorted(rails))
+    chosen = module_rails(read[0].power)
     means = [sum(each.power[r].now_mw for r in chosen if r in each.power) for each in read]
     return statistics.fmean(means), " + ".join(chosen)
 
@@ -140,9 +145,10 @@ def prepare(url: str, folder: Path, job: Mapping[str, Any], program: str) -> Non
                 fix="take a target of ONNX files: jetson-orin-nano-tensorrt",
             )
         )
-    plans, kinds = {}, {}
+    plans, kinds, given = {}, {}, {}
     for entry in job["artifacts"]:
         inputs, kinds[entry["name"]], flags = _asked(folder / entry["path"])
+        given[entry["name"]] = [[name, *told] for name, told in inputs.items()]
         feeds = _feeds(folder, job, entry, inputs)
         count = max(1, len(feeds)) if job["action"] == "run" else 1
         name, runs = entry["name"], []
@@ -164,7 +170,7 @@ def prepare(url: str, folder: Path, job: Mapping[str, Any], program: str) -> Non
             runs.append(words)
         plans[name] = runs
     plan = {"program": program, "watch": job["action"] == "time", "artifacts": plans}
-    plan["kinds"] = kinds
+    plan |= {"kinds": kinds, "inputs": given}
     (folder / "trtexec.json").write_text(json.dumps(plan))
     (folder / "trtexec_driver.py").write_bytes(
         Path(__file__).with_name("trtexec_driver.py").read_bytes()
@@ -237,7 +243,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
                   "run trtexec there by hand")
         )  # fmt: skip
     done = json.loads(place.read_text())
-    kinds = json.loads((folder / "trtexec.json").read_text())["kinds"]
+    plan = json.loads((folder / "trtexec.json").read_text())
     results = {}
     for entry in job["artifacts"]:
         name, codes = entry["name"], done["codes"][entry["name"]]
@@ -249,8 +255,9 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
             results[name] = (
                 _timed(folder, name, told, WARM_UP_MS if job["runs"] else 0)
                 if job["action"] == "time"
-                else _ran(folder, name, told, len(codes), kinds[name])
+                else _ran(folder, name, told, len(codes), plan["kinds"][name])
             )
+            results[name]["inputs"] = plan["inputs"][name]
         except (OSError, ValueError, KeyError) as error:
             detail = f"trtexec, exit status {codes[-1]}: {' '.join(str(error).split())}"[:500]
             built = "Engine built" in log or "Starting inference" in log

@@ -78,6 +78,26 @@ def convert(
     return (METHODS[scheme][method] if method else SCHEMES[scheme]) + note
 
 
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    ct = need("coremltools", extra=EXTRA)
+    teach()
+    program = exported_or_fixed(network)
+    oldest = ct.target.iOS17
+    model, _ = first_way(
+        {
+            "torch.export": lambda: _converted(ct, _simplified(program), network, "int8", oldest),
+            "TorchScript": lambda: _converted(ct, traced(network), network, "int8", oldest),
+        }
+    )
+    main = model.get_spec().mlProgram.functions["main"]
+    found = main.block_specializations[main.opset].operations
+    products = ("conv", "conv_transpose", "linear", "matmul")
+    names = [each.attributes["name"] for each in found if each.type in products]
+    return [name.immediateValue.tensor.strings.values[0] for name in names]
+
+
 def _converted(ct: Any, program: Any, network: Network, scheme: str, oldest: Any) -> Any:
     import numpy as np
 

@@ -52,16 +52,7 @@ def convert(
     Args:
         keep: operators that stay in float, by the name of their first output.
     """
-    need("litert_torch", extra=EXTRA)
-    program = exported(network)
-    edge_model, note = first_way(
-        {
-            "torch.export": lambda: _converted(_simplified(program), network),
-            "torch.export, decomposed": lambda: _converted(
-                program.run_decompositions().module(), network
-            ),
-        }
-    )
+    edge_model, note = _edge_model(network)
     if scheme == "fp32":
         edge_model.export(str(path))
         return SCHEMES[scheme] + note
@@ -74,6 +65,29 @@ def convert(
         method = method or next(iter(METHODS[scheme]))
         _litert_quantize.quantize(plain, scheme, method, calibration, path, keep=keep)
         return METHODS[scheme][method] + note
+
+
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.tflite"
+        _edge_model(network)[0].export(str(plain))
+        return _litert_quantize.layers(plain)
+
+
+def _edge_model(network: Network) -> tuple[Any, str]:
+    """What litert-torch makes of `network`, and a note on the way where it is not the first."""
+    need("litert_torch", extra=EXTRA)
+    program = exported(network)
+    return first_way(
+        {
+            "torch.export": lambda: _converted(_simplified(program), network),
+            "torch.export, decomposed": lambda: _converted(
+                program.run_decompositions().module(), network
+            ),
+        }
+    )
 
 
 def _converted(module: Any, network: Network) -> Any:

@@ -180,3 +180,15 @@ def _strip(model: Any) -> Any:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
     return model
+
+
+def layers(network: Network) -> list[str]:
+    """The operators with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    onnx = need("onnx", extra=EXTRA)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        write_plain(network, plain)
+        model = onnx.load(_onnx_quantize.prepare(plain))
+    kinds = (*_onnx_quantize.LINEAR, "ConvTranspose")
+    return [node.name for node in model.graph.node if node.op_type in kinds]

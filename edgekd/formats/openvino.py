@@ -30,6 +30,7 @@ PACKAGES: tuple[str, ...] = ("openvino", "nncf", "onnx", "onnxscript")
 SCHEMES = {
     "fp32": "from ONNX",
     "fp16": "weights in fp16, widened when the model is compiled",
+    "bf16": "weights in fp32; computed in bf16, for which the file says the runtime is to be asked",
     **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
 }
 SPARSE = (
@@ -37,6 +38,10 @@ SPARSE = (
     "(CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE); elsewhere no faster, smaller when zipped "
     "(docs.openvino.ai/2025/notebooks/sparsity-optimization-with-output.html)"
 )
+
+
+PRECISION = ["edgekd", "precision"]
+"""Where in a file lies what INFERENCE_PRECISION_HINT it is to be compiled with: f32 without it."""
 
 
 def convert(
@@ -105,6 +110,8 @@ def _convert(
                 ov, model, scheme, method, calibration, **settings
             )
     _name_in_order(model)
+    if scheme == "bf16":
+        model.set_rt_info("bf16", PRECISION)
     # Compression to fp16 is OpenVINO's default, whatever was asked for.
     ov.save_model(model, str(path), compress_to_fp16=scheme == "fp16")
     return how + note
@@ -151,3 +158,20 @@ def _name_in_order(model: Any) -> None:
         counted = re.fullmatch(r"[A-Za-z]+_\d+(/.*)?", operation.get_friendly_name())
         if counted and kind not in ("Parameter", "Result"):
             operation.set_friendly_name(f"{kind}_{number}")
+
+
+def layers(network: Network) -> list[str]:
+    """The operations with weights in the file of `network`, in order, by the names that `keep`
+    takes."""
+    ov = need("openvino", extra=EXTRA)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        write_plain(network, plain)
+        _spell_out_mish(need("onnx", extra=EXTRA), plain)
+        model = ov.convert_model(str(plain))
+    kinds = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+    return [
+        str(each.get_friendly_name())
+        for each in model.get_ordered_ops()
+        if each.get_type_name() in kinds
+    ]

@@ -49,6 +49,7 @@ class Rules:
         averages: whether a pool's mean stays on the grid of what is averaged.
         fixed: the range of what operators give, where it is always the same.
         given: operators whose output is not on a grid where it is one of the network's.
+        headroom: what an output's range is widened by on either side, as a share of it.
         spelled: operators it sees as several, by name; see `spell_out`.
         refused: operators whose insides are quantized where no simulation sees it.
     """
@@ -63,6 +64,7 @@ class Rules:
     averages: bool = True
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
+    headroom: float = 0.0
     spelled: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
 
@@ -97,6 +99,7 @@ _LITERT = Rules(
     | {"batch_norm", "upsample_bilinear2d"},
     fixed={"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
     joined=True,
+    headroom=0.125,
     spelled=frozenset({"hardsigmoid", "silu"}),
     refused=RECURRENT,
 )
@@ -156,12 +159,14 @@ class Places:
         fixed: by number of a grid, its range where that is always the same.
         weights: by node that gives a weight, the axis of its channels.
         readers: the operators that read a grid; None: all.
+        outputs: the grids of what the network gives.
     """
 
     grids: Mapping[Node, int]
     fixed: Mapping[int, tuple[float, float]]
     weights: Mapping[Node, int]
     readers: frozenset[str] | None
+    outputs: frozenset[int]
 
 
 def places(graph: Graph, rules: Rules) -> Places:
@@ -187,7 +192,12 @@ def places(graph: Graph, rules: Rules) -> Places:
         elif name in RECTIFIED and rules.rectified:
             found.rectify(node)
     readers = rules.inputs | SAME | {"cat"} if rules.inputs else None
-    return Places(found.grids, found.fixed, weights, readers)
+    outputs = frozenset(
+        number
+        for node, number in found.grids.items()
+        if any(user.op == "output" for user in node.users)
+    )
+    return Places(found.grids, found.fixed, weights, readers, outputs)
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:

@@ -86,8 +86,11 @@ class Grid(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, widened: bool, fixed: tuple[float, float] | None) -> None:
+    def __init__(
+        self, widened: bool, fixed: tuple[float, float] | None, headroom: float = 0.0
+    ) -> None:
         super().__init__()
+        self.headroom = headroom
         low, high = fixed or (0.0, 0.0)
         self.register_buffer("low", torch.tensor(low))
         self.register_buffer("high", torch.tensor(high))
@@ -101,7 +104,14 @@ class Grid(nn.Module):
                 self.high.copy_(torch.maximum(self.high, high))
             return value
         grid = widened_grid if self.widened else activation_grid
-        return fake_activation(value, *grid(self.low, self.high))
+        return fake_activation(value, *grid(*self.range))
+
+    @property
+    def range(self) -> tuple[Tensor, Tensor]:
+        """What the grid is over."""
+        room = self.headroom * (self.high - self.low)
+        # What is never negative stays so.
+        return self.low - room * (self.low < 0), self.high + room
 
     def observe(self) -> None:
         """From now on it observes, and has seen nothing yet."""
@@ -208,7 +218,9 @@ def _place(program: GraphModule, rules: Rules) -> None:
     """Puts the grids of `rules` into `program`."""
     found = places(program.graph, rules)
     for number in sorted(set(found.grids.values())):
-        program.add_submodule(f"grid_{number}", Grid(rules.widened, found.fixed.get(number)))
+        headroom = rules.headroom if number in found.outputs else 0.0
+        grid = Grid(rules.widened, found.fixed.get(number), headroom)
+        program.add_submodule(f"grid_{number}", grid)
     for node, number in found.grids.items():
         _behind(node, f"grid_{number}", found.readers)
     for number, (node, axis) in enumerate(found.weights.items()):

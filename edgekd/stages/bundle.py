@@ -135,7 +135,7 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
     sizes = [path.stat().st_size for path in files.values()]
     steps = quantization(row.format, entry)
     images = images_of(work.network(row))
-    meaning = "logits" if work.recipe.task == "classification" else None
+    meaning = None if work.task.classes_axis is None else "logits"
     document = row.to_json()
     return Model(
         target=row.target,

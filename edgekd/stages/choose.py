@@ -2,7 +2,7 @@
 
 A step must pay for itself: a candidate in a lower precision ships only if it is better than the
 float32 one it was derived from, and a pruned one only if it is faster than the unpruned one in the
-same precision, on the target, measured side by side.
+same precision, on the target, measured side by side. Of a scheme's methods one alone is told of.
 """
 
 from __future__ import annotations
@@ -35,15 +35,9 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     # The unpruned network goes on where no candidate of the pruned one passes and pays.
     rivals = [row for row in paying if row.network != "unpruned"] or paying
     best = min(rivals, key=lambda row: _rank(row, prefer))
-    judged = []
-    for row in rows:
-        if row.candidate in unpaid:
-            row = replace(row, detail=unpaid[row.candidate])
-        elif row in paying and row not in rivals:
-            row = replace(row, detail="passed, not chosen: the pruned network passed and pays")
-        elif row in passed and row is not best:
-            row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
-        judged.append(row)
+    others = {row.candidate: _other(row, best, rivals, prefer) for row in paying if row is not best}
+    told = {**others, **_by_scheme(passed, unpaid, prefer)}
+    judged = [replace(row, detail=told.get(row.candidate, row.detail)) for row in rows]
     why = _first(best, [row for row in rivals if row is not best], prefer)
     return Choice.of(best, why), judged
 
@@ -70,13 +64,52 @@ def _validated(row: Row) -> float:
     return (row.agreement.validation_metric or 0.0) if row.agreement else 0.0
 
 
+BEATEN = "no better than"
+"""How the detail of a row begins that says no more than that its scheme has a better method."""
+
+
+def _other(row: Row, best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
+    """Why `row`, which passed and pays, is not what ships."""
+    if row not in rivals:
+        return "passed, not chosen: the pruned network passed and pays"
+    ahead = min(_ways(row, rivals), key=lambda other: _rank(other, prefer))
+    if row is not ahead:
+        return f"{BEATEN} {ahead.candidate}: {_compared(row, ahead, prefer)}"
+    return f"passed, not chosen: {_compared(row, best, prefer)}"
+
+
+def _ways(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` that are of the scheme and the network of `row`, itself too."""
+    return [each for each in rows if (each.scheme, each.network) == (row.scheme, row.network)]
+
+
+def _by_scheme(passed: Sequence[Row], unpaid: Mapping[str, str], prefer: Prefer) -> dict[str, str]:
+    """`unpaid` with one sentence a scheme, on its best method; the others are no better than it.
+
+    Where a method of the scheme pays, that is the best.
+    """
+    told = dict(unpaid)
+    for row in passed:
+        if row.candidate not in unpaid:
+            continue
+        ways = _ways(row, passed)
+        paying = [other for other in ways if other.candidate not in unpaid]
+        best = min(paying or ways, key=lambda other: _rank(other, prefer, by_time=not paying))
+        if row is not best:
+            told[row.candidate] = f"{BEATEN} {best.candidate}: {unpaid[row.candidate]}"
+        elif len(ways) > 1:
+            sentence = unpaid[row.candidate].replace(row.candidate, row.scheme, 1)
+            told[row.candidate] = f"{sentence}; by {row.method}, the best of {len(ways)} ways"
+    return told
+
+
 def pruning_not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | None:
     """Why the pruned `row` is not better than the same unpruned, or None if it is.
 
     It has to be faster beyond the noise. Where the size is preferred, one as fast also pays if its
     file is smaller, as it is or zipped. Beside one that has not passed, any pays.
     """
-    rival = replace(row, network="unpruned").candidate
+    rival = row.first_of(network="unpruned")
     count = _count_ratio(row, passed.get(rival))
     if count is not None:
         fewer = count < 1 - LEAST_GAIN
@@ -198,8 +231,12 @@ def _figures(row: Row) -> dict[Prefer, float]:
     }
 
 
-def _rank(row: Row, prefer: Prefer) -> tuple[float, ...]:
+def _rank(row: Row, prefer: Prefer, *, by_time: bool = False) -> tuple[float, ...]:
+    """What `row` is ordered by, the least first; `by_time`: its median before all."""
     figures = _figures(row)
+    ratio = row.measurement.ratio if row.measurement else None
+    if by_time and ratio is not None:
+        return ratio.value, *(figures[name] for name in ORDER[prefer])
     return tuple(figures[name] for name in ORDER[prefer])
 
 

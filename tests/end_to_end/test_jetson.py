@@ -79,6 +79,16 @@ def test_a_jetson_times_an_artifact_and_tells_its_energy(
     assert leftovers() == before
 
 
+def test_the_agent_on_a_jetson_tells_the_energy_too(
+    jetson: Board, network: edgekd.Network, tmp_path: Path
+) -> None:
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    short = replace(THOROUGH, processes=1, seconds=1.5)
+    found = edgekd.benchmark(artifact, device=jetson.url, protocol=short)
+    assert (found.device["module_power_mw"], found.device["power_rails"]) == (5000, "VDD_IN")
+    assert found.device["energy_mj"] == pytest.approx(5 * np.mean(found.samples_ms))
+
+
 def test_a_jetson_runs_every_sample(jetson: Board, network: edgekd.Network, tmp_path: Path) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     dice = torch.Generator().manual_seed(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from needs import need_modules
 from sshd import Board, leftovers, served
 
 import edgekd
+from edgekd.devices import Job, run_job
 from edgekd.errors import UnreachableError
+from edgekd.stages.benchmark import THOROUGH
 
 pytestmark = pytest.mark.converter
 
@@ -46,10 +49,33 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     assert there.max_abs_error == here.max_abs_error, (
         "the very same runtime gave the very same bits"
     )
-    measured = edgekd.benchmark(artifact, device=board.url)
-    assert len(measured.samples_ms) >= 600
+    short = replace(THOROUGH, seconds=0.2, warm_up_s=0.1)
+    measured = edgekd.benchmark(artifact, device=board.url, protocol=short)
+    assert measured.process_count == 3
+    assert measured.sample_count >= 3 * short.runs
     assert measured.device["processor"]
     assert leftovers() == before
+
+
+def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_path: Path) -> None:
+    ours = f"""
+        Host Board jump
+            HostName 127.0.0.1
+            Port {board.port}
+            IdentityFile {tmp_path}/key
+            UserKnownHostsFile {tmp_path}/known
+        Host Board
+            ProxyJump jump
+    """
+    (tmp_path / "ours").write_text(ours)
+    (tmp_path / "bin" / "ssh").write_text(
+        f'#!/bin/sh\nexec {board.client} -F {tmp_path}/ours "$@"\n'
+    )
+    _, artifact = exported(tmp_path)
+    job = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1})
+    report = run_job(f"ssh://Board?python={sys.executable}", job)
+    assert report.results["it"]["failure"] is None
+    assert board.connections == 2, "one to the jump host, and one through it"
 
 
 def test_a_missing_python_and_a_missing_runtime_are_told(board: Board, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import assert_five_parts
 from models import TRAPS
-from needs import need_modules, need_program
+from needs import need_modules, need_program, need_that
 from sshd import Board, gone, leftovers, served
 
 import edgekd
@@ -181,7 +181,8 @@ def small(board: Board) -> Iterator[Path]:
     place = board.folder / "small"
     place.mkdir()
     mount = need_program("mount", "/sbin")
-    subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], check=True)
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False)
+    need_that(made.returncode == 0, "this user may not mount a small disk")
     yield place
     subprocess.run([need_program("umount", "/sbin"), str(place)], check=True)
 
@@ -252,4 +253,17 @@ def test_a_missing_runtime_and_a_corrupted_artifact_are_outcomes(
 def test_an_option_that_is_not_known_is_told(board: Board, artifact: edgekd.Artifact) -> None:
     with pytest.raises(RecipeError, match=r"\?python=PATH there") as stop:
         run_job(f"ssh://127.0.0.1:{board.port}?pyhton=python3", job(artifact))
+    assert_five_parts(str(stop.value))
+
+
+def test_a_provider_that_took_nothing_is_a_fallback_and_an_unknown_one_is_told(
+    board: Board, artifact: edgekd.Artifact
+) -> None:
+    failure = run_job(f"{board.url}&providers=tensorrt,cuda", job(artifact)).results["it"][
+        "failure"
+    ]
+    assert failure["outcome"] == "fell-back"
+    assert "CUDAExecutionProvider" in failure["detail"]
+    with pytest.raises(RecipeError, match="providers=npu") as stop:
+        run_job(f"{board.url}&providers=npu", job(artifact))
     assert_five_parts(str(stop.value))

@@ -21,14 +21,15 @@ from cyclonedx.validation.json import JsonStrictValidator
 from needs import need_program
 
 from edgekd import golden, packing
-from edgekd.bundles import BUNDLES, folder, identifiers
+from edgekd.bundles import BUNDLES, android, folder, identifiers
 from edgekd.bundles.archive import files_under, write_zip
 from edgekd.bundles.integrity import integrity
 from edgekd.bundles.manifest import MANIFEST, Model, Quantization, json_schema, read_manifest
-from edgekd.errors import BudgetMissedError, DisagreementError, RecipeError
+from edgekd.errors import BudgetMissedError, ConversionError, DisagreementError, RecipeError
 from edgekd.evidence import Outcome, Row
 from edgekd.folding import NHWC, Raw
 from edgekd.junit import cases, junit, summary
+from edgekd.need import need
 from edgekd.packaging import Android, Preprocessing
 from edgekd.releases import Tolerance, compare, failure
 from edgekd.store import path_digest, write_json
@@ -531,6 +532,19 @@ def test_other_labels_and_preprocessing_are_told_by_what_differs(tmp_path: Path)
     assert isinstance(failure(list(found.values()), new), DisagreementError)
 
 
+def test_an_app_that_asks_a_larger_model_no_more_must_change(tmp_path: Path) -> None:
+    routed = {
+        "threshold": 0.8, "why": "kept over 0.8", "agreement": 0.99, "confidence": 0.95,
+        "calibration_count": 100, "test_count": 100, "curve": [],
+    }  # fmt: skip
+    made = model(tmp_path / "old" / "key-spotter-1.2.3", "onnx", routing=routed)
+    old, _ = written(tmp_path / "old", (), models=[made])
+    new, _ = written(tmp_path / "new", ("onnx",))
+    for before, after in ((old, new), (new, old)):
+        worse = [change for change in compare(before, after, Tolerance()) if change.worse]
+        assert [change.figure for change in worse] == ["routing"]
+
+
 def test_times_of_another_device_are_not_compared(tmp_path: Path) -> None:
     def measured(place: Path, p50_ms: float, processor: str) -> Path:
         figures = {"p50_ms": p50_ms, "p90_ms": p50_ms, "device": {"processor": processor}}
@@ -601,4 +615,42 @@ def test_a_package_of_no_kind_or_of_no_model_is_refused(tmp_path: Path, edgekd_c
     (tmp_path / "run" / "result.json").write_text("{}")
     said = edgekd_cli("bundle", tmp_path / "run")
     assert said.code == 2
-    assert "[bundle]" in said.err
+    assert "add [bundle]" in said.err
+    (tmp_path / "run" / "recipe.toml").write_text('name = "x"\n[bundle]\nkinds = ["folder"]\n')
+    said = edgekd_cli("bundle", tmp_path / "run")
+    assert said.code == 2
+    assert_five_parts(said.err)
+    assert "nothing ships" in said.err
+
+
+def test_without_a_java_compiler_an_android_package_is_not_begun(
+    tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, _ = written(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = edgekd_cli("bundle", bundle, "--kind", "android")
+    assert said.code == 4
+    assert_five_parts(said.err)
+    assert "default-jdk-headless" in said.err
+
+
+def test_a_generated_class_that_does_not_compile_is_told() -> None:
+    need_program("javac")
+    with pytest.raises(ConversionError, match="does not compile") as raised:
+        android._compiled("a/B.java", "package a; class B { int x = ; }")
+    assert_five_parts(str(raised.value))
+    assert "illegal start of expression" in str(raised.value)
+
+
+def test_a_model_whose_runtime_is_not_here_is_unavailable(
+    tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Path) -> None:
+        need("no_such_package", extra="coreml")
+
+    monkeypatch.setattr("edgekd.execution.load_program", absent)
+    bundle, _ = written(tmp_path, ("coreml",))
+    said = edgekd_cli("bundle", bundle, "--check")
+    assert said.code == 0
+    assert "phone-coreml: unavailable" in said.out
+    assert "pip install" in said.out

@@ -19,7 +19,7 @@ def told_of(samples: list[float]) -> ToldTimes:
     ordered = sorted(samples)
     last = len(ordered) - 1
     figures = tuple((q, ordered[round(q * last)]) for q in (0.0, 0.05, 0.5, 0.95, 1.0))
-    return ToldTimes(len(samples), float(np.mean(samples)), float(np.std(samples)), figures)
+    return ToldTimes(len(samples), figures, float(np.mean(samples)))
 
 
 def drawn(seed: int, count: int = 300) -> list[float]:
@@ -42,12 +42,19 @@ def test_what_was_told_is_told_and_the_next_figure_stands_for_the_rest() -> None
     told = told_of(samples)
     assert told_percentile([told], 0.5).value == dict(told.figures)[0.5]
     assert told_percentile([told], 0.9).value == dict(told.figures)[0.95]
-    older = ToldTimes(50, 1.0, 0.1, ((0.0, 0.9), (1.0, 1.4)))
+    older = ToldTimes(50, ((0.0, 0.9), (1.0, 1.4)), 1.0)
     assert told_percentile([older], 0.9).value == 1.4
 
 
 def test_too_few_runs_bound_nothing() -> None:
     assert told_percentile([told_of(drawn(1, 20))], 0.9).high == math.inf
+
+
+def test_a_median_alone_decides_nothing() -> None:
+    xcode = ToldTimes(100, ((0.5, 1.2),))
+    figure = told_percentile([xcode], 0.5)
+    assert (figure.value, figure.low, figure.high) == (1.2, -math.inf, math.inf)
+    assert told_percentile([xcode], 0.9).value == math.inf
 
 
 def measured(processes: list[list[float]]) -> Measurement:

@@ -333,6 +333,43 @@ def test_without_fp32_candidates_are_compared_with_the_first() -> None:
     assert "9.00 times the time of fp16" in judged[1].detail
 
 
+def by(method: str, **kept: Any) -> Row:
+    """A row of int8 by another method than the first."""
+    return replace(row("int8", **kept), method=method, beside=True)
+
+
+def test_of_many_methods_that_do_not_pay_the_best_alone_is_told() -> None:
+    rows = [
+        row("fp32"),
+        row("int8", size=300, ratio=(1.5, 1.45, 1.55)),
+        by("percentile", size=300, ratio=(1.3, 1.28, 1.35)),
+        by("linear", size=300, ratio=(1.4, 1.35, 1.45)),
+    ]
+    choice, judged = choose(rows, "accuracy")
+    assert choice.candidate == "fp32"
+    assert judged[2].detail == (
+        "int8 does not pay on t: 1.30 times the time of fp32 (1.28 to 1.35); by percentile, the "
+        "best of 3 ways"
+    )
+    assert all(row.detail.startswith("no better than int8.percentile: ") for row in
+               (judged[1], judged[3]))  # fmt: skip
+
+
+def test_the_best_method_that_pays_ships_and_others_of_its_scheme_are_no_better() -> None:
+    rows = [
+        row("fp32", metric=0.90),
+        row("int8", metric=0.90, size=300, ratio=(0.6, 0.58, 0.62)),
+        by("percentile", metric=0.90, size=300, ratio=(0.5, 0.48, 0.52)),
+        by("linear", metric=0.90, size=300, ratio=(1.4, 1.35, 1.45)),
+    ]
+    choice, judged = choose(rows, "latency")
+    assert choice.candidate == "int8.percentile"
+    assert [each for each in judged if choice.ships(each)] == [judged[2]]
+    assert judged[1].detail.startswith("no better than int8.percentile: 0.60 times")
+    assert judged[3].detail.startswith("no better than int8.percentile: int8.linear does not pay")
+    assert judged[0].detail.startswith("passed, not chosen: ")
+
+
 def test_nothing_is_chosen_where_nothing_passed() -> None:
     choice, _ = choose([row("fp32", outcome=Outcome.UNAVAILABLE)], "accuracy")
     assert choice.scheme is None

@@ -1,0 +1,131 @@
+"""Where every candidate of a scheme missed what is accepted: try what costs more, rung by rung.
+
+Other ranges and roundings come first, then the most sensitive layers in float, one more group at a
+time. A rung is tried only if the one before missed; each is a row with its metric, size and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from edgekd.errors import EdgekdError
+from edgekd.evidence import Outcome, Row
+from edgekd.exporting import conversion_of, export_rows
+from edgekd.float_layers import grouped, layers_of, sqnr_by_group
+from edgekd.quantization import ladder
+from edgekd.quantized import methods_of
+from edgekd.store import Run
+from edgekd.verifying import verify_rows
+from edgekd.work import Work
+
+MOST_IN_FLOAT = 0.5
+"""Of the layers' groups: with more in float, the float file is the better one."""
+
+Rung = Callable[[Sequence[Row], Work, Run], Iterator[Row]]
+"""Candidates to try next, given those of one target and scheme that missed; each is asked for only
+if the one before missed too."""
+
+
+def step(work: Work, run: Run) -> Work:
+    """The work with more rows for every scheme of a target that no candidate was accepted of."""
+    if work.recipe.quantize.search != "auto" or not _student_passes(work):
+        return work
+    rows: list[Row] = []
+    for goal in work.goals:
+        ours = [row for row in work.rows if row.target == goal.target.name]
+        for scheme in dict.fromkeys(row.scheme for row in ours):
+            of_scheme = [row for row in ours if row.scheme == scheme and row.network == "student"]
+            ours += climb(of_scheme, work, run)
+        rows += ours
+    return replace(work, rows=tuple(rows))
+
+
+def climb(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
+    """What was tried besides `rows`, those of one target and scheme; nothing where one of them is
+    accepted, or none has missed for what it computes."""
+    missed = [row for row in rows if row.outcome is Outcome.DISAGREES]
+    if (
+        not missed
+        or any(row.open for row in rows)
+        or not methods_of(rows[0].format, rows[0].scheme)
+    ):
+        return []
+    tried: list[Row] = []
+    for rung in RUNGS:
+        for row in rung([*rows, *tried], work, run):
+            run.tell("ladder", f"{row.target} {row.candidate}")
+            (row,) = verify_rows(export_rows([row], work, run), work, run)
+            tried.append(row)
+            if row.open or len(tried) >= work.recipe.quantize.candidates:
+                return tried
+    return tried
+
+
+def _student_passes(work: Work) -> bool:
+    """Whether the student itself is accepted: what is wrong with it, no quantizer mends."""
+    against, ours = work.teacher_score, work.student_score
+    if against is None or ours is None:
+        return True
+    return ours.metric >= against.metric - work.recipe.accept.max_drop
+
+
+def other_methods(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:  # noqa: ARG001
+    """The methods of the format that were not tried, in the ladder's order."""
+    first = rows[0]
+    tried = [row.method for row in rows if row.method]
+    for method in ladder(first.format, first.scheme, tried, methods_of(first.format, first.scheme)):
+        yield _again(first, method=method)
+
+
+def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:
+    """The best so far with its most sensitive layers in float: one group of them, two, four.
+
+    How much a group costs is measured on files in which it alone is quantized, on the calibration
+    samples. In combination the groups that cost most are joined, to half of them at most.
+    """
+    judged = [row for row in rows if row.agreement is not None and row.artifact is not None]
+    if not judged:
+        return
+    # Where other operators are quantized too, their tensors stay so around a layer in float.
+    linear = [row for row in judged if row.method and "linear" in row.method]
+    best = max(linear or judged, key=_fidelity)
+    conversion = conversion_of(best, work)
+    target = work.goal(best).target
+    run.tell("ladder", f"{best.target} {best.candidate}: how much each layer costs")
+    try:
+        layers = layers_of(conversion.network, best.format, target.channels_last)
+    except EdgekdError:
+        return
+    groups = grouped(layers)
+    options = work.recipe.export
+    found = sqnr_by_group(
+        replace(conversion, calibration=conversion.calibration or work.calibration),
+        groups,
+        processes=options.processes,
+        timeout_s=options.timeout_s,
+    )
+    order = sorted(found, key=lambda group: found[group])
+    count = 1
+    while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
+        kept = tuple(name for group in order[:count] for name in group)
+        yield _again(best, method=best.method, keep=kept)
+        count *= 2
+
+
+RUNGS: tuple[Rung, ...] = (other_methods, sensitive_layers)
+"""In order. What trains the network again, for a scheme of a target, goes last."""
+
+
+def _fidelity(row: Row) -> tuple[float, float]:
+    """The metric on validation, then the SQNR: by the test split nothing is chosen."""
+    assert row.agreement is not None
+    return row.agreement.validation_metric or 0.0, row.agreement.sqnr_db
+
+
+def _again(row: Row, *, method: str | None, keep: tuple[str, ...] = ()) -> Row:
+    """An open row like `row`, of another method or with layers in float."""
+    return Row(
+        row.target, row.format, row.scheme, network=row.network, method=method, keep=keep,
+        beside=True,
+    )  # fmt: skip
