@@ -33,7 +33,7 @@ from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
 from edgekd.network import Network, call
 from edgekd.process import last_lines, output_to
-from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
+from edgekd.quantized import check_half, check_quantized, methods_of, suited, uses_samples
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import fits, other_sizes, resized
 from edgekd.soundness import branching, check_sound
@@ -176,6 +176,7 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
+    check_half(network, format, scheme)
     images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)
