@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd.errors import ConversionError, Fault, RefusedError, listed
+from edgekd.errors import ConversionError, Fault, listed
 from edgekd.formats import find_format
 from edgekd.graph import Graph
 from edgekd.kinds import kind_of
@@ -60,33 +60,3 @@ def check_quantized(graph: Graph, scheme: str) -> None:
             fix=f"leave {scheme} out for this target, or take another scheme",
         )
     )
-
-
-LARGEST_HALF = 65504.0
-
-
-def check_half(network: Network, format: str, scheme: str) -> None:
-    """Raises where a weight of `network` is no number in float16 and the file stores it so.
-
-    Converters clip such weights, or store infinity, and say nothing.
-
-    Raises:
-        RefusedError: there is one; the largest of each are told.
-    """
-    if scheme != "fp16" and (format != "coreml" or scheme == "fp32"):
-        return
-    beyond = {
-        name: float(weight.detach().abs().max())
-        for name, weight in network.module.named_parameters()
-        if weight.numel() and float(weight.detach().abs().max()) > LARGEST_HALF
-    }
-    if beyond:
-        raise RefusedError(
-            Fault(
-                what=f"A weight of the network is too large for float16, which {scheme} stores.",
-                at=f"{format} {scheme}, {listed(list(beyond)[:8])}",
-                got=f"{max(beyond.values()):g}",
-                expected=f"at most {LARGEST_HALF:g}",
-                fix="train with weight decay, scale the layer's input, or take fp32 or bf16",
-            )
-        )

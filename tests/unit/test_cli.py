@@ -89,6 +89,17 @@ def test_a_target_that_takes_nothing_exits_3(edgekd_cli: Any, project: Project) 
     assert_five_parts(said.err)
 
 
+def test_a_scheme_that_a_profile_refuses_is_told_with_its_reason(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = {**tiny_recipe(), "quantize": {"schemes": ["int8"]}}
+    document["targets"] = [{"name": "x86-cpu-ncnn"}]
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 3
+    assert "int8: x86-cpu-ncnn takes fp32 or fp16: ncnn quantizes by its own tools" in said.err
+    assert_five_parts(said.err)
+
+
 def test_a_missing_package_exits_4(
     edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
