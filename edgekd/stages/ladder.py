@@ -34,7 +34,8 @@ def step(work: Work, run: Run) -> Work:
     rows: list[Row] = []
     for goal in work.goals:
         ours = [row for row in work.rows if row.target == goal.target.name]
-        quantized = [row for row in ours if methods_of(row.format, row.scheme)]
+        rivals = [row for row in ours if row.network != "unpruned"]
+        quantized = [row for row in rivals if methods_of(row.format, row.scheme)]
         tried: list[Row] = []
         for scheme in dict.fromkeys(row.scheme for row in quantized):
             if any(_accepted(row, work) for row in [*quantized, *tried]):
