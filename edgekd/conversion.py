@@ -180,6 +180,7 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
+    check_half(network, format, scheme, ())
     images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)

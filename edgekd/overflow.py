@@ -135,4 +135,4 @@ def _of_layer(path: str, size: float, number: int, scheme: str) -> Fault:
     )
 
 
-FIX = "leave {scheme} out for this target, or scale the {what} down and the next one up"
+FIX = "leave {scheme} out or take bf16, or scale the {what} down and the next one up"

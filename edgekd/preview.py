@@ -29,4 +29,6 @@ def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
         work = replace(work, rows=rows)
         work = fold.step(work, place) if plan.recipe.export.folds else work
         work = quantize.step(work, place)
+        # Which operators a file has does not depend on how its scheme's ranges were found.
+        work = replace(work, rows=tuple(row for row in work.rows if not row.beside))
         return export.step(work, place).rows
