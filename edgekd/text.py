@@ -144,10 +144,7 @@ def after_table(result: RunResult) -> Iterator[str]:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
     beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
     for target, count in beaten.items():
-        ways = (
-            "1 other way to quantize was" if count == 1 else f"{count} other ways to quantize were"
-        )
-        yield f"  {target}: {ways} no better than those"
+        yield f"  {target}: other ways to quantize, no better than those: {count}"
     yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
