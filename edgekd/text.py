@@ -144,7 +144,7 @@ def after_table(result: RunResult) -> Iterator[str]:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
     beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
     for target, count in beaten.items():
-        yield f"  {target}: {count} other ways to quantize were no better than those"
+        yield f"  {target}: other ways to quantize, no better than those: {count}"
     yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
