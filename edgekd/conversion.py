@@ -31,7 +31,8 @@ from edgekd.formats import find_format, format_names
 from edgekd.formats.onnx import OPSETS, opset_of
 from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
-from edgekd.network import Network, call
+from edgekd.network import Exportable, Network, call
+from edgekd.origin import origin
 from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
 from edgekd.quantization.checks import unusable
@@ -180,7 +181,6 @@ def convert(
     """
     check_sound(network)
     check_free(network, format)
-    check_half(network, format, scheme, ())
     images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)
@@ -339,10 +339,11 @@ def failed(who: str, error: Exception, what: str, log: Path) -> EdgekdError:
     if branches is not None:
         return branches
     reason = str(error).strip() or type(error).__name__
+    place = origin(error, Exportable)
     return ConversionError(
         Fault(
             what=f"{who} failed on {what}.",
-            at=f"{who} {what}, log {log}",
+            at=f"{place}, log {log}" if place else f"{who} {what}, log {log}",
             got=f"{type(error).__name__}: {_shortened(reason)}"
             + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
             expected="a network that the converter takes",

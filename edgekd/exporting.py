@@ -30,16 +30,18 @@ from edgekd.work import Work
 
 def export_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
     """`rows`, those that are open with an artifact, or with the reason why there is none."""
-    networks: dict[Which, tuple[Network, dict[str, Any]]] = {}
+    networks: dict[tuple[Which, str], tuple[Network, dict[str, Any]]] = {}
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for row in rows:
         name = _name(row, work.goal(row).target)
         if row.open and name not in wanted:
-            if row.network not in networks:
+            # One that was trained to be rounded is of one format, and of so many bits.
+            of = (row.network, name if row.network == "quantized" else "")
+            if of not in networks:
                 network = _batch_of_one(work.network(row))
-                networks[row.network] = (network, network_key(network))
-            network, key = networks[row.network]
+                networks[of] = (network, network_key(network))
+            network, key = networks[of]
             wanted[name] = conversion_of(row, work, network)
             keys[name] = _key(wanted[name], key)
     made = _made(wanted, keys, work, run)

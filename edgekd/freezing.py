@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgekd.data import Inputs, Samples, single
+from edgekd.distributed import one_after_the_first
 from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network
 from edgekd.quantization import CalibrationSet, load_calibration, select
@@ -159,7 +160,8 @@ def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str
         told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
         write_json(folder / TOLD, {**told, "sha256": path_digest(folder / FILE)})
 
-    folder = run.make("quantize", "", key, make).folder
+    with one_after_the_first():
+        folder = run.make("quantize", "", key, make).folder
     doubtful = read_told(folder)["doubts"]
     for sentence in doubtful:
         run.tell("quantize", sentence)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from edgekd.part import Part, one_of, refused
+from edgekd.part import Part, one_of
 from edgekd.scheme import SCHEMES
 
 SchemeName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
                      "int4-weights", "palettized"]  # fmt: skip
-
-
-def _no_training(epochs: int, info: ValidationInfo) -> int:
-    if epochs and info.context and "train-quantized" not in info.context.stages:
-        raise refused("quantize.qat_epochs", "0")
-    return epochs
 
 
 def _float32() -> list[SchemeName]:
@@ -27,17 +22,46 @@ def _float32() -> list[SchemeName]:
 class Quantize(Part):
     """The precisions that are tried."""
 
-    schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(default_factory=_float32)
+    schemes: Annotated[
+        list[SchemeName],
+        Field(min_length=1, description="candidates; a target tries those that it takes"),
+    ] = Field(default_factory=_float32)
     search: Annotated[
         Literal["auto", "first"],
         Field(description="the methods of a scheme that suit the student, or the first of them"),
     ] = "auto"
     candidates: Annotated[int, Field(ge=1, description="of a target, at most")] = 12
-    calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
-    qat_epochs: Annotated[int, Field(ge=0), AfterValidator(_no_training)] = 0
+    calibration: Annotated[
+        str,
+        one_of("calibrations", or_path=True),
+        Field(description="a set in calibration/, or the path of one"),
+    ] = "random-128"
     sensitivity: Annotated[
         bool, Field(description="records of each quantized file what it did to each layer")
     ] = False
+    qat_epochs: Annotated[
+        int, Field(ge=0, description="in which the student learns to be rounded to int8")
+    ] = 0
+    qat_learning_rate: Annotated[float, Field(gt=0, description="at its largest")] = 1e-4
+    qat_from: Annotated[
+        Literal["float", "teacher", "both"],
+        Field(description="who teaches it then: the student in float needs no label"),
+    ] = "float"
+
+    @model_validator(mode="after")
+    def _training_is_asked_for(self) -> Quantize:
+        if self.qat_epochs and "int8" not in self.schemes:
+            raise PydanticCustomError(
+                "missing", '"int8", which the student is trained for', {"key": "schemes"}
+            )
+        for key in ("qat_learning_rate", "qat_from"):
+            if not self.qat_epochs and getattr(self, key) != type(self).model_fields[key].default:
+                raise PydanticCustomError(
+                    "unknown_key",
+                    "{allowed}",
+                    {"key": key, "allowed": "it only with qat_epochs", "nearest": None},
+                )
+        return self
 
 
 assert set(typing.get_args(SchemeName)) == set(SCHEMES)

@@ -12,9 +12,10 @@ import typer
 
 from edgekd.cli.bundles import bundle, diff
 from edgekd.cli.calibration import calibrate, sensitivity
-from edgekd.cli.files import benchmark, export, verify
+from edgekd.cli.files import export, verify
 from edgekd.cli.machines import devices, doctor, targets
-from edgekd.cli.recipes import check, explain, init, report, run, schema
+from edgekd.cli.recipes import check, explain, init, report, route, run, schema
+from edgekd.cli.timing import benchmark
 from edgekd.cli.words import print_json, printed
 from edgekd.errors import EdgekdError, Fault, InternalError
 from edgekd.usage import usage_fault
@@ -26,6 +27,7 @@ COMMANDS = (
     calibrate,
     run,
     report,
+    route,
     export,
     verify,
     sensitivity,

@@ -18,6 +18,7 @@ from edgekd.stages import (
     ladder,
     prune,
     quantize,
+    route,
     sensitivity,
     train,
     verify,
@@ -45,6 +46,7 @@ STAGES: dict[str, Stage] = {
     "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
+    "route": route,
     "bundle": bundle,
 }
 """The stages by name, in order."""

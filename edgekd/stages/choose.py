@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.evidence import LEAST_GAIN, Choice, Outcome, Row
 from edgekd.store import Run, write_json
 from edgekd.target import Prefer
 from edgekd.work import Work
-
-LEAST_GAIN = 0.01
-"""Medians of the same model differed by up to 0.5 % interleaved on a busy machine; no difference
-under 1 % is claimed."""
 
 
 def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
@@ -29,17 +25,43 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
     unpaid = {
         row.candidate: why
         for row in passed
-        if (why := pruning_not_paying(row, by_name, prefer) or not_paying(row, by_name, prefer))
+        if (
+            why := training_not_paying(row, passed)
+            or pruning_not_paying(row, by_name, prefer)
+            or not_paying(row, by_name, prefer)
+        )
     }
     paying = [row for row in passed if row.candidate not in unpaid]
     # The unpruned network goes on where no candidate of the pruned one passes and pays.
-    rivals = [row for row in paying if row.network == "student"] or paying
+    rivals = [row for row in paying if row.network != "unpruned"] or paying
     best = min(rivals, key=lambda row: _rank(row, prefer))
     others = {row.candidate: _other(row, best, rivals, prefer) for row in paying if row is not best}
     told = {**others, **_by_scheme(passed, unpaid, prefer)}
     judged = [replace(row, detail=told.get(row.candidate, row.detail)) for row in rows]
     why = _first(best, [row for row in rivals if row is not best], prefer)
     return Choice.of(best, why), judged
+
+
+def training_not_paying(row: Row, passed: Sequence[Row]) -> str | None:
+    """Why training to be rounded did not make `row` better, or None if it did, or was not done.
+
+    Its accuracy on the validation split has to be higher than that of every file of its scheme that
+    was rounded after training. Where none has passed, it pays.
+    """
+    if row.network != "quantized":
+        return None
+    others = [each for each in passed if (each.network, each.scheme) == ("student", row.scheme)]
+    best = max(others, key=_validated, default=None)
+    if best is None or _validated(row) > _validated(best):
+        return None
+    return (
+        f"{row.candidate} does not pay on {row.target}: trained to be rounded, "
+        f"{_validated(row):.4f} on validation against {_validated(best):.4f} of {best.candidate}"
+    )
+
+
+def _validated(row: Row) -> float:
+    return (row.agreement.validation_metric or 0.0) if row.agreement else 0.0
 
 
 BEATEN = "no better than"
@@ -117,7 +139,7 @@ def not_paying(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
     could not ship: beside it, any candidate pays.
     """
     if row.measurement is None:
-        first = row.first_of(scheme="fp32")
+        first = row.in_float
         count = _count_ratio(row, passed.get(first))
         if row.instructions is not None and row.candidate == first:
             return None
@@ -171,8 +193,8 @@ def _not_timed(row: Row, passed: Mapping[str, Row], prefer: Prefer) -> str | Non
 
     It may where its size is what is preferred and smaller, or where nothing else passed.
     """
-    parent = passed.get(row.first_of(scheme="fp32"))
-    parent = passed.get("unpruned-fp32", parent) if row.network == "student" else parent
+    parent = passed.get(row.in_float)
+    parent = passed.get("unpruned-fp32", parent) if row.network != "unpruned" else parent
     if parent is None or parent.candidate == row.candidate:
         return None
     assert row.artifact is not None
@@ -203,7 +225,7 @@ def _figures(row: Row) -> dict[Prefer, float]:
     ratio = row.measurement.ratio if row.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
     return {
-        "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
+        "accuracy": -row.agreement.validation_merit if row.agreement else 0.0,
         "latency": row.instructions or (1.0 if noise or ratio is None else ratio.value),
         "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
     }

@@ -34,7 +34,8 @@ def step(work: Work, run: Run) -> Work:
     rows: list[Row] = []
     for goal in work.goals:
         ours = [row for row in work.rows if row.target == goal.target.name]
-        quantized = [row for row in ours if methods_of(row.format, row.scheme)]
+        rivals = [row for row in ours if row.network != "unpruned"]
+        quantized = [row for row in rivals if methods_of(row.format, row.scheme)]
         tried: list[Row] = []
         for scheme in dict.fromkeys(row.scheme for row in quantized):
             if any(_accepted(row, work) for row in [*quantized, *tried]):
@@ -90,7 +91,12 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]
     How much a group costs is measured on files in which it alone is quantized, on the calibration
     samples. In combination the groups that cost most are joined, to half of them at most.
     """
-    judged = [row for row in rows if row.agreement is not None and row.artifact is not None]
+    # Layers have names in the target's format: what was quantized in another cannot keep them.
+    judged = [
+        row
+        for row in rows
+        if row.agreement is not None and not (row.method or "").startswith("onnxruntime")
+    ]
     if not judged:
         return
     # Where other operators are quantized too, their tensors stay so around a layer in float.

@@ -10,13 +10,14 @@ from edgekd.freezing import calibrated
 from edgekd.kinds import kind_of
 from edgekd.quantization import candidates, dealt
 from edgekd.quantized import methods_of, uses_samples
+from edgekd.rounding import train_rows
 from edgekd.store import Run
 from edgekd.work import Work
 
 
 def step(work: Work, run: Run) -> Work:
     """The work with its calibration samples, where a scheme needs them, and a row for every
-    method that is tried."""
+    method that is tried; with the student trained to be rounded, where the recipe asks for it."""
     work = replace(work, rows=tuple(expanded(work.rows, work)))
     if not any(
         uses_samples(row.scheme, method)
@@ -25,7 +26,8 @@ def step(work: Work, run: Run) -> Work:
         for method in (None, *methods_of(row.format, row.scheme))
     ):
         return work
-    return calibrated(work, run)
+    work = calibrated(work, run)
+    return train_rows(work, run) if work.recipe.quantize.qat_epochs else work
 
 
 def expanded(rows: Sequence[Row], work: Work) -> list[Row]:

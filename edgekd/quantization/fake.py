@@ -1,0 +1,78 @@
+"""Rounding to a quantizer's grid and back, through which a gradient passes: fake quantization.
+
+Inside the range the gradient is that of the identity, outside it is zero: the straight-through
+estimator.
+Source: Bengio, Léonard, Courville 2013, arXiv:1308.3432, section 4; Jacob et al. 2018,
+arXiv:1712.05877, section 3.1. The rounding itself is torch's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEVELS = 255
+"""Steps of the grid of activations: uint8."""
+
+
+def activation_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The step, and the code of zero, of a uint8 grid over `low` to `high` that has a true zero.
+
+    The step is that of the range widened to hold zero; the zero is moved to the nearest code, so
+    one end may be cut by half a step.
+    Source: Jacob et al. 2018, arXiv:1712.05877, section 3.1; so do ONNX Runtime and LiteRT.
+    """
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step = (high - low) / LEVELS
+    step = torch.where(step < torch.finfo(step.dtype).tiny, torch.ones_like(step), step)
+    zero = (-low / step).round().clamp(0, LEVELS).to(torch.int32)
+    return step, zero
+
+
+def widened_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, but the zero is put on a code by moving one end outwards, as NNCF does.
+
+    Source: `tune_range` in nncf/quantization/fake_quantize.py, NNCF 3.4.
+    """
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    step, zero = activation_grid(low, high)
+    code = zero.to(low.dtype)
+    # The wider of the two steps with which one end stays, and the other is not cut.
+    by_high = torch.where(code < LEVELS, high / (LEVELS - code).clamp(min=1), step)
+    by_low = torch.where(code > 0, -low / code.clamp(min=1), step)
+    return torch.maximum(by_high, by_low).clamp(min=torch.finfo(low.dtype).tiny), zero
+
+
+def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
+    """`value` on the grid of `step` and `zero`: at most half a step off inside the range."""
+    return torch.fake_quantize_per_tensor_affine(value, step, zero, 0, LEVELS)
+
+
+@dataclass(frozen=True)
+class WeightCodes:
+    """How a format's quantizer gives a channel's weights their codes.
+
+    Attributes:
+        low, high: the least and the largest code.
+        largest: the code, before rounding, of the weight of largest magnitude.
+        least_frac: of the largest magnitude of all channels, what a channel is taken to have at
+            least.
+    """
+
+    low: int
+    high: int
+    largest: float
+    least_frac: float = 0.0
+
+
+def fake_weight(weight: Tensor, axis: int, codes: WeightCodes) -> Tensor:
+    """`weight` on symmetric grids, one for each channel along `axis`: at most half a step off."""
+    axis %= weight.ndim
+    magnitude = weight.detach().abs().amax([each for each in range(weight.ndim) if each != axis])
+    magnitude = torch.maximum(magnitude, magnitude.max() * codes.least_frac)
+    step = magnitude / codes.largest
+    step = torch.where(step < torch.finfo(step.dtype).tiny, torch.ones_like(step), step)
+    zero = torch.zeros_like(step, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, step, zero, axis, codes.low, codes.high)
