@@ -15,10 +15,10 @@ uneven  the same in float, but made hard to round: what each channel of an inner
         arXiv:1906.04721, figure 2).
 
 Every figure is test accuracy of a file run in its own runtime, weights in seven bits where edgekd
-has them so for old processors. The learning rate is chosen from one grid, on the validation
-split of a seed that is not reported, in ONNX's simulation; then the last epoch's accuracy is. A seed draws
-the split, the network's first weights, its training's order and the factors. Differences are paired
-by seed; a negative one is told like any other.
+has them so for old processors. The learning rate is chosen from one grid, on the validation split
+of a seed that is not reported, in ONNX's simulation; then the last epoch's accuracy is. A seed
+draws the split, the network's first weights, its training's order and the factors. Differences are
+paired by seed; a negative one is told like any other.
 """
 
 from __future__ import annotations

@@ -120,11 +120,26 @@ def _write(program: Any, network: Network, path: Path, opset: int | None) -> Non
     )
     if written is None:
         raise RuntimeError("torch.onnx.export returned no program")
+    _free_names(
+        written.model.graph, {*network.signature.input_names, *network.signature.output_names}
+    )
     written.save(str(path))
     found = opset_of(path)
     # Where its version converter fails, torch.onnx keeps the newer operators and says so in a log.
     if opset is not None and found != opset:
         raise RuntimeError(f"torch.onnx wrote opset {found}, not {opset}")
+
+
+def _free_names(graph: Any, taken: set[str]) -> None:
+    """Renames inner tensors of `graph` that are called as an input or output is.
+
+    torch.onnx 2.13 names inner tensors after their operators and then the outputs as it is told: an
+    output "embedding" of a network with an embedding was in the file twice, which no runtime loads.
+    """
+    for node in graph:
+        for value in node.outputs:
+            if value.name in taken and not value.is_graph_output():
+                value.name = f"{value.name}_inner"
 
 
 def opset_of(path: Path) -> int:

