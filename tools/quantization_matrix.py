@@ -310,7 +310,13 @@ def keeps(row: Row) -> bool:
 def chosen(rows: Sequence[Row]) -> Row:
     """The row that ships, of those of one network in one format."""
     fp32 = rows[0]
-    rivals = [row for row in rows[1:] if row["method"] != "plain" and keeps(row)]
+    rivals = [
+        row
+        for row in rows[1:]
+        if row["method"] != "plain"
+        and keeps(row)
+        and (row["scheme"] == "int8" or row["size_bytes"] < LITTLE_FRAC * fp32["size_bytes"])
+    ]
     if fp32["format"] == "coreml":
         return min(rivals, key=lambda row: (row["size_bytes"], -row["sqnr_db"]), default=fp32)
     if "ratio" not in fp32:
@@ -319,9 +325,20 @@ def chosen(rows: Sequence[Row]) -> Row:
     return min(paying, key=lambda row: row["ratio"], default=fp32)
 
 
-def best(rows: Sequence[Row]) -> Row | None:
-    """Ours that comes nearest to the network, of those that were made."""
-    rivals = [row for row in rows[1:] if row["method"] != "plain" and "sqnr_db" in row]
+LITTLE_FRAC = 0.9
+"""The share of float32's size over which next to nothing of a file is in int8."""
+
+
+def best(rows: Sequence[Row], scheme: str | None = None) -> Row | None:
+    """Ours, of a scheme or of all, that comes nearest to the network."""
+    rivals = [
+        row
+        for row in rows[1:]
+        if row["method"] != "plain"
+        and "sqnr_db" in row
+        and scheme in (None, row["scheme"])
+        and (row["scheme"] == "int8" or row["size_bytes"] < LITTLE_FRAC * rows[0]["size_bytes"])
+    ]
     return max(rivals, key=lambda row: row["sqnr_db"], default=None)
 
 
@@ -347,20 +364,25 @@ def table(found: Sequence[Row]) -> Iterator[str]:
         if not ours_here:
             continue
         yield f"\n{format}: SQNR dB / top-1 agreement % / size / time, the last two of fp32's\n"
-        yield "| network | plain call | ours, most faithful | chosen | peer, dB / time |"
-        yield "|---|---|---|---|---|"
+        yield "| network | plain call | our int8 | our int8-dynamic | chosen | peer, dB / time |"
+        yield "|---|---|---|---|---|---|"
         for name, rows in ours_here.items():
             fp32, plain = rows[0], next((r for r in rows if r["method"] == "plain"), None)
-            ships, faithful = chosen(rows), best(rows)
+            ships = chosen(rows)
             peer = PEERS[format].get(KINDS[name].like or "", (None, None))
             shown = " / ".join(
                 [f"{peer[0]:.1f}" if peer[0] else "-", f"{1 / peer[1]:.2f}" if peer[1] else "-"]
             )
-            how = f"{ships['scheme']} {ships['method'] or ''}".strip()
-            near = f"{faithful['scheme']} {faithful['method'] or ''}: " if faithful else ""
+            how = f"{ships['scheme']} {ships['method'] or ''}: {told(ships, fp32)}"
+            if ships is fp32:
+                how = "fp32"
+            if "ratio" not in fp32 and format != "coreml":
+                how = "not timed"
+            static, moving = best(rows, "int8"), best(rows, "int8-dynamic")
+            near = f"{static['method']}: " if static else ""
             yield (
-                f"| {name} | {told(plain, fp32)} | {near}{told(faithful, fp32)} | "
-                f"{how + ': ' + told(ships, fp32) if ships is not fp32 else 'fp32'} | {shown} |"
+                f"| {name} | {told(plain, fp32)} | {near}{told(static, fp32)} | "
+                f"{told(moving, fp32)} | {how} | {shown} |"
             )
             short += [f"{format} {name}: {each}" for each in shortcomings(rows, peer)]
     yield "\nwhat falls short:" if short else "\nnothing falls short"
@@ -370,6 +392,7 @@ def table(found: Sequence[Row]) -> Iterator[str]:
 def shortcomings(rows: Sequence[Row], peer: tuple[float | None, float | None]) -> Iterator[str]:
     """In sentences, where ours is under what is asked of it, or under the plain call or a peer."""
     fp32, ships, faithful = rows[0], chosen(rows), best(rows)
+    timed = "ratio" in fp32
     plain = next((row for row in rows if row["method"] == "plain"), None)
     for row in rows:
         if "error" in row and row["method"] != "plain":
@@ -383,21 +406,22 @@ def shortcomings(rows: Sequence[Row], peer: tuple[float | None, float | None]) -
                 f"fp32 ships: the most faithful int8 has {faithful['sqnr_db']:.1f} dB and "
                 f"{100 * faithful['top1']:.1f} %"
             )
-        else:
+        elif timed:
             fastest = min(kept, key=lambda row: row.get("ratio", 9.9))
             yield f"fp32 ships: int8 does not pay, {fastest.get('ratio', 0):.2f} times its time"
     if plain and "sqnr_db" in plain and keeps(plain):
         if faithful is None or faithful["sqnr_db"] < plain["sqnr_db"] - 0.5:
             yield f"less faithful than the plain call, {plain['sqnr_db']:.1f} dB"
         if (
-            "ratio" in plain
-            and plain["ratio"] < 1
+            timed
+            and plain.get("ratio", 1.0) < 1
             and ships.get("ratio", 1.0) > plain["ratio"] + 0.03
         ):
             yield f"slower than the plain call, which takes {plain['ratio']:.2f} of fp32's time"
-    if peer[0] and ships is not fp32 and ships["sqnr_db"] < peer[0] - 1.0:
-        yield f"{ships['sqnr_db']:.1f} dB, and the peer's like network had {peer[0]:.1f}"
-    if peer[1] and peer[1] > 1 and ships.get("ratio", 1.0) > 1.05 / peer[1]:
+    judged_by = ships if timed else faithful
+    if peer[0] and judged_by not in (None, fp32) and judged_by["sqnr_db"] < peer[0] - 1.0:
+        yield f"{judged_by['sqnr_db']:.1f} dB, and the peer's like network had {peer[0]:.1f}"
+    if timed and peer[1] and peer[1] > 1 and ships.get("ratio", 1.0) > 1.05 / peer[1]:
         yield (
             f"{ships.get('ratio', 1.0):.2f} of fp32's time, and the peer's like network "
             f"took {1 / peer[1]:.2f}"

@@ -55,8 +55,16 @@ def test_what_falls_short_is_told(tool: ModuleType) -> None:
     assert "does not pay, 1.30" in "\n".join(
         tool.shortcomings([FP32, row("linear", 33.0, 1.0, 1.3)], (None, None))
     )
+    untimed = [{k: v for k, v in each.items() if k != "ratio"} for each in rows[:3]]
+    assert "slower" not in "\n".join(tool.shortcomings(untimed, (37.0, 2.0)))
+    assert any("| not timed |" in line for line in tool.table(untimed))
+    # A file as large as fp32's has next to nothing in int8.
+    hollow = row("dynamic", 60.0, 1.0, 0.9, scheme="int8-dynamic")
+    assert tool.chosen([FP32, hollow]) is FP32
+    assert tool.best([FP32, hollow]) is None
     lines = list(tool.table([FP32, row("linear", 38.0, 1.0, 0.6)]))
     assert any("int8 linear: 38.0 / 100.0 / 1.00 / 0.60" in line for line in lines)
+    assert any("| linear: 38.0 / 100.0 / 1.00 / 0.60 | - |" in line for line in lines)
 
 
 def test_every_network_of_the_tool_gives_classes_of_what_is_drawn(tool: ModuleType) -> None:
