@@ -36,7 +36,7 @@ from edgekd.origin import origin
 from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
 from edgekd.quantization.checks import unusable
-from edgekd.quantized import check_quantized, methods_of, suited
+from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import other_sizes, resized
 from edgekd.soundness import branching, check_sound
@@ -79,7 +79,7 @@ def export(
         ConversionError: the converter failed.
     """
     check_exportable(format, scheme, opset, method)
-    samples = _checked(network, scheme, calibration or ())
+    samples = _checked(network, scheme, calibration or (), method)
     check_half(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
@@ -206,7 +206,7 @@ def convert(
         "network_sha256": network.weights_digest(),
         **network.lineage,
         "method": how,
-        "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "calibration": samples_digest(calibration) if uses_samples(scheme, method) else None,
         "tools": tool_versions(module.PACKAGES),
     }
     if method is not None:
@@ -367,8 +367,10 @@ def samples_digest(samples: Sequence[Inputs]) -> str:
     return sha.hexdigest()
 
 
-def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
-    if not SCHEMES[scheme].calibrated:
+def _checked(
+    network: Network, scheme: str, samples: Sequence[Inputs], method: str | None
+) -> Sequence[Inputs]:
+    if not uses_samples(scheme, method):
         return ()
     faults = unusable(samples, network.signature.inputs, at="calibration", scheme=scheme)
     if faults:

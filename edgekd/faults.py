@@ -79,7 +79,7 @@ def _fault(
             fix=f"add {key} to {source}",
         )
     expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
-    if "pattern" in context:
+    if detail["type"] == "string_pattern_mismatch":
         expected = _PATTERNS.get(context["pattern"]) or _described(model, location)
     close = context.get("nearest") or (
         nearest(
@@ -151,12 +151,10 @@ def _described(model: type[BaseModel], location: list[Any]) -> str:
     entry = parent.model_fields.get(str(location[-1])) if hasattr(parent, "model_fields") else None
     if entry is None:
         return "a value"
-    if entry.description:
-        return str(entry.description)
     kind = _plain(entry.annotation)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         doc = (kind.__doc__ or "").strip().splitlines()[0].rstrip(".").lower()
         return f"a table [{_key_path(location)}]: {doc}"
-    return {"str": "a string", "int": "a whole number", "float": "a number"}.get(
-        getattr(kind, "__name__", ""), "a value"
-    )
+    names = {"str": "a string", "int": "a whole number", "float": "a number"}
+    told = names.get(getattr(kind, "__name__", ""), "a value")
+    return f"{told}: {entry.description}" if entry.description else told

@@ -16,8 +16,8 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.network import Network
 from edgekd.quantization import CalibrationSet, load_calibration, select
 from edgekd.quantization.checks import doubts, off_scale, unusable
+from edgekd.quantized import uses_samples
 from edgekd.samples import read_samples
-from edgekd.scheme import SCHEMES
 from edgekd.selecting import looked_at, looked_at_key
 from edgekd.store import Run, path_digest, write_json
 from edgekd.work import Work
@@ -85,7 +85,7 @@ def calibrated(work: Work, run: Run) -> Work:
     ordered = {name: stacked[name] for name in work.student.signature.input_names}
     rows = (
         replace(row, notes=(*row.notes, *doubtful))
-        if row.open and SCHEMES[row.scheme].calibrated
+        if row.open and uses_samples(row.scheme, row.method)
         else row
         for row in work.rows
     )

@@ -33,6 +33,7 @@ def onnx(path: Path, inputs: Mapping[str, Tensor]) -> Found:
             model.graph.output.append(library.ValueInfoProto(name=name))
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # Of initializers that are not used it would warn each time.
     session = runtime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

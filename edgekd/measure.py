@@ -232,11 +232,11 @@ IDENTITY = ("model", "serial_sha256", "processor", "kernel")
 
 def _doubts(rounds: Sequence[Report], lost: EdgekdError | None) -> list[str]:
     """Why figures are not of the device at its speed."""
-    doubts: dict[str, None] = {}
-    for report in rounds:
-        doubts |= dict.fromkeys(
-            condition.throttled([condition.read(raw) for raw in report.readings])
-        )
+    readings = [[condition.read(raw) for raw in report.readings] for report in rounds]
+    clock = condition.slower_clock(readings)
+    doubts: dict[str, None] = {clock: None} if clock else {}
+    for report, read in zip(rounds, readings, strict=True):
+        doubts |= dict.fromkeys(condition.throttled(read))
         for name in IDENTITY:
             before, after = rounds[0].device.get(name), report.device.get(name)
             if before != after:

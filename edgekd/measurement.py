@@ -134,15 +134,19 @@ class Measurement:
         return median(ratios) if ratios else 1.0
 
     @property
-    def steady(self) -> bool:
-        """Whether it did not get slower while it was measured."""
-        return self.drift <= STEADY_RATIO
+    def steady(self) -> bool | None:
+        """Whether it did not get slower while it was measured.
+
+        None where that cannot be told: a quick one is over before anything warms up, and a drift
+        in it is what else ran beside it; or no sample was kept.
+        """
+        return None if self.quick or self.told else self.drift <= STEADY_RATIO
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Why what is sustained is judged, and never passes: `doubts`, and a drift."""
         drift = f"the last third took {self.drift:.2f} times the time of the first third"
-        return (*self.doubts, *([] if self.steady else [drift]))
+        return (*self.doubts, *([drift] if self.steady is False else []))
 
     @property
     def quick(self) -> bool:
@@ -159,7 +163,7 @@ class Measurement:
         facts |= {"peak memory, bytes": self.peak_memory_bytes, "evidence": self.evidence}
         facts["time, of the first"] = self.ratio.value if self.ratio else None
         title = f"{len(self.samples_ms):,} inferences on {self.threads} thread(s)"
-        return card(title if self.steady else f"{title}, not steady", facts)
+        return card(f"{title}, not steady" if self.steady is False else title, facts)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the percentiles spelled out; `from_json` ignores those."""

@@ -6,7 +6,6 @@ Converters cut such weights off, or write them as infinite, and say nothing.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +23,6 @@ LARGEST = 65504.0
 """The largest finite number of IEEE 754 binary16."""
 COMPUTED = ("onnx", "coreml", "ncnn")
 """Formats whose files compute in float16 where their weights are; the others widen those first."""
-FOLDED = ("running_mean", "running_var")
-"""Buffers that batch norm is folded from: no file holds them."""
 
 
 def in_half(format: str, scheme: str) -> bool:
@@ -82,10 +79,12 @@ def refused_in_half(rows: Sequence[Row], work: Work) -> list[Row]:
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, float, int]]:
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if not tensor.is_floating_point() or name.rpartition(".")[2] in FOLDED:
-            continue
-        sizes = tensor.detach().abs()
+    """Of each weight beyond float16 its name, its largest size, and how many values are.
+
+    Buffers are left out: batch norm's are folded, and masks are as good at minus infinity.
+    """
+    for name, weight in module.named_parameters():
+        sizes = weight.detach().abs()
         if sizes.numel() and float(sizes.max()) > LARGEST:
             yield name, float(sizes.max()), int((sizes > LARGEST).sum())
 
@@ -99,8 +98,9 @@ def _first_layer(network: Network, samples: Sequence[Inputs]) -> tuple[str, floa
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             for leaf in torch.utils._pytree.tree_leaves(output):
                 if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
-                    size = float(leaf.abs().max())
-                    if size > LARGEST or math.isnan(size):
+                    # An infinity of the network's own, as in a mask, is one in float16 too.
+                    size = float(leaf.abs().nan_to_num(nan=0.0, posinf=0.0).max())
+                    if size > LARGEST:
                         found.append((path or kind, size))
 
         return hook
@@ -135,4 +135,4 @@ def _of_layer(path: str, size: float, number: int, scheme: str) -> Fault:
     )
 
 
-FIX = "leave {scheme} out for this target, or scale the {what} down and the next one up"
+FIX = "leave {scheme} out or take bf16, or scale the {what} down and the next one up"

@@ -57,7 +57,7 @@ def find(path: Path) -> Path:
 def _absent(path: Path) -> tuple[str, str]:
     """What `path` is, which is no bundle, and what to do."""
     if not (path / "result.json").exists():
-        what = "no manifest.json and no bundle/ folder"
+        what = "no manifest.json and no bundle/ folder" if path.exists() else "nothing there"
         return what, "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION"
     recipe = path / "recipe.toml"
     if recipe.exists() and "[bundle]" in recipe.read_text(encoding="utf-8").splitlines():

@@ -12,21 +12,20 @@ from typing import Any
 import torch
 
 from edgekd.black_box import is_black_box
-from edgekd.conversion import FIXED, check_exportable
+from edgekd.candidacy import candidates_of
+from edgekd.conversion import check_exportable
 from edgekd.devices import find_device
-from edgekd.devices.options import drives_gpu
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
-from edgekd.formats import find_format, format_names
+from edgekd.formats import format_names
 from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
 from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
-from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES, bundle, prune
-from edgekd.target import Target, load_target, target_names
+from edgekd.target import load_target, target_names
 from edgekd.task import TASKS
 from edgekd.terms import Term, outputs_only, plan_terms
 from edgekd.work import Goal
@@ -103,7 +102,7 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     if faults:
         raise RecipeError(*faults)
     _check_packages(recipe)
-    rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
+    rows = tuple(row for goal in goals for row in candidates_of(goal, recipe))
     _refuse(goals, rows)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(goals), rows, tuple(stages))
@@ -306,67 +305,6 @@ def _goal(entry: TargetEntry, base: Path) -> Goal:
     turned = target.channels_last if entry.channels_last is None else entry.channels_last
     adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=turned)
     return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
-
-
-def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
-    rows = []
-    target = goal.target
-    schemes = find_format(target.format).SCHEMES
-    for scheme in dict.fromkeys(recipe.quantize.schemes):
-        row = Row(target.name, target.format, scheme)
-        reason = target.refusal(scheme)
-        if reason is None and scheme not in schemes:
-            reason = f"{target.format} can be written here in {listed(schemes)}"
-        if reason is None:
-            reason = _not_driven(target)
-        if reason is None and target.format == "coreml":
-            whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
-            reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
-        if reason is None and target.format in FIXED and recipe.student.dynamic:
-            sizes = listed(recipe.student.dynamic)
-            reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
-        if reason is not None:
-            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
-        rows.append(_available(row, goal))
-    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
-    if recipe.prune is not None:
-        # What pruning is timed against, and what goes on where it does not pay.
-        rows += [replace(row, network="unpruned") for row in rows if row.open]
-    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
-
-
-def _trainable(row: Row) -> Row:
-    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
-    formats = list(dict.fromkeys(name for name, _ in METHODS))
-    if row.format in formats:
-        return row
-    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
-    return replace(row, outcome=Outcome.REFUSED, detail=reason)
-
-
-def _not_driven(target: Target) -> str | None:
-    """Why edgekd cannot have the target's accelerator compute, or None."""
-    if target.accelerator == "cpu" or target.format == "coreml":
-        return None
-    if target.accelerator == "gpu" and target.format == "onnx":
-        if target.device is None or drives_gpu(target.device):
-            return None
-        ways = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
-        return f"{target.name} computes on its gpu: its device must be told to, by {ways}"
-    return f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
-
-
-UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
-
-
-def _available(row: Row, goal: Goal) -> Row:
-    module = find_format(row.format)
-    absent = missing(module.PACKAGES, extra=module.EXTRA)
-    if not row.open or absent is None:
-        return row
-    if goal.required:
-        raise MissingPackageError(absent)
-    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")
 
 
 def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:

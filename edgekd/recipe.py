@@ -234,7 +234,7 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _there_is_a_teacher(self) -> Recipe:
-        distill, prune = self.distill, self.prune
+        distill, prune, learns_from = self.distill, self.prune, self.quantize.qat_from
         recovers = prune is not None and prune.recover_epochs > 0
         needed = (
             self.route is not None
@@ -247,6 +247,12 @@ class Recipe(Part):
                 "missing",
                 "a [teacher] for [distill], [prune], [student] or [route]",
                 {"key": "teacher"},
+            )
+        if learns_from != "float" and (self.teacher is None or self.export.inputs):
+            raise PydanticCustomError(
+                "no_teacher_there",
+                '"float", or a [teacher] that takes what the files take: no [export.inputs]',
+                {"key": "quantize.qat_from"},
             )
         return self
 

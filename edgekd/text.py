@@ -200,7 +200,7 @@ def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
         told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
         line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
         line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
-        if layer.saturated_frac:
+        if layer.saturated_frac and layer.saturated_frac > 5e-5:
             line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
             line += f" and {layer.file_high:.3g}"
         if layer.outliers:

@@ -46,7 +46,25 @@ class Board:
         return self.with_python(sys.executable)
 
     def with_python(self, python: str | Path) -> str:
-        return f"ssh://127.0.0.1:{self.port}?python={python}"
+        return f"{self.bare}&python={python}"
+
+    @property
+    def bare(self) -> str:
+        """Its URL with the Python that it finds itself."""
+        return f"ssh://127.0.0.1:{self.port}?folder={self.jobs}"
+
+    @property
+    def jobs(self) -> Path:
+        """Where its jobs lie while they go on; nothing else does."""
+        return self.folder / "jobs"
+
+    @property
+    def clean(self) -> bool:
+        """Whether no job lies there, at the latest after some seconds."""
+        deadline = time.monotonic() + 15
+        while any(self.jobs.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not any(self.jobs.iterdir())
 
     @property
     def connections(self) -> int:
@@ -92,11 +110,6 @@ def gone(number: int) -> bool:
     return False
 
 
-def leftovers() -> set[Path]:
-    """Folders of jobs that still lie on the board, which is this host."""
-    return set(Path("/tmp").glob("edgekd.*"))
-
-
 @contextmanager
 def served(folder: Path, more: str = "") -> Iterator[Board]:
     """A board that listens while the block lasts; `more` of sshd's configuration.
@@ -116,6 +129,7 @@ def served(folder: Path, more: str = "") -> Iterator[Board]:
     host = (folder / "host.pub").read_text().split()
     (folder / "known").write_text(f"[127.0.0.1]:{port} {host[0]} {host[1]}\n")
     Path("/run/sshd").mkdir(parents=True, exist_ok=True)
+    (folder / "jobs").mkdir()
     log = str(folder / "log")
     server = subprocess.Popen([sshd, "-D", "-f", str(folder / "config"), "-E", log])
     wrapper = folder / "bin" / "ssh"

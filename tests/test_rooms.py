@@ -71,10 +71,8 @@ RANKS = {
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
     **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
-    **dict.fromkeys(
-        ["plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"], 6
-    ),
-    "correctness": 6,
+    **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(["correctness", "calibrating"], 6),
     **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
 }
@@ -86,11 +84,11 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "faults", "folding", "packaging", "training", "protocol", "reduction",
            "routing", "recipe", "work", "endings", "result", "distributed", "schedule",
            "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
-           "black_box", "terms", "teachers", "selecting", "freezing", "distillation",
-           "qat", "intermediates", "localization", "layerwise", "execution",
-           "instructions", "quantized", "conversion", "conversions", "converter",
-           "exporting", "gate", "verifying", "float_layers", "rounding", "plan",
-           "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
+           "black_box", "terms", "teachers", "selecting", "quantized", "freezing",
+           "distillation", "qat", "intermediates", "localization", "layerwise",
+           "execution", "instructions", "conversion", "conversions", "converter",
+           "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
+           "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 

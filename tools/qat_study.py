@@ -1,11 +1,11 @@
 """What training to be rounded is worth where int8 after training loses accuracy, and where not.
 
-    python tools/qat_study.py [--seeds 5] [--only even|uneven] [--json FILE] [--quick]
+    python tools/qat_study.py [--seeds 5] [--only even|uneven] [--ladder] [--json FILE] [--quick]
 
 A depthwise-separable network learns handwritten digits (scikit-learn's, 8 x 8). Then it is written
-in int8 by ONNX Runtime, OpenVINO and LiteRT: by every method that edgekd tries or has on its
-ladder, of which the best on validation counts, and after quantization-aware training without
-labels.
+in int8 by ONNX Runtime, OpenVINO and LiteRT: by every method that edgekd tries of such a network,
+with --ladder by all others too, of which the best on validation counts; and after
+quantization-aware training without labels.
 
 even    the network as it was trained.
 uneven  the same in float, but made hard to round: what each channel of an inner layer gives is
@@ -15,10 +15,10 @@ uneven  the same in float, but made hard to round: what each channel of an inner
         arXiv:1906.04721, figure 2).
 
 Every figure is test accuracy of a file run in its own runtime, weights in seven bits where edgekd
-has them so for old processors. The learning rate is chosen for each format from one grid, on the
-validation split and a seed that is not reported; then the last epoch's accuracy is. A seed draws
-the split, the network's first weights, its training's order and the factors. Differences are paired
-by seed; a negative one is told like any other.
+has them so for old processors. The learning rate is chosen from one grid, on the validation split
+of a seed that is not reported, in ONNX's simulation; then the last epoch's accuracy is. A seed
+draws the split, the network's first weights, its training's order and the factors. Differences are
+paired by seed; a negative one is told like any other.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FORMATS = ("onnx", "openvino", "litert")
 FACTOR = 16.0
 CALIBRATION_COUNT = 128
 TUNING_SEED = 1000
-RATES = (1e-3, 1e-2, 3e-2)
+RATES = (1e-3, 1e-2, 3e-2, 1e-1)
 EPOCHS = 20
 TASK = TASKS["classification"]
 
@@ -172,25 +172,28 @@ def ran(network: Network, format: str, method: str, found: Setting) -> dict[str,
     return told
 
 
-def best_rate(kind: str, format: str, rates: Sequence[float], epochs: int) -> float:
+def best_rate(kind: str, rates: Sequence[float], epochs: int) -> float:
     """The rate of the best simulated accuracy on validation, by a seed that is not reported."""
     found = setting(kind, TUNING_SEED, epochs)
     scores = {}
     for rate in rates:
-        simulated = tuned(found, format, rate, epochs).simulated
+        simulated = tuned(found, "onnx", rate, epochs).simulated
         outputs = outputs_of(simulated.module, found.samples("validation"))
         scores[rate] = accuracy(outputs["output"], found.data.validation.tensors[1])
+        print(f"  {kind}, rate {rate:g}: {scores[rate]:.4f} on validation", file=sys.stderr)
     return max(scores, key=lambda rate: scores[rate])
 
 
-def arms(found: Setting, format: str, rate: float, epochs: int) -> dict[str, float]:
+def arms(
+    found: Setting, format: str, rate: float, epochs: int, *, all_methods: bool
+) -> dict[str, Any]:
     """Test accuracy of the best file rounded after training, and of the one trained for it."""
     kind = kind_of(found.network)
     known = methods_of(format, "int8")
     methods = candidates(format, "int8", kind, known)
-    methods += ladder(format, "int8", methods, known)
-    after = [ran(found.network, format, method, found) for method in methods]
-    best = max(after, key=lambda told: told["validation"])
+    methods += ladder(format, "int8", methods, known) if all_methods else ()
+    after = {method: ran(found.network, format, method, found) for method in methods}
+    chosen = max(after, key=lambda method: after[method]["validation"])
     method = method_of(found.network, format)
     assert method is not None
     trained = tuned(found, format, rate, epochs)
@@ -198,32 +201,37 @@ def arms(found: Setting, format: str, rate: float, epochs: int) -> dict[str, flo
     simulated = outputs_of(trained.simulated.module, found.samples("test"))
     real = outputs_of(trained.network.module, found.samples("test"))
     return {
-        "after": best["test"],
+        "after": after[chosen]["test"],
+        "after_by": chosen,
         "trained": during["test"],
         "simulation_db": sqnr_db(simulated, during["outputs"]),
         "float_db": sqnr_db(real, during["outputs"]),
     }
 
 
-def study(kind: str, seeds: int, epochs: int, rates: Sequence[float]) -> dict[str, Any]:
+def study(
+    kind: str, seeds: int, epochs: int, rates: Sequence[float], *, all_methods: bool
+) -> dict[str, Any]:
     """Every arm's figures, by format."""
-    chosen = {format: best_rate(kind, format, rates, epochs) for format in FORMATS}
+    rate = best_rate(kind, rates, epochs)
     floats: list[float] = []
-    figures: dict[str, list[dict[str, float]]] = {format: [] for format in FORMATS}
+    figures: dict[str, list[dict[str, Any]]] = {format: [] for format in FORMATS}
     for seed in range(seeds):
         found = setting(kind, seed, epochs)
         outputs = outputs_of(found.network.module, found.samples("test"))
         floats.append(accuracy(outputs["output"], found.data.test.tensors[1]))
         for format in FORMATS:
-            figures[format].append(arms(found, format, chosen[format], epochs))
-            print(f"  {kind}, seed {seed}, {format}: {figures[format][-1]}", file=sys.stderr)
-    return {"float": floats, "rates": chosen, "formats": figures}
+            made = arms(found, format, rate, epochs, all_methods=all_methods)
+            figures[format].append(made)
+            print(f"  {kind}, seed {seed}, {format}: {made}", file=sys.stderr)
+    return {"float": floats, "rate": rate, "formats": figures}
 
 
 def told(kind: str, result: dict[str, Any]) -> None:
     """Prints the table of `result`."""
     floats = result["float"]
     print(f"\n{kind}: float {_mean(floats)}, {len(floats)} seeds, test accuracy in %")
+    print(f"  learning rate {result['rate']:g}")
     for format, rows in result["formats"].items():
         after, trained = ([row[name] for row in rows] for name in ("after", "trained"))
         gains = [100 * (one - other) for one, other in zip(trained, after, strict=True)]
@@ -233,7 +241,7 @@ def told(kind: str, result: dict[str, Any]) -> None:
         far = max(row["float_db"] for row in rows)
         print(
             f"  {format:9} best after training {_mean(after)}   trained {_mean(trained)}   "
-            f"difference {statistics.fmean(gains):+.2f}, {p}   rate {result['rates'][format]:g}   "
+            f"difference {statistics.fmean(gains):+.2f}, {p}   "
             f"against the simulation at least {near:.0f} dB, against float at most {far:.0f} dB"
         )
 
@@ -248,6 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=("even", "uneven"))
+    parser.add_argument("--ladder", action="store_true", help="all methods, not only the usual")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="one seed, one epoch, one rate")
     options = parser.parse_args()
@@ -256,7 +265,7 @@ def main() -> None:
         seeds, epochs, rates = 1, 1, RATES[:1]
     start, results = time.monotonic(), {}
     for kind in (options.only,) if options.only else ("even", "uneven"):
-        results[kind] = study(kind, seeds, epochs, rates)
+        results[kind] = study(kind, seeds, epochs, rates, all_methods=options.ladder)
         told(kind, results[kind])
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))

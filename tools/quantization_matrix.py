@@ -2,6 +2,7 @@
 
     python tools/quantization_matrix.py                          # all networks, all formats
     python tools/quantization_matrix.py --only vit gru --formats onnx litert
+    python tools/quantization_matrix.py --no-times               # while the machine has other work
     python tools/quantization_matrix.py --table                  # print what was measured before
     python tools/quantization_matrix.py --sets                   # calibration sets compared instead
 
@@ -11,9 +12,10 @@ own call with its defaults on our float32 file. What is chosen is the fastest th
 99 % and is not slower than float32; where there is none, float32 ships. A Core ML file is computed
 by the reference evaluator and has no latency: the smallest that keeps both is chosen.
 
-Networks and what was measured are kept in --out, and a network is measured anew where its line is
-missing. "peer" is the best cell of an earlier study of like networks, made with all four libraries'
-best settings; its networks are not these, so it says how good is usual, not who wins.
+Networks, files and what was measured are kept in --out; a network is measured, or timed, where its
+line, or its time, is missing. "peer" is the best cell of an earlier study of like networks, made
+with all four libraries' best settings; its networks are not these, so it says how good is usual,
+not who wins.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 from quantization_zoo import KINDS, accuracy, trained  # noqa: E402
 
 import edgekd  # noqa: E402
-from edgekd.artifact import Artifact, describe  # noqa: E402
+from edgekd.artifact import Artifact, describe, load_artifact, save_card  # noqa: E402
 from edgekd.conversion import convert, sqnr_db  # noqa: E402
 from edgekd.data import Inputs, single  # noqa: E402
 from edgekd.devices.agent import device_facts  # noqa: E402
@@ -205,9 +206,12 @@ def by_interpreter(path: Path, inputs: Inputs, wanted: Mapping[str, Tensor]) -> 
     return {"sqnr_db": sqnr_db(wanted, whole), "top1": float(same)}
 
 
-def measured(name: str, format: str, weights: Path) -> Iterator[Row]:
-    """The rows of one network in one format: float32, the plain call, each of our methods."""
-    module = trained(name, weights)
+def measured(name: str, format: str, out: Path) -> list[Row]:
+    """The rows of one network in one format: float32, the plain call, each of our methods.
+
+    The files are kept, so that they can be timed when nothing else runs.
+    """
+    module = trained(name, out / "weights")
     draw = KINDS[name].draw
     samples = single(draw(CALIBRATED_WITH, torch.Generator().manual_seed(5))[0])
     count = REFERENCE_JUDGED_ON if format == "coreml" else JUDGED_ON
@@ -217,96 +221,85 @@ def measured(name: str, format: str, weights: Path) -> Iterator[Row]:
         wanted = call(module, inputs)
     bits = weight_bits(device_facts()["instructions"])
     rows: list[Row] = []
-    files: list[Artifact | None] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        base = Path(scratch)
 
-        def add(row: Row, make: Callable[[], Artifact], judge: Callable[[Artifact], Row]) -> None:
-            start = time.perf_counter()
-            row |= {"network": name, "format": format}
-            try:
-                artifact = make()
-                row |= {"seconds": time.perf_counter() - start, "size_bytes": artifact.size_bytes}
-                row |= judge(artifact)
-            except EdgekdError as error:
-                row["error"] = f"{error.faults[0].what} {error.faults[0].got}"
-            except Exception as error:  # noqa: BLE001  a library may raise anything
-                row["error"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
-            rows.append(row)
-            files.append(None if "error" in row else artifact)
-
-        def exported(scheme: str, method: str | None) -> Callable[[], Artifact]:
-            folder = base / f"{scheme}-{method}"
-
-            def make() -> Artifact:
-                own = bits if scheme in NARROW.get(format, ()) else 7
-                return convert(
+    def add(scheme: str, method: str | None) -> Artifact | None:
+        row: Row = {"network": name, "format": format, "scheme": scheme, "method": method}
+        rows.append(row)
+        folder = folder_of(out, row)
+        own = bits if scheme in NARROW.get(format, ()) else 7
+        start = time.perf_counter()
+        try:
+            if method == "plain":
+                artifact = by_plain_call(network, samples, folder, source)
+            else:
+                artifact = convert(
                     network, format, scheme, samples, folder, method=method, weight_bits=own
                 )
+            row |= {"seconds": time.perf_counter() - start, "size_bytes": artifact.size_bytes}
+            if method == "plain" and format == "litert":
+                turned_inputs = turned(inputs, artifact.channels_last)
+                row |= by_interpreter(artifact.path, turned_inputs, wanted)
+            else:
+                row |= judged(artifact, inputs, wanted)
+        except EdgekdError as error:
+            row["error"] = f"{error.faults[0].what} {error.faults[0].got}"
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            row["error"] = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        return None if "error" in row else artifact
 
-            return make
-
-        def judge(artifact: Artifact) -> Row:
-            return judged(artifact, inputs, wanted)
-
-        add({"scheme": "fp32", "method": None}, exported("fp32", None), judge)
-        source = files[0]
-        if source is not None:
-            _add_plain(add, source, network, samples, inputs, wanted, base, exported)
-        for scheme, method in ours(network, format):
-            add({"scheme": scheme, "method": method}, exported(scheme, method), judge)
-        if format != "coreml":
-            _time(rows, files)
-    yield from rows
+    source = add("fp32", None)
+    if source is not None:
+        add("int8", "plain")
+    for scheme, method in ours(network, format):
+        add(scheme, method)
+    return rows
 
 
-def _add_plain(
-    add: Any,
-    source: Artifact,
-    network: Network,
-    samples: Sequence[Inputs],
-    inputs: Inputs,
-    wanted: Mapping[str, Tensor],
-    base: Path,
-    exported: Any,
-) -> None:
-    """The row of the library's own call."""
+def folder_of(out: Path, row: Row) -> Path:
+    """Where the file of a row is kept."""
+    method = f"-{row['method']}" if row["method"] else ""
+    return out / "files" / row["format"] / row["network"] / f"{row['scheme']}{method}"
+
+
+def by_plain_call(
+    network: Network, samples: Sequence[Inputs], folder: Path, source: Artifact | None
+) -> Artifact:
+    """The file that the library's own call makes of our float32 file, `source`."""
+    assert source is not None
     format = source.format
-    path = base / f"plain{FORMATS[format].SUFFIX}"
-
-    def make() -> Artifact:
-        # coremltools computes in float16 unless told otherwise.
-        plain = exported("fp16", None)() if format == "coreml" else source
-        given = [turned(sample, plain.channels_last) for sample in samples]
-        with output_to(base / "plain.log"):
-            PLAIN[format](plain.path, given, path)
-        made = describe(path, format, "int8", network.signature, source.lineage)
-        return replace(made, lineage={"channels_last": list(plain.channels_last)})
-
-    def judge(artifact: Artifact) -> Row:
-        if format == "litert":
-            return by_interpreter(path, turned(inputs, artifact.channels_last), wanted)
-        return judged(artifact, inputs, wanted)
-
-    add({"scheme": "int8", "method": "plain"}, make, judge)
+    folder.mkdir(parents=True, exist_ok=True)
+    if format == "coreml":  # coremltools computes in float16 unless told otherwise.
+        source = convert(network, format, "fp16", (), folder / "half")
+    path = folder / f"model{FORMATS[format].SUFFIX}"
+    given = [turned(sample, source.channels_last) for sample in samples]
+    with output_to(folder / "log.txt"):
+        PLAIN[format](source.path, given, path)
+    lineage = {"channels_last": list(source.channels_last)}
+    made = describe(path, format, "int8", network.signature, lineage)
+    save_card(made)
+    return made
 
 
-def _time(rows: list[Row], files: Sequence[Artifact | None]) -> None:
-    """Puts into `rows` how the files' times compare with the first's."""
-    known = [number for number, file in enumerate(files) if file is not None]
-    if not known or known[0] != 0:
-        return
-    artifacts = [file for file in files if file is not None]
-    try:
-        found = benchmark_all(artifacts, protocol=PROTOCOL)
-    except EdgekdError as error:
-        rows[0]["error"] = f"not timed: {error.faults[0].what} {error.faults[0].got}"
-        return
-    for number, measurement in zip(known, found, strict=True):
-        rows[number]["ms"] = measurement.percentile_ms(0.5).value
-        ratio = measurement.ratio
-        rows[number]["ratio"] = ratio.value if ratio else 1.0
-        rows[number]["interval"] = [ratio.low, ratio.high] if ratio else [1.0, 1.0]
+def time_all(out: Path, format: str, names: Sequence[str]) -> None:
+    """Times the files of the networks that were not timed, those of one interleaved."""
+    rows = read(out, format)
+    for name in names:
+        ours_here = [row for row in rows if row["network"] == name and "error" not in row]
+        if not ours_here or all("ratio" in row for row in ours_here):
+            continue
+        artifacts = [load_artifact(folder_of(out, row)) for row in ours_here]
+        try:
+            found = benchmark_all(artifacts, protocol=PROTOCOL)
+        except EdgekdError as error:
+            told_of = f"{error.faults[0].what} {error.faults[0].got}"
+            print(f"  {format} {name}: not timed: {told_of}", flush=True)
+            continue
+        for row, measurement in zip(ours_here, found, strict=True):
+            ratio = measurement.ratio
+            row["ms"] = measurement.percentile_ms(0.5).value
+            row["ratio"] = ratio.value if ratio else 1.0
+            row["interval"] = [ratio.low, ratio.high] if ratio else [1.0, 1.0]
+        kept(out, format).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def keeps(row: Row) -> bool:
@@ -320,6 +313,8 @@ def chosen(rows: Sequence[Row]) -> Row:
     rivals = [row for row in rows[1:] if row["method"] != "plain" and keeps(row)]
     if fp32["format"] == "coreml":
         return min(rivals, key=lambda row: (row["size_bytes"], -row["sqnr_db"]), default=fp32)
+    if "ratio" not in fp32:
+        return max(rivals, key=lambda row: row["sqnr_db"], default=fp32)
     paying = [row for row in rivals if row.get("ratio", 9.9) <= 1.0]
     return min(paying, key=lambda row: row["ratio"], default=fp32)
 
@@ -443,22 +438,53 @@ def compared_sets(names: Sequence[str], weights: Path) -> Iterator[str]:
         yield line
 
 
+def kept(out: Path, format: str) -> Path:
+    """Where the rows of a format are kept."""
+    return out / f"rows-{format}.jsonl"
+
+
+def read(out: Path, format: str) -> list[Row]:
+    """The rows that were measured of a format."""
+    place = kept(out, format)
+    return [json.loads(t) for t in place.read_text().splitlines()] if place.exists() else []
+
+
+def measure_all(out: Path, format: str, names: Sequence[str]) -> None:
+    """Measures the networks that have no row, all in one process, in another where it dies."""
+    while True:
+        have = {row["network"] for row in read(out, format)}
+        todo = [name for name in names if name not in have]
+        if not todo:
+            return
+        argv = [sys.executable, __file__, "--out", str(out), "--cells", format, *todo]
+        done = run_process(argv, timeout_s=NETWORK_TIMEOUT_S * len(todo))
+        if {row["network"] for row in read(out, format)} == have:
+            row = {"network": todo[0], "format": format, "scheme": "fp32", "method": None}
+            row["error"] = f"its process died: {done.last_lines}"
+            with kept(out, format).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--formats", nargs="*", default=list(FORMATS_HERE))
     parser.add_argument("--out", type=Path, default=Path("build/quantization-matrix"))
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--sets", action="store_true")
     parser.add_argument("--cells", nargs="+", help=argparse.SUPPRESS)
     words = parser.parse_args()
     torch.set_num_threads(1)
-    weights, kept = words.out / "weights", words.out / "rows.jsonl"
+    weights = words.out / "weights"
     if words.cells:
-        name, *formats = words.cells
-        for format in formats:
-            for row in measured(name, format, weights):
-                print(json.dumps(row), flush=True)
+        format, *names = words.cells
+        with kept(words.out, format).open("a") as file:
+            for name in names:
+                found = measured(name, format, words.out)
+                # A network at a time: a process that dies loses one.
+                file.writelines(json.dumps(row) + "\n" for row in found)
+                file.flush()
         return
     names = words.only or list(KINDS)
     words.out.mkdir(parents=True, exist_ok=True)
@@ -466,26 +492,16 @@ def main() -> None:
         for line in compared_sets(names, weights):
             print(line, flush=True)
         return
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    found = [json.loads(line) for line in lines]
-    have = {(row["network"], row["format"]) for row in found}
     for name in [] if words.table else names:
         print(f"{name}: {100 * accuracy(name, trained(name, weights)):.1f} % right", flush=True)
-        for format in words.formats:
-            if (name, format) in have:
-                continue
-            argv = [sys.executable, __file__, "--out", str(words.out), "--cells", name, format]
-            done = run_process(argv, timeout_s=NETWORK_TIMEOUT_S)
-            rows = [json.loads(t) for t in done.stdout.decode().splitlines() if t[:1] == "{"]
-            if not rows:
-                print(f"  {format}: died: {done.last_lines}", flush=True)
-            for row in rows:
-                method = f"{row['scheme']} {row['method'] or ''}"
-                print(f"  {format:9} {method:28} {told(row, rows[0])}", flush=True)
-            with kept.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            found += rows
-    wanted = [row for row in found if row["network"] in names and row["format"] in words.formats]
+    found = []
+    for format in words.formats:
+        if not words.table:
+            measure_all(words.out, format, names)
+        if format != "coreml" and not words.table and not words.no_times:
+            time_all(words.out, format, names)
+        found += read(words.out, format)
+    wanted = [row for row in found if row["network"] in names]
     for line in table(wanted):
         print(line)
 

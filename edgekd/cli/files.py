@@ -16,8 +16,16 @@ def export(
     format: Annotated[str, typer.Option(help="onnx, openvino, litert, coreml or ncnn.")],
     out: Annotated[Path, typer.Option(help="The artifact goes to OUT/FORMAT-SCHEME/.")],
     scheme: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, int8-dynamic or int8-weights.")
+        str,
+        typer.Option(
+            help="fp32, fp16, bf16, int8, int8-dynamic, int8-weights, int8-int16, int4-weights or "
+            "palettized."
+        ),
     ] = "fp32",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Of quantizing, such as percentile; the first that suits without it."),
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
     example: Annotated[
         list[str] | None,
@@ -50,7 +58,7 @@ def export(
     from edgekd.sizes import parse_dynamic
     from edgekd.text import artifact_lines
 
-    check_exportable(format, scheme, opset)
+    check_exportable(format, scheme, opset, method)
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -64,6 +72,7 @@ def export(
         scheme=scheme,
         calibration=samples,
         out=out,
+        method=method,
         opset=opset,
         channels_last=channels_last,
     )

@@ -98,8 +98,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized, or the
-    file says that it is made for bf16."""
+    """An OpenVINO model on the CPU plugin: in float32, or in bf16 where the file is made for it."""
 
     packages = ("openvino",)
 
@@ -123,7 +122,6 @@ class OpenVino:
         self.free = {name for name, shape, _ in self.inputs if None in shape}
         self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        precision = {"bfloat16": "bf16"}.get(precision, precision)
         self.facts = {
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],

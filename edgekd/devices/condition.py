@@ -156,11 +156,7 @@ _READERS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 def throttled(readings: Sequence[Reading]) -> list[str]:
-    """Why the figures taken while these were read are not of the device at its speed.
-
-    Of a clock, the last third of the readings is held against the highest before it: the first
-    reading is of an idle device, whose clock may be low.
-    """
+    """Why the figures taken while these were read are not of the device at its speed."""
     if not readings:
         return []
     first, last = readings[0], readings[-1]
@@ -175,16 +171,27 @@ def throttled(readings: Sequence[Reading]) -> list[str]:
     if statuses and max(statuses) > 0:
         word = sensors.STATUSES[min(max(statuses), len(sensors.STATUSES) - 1)]
         told.append(f"throttled: thermal status {max(statuses)} ({word})")
-    clocks = [each.clock_mhz for each in readings[1:-1] if each.clock_mhz]
-    if len(clocks) >= 3:
-        late = clocks[-max(1, len(clocks) // 3) :]
-        before, after = max(clocks[: -len(late)]), fmean(late)
-        if after < (1 - CLOCK_FALL_FRAC) * before:
-            told.append(f"the clock fell from {before:.0f} to {after:.0f} MHz")
     level = first.battery_frac
     if level is not None and level < LEAST_BATTERY_FRAC and not first.powered:
         told.append(f"the battery is at {level:.0%}, and nothing feeds it")
     return told
+
+
+def slower_clock(processes: Sequence[Sequence[Reading]]) -> str | None:
+    """How the clock fell from the first third of the readings to the last, or None.
+
+    Args:
+        processes: the readings of each; its first and last are of an idle device, whose clock may
+            be low.
+    """
+    between = [each for readings in processes for each in readings[1:-1]]
+    clocks = [each.clock_mhz for each in between if each.clock_mhz]
+    third = len(clocks) // 3
+    if not third:
+        return None
+    before, after = fmean(clocks[:third]), fmean(clocks[-third:])
+    fell = after < (1 - CLOCK_FALL_FRAC) * before
+    return f"the clock fell from {before:.0f} to {after:.0f} MHz" if fell else None
 
 
 def too_hot(reading: Reading) -> str | None:

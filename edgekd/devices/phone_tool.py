@@ -52,10 +52,11 @@ def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) 
             )
         )
     results: dict[str, Any] = {}
+    facts: Mapping[str, Any] = {}
     peak: int | None = None
     for entry in job["artifacts"]:
         try:
-            found = benchmark_model(
+            found, facts = timed(
                 url,
                 folder / entry["path"],
                 threads=job["threads"],
@@ -73,14 +74,7 @@ def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) 
         "version": VERSION,
         "results": results,
         "peak_memory_bytes": peak if alone else None,
-        "device": {
-            "machine": "aarch64",
-            "processor": url,
-            "cpu_count": None,
-            "instructions": [],
-            "system": "Android",
-            "governor": None,
-        },
+        "device": {"machine": None, "processor": None, **facts},
     }
     (folder / "report.json").write_text(json.dumps(report))
 
@@ -105,7 +99,7 @@ def _result(found: Benchmark) -> dict[str, Any]:
         "told": _told_times(found.steady),
         "facts": {
             "runtime": "benchmark_model",
-            "version": "the user's",
+            "version": "(yours)",
             "delegates": list(found.delegated),
         },
         "failure": {"outcome": "fell-back", "detail": told} if told else None,
@@ -120,15 +114,16 @@ def _told_times(steady: Summary) -> dict[str, Any]:
     return {"count": steady.count, "mean_ms": steady.mean_us / 1e3, "figures": figures}
 
 
-def benchmark_model(
+def timed(
     url: str,
     model: Path,
     *,
     threads: int,
     timeout_s: float,
     options_of_it: Sequence[str] = (),
-) -> Benchmark:
-    """What the `benchmark_model` that `url` names tells of `model`, a TFLite file, on the phone.
+) -> tuple[Benchmark, dict[str, Any]]:
+    """What the `benchmark_model` that `url` names tells of `model`, a TFLite file, on the phone,
+    and what the phone is.
 
     Raises:
         UnreachableError: the phone cannot be used, or there is no such program on this host.
@@ -140,7 +135,7 @@ def benchmark_model(
         expected = "a benchmark_model for Android on this host: adb://...?benchmark_model=PATH"
         raise UnreachableError(fault_of(url, f"no file {str(program)!r}", expected))
     places: list[str] = []
-    found: list[Benchmark] = []
+    found: list[tuple[Benchmark, dict[str, Any]]] = []
 
     def attempt() -> None:
         with at_place(url, places) as (shell, place):
@@ -153,10 +148,26 @@ def benchmark_model(
             done = start(shell, place, [*pinned, *words], timeout_s)
             if done.code != 0:
                 raise ConversionError(died(url, "benchmark_model", done, timeout_s))
-            found.append(_told(shell, place, done, timeout_s))
+            found.append((_told(shell, place, done, timeout_s), _facts(shell, pinned)))
 
     persistently(attempt)
     return found[-1]
+
+
+def _facts(shell: Shell, pinned: Sequence[str]) -> dict[str, Any]:
+    """What the phone says that it is."""
+    names = {"model": "ro.product.model", "serial": "ro.serialno", "soc": "ro.soc.model",
+             "platform": "ro.board.platform", "os": "ro.build.version.release"}  # fmt: skip
+    asked = "; ".join(f"echo {key}=$(getprop {name})" for key, name in names.items())
+    done = shell.run(f"echo machine=$(uname -m); echo kernel=$(uname -r); {asked}")
+    lines = done.stdout.decode(errors="replace").splitlines()
+    told = {key: value.strip() or None for key, _, value in (line.partition("=") for line in lines)}
+    return {
+        **told,
+        "processor": told.get("soc") or told.get("platform"),
+        "system": "Android",
+        "pinned": " ".join(pinned) or None,
+    }
 
 
 def _told(shell: Shell, place: str, done: Completed, timeout_s: float) -> Benchmark:

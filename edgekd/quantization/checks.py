@@ -137,14 +137,15 @@ def off_scale(samples: Sequence[Sample], seen: Sample, *, at: str) -> list[Fault
         if not taught.is_floating_point():
             continue
         values = torch.cat([sample[name].reshape(-1) for sample in samples])
-        ours, theirs = _size(values), _size(taught)
-        if theirs == 0 or theirs / SCALE <= ours <= theirs * SCALE:
+        pairs = zip(_sizes(values), _sizes(taught), strict=True)
+        ratios = [ours / theirs if theirs else 1.0 for ours, theirs in pairs]
+        if min(ratios) <= SCALE and max(ratios) >= 1 / SCALE:
             continue
         faults.append(
             Fault(
                 what="The calibration samples are not on the scale of the training data.",
                 at=f"input {name}, {at}",
-                got=f"{_range(values)}, {ours / theirs:.3g} times the training data's size",
+                got=f"{_range(values)}, {ratios[0]:.3g} times the training data's size",
                 expected=f"values like the training split's, {_range(taught)}",
                 fix="normalise them as data.load normalises the training split",
             )
@@ -185,11 +186,13 @@ def doubts(samples: Sequence[Sample], seen: Sample) -> list[str]:
     return found
 
 
-def _size(values: Tensor) -> float:
-    """The size that all but a thousandth of the values have at most: one outlier is no scale."""
+def _sizes(values: Tensor) -> tuple[float, float]:
+    """The size of all but the largest thousandth, and the mean size: of outliers the one does not
+    change, of values that are mostly zero the other."""
     flat = values.reshape(-1)
     flat = flat[:: max(1, flat.numel() // LOOKED_AT)].abs().double()
-    return float(flat.kthvalue(max(1, round(0.999 * flat.numel()))).values)
+    most = flat.kthvalue(max(1, round(0.999 * flat.numel()))).values
+    return float(most), float(flat.mean())
 
 
 def _range(values: Tensor) -> str:

@@ -39,9 +39,12 @@ def mismatch(
 
 def sqnr_db(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
     """10 log10(sum wanted^2 / sum error^2) over all outputs of real numbers."""
-    real = {name: value.double() for name, value in wanted.items() if value.is_floating_point()}
-    signal = sum(float((value**2).sum()) for value in real.values())
-    noise = sum(float(((value - found[name].double()) ** 2).sum()) for name, value in real.items())
+    signal = noise = 0.0
+    for name, value in wanted.items():
+        if value.is_floating_point():
+            ours, theirs = value.detach().double(), found[name].detach().double()
+            signal += float((ours**2).sum())
+            noise += float(((ours - theirs) ** 2).sum())
     if not math.isfinite(noise) or signal == 0:
         return -MOST_DB
     return min(MOST_DB, 10 * math.log10(signal / noise)) if noise else MOST_DB

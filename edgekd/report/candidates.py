@@ -78,7 +78,7 @@ def _conditions(run: Told) -> Iterator[str]:
     for row in run.result["rows"]:
         found = row.get("measurement") or {}
         quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
-        steady = [] if found.get("steady", True) else [f"drifted by {found['drift']:.2f}"]
+        steady = [f"drifted by {found['drift']:.2f}"] if found.get("steady") is False else []
         lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
         if lines:
             told.append([row["target"], name_of(row), "; ".join(lines)])

@@ -9,9 +9,8 @@ from edgekd.evidence import Row
 from edgekd.freezing import calibrated
 from edgekd.kinds import kind_of
 from edgekd.quantization import candidates, dealt
-from edgekd.quantized import methods_of
+from edgekd.quantized import methods_of, uses_samples
 from edgekd.rounding import train_rows
-from edgekd.scheme import SCHEMES
 from edgekd.store import Run
 from edgekd.work import Work
 
@@ -20,7 +19,12 @@ def step(work: Work, run: Run) -> Work:
     """The work with its calibration samples, where a scheme needs them, and a row for every
     method that is tried; with the student trained to be rounded, where the recipe asks for it."""
     work = replace(work, rows=tuple(expanded(work.rows, work)))
-    if not any(SCHEMES[scheme].calibrated for scheme in work.recipe.quantize.schemes):
+    if not any(
+        uses_samples(row.scheme, method)
+        for row in work.rows
+        if row.open
+        for method in (None, *methods_of(row.format, row.scheme))
+    ):
         return work
     work = calibrated(work, run)
     return train_rows(work, run) if work.recipe.quantize.qat_epochs else work

@@ -194,17 +194,17 @@ def test_a_phone_without_python_runs_a_benchmark_model(
     model.write_bytes(b"TFL3")
     phone, url = plug(shell_v2=shell_v2)
     url = f"{url}&benchmark_model={program}&cores=1"
-    found = phone_tool.benchmark_model(url, model, threads=2, timeout_s=60)
+    found, _ = phone_tool.timed(url, model, threads=2, timeout_s=60)
     assert (found.steady.count, found.steady.mean_us, found.init_us) == (50, 404.25, 12500)
     assert any("exec taskset 1 ./benchmark_model" in command for command in phone.commands)
     assert list(phone.temporary.iterdir()) == []
     program.write_text("#!/bin/sh\necho ERROR: Failed to load model\nexit 1\n")
     with pytest.raises(ConversionError, match="exit status 1: ERROR: Failed to load") as stop:
-        phone_tool.benchmark_model(url, model, threads=2, timeout_s=60)
+        phone_tool.timed(url, model, threads=2, timeout_s=60)
     assert_five_parts(str(stop.value))
     program.unlink()
     with pytest.raises(UnreachableError, match="no file"):
-        phone_tool.benchmark_model(url, model, threads=2, timeout_s=60)
+        phone_tool.timed(url, model, threads=2, timeout_s=60)
 
 
 def test_a_cut_connection_is_made_again_and_the_old_job_ended(
@@ -243,10 +243,17 @@ def test_a_phone_that_tells_no_clocks_is_not_guessed_of(plug: Plug, job: Job) ->
     assert_five_parts(str(stop.value))
 
 
+def says(phone: Phone, tmp_path: Path, name: str, text: str) -> None:
+    """Puts a program onto the phone."""
+    place = tmp_path / "bin" / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"#!/bin/sh\n{text}\n")
+    place.chmod(0o755)
+    phone.env["PATH"] = f"{place.parent}{os.pathsep}{os.environ['PATH']}"
+
+
 def tells(phone: Phone, tmp_path: Path, battery: str, statuses: list[int]) -> None:
     """Has the phone's dumpsys tell of its battery, and of a thermal status after another."""
-    place = tmp_path / "bin" / "dumpsys"
-    place.parent.mkdir(exist_ok=True)
     told = tmp_path / "statuses"
     told.write_text("".join(f"{status}\n" for status in statuses))
     heat = (
@@ -254,9 +261,7 @@ def tells(phone: Phone, tmp_path: Path, battery: str, statuses: list[int]) -> No
         'echo "Thermal Status: $s"; echo "Current temperatures from HAL:"\n'
         'echo "\tTemperature{mValue=61.5, mType=3, mName=skin, mStatus=$s}"'
     )
-    place.write_text(f'#!/bin/sh\ncase "$1" in battery) echo "{battery}";; *) {heat};; esac\n')
-    place.chmod(0o755)
-    phone.env["PATH"] = f"{place.parent}{os.pathsep}{phone.env['PATH']}"
+    says(phone, tmp_path, "dumpsys", f'case "$1" in battery) echo "{battery}";; *) {heat};; esac')
 
 
 def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
@@ -312,7 +317,9 @@ def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
     need_modules("litert_torch", "ai_edge_litert")
     program = project.folder / "benchmark_model"
     program.write_text(f"#!/bin/sh\n{TOLD}")
-    _, url = plug()
+    phone, url = plug()
+    says(phone, project.folder, "uname", "echo aarch64")
+    says(phone, project.folder, "getprop", "[ $1 = ro.soc.model ] && echo Tensor G3")
     document = tiny_recipe()
     document["targets"] = [
         {
@@ -327,6 +334,7 @@ def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
     row = said.json["rows"][0]
     assert (row["outcome"], row["evidence"]) == ("passed", "host")
     assert (row["measurement"]["evidence"], row["measurement"]["p90_ms"]) == ("device", 0.45)
+    assert row["measurement"]["device"]["processor"] == "Tensor G3"
     document["targets"][0]["device"] = f"{url}&benchmark_modle={program}"
     project.write(document)
     said = edgekd_cli("check", project.recipe)

@@ -479,3 +479,25 @@ def test_a_bundle_s_file_must_give_its_golden_vectors_before_it_is_timed(
     assert said.code == 2
     assert "does not hold" in said.err
     assert_five_parts(said.err)
+
+
+def test_the_tool_of_agreement_runs_the_runtimes_own_tools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for format in ("openvino", "litert"):
+        need_modules(*edgekd.formats.FORMATS[format].PACKAGES)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
+    import benchmark_agreement as tool
+
+    words = ["--rounds", "1", "--seconds", "0.2", "--pixels", "64", "--schemes", "fp32"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_agreement.py", *words])
+    tool.main()
+    out = capsys.readouterr().out
+    for line in (
+        r"openvino fp32 +benchmark_app / edgekd \d",
+        r"litert fp32 +litert-benchmark / ed",
+    ):
+        assert re.search(line, out), out
+    assert out.count("edgekd / edgekd") == 2, "the noise"
+    # Twice the time in every round is twice the time for sure, however the rounds differ.
+    assert tool.interval([(2.0, 1.0), (4.0, 2.0), (1.0, 0.5)]) == (2.0, 2.0, 2.0)

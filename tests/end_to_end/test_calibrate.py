@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -232,18 +231,10 @@ def test_every_format_gets_the_very_same_samples_in_the_same_order(
     assert set(given) == set(names)
     for name in names:
         assert torch.equal(torch.cat(given[name]), frozen["input"]), name
-    # The files say so themselves, those made in processes of their own too.
+    # The files say so themselves.
     expected = samples_digest(single(frozen))
     cards = [read_card(path) for path in run.glob("artifacts/*/int8*/artifact.json")]
     assert [card["lineage"]["calibration"] for card in cards] == [expected] * len(names)
-    shutil.rmtree(project.folder / "runs")
-    aside = edgekd_cli(
-        "run", project.recipe, *words, "--set", "export.processes=1",
-        "--set", 'targets=[{name = "x86-cpu-openvino"}]',
-    )  # fmt: skip
-    assert aside.code == 0, aside.err
-    (card,) = map(read_card, Path(aside.json["run"]).glob("artifacts/*/int8*/artifact.json"))
-    assert card["lineage"]["calibration"] == expected
 
 
 def read_card(path: Path) -> Any:

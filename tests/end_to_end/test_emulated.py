@@ -18,7 +18,7 @@ import torch
 from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
 from models import TRAPS
 from needs import need_modules, need_program
-from sshd import leftovers, served
+from sshd import served
 from torch import nn
 
 import edgekd
@@ -158,16 +158,16 @@ def test_a_board_by_ssh_gives_what_it_gives_here(
         (there / name).write_text(f"#!/bin/sh\n{text}\n")
         (there / name).chmod(0o755)
     artifact = exported(build, "depthwise", "litert", "int8")
-    here, before = run_job("local", job(artifact, "run")), leftovers()
+    here = run_job("local", job(artifact, "run"))
     with served(tmp_path, f"ForceCommand {there}/land") as board:
         monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-        report = run_job(f"ssh://127.0.0.1:{board.port}", job(artifact, "run"))
+        report = run_job(board.bare, job(artifact, "run"))
         assert board.connections == 1
     assert report.device["machine"] == "aarch64"
     assert result_of(report)["facts"]["delegate"] == "XNNPACK"
     for name, ours in here.outputs["it"].items():
         assert np.array_equal(ours, report.outputs["it"][name])
-    assert leftovers() == before
+    assert board.clean
 
 
 def test_a_report_says_what_was_emulated_and_tells_no_time(build: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from conftest import assert_five_parts
 from models import TRAPS
 from needs import need_modules
-from sshd import Board, leftovers, served
+from sshd import Board, served
 
 import edgekd
 from edgekd.devices import Job, run_job
@@ -64,7 +64,6 @@ def test_a_jetson_times_an_artifact_and_tells_its_energy(
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     short = replace(THOROUGH, seconds=0.5)
     inputs = TRAPS["signal"].draw(8, torch.Generator().manual_seed(1))
-    before = leftovers()
     found = edgekd.benchmark(artifact, device=url_of(jetson), inputs=inputs, protocol=short)
     assert len(found.samples_ns) == 3
     assert all(len(process) >= 200 for process in found.samples_ns)
@@ -76,7 +75,7 @@ def test_a_jetson_times_an_artifact_and_tells_its_energy(
     mean_ms = np.mean(found.samples_ms)
     assert runtime["energy_mj"] > 5 * 0.5 * mean_ms
     assert found.device["nvpmodel"].startswith("NV Power Mode: 15W")
-    assert leftovers() == before
+    assert jetson.clean
 
 
 def test_the_agent_on_a_jetson_tells_the_energy_too(

@@ -305,7 +305,9 @@ def test_check_says_what_the_targets_will_make_of_the_untrained_student(
     assert said.code == 0, said.err
     assert "before any training, the student as it is now:" in said.out
     assert "iphone-15-coreml fp32" in said.out
+    assert "    refused: " in said.out
     assert "The Neural Engine computes in float16" in said.out
+    assert "to do: choose fp16 or int8 for this target" in said.out
     assert "fp16 is storage only" in said.out
     assert not (project.folder / "runs").exists()
     rows = edgekd_cli("check", project.recipe, "--lint", "--json").json["lint"]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from models import TRAPS
 from needs import need_modules
-from sshd import Board, leftovers, served
+from sshd import Board, served
 
 import edgekd
 from edgekd.devices import Job, run_job
 from edgekd.errors import UnreachableError
+from edgekd.stages.benchmark import THOROUGH
 
 pytestmark = pytest.mark.converter
 
@@ -39,7 +41,6 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     network, artifact = exported(tmp_path)
     dice = torch.Generator().manual_seed(1)
     samples = [TRAPS["signal"].draw(1, dice) for _ in range(16)]
-    before = leftovers()
     there = edgekd.verify(artifact, network, samples, device=board.url)
     here = edgekd.verify(artifact, network, samples)
     assert there.outcome is edgekd.Outcome.PASSED
@@ -47,10 +48,12 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     assert there.max_abs_error == here.max_abs_error, (
         "the very same runtime gave the very same bits"
     )
-    measured = edgekd.benchmark(artifact, device=board.url)
-    assert len(measured.samples_ms) >= 600
+    short = replace(THOROUGH, seconds=0.2, warm_up_s=0.1)
+    measured = edgekd.benchmark(artifact, device=board.url, protocol=short)
+    assert measured.process_count == 3
+    assert measured.sample_count >= 3 * short.runs
     assert measured.device["processor"]
-    assert leftovers() == before
+    assert board.clean
 
 
 def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_path: Path) -> None:

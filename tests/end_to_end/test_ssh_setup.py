@@ -15,7 +15,7 @@ import torch
 from conftest import assert_five_parts
 from models import TRAPS
 from needs import need_modules
-from sshd import Board, leftovers, served
+from sshd import Board, served
 
 import edgekd
 from edgekd.devices import Job, board_setup, run_job
@@ -63,7 +63,7 @@ def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
     board: Board, tmp_path: Path, edgekd_cli: Any
 ) -> None:
     need_modules("onnx", "onnxscript", "onnxruntime")
-    wheels, before = tmp_path / "wheels", leftovers()
+    wheels = tmp_path / "wheels"
     wheels.mkdir()
     for name in NEEDED:
         wheel(name, wheels)
@@ -76,14 +76,14 @@ def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
     network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     job = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1})
-    report = run_job(f"ssh://127.0.0.1:{board.port}", job)
+    report = run_job(board.bare, job)
     assert report.results["it"]["failure"] is None
     venv = board.folder / "home" / ".cache" / "edgekd" / "venv"
     assert (venv / "pyvenv.cfg").exists()
     again = edgekd_cli(*words)
     assert again.code == 0, "there is nothing to install, so nothing that a network is needed for"
     assert "Runtime:" not in again.err
-    assert leftovers() == before
+    assert board.clean
 
 
 def test_what_a_setup_lacks_is_told(board: Board, tmp_path: Path) -> None:
@@ -93,11 +93,10 @@ def test_what_a_setup_lacks_is_told(board: Board, tmp_path: Path) -> None:
     assert_five_parts(str(stop.value))
     wheels.mkdir()
     wheel("packaging", wheels)
-    before = leftovers()
     with pytest.raises(MissingPackageError, match="No matching distribution") as missing:
         board_setup.setup(board.url, "onnxruntime", quiet, wheels=wheels)
     assert_five_parts(str(missing.value))
-    assert leftovers() == before
+    assert board.clean
     with pytest.raises(UnreachableError, match="no /no/python") as none:
         board_setup.setup(board.with_python("/no/python"), "onnxruntime", quiet)
     assert_five_parts(str(none.value))

@@ -136,6 +136,10 @@ def test_a_forgotten_normalisation_is_an_error(factor: float) -> None:
     many = torch.rand(2000, 2)
     many[0, 0] = 1e4
     assert off_scale(of(images[:64]), {"input": many}, at="calib") == []
+    # Nor is a value that is there or not there of values that are mostly zero.
+    rare = torch.zeros(2000, 2)
+    rare[::400, 0] = 1.0
+    assert off_scale(of(rare[1:1201]), {"input": rare}, at="calib") == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from edgekd.devices.condition import Reading, noisy, read, summary, throttled, too_hot
+from edgekd.devices.condition import (
+    Reading,
+    noisy,
+    read,
+    slower_clock,
+    summary,
+    throttled,
+    too_hot,
+)
 
 
 def raw(at_s: float = 0.0, cpu: int | None = 0, load: float = 0.0, **texts: str) -> dict[str, Any]:
@@ -86,12 +94,16 @@ def test_android_that_slows_down_is_flagged_and_its_battery_looked_at() -> None:
 
 
 def test_a_clock_that_falls_is_flagged_and_one_that_rises_is_not() -> None:
-    assert throttled(clocked(2400000, 2400000, 2400000)) == []
-    assert throttled(clocked(600000, 2400000, 2400000)) == []
-    fell = throttled(clocked(2400000, 2400000, 1800000))
-    assert fell == ["the clock fell from 2400 to 1800 MHz"]
-    # One reading is an idle moment of the governor as likely as it is heat.
-    assert throttled(clocked(2400000, 1800000)) == []
+    assert slower_clock([clocked(2400000, 2400000, 2400000)]) is None
+    assert slower_clock([clocked(600000, 2400000, 2400000)]) is None
+    fell = slower_clock([clocked(2400000, 2400000, 1800000)])
+    assert fell == "the clock fell from 2400 to 1800 MHz"
+    # Also from one process to the next.
+    both = [clocked(2400000, 2400000, 2300000), clocked(2100000, 1800000, 1800000)]
+    assert slower_clock(both) == "the clock fell from 2400 to 1800 MHz"
+    # Two readings are idle moments of the governor as likely as they are heat.
+    assert slower_clock([clocked(2400000, 1800000)]) is None
+    assert slower_clock([]) is None
 
 
 def test_what_cannot_be_read_is_told_and_stops_nothing() -> None:

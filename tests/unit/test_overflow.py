@@ -60,6 +60,21 @@ def test_batch_norm_statistics_are_no_weights_of_a_file() -> None:
     check_half(network(norm, nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
 
 
+class Masked(nn.Module):
+    """A mask of minus infinity, as attention has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0, -1e9]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(self.mask.bool(), -torch.inf)
+
+
+def test_a_mask_of_minus_infinity_is_one_in_float16_too() -> None:
+    check_half(network(Masked(), nn.Softmax(1), nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
+
+
 def test_export_refuses_it(tmp_path: Path) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     large = network(nn.Linear(4, 2))

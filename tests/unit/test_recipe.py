@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,16 @@ def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> N
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "key"),
-    [
-        ("quantize", {"qat_epochs": 3}, "quantize.qat_epochs"),
-    ],
+    ("section", "value"), [("prune", {"keep": 0.5}), ("route", {}), ("bundle", {})]
 )
 def test_a_section_without_its_stage_is_refused_not_ignored(
-    section: str, value: dict[str, Any], key: str
+    section: str, value: dict[str, Any]
 ) -> None:
-    document = {**tiny_recipe(), section: value}
-    assert "no stage" in faults_of(document)[key].what
+    known = replace(known_names(), stages=["train", "distill", "export"])
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({**tiny_recipe(), section: value}, "recipe.toml", known)
+    fault = next(each for each in caught.value.faults if each.at == f"recipe.toml:{section}")
+    assert "no stage" in fault.what
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_the_boards_and_phones_of_the_readme_have_profiles() -> None:
 def test_a_refusal_says_what_the_target_takes() -> None:
     target = load_target("x86-cpu-onnx")
     assert target.refusal("int8") is None
-    assert target.refusal("int4-weights") == "x86-cpu-onnx takes fp32, fp16, int8 or int8-dynamic"
+    takes = "fp32, fp16, int8, int8-dynamic or int4-weights"
+    assert target.refusal("palettized") == f"x86-cpu-onnx takes {takes}"
 
 
 def test_a_profile_may_say_why_it_refuses(tmp_path: Path) -> None:
