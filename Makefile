@@ -10,7 +10,10 @@ test: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_rooms.py tests/unit
 
+# timm and torchvision lie beside the tested set, without CUDA's packages: tests/zoo_packages.py.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e ".[all,test]" && touch $@
+	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e ".[all,test]"
+	$(BIN)/pip install -q -c constraints.txt --no-deps --upgrade --target .venv/timm timm torchvision
+	touch $@
 
 .PHONY: demo test check

@@ -14,7 +14,7 @@ The rooms, each importing only from those before it:
     fit checkpoint evaluate trained       the training loop, its state on disk, scores
     measure distillation cut conversion   the stopwatch; a network taught, pruned, written
     stages                                one stage per file
-    packing plan pipeline                 bundles after their run; a valid recipe; STAGES folded
+    packing signing plan pipeline         bundles after their run; a valid recipe; STAGES folded
     progress text cli                     words -> this package -> text
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgekd import losses as losses
     from edgekd.artifact import Artifact as Artifact
     from edgekd.artifact import load_artifact as load_artifact
+    from edgekd.calibrating import calibrate as calibrate
     from edgekd.conversion import export as export
     from edgekd.cut import prune as prune
     from edgekd.data import Data as Data
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     from edgekd.evidence import Measurement as Measurement
     from edgekd.evidence import Outcome as Outcome
     from edgekd.folding import folded as folded
+    from edgekd.layerwise import sensitivity as sensitivity
     from edgekd.network import Network as Network
     from edgekd.network import load_network as load_network
-    from edgekd.pipeline import RunResult as RunResult
     from edgekd.pipeline import run as run
     from edgekd.plan import check as check
     from edgekd.recipe import load_recipe as load_recipe
+    from edgekd.result import RunResult as RunResult
     from edgekd.signature import Signature as Signature
     from edgekd.signature import TensorSpec as TensorSpec
     from edgekd.stages.benchmark import benchmark as benchmark
@@ -60,11 +62,12 @@ _HOMES = {
     "Measurement": "evidence",
     "Network": "network",
     "Outcome": "evidence",
-    "RunResult": "pipeline",
+    "RunResult": "result",
     "Signature": "signature",
     "Target": "target",
     "TensorSpec": "signature",
     "benchmark": "stages.benchmark",
+    "calibrate": "calibrating",
     "check": "plan",
     "distill": "distillation",
     "export": "conversion",
@@ -75,6 +78,7 @@ _HOMES = {
     "load_target": "target",
     "prune": "cut",
     "run": "pipeline",
+    "sensitivity": "layerwise",
     "verify": "stages.verify",
 }
 

@@ -31,11 +31,14 @@ from edgekd.formats import find_format, format_names
 from edgekd.formats.onnx import OPSETS, opset_of
 from edgekd.graph import READERS, read_graph
 from edgekd.need import missing, tool_versions
-from edgekd.network import Network, call
+from edgekd.network import Exportable, Network, call
+from edgekd.origin import origin
+from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
-from edgekd.quantized import check_quantized, methods_of, suited
+from edgekd.quantization.checks import unusable
+from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
 from edgekd.scheme import SCHEMES
-from edgekd.sizes import fits, other_sizes, resized
+from edgekd.sizes import other_sizes, resized
 from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
 
@@ -70,12 +73,14 @@ def export(
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
             or the network is none that a file could stand for.
-        RefusedError: the format cannot be written in this scheme here.
+        RefusedError: the format cannot be written in this scheme here, or the network has numbers
+            that the scheme has not.
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
     """
     check_exportable(format, scheme, opset, method)
-    samples = _checked(network, scheme, calibration or ())
+    samples = _checked(network, scheme, calibration or (), method)
+    check_half(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
@@ -201,7 +206,7 @@ def convert(
         "network_sha256": network.weights_digest(),
         **network.lineage,
         "method": how,
-        "calibration": samples_digest(calibration) if SCHEMES[scheme].calibrated else None,
+        "calibration": samples_digest(calibration) if uses_samples(scheme, method) else None,
         "tools": tool_versions(module.PACKAGES),
     }
     if method is not None:
@@ -334,10 +339,11 @@ def failed(who: str, error: Exception, what: str, log: Path) -> EdgekdError:
     if branches is not None:
         return branches
     reason = str(error).strip() or type(error).__name__
+    place = origin(error, Exportable)
     return ConversionError(
         Fault(
             what=f"{who} failed on {what}.",
-            at=f"{who} {what}, log {log}",
+            at=f"{place}, log {log}" if place else f"{who} {what}, log {log}",
             got=f"{type(error).__name__}: {_shortened(reason)}"
             + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
             expected="a network that the converter takes",
@@ -361,31 +367,12 @@ def samples_digest(samples: Sequence[Inputs]) -> str:
     return sha.hexdigest()
 
 
-def _checked(network: Network, scheme: str, samples: Sequence[Inputs]) -> Sequence[Inputs]:
-    if not SCHEMES[scheme].calibrated:
+def _checked(
+    network: Network, scheme: str, samples: Sequence[Inputs], method: str | None
+) -> Sequence[Inputs]:
+    if not uses_samples(scheme, method):
         return ()
-    if not samples:
-        raise RecipeError(
-            Fault(
-                what=f"{scheme} needs calibration samples.",
-                at="calibration",
-                got="none",
-                expected="samples of real inputs, a hundred or so",
-                fix="give calibration=[{input name: tensor}, ...], "
-                "on the command line --calibration FILE.safetensors",
-            )
-        )
-    for number, sample in enumerate(samples):
-        for spec in network.signature.inputs:
-            shape = tuple(sample[spec.name].shape) if spec.name in sample else None
-            if shape is None or not fits(shape, spec):
-                raise RecipeError(
-                    Fault(
-                        what="A calibration sample does not fit the network.",
-                        at=f"sample {number}, input {spec.name}",
-                        got=str(shape or f"inputs {listed(sample)}"),
-                        expected=str(spec.shape),
-                        fix="give each input with the shape of the example, batch first",
-                    )
-                )
+    faults = unusable(samples, network.signature.inputs, at="calibration", scheme=scheme)
+    if faults:
+        raise RecipeError(*faults)
     return samples

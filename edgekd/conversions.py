@@ -11,10 +11,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import torch
@@ -24,7 +25,15 @@ from edgekd.data import Inputs
 from edgekd.errors import ERRORS, ConversionError, EdgekdError, Fault
 from edgekd.formats._ways import exported
 from edgekd.network import Network
-from edgekd.process import available_bytes, core_count, last_lines, started
+from edgekd.process import (
+    available_bytes,
+    core_count,
+    crash_place,
+    last_lines,
+    output_to,
+    resident_bytes,
+    started,
+)
 from edgekd.soundness import check_sound
 from edgekd.store import write_json
 
@@ -33,6 +42,8 @@ PROCESS_BYTES = 2 * 2**30
 """Of torch and a converter: 0.8 to 1.7 GB each were seen, on networks of no size."""
 COPIES = 10
 """Of the weights, while a converter works on them."""
+RESERVE_BYTES = 2**29
+"""Of the machine's memory, what is left to the system: a process that wants it is ended."""
 PAUSE_S = 0.02
 
 
@@ -113,13 +124,15 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
 
 def _write(network: Network, path: Path) -> Path | EdgekdError:
     """The exported program of `network` in a file, or why it is none."""
+    log = path.with_suffix(".log")
     try:
         check_sound(network)
-        torch.export.save(exported(network), path)
+        with output_to(log):
+            torch.export.save(exported(network), path)
     except EdgekdError as error:
         return error
     except Exception as error:  # noqa: BLE001  whatever torch.export raises is the network's
-        return failed("torch.export", error, "the network", path.with_suffix(".log"))
+        return failed("torch.export", error, "the network", log)
     return path
 
 
@@ -153,9 +166,14 @@ def _job(
 def _work_off(
     jobs: dict[str, list[dict[str, object]]], folder: Path, processes: int
 ) -> Iterator[tuple[str, Path | EdgekdError]]:
-    """What comes of `jobs`, those of one format in order in one process."""
+    """What comes of `jobs`, those of one format in order in one process.
+
+    Where memory runs out the largest process is ended: what it was at is tried again alone, and
+    is an error if it was alone.
+    """
     waiting = list(jobs)
-    running: dict[str, Callable[[], int | None]] = {}
+    running: dict[str, Popen[bytes]] = {}
+    starved: dict[str, int] = {}
     threads = str(max(1, core_count() // processes))
     number = 0
     with ExitStack() as stack:
@@ -169,18 +187,35 @@ def _work_off(
                 log = folder / f"{format}.log"
                 env = {"OMP_NUM_THREADS": threads}
                 running[format] = stack.enter_context(started(argv, log, env=env))
-            for format, ended in list(running.items()):
-                code = ended()  # Before the results are looked at: none comes after it.
+            starved |= _end_largest(running)
+            for format, process in list(running.items()):
+                code = process.poll()  # Before the results are looked at: none comes after it.
                 while jobs[format] and (_folder(jobs[format][0]) / RESULT).exists():
                     yield _result(jobs[format].pop(0))
                 if code is None:
                     continue
                 del running[format]
-                if jobs[format]:
-                    yield _died(jobs[format].pop(0), code, folder / f"{format}.log")
+                held = starved.pop(format, 0)
+                if held and running:
+                    processes = 1
+                elif jobs[format]:
+                    yield _died(jobs[format].pop(0), code, folder / f"{format}.log", held)
                 if jobs[format]:
                     waiting.append(format)
             time.sleep(PAUSE_S)
+
+
+def _end_largest(running: Mapping[str, Popen[bytes]]) -> dict[str, int]:
+    """The format whose process was ended because memory runs out, and what it held, in bytes."""
+    if available_bytes() > RESERVE_BYTES:
+        return {}
+    held = {format: resident_bytes(process.pid) for format, process in running.items()}
+    largest = max(held, key=lambda format: held[format], default=None)
+    if largest is None or not held[largest]:
+        return {}
+    running[largest].kill()
+    running[largest].wait()
+    return {largest: held[largest]}
 
 
 def _folder(job: dict[str, object]) -> Path:
@@ -197,9 +232,10 @@ def _result(job: dict[str, object]) -> tuple[str, Path | EdgekdError]:
     return str(job["name"]), _folder(job)
 
 
-def _died(job: dict[str, object], code: int, log: Path) -> tuple[str, EdgekdError]:
+def _died(job: dict[str, object], code: int, log: Path, held_bytes: int) -> tuple[str, EdgekdError]:
     logs = [place for place in (_folder(job) / LOG, log) if place.exists()]
     printed = next(filter(None, map(last_lines, logs)), "")
+    place = next(filter(None, map(crash_place, logs)), "")
     # faulthandler's word, before the places where the threads were.
     timed_out = any("Timeout (" in place.read_text(errors="replace") for place in logs)
     if timed_out:
@@ -208,13 +244,17 @@ def _died(job: dict[str, object], code: int, log: Path) -> tuple[str, EdgekdErro
         got = f"its process was killed by {signal.Signals(-code).name}"
     else:
         got = f"its process ended with code {code}"
-    if code == -9:
+    if held_bytes:
+        got = f"it held {held_bytes / 2**30:.1f} GiB, and the machine's memory ran out"
+    elif code == -9:
         got += ", as the system does where memory runs out"
     return str(job["name"]), ConversionError(
         Fault(
             what=f"The converter to {job['format']} died on {job['scheme']}.",
             at=f"{job['format']} {job['scheme']}",
-            got=got + (f" (it printed: {printed})" if printed else ""),
+            got=got
+            + (f", in {place}" if place else "")
+            + (f" (it printed: {printed})" if printed else ""),
             expected="a converter that ends",
             fix=f"raise [export] timeout_s, or leave {job['scheme']} out for this target"
             if timed_out

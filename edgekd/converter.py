@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from edgekd.store import write_json
 def main(path: Path) -> None:
     """Does the conversions listed in `path`, in order, each with its result beside its file."""
     networks: dict[str, Any] = {}
+    with suppress(OSError):  # Where memory runs out at once, the system ends this and not the run.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     faulthandler.enable()
     for job in json.loads(path.read_text(encoding="utf-8")):
         # Ends this process from a thread of its own, also while a converter's C++ code hangs.

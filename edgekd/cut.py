@@ -33,7 +33,7 @@ from edgekd.pruning.sparsity import (
     uses_of,
 )
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
-from edgekd.recipe import Prune
+from edgekd.reduction import Prune
 from edgekd.store import write_json
 from edgekd.task import TASKS, Task
 

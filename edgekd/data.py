@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -43,6 +43,8 @@ class Data:
         augment: called with a batch of inputs and one 63-bit seed a sample, uniform and made from
             (run seed, epoch, sample); it must draw all randomness from those seeds, so that an
             interrupted run sees the very same views again and a teacher's outputs can be kept.
+        slices: groups of the test split by name, each its samples' numbers, or a truth value for
+            every sample; they may overlap, and `accept.slices` judges the worst of them.
     """
 
     train: Dataset
@@ -50,6 +52,48 @@ class Data:
     test: Dataset
     unlabeled: Dataset | None = None
     augment: Augment | None = None
+    slices: Mapping[str, Any] = field(default_factory=dict)
+
+    def slice_ids(self) -> dict[str, Int[Tensor, " samples"]]:
+        """The numbers of the test split's samples in each slice.
+
+        Raises:
+            RecipeError: a slice has no sample, or is none of the test split; all faults are told.
+        """
+        found: dict[str, Tensor] = {}
+        faults = []
+        for name, given in self.slices.items():
+            try:
+                found[name] = _ids(torch.as_tensor(given), len(self.test))
+            except (ValueError, TypeError, RuntimeError) as error:
+                faults.append(_no_slice(name, error, len(self.test)))
+        if faults:
+            raise RecipeError(*faults)
+        return found
+
+
+def _ids(given: Tensor, count: int) -> Tensor:
+    """The numbers that `given`, numbers or truth values, stands for; ValueError where none."""
+    if given.dtype == torch.bool and given.shape == (count,):
+        given = given.nonzero()[:, 0]
+    if given.dtype == torch.bool or given.is_floating_point() or given.ndim != 1:
+        raise ValueError(f"{tuple(given.shape)} {str(given.dtype).removeprefix('torch.')}")
+    if not len(given):
+        raise ValueError("no sample")
+    if int(given.min()) < 0 or int(given.max()) >= count:
+        raise ValueError(f"numbers from {int(given.min())} to {int(given.max())}")
+    ids: Tensor = given.to(torch.int64).unique()
+    return ids
+
+
+def _no_slice(name: str, error: Exception, count: int) -> Fault:
+    return Fault(
+        what=f"The slice {name!r} is none of the test split.",
+        at=f"data.load, slices[{name!r}]",
+        got=str(error),
+        expected=f"numbers from 0 to {count - 1}, or {count} truth values, at least one sample",
+        fix="return edgekd.Data(..., slices={name: which test samples}) with such values",
+    )
 
 
 @dataclass(frozen=True)

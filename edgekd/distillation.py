@@ -13,7 +13,7 @@ from edgekd.black_box import OutputsTable
 from edgekd.data import Data, Inputs, Mixed, Samples
 from edgekd.distributed import join
 from edgekd.errors import Fault, RecipeError
-from edgekd.evaluate import score
+from edgekd.evaluate import check_labels, score
 from edgekd.features import Observed, observe
 from edgekd.fit import Batch, Record, fit, ignore, silent
 from edgekd.network import Network
@@ -79,7 +79,9 @@ def distill(
     validation = Samples(data.validation, names)
     output = student.signature.output_names[0]
     terms = planned(teachers, student, data, config, task=task, seed=seed)
-    asked = _asked(teachers, samples, data, config, terms, seed=seed, cache=cache, say=say)
+    asked = _asked(
+        teachers, samples, data, config, terms, task=task, seed=seed, cache=cache, say=say
+    )
     observed = Observed(
         module,
         names,
@@ -120,6 +122,7 @@ def _asked(
     config: Distill,
     terms: Sequence[Term],
     *,
+    task: Task,
     seed: int,
     cache: Path | None,
     say: Callable[[str], None],
@@ -134,6 +137,7 @@ def _asked(
         seed=seed,
         taps=wanted,
         cache=cache,
+        classes_axis=task.classes_axis,
         tell=lambda what, done, all_: say(f"the teacher's outputs, {what}: {done} of {all_}"),
     )
     if asked.inner and config.teacher_outputs == "cached":
@@ -165,7 +169,7 @@ def planned(
     inputs, labels = samples.take(ids)
     terms = plan_terms(config.losses, task)
     output = student.signature.output_names[0]
-    _check_labels(samples, student, labels, task)
+    check_labels(samples, student, task, "train")
 
     def of_student(taps: Sequence[str], at: str) -> dict[str, Tensor]:
         found = _observed(student.module, inputs, [tap or output for tap in taps], at)
@@ -234,26 +238,5 @@ def _same_shapes(outputs: Sequence[Tensor]) -> None:
                 got=", ".join(str(tuple(each.shape)) for each in outputs),
                 expected="outputs of one shape",
                 fix="name teachers of the same classes",
-            )
-        )
-
-
-def _check_labels(samples: Samples, student: Network, labels: Tensor | None, task: Task) -> None:
-    """Labels of a classification are classes of the student."""
-    classes = student.signature.outputs[0].shape[1]
-    known = samples.labels() if samples.in_memory else labels
-    if task.name != "classification" or known is None or known.is_floating_point():
-        return
-    assert classes is not None
-    wrong = ((known < 0) | (known >= classes)).nonzero()
-    if len(wrong):
-        first = int(wrong[0, 0])
-        raise RecipeError(
-            Fault(
-                what=f"{len(wrong)} labels are not classes of the student.",
-                at="data.load, train",
-                got=f"label {int(known[tuple(wrong[0])])} of sample {first}",
-                expected=f"labels from 0 to {classes - 1}",
-                fix=f"mend the labels, or give the student {int(known.max()) + 1} classes",
             )
         )

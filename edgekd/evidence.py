@@ -6,18 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from functools import cached_property
-from statistics import median
 from typing import Any, Literal
 
 from edgekd.artifact import Artifact
-from edgekd.percentile import Percentile, percentile
+from edgekd.measurement import LEAST_GAIN as LEAST_GAIN
+from edgekd.measurement import LEAST_OF_P99 as LEAST_OF_P99
+from edgekd.measurement import Measurement as Measurement
+from edgekd.measurement import Ratio as Ratio
+from edgekd.notebook import card
 from edgekd.target import Evidence
-
-STEADY_RATIO = 1.05
-"""How far the median of the last third may lie from that of the first third of a steady
-measurement. On an un-throttled but busy machine the figure stayed within 1.04."""
-
 
 Which = Literal["student", "unpruned", "quantized"]
 """A network of a run: the student, the student before it was pruned, or the student trained to be
@@ -87,6 +84,11 @@ class Agreement:
         worst: the samples it reproduces worst, the worst first, by their number.
         simulation_db: the same ratio against the simulation that its network was trained in; None
             where it was trained in none.
+        task_agreement: the task's figure of how far the outputs are the network's, 1 where all are;
+            None where the outputs are not the task's.
+        agreed: what that is a figure of, in words.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        smaller_is_better: whether the metric is an error.
     """
 
     sample_count: int
@@ -101,6 +103,21 @@ class Agreement:
     detail: str
     worst: tuple[int, ...] = ()
     simulation_db: float | None = None
+    task_agreement: float | None = None
+    agreed: str = "same class"
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    smaller_is_better: bool = False
+
+    @property
+    def validation_merit(self) -> float:
+        """What candidates are chosen by: the metric on validation, the larger the better."""
+        value = self.validation_metric or 0.0
+        return -value if self.smaller_is_better else value
+
+    def _repr_html_(self) -> str:
+        facts = ("sample_count", "max_abs_error", "sqnr_db", "task_agreement", "metric",
+                 "evidence", "detail")  # fmt: skip
+        return card(self.outcome.value, {name: getattr(self, name) for name in facts})
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
@@ -120,141 +137,6 @@ class Agreement:
             sqnr_db = math.inf if document["max_abs_error"] == 0 else -math.inf
         changed = {"sqnr_db": sqnr_db, "outcome": Outcome(document["outcome"])}
         return cls(**{**document, **changed, "worst": tuple(document.get("worst", ()))})
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median time of a candidate over that of its parent, interleaved, with its interval."""
-
-    parent: str
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """How long an artifact takes on a device.
-
-    Attributes:
-        samples_ns: every steady-state inference, in the order taken, by process.
-        warm_up_count: inferences before them, over all processes.
-        init_ms: loading the artifact, in a process that holds it alone.
-        first_ms: the first inference there.
-        peak_memory_bytes: of a process that holds only this artifact, interpreter and runtime
-            included; None where the system does not tell.
-        threads: what the runtime computed with.
-        evidence: where it ran.
-        device: facts of the device before and after.
-        ratio: against the artifact this one was derived from, on this device; None for that one.
-        unpruned_ratio: against the artifact of the same scheme of the unpruned network; None where
-            nothing was pruned, and for that one.
-        confidence: of the percentiles' intervals.
-    """
-
-    samples_ns: tuple[tuple[int, ...], ...]
-    warm_up_count: int
-    init_ms: float
-    first_ms: float
-    peak_memory_bytes: int | None
-    threads: int
-    evidence: Evidence
-    device: Mapping[str, Any] = field(default_factory=dict)
-    ratio: Ratio | None = None
-    unpruned_ratio: Ratio | None = None
-    confidence: float = 0.95
-
-    @cached_property
-    def samples_ms(self) -> list[float]:
-        """All samples of all processes, in the order taken, in ms."""
-        return [sample / 1e6 for process in self.samples_ns for sample in process]
-
-    def percentile_ms(self, frac: float, *, sustained: bool = False) -> Percentile:
-        """The percentile `frac` (0-1) in ms; `sustained`: of the last third of each process."""
-        if not sustained:
-            return percentile(self.samples_ms, frac, confidence=self.confidence)
-        late = [sample / 1e6 for process in self.samples_ns for sample in _last_third(process)]
-        return percentile(late, frac, confidence=self.confidence)
-
-    def process_percentiles_ms(self, frac: float, *, sustained: bool = False) -> list[float]:
-        """The percentile `frac` (0-1) of each process alone, in ms."""
-        parts = [_last_third(part) if sustained else part for part in self.samples_ns]
-        return [percentile(part, frac).value / 1e6 for part in parts]
-
-    @cached_property
-    def drift(self) -> float:
-        """Median of each process's last third over that of its first third; the farthest from 1."""
-        ratios = [1.0]
-        for process in self.samples_ns:
-            third = len(process) // 3
-            if third:
-                ratios.append(median(process[-third:]) / median(process[:third]))
-        return max(ratios, key=lambda ratio: abs(math.log(ratio)))
-
-    @property
-    def steady(self) -> bool:
-        """Whether the time did not drift while it was measured."""
-        return 1 / STEADY_RATIO <= self.drift <= STEADY_RATIO
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with the percentiles spelled out; `from_json` ignores those."""
-        figures = {
-            f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in (0.5, 0.9, 0.99)
-        }
-        return {
-            **{key: value["value"] for key, value in figures.items()},
-            "intervals": {key: [value["low"], value["high"]] for key, value in figures.items()},
-            "sample_count": len(self.samples_ms),
-            "process_count": len(self.samples_ns),
-            "steady": self.steady,
-            "drift": self.drift,
-            "warm_up_count": self.warm_up_count,
-            "init_ms": self.init_ms,
-            "first_ms": self.first_ms,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "threads": self.threads,
-            "evidence": self.evidence,
-            "device": dict(self.device),
-            "ratio": asdict(self.ratio) if self.ratio else None,
-            "unpruned_ratio": asdict(self.unpruned_ratio) if self.unpruned_ratio else None,
-            "confidence": self.confidence,
-            "samples_ns": [list(process) for process in self.samples_ns],
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Measurement:
-        """The measurement that `to_json` wrote."""
-        unpruned = document["unpruned_ratio"]
-        return cls(
-            samples_ns=tuple(tuple(process) for process in document["samples_ns"]),
-            ratio=Ratio(**document["ratio"]) if document["ratio"] else None,
-            unpruned_ratio=Ratio(**unpruned) if unpruned else None,
-            **{
-                key: document[key]
-                for key in (
-                    "warm_up_count",
-                    "init_ms",
-                    "first_ms",
-                    "peak_memory_bytes",
-                    "threads",
-                    "evidence",
-                    "device",
-                    "confidence",
-                )
-            },
-        )
-
-
-def _last_third(samples: tuple[int, ...]) -> tuple[int, ...]:
-    return samples[len(samples) - max(1, len(samples) // 3) :]
-
-
-def _interval(figure: Percentile) -> dict[str, float | None]:
-    return {
-        "value": figure.value,
-        "low": figure.low if math.isfinite(figure.low) else None,
-        "high": figure.high if math.isfinite(figure.high) else None,
-    }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,13 @@ class Ran:
 
     Attributes:
         by_reference: whether the reference evaluator computed them, not the format's own runtime.
+        dtypes: of the file's inputs by name, as numpy names them.
     """
 
     outputs: Mapping[str, Tensor]
     facts: Mapping[str, Any]
     by_reference: bool = False
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_artifact(
@@ -73,7 +75,10 @@ def run_artifact(
     facts = {**result["facts"], **machine}
     if artifact.format == "coreml":
         facts["reference_sqnr_db"] = _beside_reference(artifact, inputs, outputs, batch)
-    return Ran(outputs, facts)
+    # What ONNX Runtime calls float is numpy's float32.
+    named = {"float": "float32", "double": "float64"}
+    dtypes = {name: named.get(dtype, dtype) for name, _, dtype in result["inputs"]}
+    return Ran(outputs, facts, dtypes=dtypes)
 
 
 def _by_reference(
@@ -103,7 +108,7 @@ def _by_reference(
         "operators": sum(program.operators.values()),
         **machine,
     }
-    return Ran(outputs, facts, by_reference=True)
+    return Ran(outputs, facts, by_reference=True, dtypes=program.inputs)
 
 
 def _beside_reference(

@@ -20,8 +20,7 @@ from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
 from edgekd.quantization import weight_bits
-from edgekd.quantized import methods_of
-from edgekd.scheme import SCHEMES
+from edgekd.quantized import methods_of, uses_samples
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
 from edgekd.target import Target
@@ -63,7 +62,7 @@ def conversion_of(row: Row, work: Work, network: Network | None = None) -> Conve
         network or _batch_of_one(work.network(row)),
         row.format,
         row.scheme,
-        work.calibration if SCHEMES[row.scheme].calibrated else (),
+        work.calibration if uses_samples(row.scheme, row.method) else (),
         opset=target.opset,
         channels_last=target.channels_last,
         method=row.method,
@@ -173,7 +172,7 @@ def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
         artifact=artifact,
         method=used,
         detail="" if how == (usual or find_format(row.format).SCHEMES[row.scheme]) else how,
-        notes=_notes(artifact, row, work),
+        notes=(*row.notes, *_notes(artifact, row, work)),
     )
 
 

@@ -12,10 +12,13 @@ from pydantic_core import ErrorDetails
 from edgekd.errors import Fault, listed, nearest
 
 _EXPECTED = {
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', the first a letter or digit",
     "string_type": "a string",
     "int_type": "a whole number",
     "too_short": "at least one entry",
+}
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', the first a letter or "
+    "digit",
 }
 
 
@@ -69,13 +72,15 @@ def _fault(
         )
     if detail["type"] == "missing":
         return Fault(
-            what=f"The recipe has no {key!r}.",
+            what=f"The {noun} has no {key!r}.",
             at=at,
             got="nothing",
             expected=detail["msg"] if "key" in context else _described(model, location),
             fix=f"add {key} to {source}",
         )
     expected = _EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    if "pattern" in context:
+        expected = _PATTERNS.get(context["pattern"]) or _described(model, location)
     close = context.get("nearest") or (
         nearest(
             str(got), str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")

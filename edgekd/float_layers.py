@@ -47,9 +47,11 @@ def sqnr_by_group(
     processes: int | None,
     timeout_s: float,
 ) -> Mapping[tuple[str, ...], float]:
-    """By group, the SQNR in dB of the file on its calibration samples with that group in float.
+    """By group, the SQNR in dB of the file on its calibration samples with that group quantized and
+    the other layers in float: the least is the most sensitive.
 
-    A group that the quantizer cannot leave out has none. `conversion.keep` stays in float as well.
+    A layer alone in float shows less: its neighbour may quantize the tensor between the two all the
+    same. A group that the quantizer does not quantize alone has none.
     """
     samples = conversion.calibration
     module = copy.deepcopy(conversion.network.module).cpu().eval()
@@ -57,7 +59,9 @@ def sqnr_by_group(
         wanted = [call(module, sample) for sample in samples]
     reference = {name: torch.cat([each[name] for each in wanted]) for name in wanted[0]}
     jobs = {
-        str(number): replace(conversion, keep=(*conversion.keep, *group))
+        str(number): replace(
+            conversion, keep=tuple(name for other in groups if other != group for name in other)
+        )
         for number, group in enumerate(groups)
     }
     found: dict[tuple[str, ...], float] = {}

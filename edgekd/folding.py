@@ -27,7 +27,9 @@ class Raw(Part):
     The network's value is (value * scale - mean) / std, channel by channel.
     """
 
-    dtype: Literal["uint8", "float32"] = "uint8"
+    dtype: Annotated[
+        Literal["uint8", "float32"], Field(description="of the values that the file takes")
+    ] = "uint8"
     layout: Annotated[
         Literal["nhwc", "nchw", "same"],
         Field(description="of an image's axes: channels last, as cameras give it, or first"),
@@ -36,9 +38,10 @@ class Raw(Part):
     mean: Annotated[list[float], Field(min_length=1, description="by channel, or one for all")] = (
         Field(default_factory=lambda: [0.0])
     )
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        default_factory=lambda: [1.0]
-    )
+    std: Annotated[
+        list[Annotated[float, Field(gt=0)]],
+        Field(min_length=1, description="by channel, or one for all"),
+    ] = Field(default_factory=lambda: [1.0])
 
 
 Head = Literal["logits", "probabilities"]
@@ -122,6 +125,7 @@ def folded(network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
 
 
 NHWC = "batch height width channels"
+NCHW = "batch channels height width"
 
 
 class ChannelsLast(nn.Module):
@@ -241,4 +245,5 @@ def unprepared_data(data: Data, names: tuple[str, ...], raw: Mapping[str, Raw]) 
         validation=split(data.validation),
         test=split(data.test),
         unlabeled=None if data.unlabeled is None else split(data.unlabeled, labelled=False),
+        slices=data.slices,
     )

@@ -33,6 +33,7 @@ def onnx(path: Path, inputs: Mapping[str, Tensor]) -> Found:
             model.graph.output.append(library.ValueInfoProto(name=name))
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # Of initializers that are not used it would warn each time.
     session = runtime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -143,3 +144,21 @@ READERS: dict[str, Callable[[Path, Mapping[str, Tensor]], Found]] = {
     "ncnn": ncnn,
 }
 """By format."""
+
+
+def rounded(path: Path, format: str) -> dict[str, str]:
+    """By tensor of the file at `path` that is rounded to integers right behind, the real numbers
+    those stand for: with fusions, as it runs, the first is not there."""
+    if format == "onnx":
+        nodes = need("onnx", extra="onnx").load(path).graph.node
+        whole = {n.input[0]: n.output[0] for n in nodes if n.op_type == "QuantizeLinear"}
+        real = {n.input[0]: n.output[0] for n in nodes if n.op_type == "DequantizeLinear"}
+        return {name: real[value] for name, value in whole.items() if value in real}
+    if format == "openvino":
+        model = need("openvino", extra="openvino").Core().read_model(path)
+        return {
+            op.input_value(0).get_node().get_friendly_name(): op.get_friendly_name()
+            for op in model.get_ordered_ops()
+            if op.get_type_name() == "FakeQuantize"
+        }
+    return {}

@@ -83,18 +83,21 @@ def junit(name: str, found: Sequence[Case]) -> str:
 
 
 def summary(
-    title: str, metric: str, rows: Sequence[Row], ships: Mapping[str, tuple[str, str]]
+    title: str, metric: str | None, rows: Sequence[Row], ships: Mapping[str, tuple[str, str]]
 ) -> str:
-    """The rows as a Markdown table.
+    """The rows as a Markdown table, and below it why each is what it is.
 
     Args:
+        metric: what the accuracy is called; None where none was measured.
         ships: by target, the candidate that ships, and why, or why none does.
     """
+    heads = ["target", "scheme", "outcome", metric, "bytes", "p50 ms", "p90 ms", "ships"]
+    used = [head is not None and (head != "ships" or bool(ships)) for head in heads]
     lines = [
         f"### {_cell(title)}",
         "",
-        f"| target | scheme | outcome | {_cell(metric)} | bytes | p50 ms | p90 ms | ships |",
-        "|---|---|---|---:|---:|---:|---:|---|",
+        _line([_cell(head or "") for head in heads], used),
+        _line([*["---"] * 3, *["---:"] * 4, "---"], used),
     ]
     for row in rows:
         metric_value = row.agreement.metric if row.agreement else None
@@ -102,7 +105,7 @@ def summary(
         p90 = row.measurement.percentile_ms(0.9).value if row.measurement else None
         cells = [
             _cell(row.target),
-            row.candidate,
+            _cell(row.candidate),
             row.outcome.value if row.outcome else "",
             f"{metric_value:.4f}" if metric_value is not None else "",
             f"{row.artifact.size_bytes:,}" if row.artifact else "",
@@ -110,10 +113,20 @@ def summary(
             f"{p90:.3f}" if p90 is not None else "",
             "yes" if ships.get(row.target, ("", ""))[0] == row.candidate else "",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(_line(cells, used))
     lines.append("")
     lines += [f"- {_cell(target)}: {_cell(why)}" for target, (_, why) in ships.items()]
+    lines += [
+        f"- {_cell(f'{row.target} {row.candidate}'.strip())}: {_cell(row.detail)}"
+        for row in rows
+        if row.detail
+    ]
     return "\n".join([*lines, ""])
+
+
+def _line(cells: Sequence[str], used: Sequence[bool]) -> str:
+    kept = (cell for cell, wanted in zip(cells, used, strict=True) if wanted)
+    return f"| {' | '.join(kept)} |"
 
 
 def _cell(text: str) -> str:

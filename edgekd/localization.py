@@ -77,14 +77,14 @@ def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor])
         by_size.setdefault(value.numel(), []).append((name, value))
     layers = [
         _nearest(path, kind, output, by_size.get(output.numel(), []))
-        for path, kind, output in _outputs(network, sample)
+        for path, kind, output in layer_outputs(network, sample)
     ]
     floor = SCHEMES[artifact.scheme].sqnr_floor_db if artifact.scheme else 0.0
     return _marked(_without_joined(layers), floor + DROP_DB)
 
 
-def _outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[str, str, Tensor]]:
-    """What each module without modules inside gives, in the order they run."""
+def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[str, str, Tensor]]:
+    """What each module without modules inside gives, in the order they run: path, class, output."""
     module = copy.deepcopy(network.module).cpu().eval()
     found: list[tuple[str, str, Tensor]] = []
 
@@ -116,6 +116,11 @@ def _nearest(path: str, kind: str, output: Tensor, rivals: list[tuple[str, Tenso
     if best is None:
         return Layer(path, kind, None, None)
     return Layer(path, kind, best[1], best[0])
+
+
+def in_order_of(output: Tensor, value: Tensor) -> Tensor:
+    """`value` in that order of its axes in which it comes nearest to `output`."""
+    return max(_orders(value, output.shape), key=lambda each: _db(output, each))
 
 
 def _orders(value: Tensor, shape: torch.Size) -> list[Tensor]:

@@ -23,8 +23,9 @@ def need(module: str, *, extra: str) -> ModuleType:
     """The imported `module`, which the optional dependencies `extra` bring.
 
     Raises:
-        MissingPackageError: `module` itself is not installed. A package that is installed but
-            fails to import something else raises that ImportError unchanged: it is another fault.
+        MissingPackageError: `module` itself is not installed, or is and does not load, as where
+            torchvision is of another build than torch. A package that is installed but fails to
+            import something else raises that ImportError unchanged: it is another fault.
     """
     try:
         return import_module(module)
@@ -33,6 +34,19 @@ def need(module: str, *, extra: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
         raise MissingPackageError(_fault(module, extra)) from error
+    except (OSError, RuntimeError) as error:
+        raise MissingPackageError(
+            Fault(
+                what=f"The package {module.partition('.')[0]} is installed, and does not load.",
+                at=f"import {module}",
+                got=f"{type(error).__name__}: {str(error).strip()[:500]}",
+                expected=f"packages of the extra '{extra}' that fit each other, and torch",
+                fix="install torchvision, if it is that, from where torch came from: "
+                "https://download.pytorch.org/whl/cpu has both for the CPU"
+                if "torchvision" in str(error)
+                else f'pip install --force-reinstall -c constraints.txt "edgekd[{extra}]"',
+            )
+        ) from error
 
 
 def missing(modules: tuple[str, ...], *, extra: str) -> Fault | None:

@@ -6,7 +6,6 @@ import copy
 import functools
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.need import need
+from edgekd.origin import origin
+from edgekd.program import Program, load_program
 from edgekd.reference import call_user, existing, resolve, sources_digest
 from edgekd.signature import Signature, TensorSpec
 from edgekd.sizes import FreeSize, declared, freed, other_sizes, resized
@@ -108,7 +109,8 @@ def _named(result: Any) -> dict[str, Tensor]:
         return {str(name): value for name, value in result.items() if isinstance(value, Tensor)}
     if hasattr(result, "_asdict"):
         return _named(result._asdict())
-    return {f"output_{i}": value for i, value in enumerate(result) if isinstance(value, Tensor)}
+    found = enumerate(result) if isinstance(result, Sequence) else ()
+    return {f"output_{i}": value for i, value in found if isinstance(value, Tensor)}
 
 
 def _forward_names(module: nn.Module) -> tuple[str, ...]:
@@ -146,9 +148,12 @@ def as_network(
         free: sizes that may differ; they are tried.
 
     Raises:
-        RecipeError: the module does not take the example, or not at another of the free sizes.
+        RecipeError: the module does not take the example, or not at another of the free sizes;
+            it has weights without values, or returns no tensor.
     """
     named = name_inputs(module, example)
+    _check_values(module, named)
+    named = {name: tensor.cpu() for name, tensor in named.items()}
     declared(named, free)
     others = [resized(named, sizes, free) for sizes in other_sizes(named, free)] if free else []
     try:
@@ -156,15 +161,17 @@ def as_network(
             still = copy.deepcopy(module).eval().cpu()
             outputs, *found = [call(still, each) for each in (named, *others)]
     except Exception as error:
+        raise RecipeError(_misfit(module, named, error)) from error
+    if not outputs:
         raise RecipeError(
             Fault(
-                what="The network does not take its example inputs.",
-                at=type(module).__name__,
-                got=f"{type(error).__name__}: {error}",
-                expected="inputs of the shapes and dtypes that `forward` takes",
-                fix="give an example that fits, batch first; inputs given: " + _shapes(named),
+                what="The network returns no tensor.",
+                at=f"network, module {type(module).__name__}",
+                got="nothing, or other things than tensors",
+                expected="a tensor, or a tuple, dict or named tuple of tensors",
+                fix="return the tensors that an app will read",
             )
-        ) from error
+        )
     inputs = tuple(_spec(name, tensor) for name, tensor in named.items())
     given = tuple(_spec(name, tensor) for name, tensor in outputs.items())
     for ins, outs in zip(others, found, strict=True):
@@ -176,6 +183,40 @@ def as_network(
         example=named,
         lineage=lineage or {},
         free=tuple(free),
+    )
+
+
+def _check_values(module: nn.Module, example: Mapping[str, Tensor]) -> None:
+    """Raises where weights or examples are shapes without values."""
+    states = module.state_dict(keep_vars=True)
+    held = {
+        **{f"network, {name}": tensor for name, tensor in states.items()},
+        **{f"example, input {name}": tensor for name, tensor in example.items()},
+    }
+    empty = [each for each, tensor in held.items() if getattr(tensor, "is_meta", False)]
+    if empty:
+        more = f"; so are {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise RecipeError(
+            Fault(
+                what="The network, or its example, is on no device.",
+                at=empty[0],
+                got=f"device meta: a shape without values{more}",
+                expected="tensors with values",
+                fix="load the weights, or make it outside torch.device('meta')",
+            )
+        )
+
+
+def _misfit(module: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> Fault:
+    floats = [tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()]
+    other = next((dtype for dtype in floats if dtype is not torch.float32), None)
+    convert = f"the weights are {other}: convert them first, module.float(); or " if other else ""
+    return Fault(
+        what="The network does not take its example inputs.",
+        at=f"network, {origin(error) or type(module).__name__}",
+        got=f"{type(error).__name__}: {error}",
+        expected="inputs of the shapes and dtypes that `forward` takes",
+        fix=f"{convert}give an example that fits, batch first; inputs given: {_shapes(inputs)}",
     )
 
 
@@ -221,13 +262,15 @@ def load_module(
     elif reference.startswith("hf:"):
         transformers = need("transformers", extra="huggingface")
         folder = existing(base / reference.removeprefix("hf:"), at)
-        load = transformers.AutoModel.from_pretrained
-        module = call_user(
-            load, at, pretrained_model_name_or_path=folder, local_files_only=True, **options or {}
-        )
+
+        def from_pretrained(**keys: Any) -> Any:
+            # Importing it may fail too: transformers loads what it needs when it is asked for it.
+            return transformers.AutoModel.from_pretrained(folder, local_files_only=True, **keys)
+
+        module = call_user(from_pretrained, at, **options or {})
     elif reference.endswith(".pt2"):
         path = existing(base / reference, at)
-        module = call_user(_load_program, at, path=path)
+        module = call_user(load_program, at, path=path)
         lineage["source_sha256"] = path_digest(path)
     else:
         module = call_user(resolve(reference, base=base, at=at), at, **options or {})
@@ -247,48 +290,6 @@ def load_module(
         _load_weights(module, path, at)
         lineage["weights_sha256"] = path_digest(path)
     return module, lineage
-
-
-class Program(nn.Module):
-    """An exported program as a module: it has one mode, and takes its inputs as it was exported."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        super().__init__()
-        self.exported = program
-        self.program = program.module()
-        arguments, keywords = program.example_inputs or ((), {})
-        self.example: Example = keywords or tuple(arguments)
-        self.keywords = tuple(keywords)
-
-    def forward(self, *inputs: Tensor) -> Any:
-        if self.keywords:
-            return self.program(**dict(zip(self.keywords, inputs, strict=True)))
-        return self.program(*inputs)
-
-    def has(self, signature: Signature) -> bool:
-        """Whether it takes these inputs, by name, and returns these outputs, as a dict."""
-        spec = self.exported.call_spec.out_spec
-        names = list(spec.context) if spec is not None and spec.type is dict else []
-        return list(self.keywords) == signature.input_names and names == signature.output_names
-
-    def train(self, mode: bool = True) -> Program:  # noqa: ARG002
-        return self
-
-    def eval(self) -> Program:
-        return self
-
-
-def _load_program(path: Path) -> Program:
-    """The exported program in `path`, read without unpickling anything but tensors."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        return Program(torch.export.load(path))
-    finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
 def load_network(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from edgekd.errors import Fault
 from edgekd.part import Part
 
 
@@ -21,20 +23,25 @@ class Preprocessing(Part):
         list[int] | None,
         Field(min_length=2, max_length=2, description="height and width, pixels"),
     ] = None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] | None = None
+    interpolation: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "area"] | None, Field(description="of the resize")
+    ] = None
     crop: Annotated[
         list[int] | None,
         Field(min_length=2, max_length=2, description="height and width of the centre, pixels"),
     ] = None
-    color: Literal["rgb", "bgr", "gray"] | None = None
-    sample_rate_hz: Annotated[int, Field(gt=0)] | None = None
-    scale: Annotated[float, Field(gt=0)] = 1.0
+    color: Annotated[
+        Literal["rgb", "bgr", "gray"] | None, Field(description="order of an image's channels")
+    ] = None
+    sample_rate_hz: Annotated[int | None, Field(gt=0, description="of a signal")] = None
+    scale: Annotated[float, Field(gt=0, description="of a value, before the mean")] = 1.0
     mean: Annotated[list[float], Field(description="by channel, or one for all")] = Field(
         default_factory=lambda: [0.0]
     )
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        default_factory=lambda: [1.0]
-    )
+    std: Annotated[
+        list[Annotated[float, Field(gt=0)]],
+        Field(min_length=1, description="by channel, or one for all"),
+    ] = Field(default_factory=lambda: [1.0])
     note: Annotated[str, Field(description="what the keys cannot say, such as a tokenizer")] = ""
 
     @model_validator(mode="after")
@@ -48,15 +55,52 @@ class Preprocessing(Part):
         return self
 
 
-KindName = Literal["folder", "android", "swift", "linux"]
+KindName = Literal["folder", "archive", "android", "swift", "linux"]
 
 
 class Licences(Part):
     """SPDX expressions, such as "Apache-2.0"; they are stated, never judged."""
 
-    model: str | None = None
-    data: str | None = None
-    teacher: str | None = None
+    model: Annotated[str | None, Field(description="of the weights that ship")] = None
+    data: Annotated[str | None, Field(description="of the training data")] = None
+    teacher: Annotated[str | None, Field(description="of the teacher")] = None
+
+
+GROUP = r"^[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*$"
+
+JAVA_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        abstract assert boolean break byte case catch char class const continue default
+        do double else enum extends false final finally float for goto if implements
+        import instanceof int interface long native new null package private protected
+        public return short static strictfp super switch synchronized this throw throws
+        transient true try void volatile while
+        """,
+    )
+)
+"""What no part of a Java package can be called.
+
+Source: Java Language Specification 8, section 3.9.
+"""
+
+
+def group_fault(at: str, group: str | None) -> Fault | None:
+    """What is wrong with the Maven group that is given at `at`, or None."""
+    words = (group or "").split(".")
+    if group and re.fullmatch(GROUP, group) and not JAVA_WORDS & {*words}:
+        return None
+    return Fault(
+        what="An Android package has no group that Maven and Java take.",
+        at=at,
+        got=repr(group) if group else "nothing",
+        expected="words of small letters and digits, joined by dots, such as com.acme.models; none "
+        "of them a word of Java's own",
+        fix="--group com.acme.models"
+        if at.startswith("--")
+        else 'write android = { group = "com.acme.models" }',
+    )
 
 
 class Android(Part):
@@ -64,7 +108,11 @@ class Android(Part):
 
     group: Annotated[
         str | None,
-        Field(description="Maven's, and of the Java package, such as com.acme.models"),
+        Field(
+            pattern=GROUP,
+            description="Maven's, and of the Java package: words of small letters and digits, "
+            "joined by dots, such as com.acme.models",
+        ),
     ] = None
 
 
@@ -75,16 +123,18 @@ def _folder() -> list[KindName]:
 class Bundle(Part):
     """What is handed to the app build."""
 
-    kinds: Annotated[list[KindName], Field(min_length=1)] = Field(default_factory=_folder)
-    description: str = ""
+    kinds: Annotated[
+        list[KindName], Field(min_length=1, description="what is made of it; the folder always is")
+    ] = Field(default_factory=_folder)
+    description: Annotated[str, Field(description="of the model, for the card")] = ""
     labels: Annotated[
         list[str] | str, Field(description="in the outputs' order, or a file, one on a line")
     ] = Field(default_factory=list)
     preprocessing: Annotated[
         dict[str, Preprocessing], Field(description="by input, what an app does before it")
     ] = Field(default_factory=dict)
-    licences: Licences = Licences()
-    android: Android = Android()
+    licences: Annotated[Licences, Field(description="SPDX expressions")] = Licences()
+    android: Annotated[Android, Field(description="of the Android package")] = Android()
 
     def label_names(self, base: Path) -> list[str]:
         """The labels; a file's path is relative to `base`.

@@ -19,16 +19,15 @@ class Known:
     Attributes:
         stages: the stages there are; a section without its stage is refused, not ignored.
         losses: the methods of `distill.losses`, each with its options, and whether it needs them.
-        tasks: the tasks.
-        metrics: the metrics of all tasks.
+        tasks: the tasks, each with its metrics, the one it has by default first, and whether each
+            is a share from 0 to 1.
         targets: the shipped target profiles.
         calibrations: the shipped calibration sets.
     """
 
     stages: Collection[str] = ()
     losses: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    tasks: Collection[str] = ()
-    metrics: Collection[str] = ()
+    tasks: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     targets: Collection[str] = ()
     calibrations: Collection[str] = ()
 

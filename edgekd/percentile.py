@@ -65,6 +65,20 @@ def effective_count(samples: Sequence[float], threshold: float) -> int:
     return max(1, int(n / (1.0 + 2.0 * total)))
 
 
+def bounding_ranks(count: int, frac: float, tail: float) -> tuple[int, int]:
+    """The ranks, from 1, of the order statistics that bound the percentile `frac` of `count`.
+
+    Each bound fails with probability `tail` at most, whatever the distribution. 0 and `count` + 1
+    where there is none: the samples are too few.
+    """
+    # The r-th lies at or over the true percentile with probability P(X <= r - 1), and at or under
+    # it with probability P(X >= r).
+    cdf = binomial_cdf(count, frac)[:count]
+    high = int(np.searchsorted(cdf, 1.0 - tail)) + 1  # the least r with cdf[r - 1] >= 1 - tail
+    low = int(np.searchsorted(cdf, tail, side="right"))  # the largest with cdf[r - 1] <= tail
+    return low, high
+
+
 def percentile(samples: Sequence[float], frac: float, *, confidence: float = 0.95) -> Percentile:
     """The percentile `frac` (0-1) of `samples`, in the order they were taken, with its interval.
 
@@ -79,12 +93,7 @@ def percentile(samples: Sequence[float], frac: float, *, confidence: float = 0.9
     value = nearest_rank(ordered, frac)
     n = len(ordered)
     worth = effective_count(samples, value)
-    tail = (1.0 - confidence) / 2.0
-    # Among `worth` independent samples the r-th, from 1, lies at or over the true percentile with
-    # probability P(X <= r - 1), and at or under it with probability P(X >= r).
-    cdf = binomial_cdf(worth, frac)[:worth]
-    high = int(np.searchsorted(cdf, 1.0 - tail)) + 1  # the least r with cdf[r - 1] >= 1 - tail
-    low = int(np.searchsorted(cdf, tail, side="right"))  # the largest with cdf[r - 1] <= tail
+    low, high = bounding_ranks(worth, frac, (1.0 - confidence) / 2.0)
     return Percentile(
         value=value,
         low=float(ordered[math.floor((low - 1) * n / worth)]) if low else -math.inf,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from edgekd.black_box import is_black_box, load_black_box
 from edgekd.data import Data, fingerprint
 from edgekd.derive import derived
 from edgekd.distributed import join, launched, leave, world
+from edgekd.endings import NOT_JUDGED, farthest
 from edgekd.environment import environment
-from edgekd.errors import ERRORS, EdgekdError, Fault, RecipeError, listed
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.errors import Fault, RecipeError, listed
 from edgekd.junit import cases, junit, summary
 from edgekd.launch import aside, check_processes, processes, train_in_processes
 from edgekd.need import missing
@@ -29,9 +30,12 @@ from edgekd.network import Network, as_network, load_module
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
-from edgekd.report import write_report
-from edgekd.stages import STAGES, bundle, distill, prune
+from edgekd.report import read_run, write_report
+from edgekd.result import RunResult
+from edgekd.routing import Route
+from edgekd.stages import STAGES, bundle, distill, prune, verify
 from edgekd.stages import fold as fold_stage
+from edgekd.stages import route as route_stage
 from edgekd.store import (
     Run,
     Tell,
@@ -44,57 +48,7 @@ from edgekd.store import (
 )
 from edgekd.task import TASKS
 from edgekd.training import MoreTeacher
-from edgekd.work import Pruning, Scored, Work
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to.
-
-    Attributes:
-        rows: every candidate of every target.
-        chosen: by target, what ships and why.
-        passed: whether every required target has a candidate that passed.
-        exit_code: see `edgekd.errors`; 0 when passed.
-        folder: of the run.
-        reused: what earlier runs had made, "stage/name" each.
-        bundles: by kind, the folder of what the app build takes.
-    """
-
-    name: str
-    folder: Path
-    rows: tuple[Row, ...]
-    chosen: Mapping[str, Choice]
-    passed: bool
-    exit_code: int
-    metric: str
-    teacher: Scored | None = None
-    student: Scored | None = None
-    unpruned: Scored | None = None
-    pruning: Pruning | None = None
-    reused: tuple[str, ...] = ()
-    until: str | None = None
-    required: Mapping[str, bool] = field(default_factory=dict)
-    bundles: Mapping[str, Path] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `result.json` holds."""
-        return {
-            "name": self.name,
-            "run": str(self.folder),
-            "passed": self.passed,
-            "exit_code": self.exit_code,
-            "metric": self.metric,
-            "teacher": asdict(self.teacher) if self.teacher else None,
-            "student": asdict(self.student) if self.student else None,
-            "unpruned": asdict(self.unpruned) if self.unpruned else None,
-            "pruning": self.pruning.to_json() if self.pruning else None,
-            "rows": [row.to_json() for row in self.rows],
-            "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
-            "reused": list(self.reused),
-            "until": self.until,
-            "bundles": {kind: str(path) for kind, path in self.bundles.items()},
-        }
+from edgekd.work import Work
 
 
 def run(
@@ -103,6 +57,7 @@ def run(
     *,
     until: str | None = None,
     settings: Sequence[str] = (),
+    base: Path | None = None,
     tell: Tell = told_to_nobody,
 ) -> RunResult:
     """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
@@ -112,6 +67,7 @@ def run(
     Args:
         until: the last stage to do.
         settings: "key.path=value" each, put over the recipe.
+        base: the folder that references are relative to, if it is not the recipe's own.
 
     Raises:
         EdgekdError: before export, whatever stops a stage; see `check` too. From export on a
@@ -127,7 +83,7 @@ def run(
                 fix="name one of these stages",
             )
         )
-    plan = check(path, settings)
+    plan = check(path, settings, base)
     recipe = plan.recipe
     check_processes(recipe)
     join()
@@ -136,7 +92,8 @@ def run(
     place = open_run(Path(out), recipe.name, recipe.seed, tell)
     document = recipe.model_dump(exclude_none=True)
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
-    write_json(place.folder / "environment.json", environment())
+    told = {**environment(), "recipe_folder": str(plan.base.resolve())}
+    write_json(place.folder / "environment.json", told)
     try:
         if processes(recipe) > 1 and launched() == 1:
             spawn = partial(
@@ -155,6 +112,31 @@ def run(
     _write_summaries(place, result)
     mark_latest(place)
     return result
+
+
+def route(
+    folder: Path | str,
+    *,
+    agreement: float | None = None,
+    confidence: float | None = None,
+    tell: Tell = told_to_nobody,
+) -> RunResult:
+    """The run in `folder` again with `[route]`: a new run, in which nothing is done twice.
+
+    Args:
+        agreement, confidence: see `edgekd.routing.Route`; what the recipe says without them.
+
+    Raises:
+        RecipeError: it is no run that ended, or its answers cannot be routed.
+    """
+    place = Path(folder).resolve()
+    told = read_run(place)
+    settings = [f"route.agreement={agreement!r}"] if agreement is not None else []
+    settings += [f"route.confidence={confidence!r}"] if confidence is not None else []
+    if not settings and "route" not in told.recipe:
+        settings = [f"route.agreement={Route().agreement}"]
+    base = Path(told.environment.get("recipe_folder", place))
+    return run(place / "recipe.toml", place.parents[1], settings=settings, base=base, tell=tell)
 
 
 def _write_report(place: Run) -> None:
@@ -202,7 +184,10 @@ def fold(work: Work, place: Run, until: str | None) -> Work:
     for name, stage in STAGES.items():
         if applies(name, work.recipe):
             place.tell(name, "")
+            begun = time.monotonic()
             work = stage.step(work, place)
+            took = time.monotonic() - begun
+            work = replace(work, seconds={**work.seconds, name: took})
         if name == last_together(until):
             leave()
         if name == until:
@@ -210,62 +195,12 @@ def fold(work: Work, place: Run, until: str | None) -> Work:
     return work
 
 
-def failure(result: RunResult) -> EdgekdError | None:
-    """The error a run ends with, or None where it passed."""
-    if result.exit_code == 0:
-        return None
-    faults = []
-    for name, required in result.required.items():
-        rows = [row for row in result.rows if row.target == name]
-        end = _end(rows)
-        if end is None or end.outcome is None or not end.outcome.exit_code:
-            continue
-        if not required and end.outcome in NOT_JUDGED:
-            continue
-        faults.append(
-            Fault(
-                what=f"{name} has no artifact that may ship.",
-                at=f"target {name}, {end.candidate}",
-                got=f"{end.outcome.value}: {end.detail}",
-                expected="a candidate that agrees with its network and keeps the budget",
-                fix=_FIXES[end.outcome],
-            )
-        )
-    return ERRORS[result.exit_code](*faults)
-
-
-NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
-"""What a target that is not required may end as: it could not be judged here."""
-
-_FIXES = {
-    Outcome.UNDECIDED: "measure on the device itself, on a quieter machine, or widen the budget",
-    Outcome.OVER_BUDGET: "widen the budget, or make the student smaller",
-    Outcome.FELL_BACK: "use a runtime that has what was asked for, or ask for less",
-    Outcome.DISAGREES: "train longer, try another scheme, or widen [accept]",
-    Outcome.RUN_FAILED: "run the artifact in its runtime by hand; another scheme may do",
-    Outcome.LOAD_FAILED: "load the artifact in its runtime by hand; another scheme may do",
-    Outcome.CONVERT_FAILED: "look into the log beside the artifact; another format may do",
-    Outcome.UNAVAILABLE: "give the target a device that can run it, or set required = false",
-    Outcome.REFUSED: "add a scheme that the target takes: edgekd targets NAME",
-}
-
-# How far a candidate got, the farthest first: a target ends as its farthest candidate.
-_PROGRESS = list(_FIXES)
-
-
-def _end(rows: Sequence[Row]) -> Row | None:
-    """The candidate that got farthest, which says how its target ended."""
-    if any(row.outcome in (Outcome.PASSED, None) for row in rows):
-        return None
-    return min(rows, key=lambda row: _PROGRESS.index(row.outcome or Outcome.REFUSED))
-
-
 def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
     required = {goal.target.name: goal.required for goal in work.goals}
     codes = [
         end.outcome.exit_code
         for name, needed in required.items()
-        if (end := _end([row for row in work.rows if row.target == name])) and end.outcome
+        if (end := farthest([row for row in work.rows if row.target == name])) and end.outcome
         if needed or end.outcome not in NOT_JUDGED
     ]
     finished = until is None or until == list(STAGES)[-1]
@@ -277,6 +212,8 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         passed=not codes and finished,
         exit_code=min(codes, default=0),
         metric=work.recipe.accept.metric,
+        smaller_is_better=work.task.metrics[work.recipe.accept.metric].smaller_is_better,
+        agreed=work.task.agreed,
         teacher=work.teacher_score,
         student=work.student_score,
         unpruned=work.unpruned_score,
@@ -284,6 +221,8 @@ def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
         reused=tuple(place.reused or ()),
         until=until,
         required=required,
+        routes=work.routes,
+        seconds=work.seconds,
         bundles=work.bundles,
     )
 
@@ -331,11 +270,14 @@ def begin(plan: Plan, place: Run) -> Work:
         student=another(0),
         teachers=teachers,
         another_student=another,
+        slices=data.slice_ids(),
         rows=plan.rows,
     )
+    verify.preflight(work)
     distill.preflight(work)
     prune.preflight(work)
     fold_stage.preflight(work)
+    route_stage.preflight(work)
     bundle.preflight(work)
     return work
 

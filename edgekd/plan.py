@@ -12,16 +12,16 @@ from typing import Any
 import torch
 
 from edgekd.black_box import is_black_box
-from edgekd.conversion import FIXED, check_exportable
+from edgekd.candidacy import candidates_of
+from edgekd.conversion import check_exportable
 from edgekd.devices import find_device
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
-from edgekd.formats import find_format, format_names
+from edgekd.formats import format_names
 from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
 from edgekd.part import Known
 from edgekd.quantization import calibration_names, load_calibration
-from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe, TargetEntry, load_recipe
 from edgekd.reference import existing, resolve
 from edgekd.stages import STAGES, bundle, prune
@@ -41,8 +41,10 @@ def known_names() -> Known:
     return Known(
         stages=list(STAGES),
         losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
-        tasks=list(TASKS),
-        metrics=sorted({name for task in TASKS.values() for name in task.metrics}),
+        tasks={
+            task.name: {name: metric.share for name, metric in task.metrics.items()}
+            for task in TASKS.values()
+        },
         targets=target_names(),
         calibrations=calibration_names(),
     )
@@ -59,10 +61,14 @@ class Plan:
     stages: tuple[str, ...]
 
 
-def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
+def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = None) -> Plan:
     """The plan of the recipe in `path`: validated, its references resolved, refusals found.
 
     The user's files are imported; none of their callables is called.
+
+    Args:
+        settings: "key.path=value" each, put over the recipe.
+        base: the folder that references are relative to, if it is not the recipe's own.
 
     Raises:
         RecipeError: anything is wrong; all faults are told.
@@ -71,7 +77,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     recipe = load_recipe(path, known_names(), settings)
-    base = path.parent
+    base = base or path.parent
     faults: list[Fault] = []
 
     def attempt(work: Callable[[], Any]) -> Any:
@@ -88,6 +94,7 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     attempt(partial(_check_files, recipe, base))
     goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
+    attempt(partial(_check_task, recipe))
     known_goals = [goal for goal in goals if goal]
     attempt(partial(_check_names, known_goals))
     attempt(partial(prune.timed_goal, recipe, known_goals))
@@ -95,19 +102,55 @@ def check(path: Path | str, settings: Sequence[str] = ()) -> Plan:
     if faults:
         raise RecipeError(*faults)
     _check_packages(recipe)
-    rows = tuple(row for goal in goals for row in _candidates(goal, recipe))
+    rows = tuple(row for goal in goals for row in candidates_of(goal, recipe))
     _refuse(goals, rows)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(goals), rows, tuple(stages))
 
 
 def _check_packages(recipe: Recipe) -> None:
-    """What takes channels out of networks is an optional package."""
+    """What takes channels out of networks, or measures a metric, may be an optional package."""
     channels = recipe.prune is not None and recipe.prune.method == "structured"
     channels = channels and recipe.prune is not None and recipe.prune.blocks is None
     absent = missing(("torch_pruning",), extra="prune")
     if (channels or recipe.student.width is not None) and absent is not None:
         raise MissingPackageError(absent)
+    package = TASKS[recipe.task].metrics[recipe.accept.metric].package
+    absent = missing((package[0],), extra=package[1]) if package else None
+    if absent is not None:
+        raise MissingPackageError(absent)
+
+
+def _check_task(recipe: Recipe) -> None:
+    """What the recipe asks for has a meaning in its task."""
+    task, distill = TASKS[recipe.task], recipe.distill
+    asked = {
+        'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
+        'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
+    }
+    faults = [
+        Fault(
+            what=f"There are no classes on the last axis of the outputs of a {task.name}.",
+            at=told.partition(" ")[0],
+            got=told,
+            expected="a task of classes: classification, token-classification",
+            fix=f"remove {told.partition(' ')[0]}",
+        )
+        for told, wanted in asked.items()
+        if wanted and task.classes_axis != -1
+    ]
+    if distill is not None and distill.combine == "best" and task.name != "classification":
+        faults.append(
+            Fault(
+                what="The best teacher of each sample is known in a classification alone.",
+                at="distill.combine",
+                got='"best"',
+                expected='"weighted"',
+                fix="remove distill.combine",
+            )
+        )
+    if faults:
+        raise RecipeError(*faults)
 
 
 def _check_options(recipe: Recipe) -> None:
@@ -160,6 +203,10 @@ def _try_loss(term: Term) -> None:
     }
     if not set(term.inputs) <= set(known):
         return
+    if term.loss.method == "hard":
+        shape, labels = term.task.trial
+        known |= {"student_logits": torch.zeros(shape), "student_outputs": torch.zeros(shape)}
+        known["labels"] = labels
     try:
         term.function(*(known[name] for name in term.inputs), **term.loss.options)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -260,55 +307,6 @@ def _goal(entry: TargetEntry, base: Path) -> Goal:
     return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
 
 
-def _candidates(goal: Goal, recipe: Recipe) -> list[Row]:
-    rows = []
-    target = goal.target
-    schemes = find_format(target.format).SCHEMES
-    for scheme in dict.fromkeys(recipe.quantize.schemes):
-        row = Row(target.name, target.format, scheme)
-        reason = target.refusal(scheme)
-        if reason is None and scheme not in schemes:
-            reason = f"{target.format} can be written here in {listed(schemes)}"
-        if reason is None and target.accelerator != "cpu" and target.format != "coreml":
-            reason = f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
-        if reason is None and target.format == "coreml":
-            whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
-            reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
-        if reason is None and target.format in FIXED and recipe.student.dynamic:
-            sizes = listed(recipe.student.dynamic)
-            reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
-        if reason is not None:
-            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
-        rows.append(_available(row, goal))
-    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
-    if recipe.prune is not None:
-        # What pruning is timed against, and what goes on where it does not pay.
-        rows += [replace(row, network="unpruned") for row in rows if row.open]
-    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
-
-
-def _trainable(row: Row) -> Row:
-    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
-    formats = list(dict.fromkeys(name for name, _ in METHODS))
-    if row.format in formats:
-        return row
-    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
-    return replace(row, outcome=Outcome.REFUSED, detail=reason)
-
-
-UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
-
-
-def _available(row: Row, goal: Goal) -> Row:
-    module = find_format(row.format)
-    absent = missing(module.PACKAGES, extra=module.EXTRA)
-    if not row.open or absent is None:
-        return row
-    if goal.required:
-        raise MissingPackageError(absent)
-    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")
-
-
 def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
     faults = []
     for goal in goals:
@@ -318,7 +316,7 @@ def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
                 Fault(
                     what=f"{goal.target.name} takes none of the recipe's schemes.",
                     at="quantize.schemes",
-                    got=listed([row.scheme for row in ours]),
+                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
                     expected=listed(goal.target.schemes),
                     fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
                     "or set required = false",
@@ -333,8 +331,12 @@ def applies(stage: str, recipe: Recipe) -> bool:
         return recipe.teacher is not None
     if stage == "fold":
         return recipe.export.folds
+    if stage == "route":
+        return recipe.route is not None
     if stage == "bundle":
         return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
     if stage == "ladder":
         return recipe.quantize.search == "auto" and set(recipe.quantize.schemes) != {"fp32"}
     return stage != "prune" or recipe.prune is not None

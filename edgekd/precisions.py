@@ -22,13 +22,23 @@ def _float32() -> list[SchemeName]:
 class Quantize(Part):
     """The precisions that are tried."""
 
-    schemes: Annotated[list[SchemeName], Field(min_length=1)] = Field(default_factory=_float32)
+    schemes: Annotated[
+        list[SchemeName],
+        Field(min_length=1, description="candidates; a target tries those that it takes"),
+    ] = Field(default_factory=_float32)
     search: Annotated[
         Literal["auto", "first"],
         Field(description="the methods of a scheme that suit the student, or the first of them"),
     ] = "auto"
     candidates: Annotated[int, Field(ge=1, description="of a target, at most")] = 12
-    calibration: Annotated[str, one_of("calibrations", or_path=True)] = "random-128"
+    calibration: Annotated[
+        str,
+        one_of("calibrations", or_path=True),
+        Field(description="a set in calibration/, or the path of one"),
+    ] = "random-128"
+    sensitivity: Annotated[
+        bool, Field(description="records of each quantized file what it did to each layer")
+    ] = False
     qat_epochs: Annotated[
         int, Field(ge=0, description="in which the student learns to be rounded to int8")
     ] = 0

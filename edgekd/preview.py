@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekd.evidence import Row
+from edgekd.graph import READERS, read_graph
+from edgekd.lint import lint
 from edgekd.pipeline import begin
 from edgekd.plan import Plan
 from edgekd.stages import export, fold, quantize
 from edgekd.store import Tell, open_run, told_to_nobody
+from edgekd.work import Work
 
 
 def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
     """A row for every candidate that the recipe's targets take, from the student as it is at first.
 
     Its weights are the untrained ones; which operators a file has does not depend on them. Each row
-    has its notes, or how its conversion failed. Nothing is kept.
+    has its notes, with what can be done, or how its conversion failed. Nothing is kept.
 
     Raises:
         RecipeError: the data or the networks cannot be loaded, or are not what they must be.
@@ -29,4 +32,18 @@ def preview(plan: Plan, tell: Tell = told_to_nobody) -> tuple[Row, ...]:
         work = replace(work, rows=rows)
         work = fold.step(work, place) if plan.recipe.export.folds else work
         work = quantize.step(work, place)
-        return export.step(work, place).rows
+        # Which operators a file has does not depend on how its scheme's ranges were found.
+        work = replace(work, rows=tuple(row for row in work.rows if not row.beside))
+        work = export.step(work, place)
+        return tuple(replace(row, notes=_advice(row, work)) for row in work.rows)
+
+
+def _advice(row: Row, work: Work) -> tuple[str, ...]:
+    """What of a row's file will not run well on its target: in what way, why, and what to do."""
+    if row.artifact is None or row.format not in READERS:
+        return row.notes
+    graph = read_graph(row.artifact.path, row.format)
+    return tuple(
+        f"{each.kind}: {each.count} of {each.operator}: {each.why}; to do: {each.fix}"
+        for each in lint(graph, work.goal(row).target, row.scheme)
+    )

@@ -5,11 +5,70 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+LOOK_S = 0.2
+"""Between two looks whether a thread is to stop."""
+
+
+@dataclass
+class _Stop:
+    """Whether the calls side by side are to stop, and whether this one has been told."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    heard: bool = False
+
+    def check(self) -> None:
+        """Raises what Ctrl-C raises, once: what is done after it cleans up."""
+        if self.event.is_set() and not self.heard:
+            self.heard = True
+            raise KeyboardInterrupt
+
+
+_STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
+
+
+def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What `calls` return, made at once, each in a thread of its own.
+
+    Ctrl-C, which only the first thread hears, ends the processes that the others wait for.
+    """
+    if len(calls) < 2:
+        return [call() for call in calls]
+    event = threading.Event()
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = []
+        try:
+            for call in calls:
+                context = copy_context()
+                context.run(_STOP.set, _Stop(event))
+                futures.append(pool.submit(context.run, call))
+            wait(futures)
+        except BaseException:
+            event.set()
+            raise
+    return [future.result() for future in futures]
+
+
+def pause(seconds: float) -> None:
+    """Waits, as `time.sleep` does; ends where the threads side by side are to stop."""
+    stop = _STOP.get()
+    if stop is None:
+        time.sleep(seconds)
+        return
+    stop.event.wait(seconds)
+    stop.check()
 
 
 @dataclass(frozen=True)
@@ -32,30 +91,61 @@ def run_process(
     *,
     timeout_s: float,
     stdin: bytes | None = None,
+    hold_stdin: bool = False,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Completed:
     """The finished process of `argv`, never through a shell, with `env` added to ours.
 
+    Args:
+        hold_stdin: its stdin is empty but does not end before we do, killed or not: so what reads
+            it learns of our end.
+
     Raises:
         FileNotFoundError: there is no such program.
     """
-    process = subprocess.Popen(
-        list(argv),
-        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-    )
-    code: int | None
+    stop = _STOP.get()
+    if stop is not None:
+        stop.check()
+    held = os.pipe() if hold_stdin else ()
     try:
-        stdout, stderr = process.communicate(stdin, timeout=timeout_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        stdout, stderr = process.communicate()
-        code = None
+        process = subprocess.Popen(
+            list(argv),
+            stdin=held[0] if held else subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+        return _finished(process, stdin, timeout_s, stop)
+    finally:
+        for end in held:
+            os.close(end)
+
+
+def _finished(
+    process: subprocess.Popen[bytes], stdin: bytes | None, timeout_s: float, stop: _Stop | None
+) -> Completed:
+    code: int | None
+    until = time.monotonic() + timeout_s
+    try:
+        while True:
+            left = max(0.0, until - time.monotonic())
+            try:
+                # A second call goes on with what the first was given.
+                step = left if stop is None or stop.heard else min(LOOK_S, left)
+                stdout, stderr = process.communicate(stdin, timeout=step)
+                code = process.returncode
+                break
+            except subprocess.TimeoutExpired:
+                stdin = None
+                if stop is not None:
+                    stop.check()
+                if time.monotonic() >= until:
+                    process.kill()
+                    stdout, stderr = process.communicate()
+                    code = None
+                    break
     except BaseException:
         process.kill()
         process.wait()
@@ -99,12 +189,9 @@ def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Compl
 @contextlib.contextmanager
 def started(
     argv: Sequence[str], log: Path, *, env: dict[str, str] | None = None
-) -> Iterator[Callable[[], int | None]]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended with the block, if it has not ended before; what it writes goes to
-    the end of `log`.
-
-    Yields a function: its exit code, negative for a signal's number, None while it runs.
-    """
+    the end of `log`."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             list(argv),
@@ -114,7 +201,7 @@ def started(
             env={**os.environ, **(env or {})},
         )
     try:
-        yield process.poll
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
@@ -138,6 +225,15 @@ def available_bytes() -> int:
     if hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return 2**32
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that the process `pid` holds; 0 where it has ended or the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextlib.contextmanager
@@ -172,9 +268,22 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
+_CRASH = re.compile(r"^(?:Fatal Python error: |Timeout \()", re.MULTILINE)
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+
+
 def last_lines(log: Path, count: int = 3) -> str:
-    """The last `count` lines of `log` that say something, for a message."""
+    """The last `count` lines of `log` that say something, for a message; of those before a crash
+    where faulthandler wrote of one."""
     if not log.exists():
         return ""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = _CRASH.split(log.read_text(errors="replace"))[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(line[:200] for line in lines[-count:])
+
+
+def crash_place(log: Path) -> str:
+    """Where Python was at the crash that faulthandler wrote of in `log`; empty where it did not."""
+    crash = _CRASH.search(text := log.read_text(errors="replace")) if log.exists() else None
+    frame = _FRAME.search(text, crash.end()) if crash else None
+    return f"{frame[3]}, {frame[1]}:{frame[2]}" if frame else ""

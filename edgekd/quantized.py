@@ -8,6 +8,7 @@ from edgekd.graph import Graph
 from edgekd.kinds import kind_of
 from edgekd.network import Network
 from edgekd.quantization import candidates
+from edgekd.scheme import SCHEMES
 
 
 def methods_of(format: str, scheme: str) -> dict[str, str]:
@@ -27,16 +28,28 @@ def suited(network: Network, format: str, scheme: str) -> str | None:
     return candidates(format, scheme, kind_of(network), methods)[0]
 
 
+ON_SAMPLES = ("scale-estimation", "awq", "gptq")
+"""Methods that take samples though their scheme needs none."""
+
+
+def uses_samples(scheme: str, method: str | None) -> bool:
+    """Whether calibration samples are used to write a file so."""
+    return SCHEMES[scheme].calibrated or method in ON_SAMPLES
+
+
 def check_quantized(graph: Graph, scheme: str) -> None:
-    """Raises where a file of an int8 scheme has nothing in int8: quantizers skip what they do not
-    know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
+    """Raises where a file of an int8 or int4 scheme has nothing in it: quantizers skip what they do
+    not know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
 
     Raises:
         ConversionError: nothing is quantized.
     """
-    if not scheme.startswith("int8") or graph.format == "coreml":
+    bits = scheme.partition("-")[0]
+    if bits not in ("int8", "int4") or graph.format == "coreml":
         return
-    if any("int8" in kind for each in graph.kinds for kind in each.takes):
+    if any(bits in kind for each in graph.kinds for kind in each.takes):
+        return
+    if bits == "int4" and any(each.operator == "MatMulNBits" for each in graph.kinds):
         return
     raise ConversionError(
         Fault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -16,12 +16,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from edgekd.acceptance import Accept
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
 from edgekd.packaging import Bundle
-from edgekd.part import Frac, Known, Part, one_of, refused
+from edgekd.part import Known, Part, one_of, refused
 from edgekd.precisions import Quantize
+from edgekd.protocol import Benchmark
+from edgekd.reduction import Prune
+from edgekd.routing import Route
 from edgekd.sizes import FreeSize, Range
 from edgekd.target import Budget, Prefer
 from edgekd.toml import parse_value, read_toml
@@ -45,25 +49,36 @@ def _once(entries: list[TargetEntry]) -> list[TargetEntry]:
 class DataSource(Part):
     """Where the data comes from."""
 
-    load: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    load: Annotated[str, Field(description="a callable that returns edgekd.Data")]
+    options: Annotated[dict[str, Any], Field(description="its keyword arguments")] = Field(
+        default_factory=dict
+    )
 
 
 class Teacher(Part):
     """The network that is imitated."""
 
-    load: str
-    weights: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    train: Training | None = None
+    load: Annotated[
+        str,
+        Field(description="a callable that returns a module; or a file, whose outputs are asked"),
+    ]
+    weights: Annotated[
+        str | None, Field(description="a .safetensors file, relative to the recipe")
+    ] = None
+    options: Annotated[dict[str, Any], Field(description="keyword arguments of the callable")] = (
+        Field(default_factory=dict)
+    )
+    train: Annotated[Training | None, Field(description="trains it here first")] = None
 
 
 class Student(Part):
     """The network that ships."""
 
     load: Annotated[str, Field(description='a reference, or "teacher": derived from it')]
-    weights: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    weights: Annotated[str | None, Field(description="a .safetensors file to begin with")] = None
+    options: Annotated[dict[str, Any], Field(description="keyword arguments of the callable")] = (
+        Field(default_factory=dict)
+    )
     blocks: Annotated[
         str | None, Field(description="of a derived one: module path of the list of its blocks")
     ] = None
@@ -73,7 +88,6 @@ class Student(Part):
     width: Annotated[
         float | None, Field(gt=0, lt=1, description="of a derived one: channels kept, a share")
     ] = None
-
     dynamic: Annotated[
         dict[str, Range], Field(description="sizes that may differ from call to call, by name")
     ] = Field(default_factory=dict)
@@ -102,110 +116,6 @@ class Student(Part):
         return self
 
 
-class Prune(Part):
-    """What is removed from the student."""
-
-    method: Literal["structured", "unstructured", "n-m"] = "structured"
-    keep: Annotated[float, Field(gt=0, le=1, description="of what `measure` counts, a share")]
-    measure: Annotated[
-        Literal["macs", "parameters", "latency"],
-        Field(description="latency: of the exported file on `target`, against the whole one's"),
-    ] = "macs"
-    target: Annotated[
-        str | None, Field(description="of the latency; the first one with its device at hand")
-    ] = None
-    importance: Annotated[
-        Literal["l1", "l2", "bn-scale", "taylor", "hessian", "random"],
-        Field(description="of channels and heads: those of least go"),
-    ] = "l2"
-    scope: Annotated[
-        Literal["layer", "global", "sensitivity"],
-        Field(description="each layer's share alike, all ranked together, or by what each costs"),
-    ] = "layer"
-    blocks: Annotated[
-        str | None, Field(description="module path of a list: whole blocks go, not channels")
-    ] = None
-    pattern: Annotated[
-        str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$", description="of n-m: kept of each so many")
-    ] = "2:4"
-    round_to: Annotated[
-        int | None,
-        Field(ge=1, description="channels kept are a multiple; that of the targets' profiles"),
-    ] = None
-    ignore: Annotated[list[str], Field(description="module paths that stay whole")] = Field(
-        default_factory=list
-    )
-    steps: Annotated[
-        int, Field(ge=1, description="in which it is removed, recovering after each")
-    ] = 1
-    recover_epochs: Annotated[
-        int, Field(ge=0, description="of all steps, trained with the distill losses")
-    ] = 0
-    recover_learning_rate: Annotated[
-        float | None, Field(gt=0, description="that of [distill] where it is not given")
-    ] = None
-    recover_from: Annotated[
-        Literal["both", "unpruned", "teacher"], Field(description="who teaches it then")
-    ] = "both"
-    scan: Annotated[
-        bool, Field(description="records what removing channels of each layer alone costs")
-    ] = False
-
-    @property
-    def n_of_m(self) -> tuple[int, int]:
-        """The numbers of `pattern`."""
-        n, _, m = self.pattern.partition(":")
-        return int(n), int(m)
-
-    @model_validator(mode="after")
-    def _no_key_is_ignored(self) -> Prune:
-        for key, (applies, where) in self._applicable().items():
-            default = type(self).model_fields[key].get_default(call_default_factory=True)
-            if not applies and getattr(self, key) != default:
-                raise PydanticCustomError(
-                    "unknown_key",
-                    "{allowed}",
-                    {"key": key, "allowed": f"it only with {where}", "nearest": None},
-                )
-        if self.steps > max(1, self.recover_epochs):
-            raise PydanticCustomError(
-                "too_few_epochs",
-                "an epoch of recovery after each of the {steps} steps, or steps = 1",
-                {"key": "recover_epochs", "steps": self.steps},
-            )
-        n, m = self.n_of_m
-        if self.method == "n-m" and (n >= m or abs(self.keep - n / m) > 1e-6):
-            raise PydanticCustomError(
-                "no_pattern",
-                "keep = {share} for {pattern}: n kept of m, fewer than all",
-                {"key": "keep", "share": f"{n / m:g}", "pattern": self.pattern},
-            )
-        return self
-
-    def _applicable(self) -> dict[str, tuple[bool, str]]:
-        """By key, whether it has a meaning beside the others, and with which it has."""
-        channels = self.method == "structured" and self.blocks is None
-        latency = self.measure == "latency"
-        recovers = self.recover_epochs > 0
-        return {
-            "measure": (not latency or self.method == "structured", 'method = "structured"'),
-            "target": (latency, 'measure = "latency"'),
-            "importance": (channels, 'method = "structured", and without blocks'),
-            "scope": (
-                channels or (self.method == "unstructured" and self.scope == "global"),
-                'method = "structured", or "global" with "unstructured"',
-            ),
-            "blocks": (self.method == "structured", 'method = "structured"'),
-            "pattern": (self.method == "n-m", 'method = "n-m"'),
-            "round_to": (channels, 'method = "structured", and without blocks'),
-            "ignore": (self.blocks is None, "channels or weights, not blocks"),
-            "steps": (self.method != "n-m", "a method that has shares between"),
-            "recover_learning_rate": (recovers, "recover_epochs"),
-            "recover_from": (recovers, "recover_epochs"),
-            "scan": (channels, 'method = "structured", and without blocks'),
-        }
-
-
 class Export(Part):
     """How files are written; what is written is said by the targets and [quantize]."""
 
@@ -229,26 +139,18 @@ class Export(Part):
         return bool(self.inputs) or self.outputs != "logits"
 
 
-class Accept(Part):
-    """What accuracy may be lost."""
-
-    metric: Annotated[str, one_of("metrics")] = "accuracy"
-    max_drop: Annotated[
-        Frac, Field(description="of the student, and of what ships, against the teacher, absolute")
-    ] = 0.01
-    min_agreement: Annotated[
-        Frac, Field(description="share of samples with the same largest class as the torch student")
-    ] = 0.99
-
-
 class BudgetPart(Part):
     """The most an artifact may take on its target."""
 
-    latency_p50_ms: Annotated[float, Field(gt=0)] | None = None
-    latency_p90_ms: Annotated[float, Field(gt=0)] | None = None
-    latency_p99_ms: Annotated[float, Field(gt=0)] | None = None
-    size_bytes: Annotated[int, Field(gt=0)] | None = None
-    peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    latency_p50_ms: Annotated[
+        float | None, Field(gt=0, description="of an inference, the median")
+    ] = None
+    latency_p90_ms: Annotated[float | None, Field(gt=0, description="of an inference")] = None
+    latency_p99_ms: Annotated[float | None, Field(gt=0, description="of an inference")] = None
+    size_bytes: Annotated[int | None, Field(gt=0, description="of the file")] = None
+    peak_memory_bytes: Annotated[
+        int | None, Field(gt=0, description="of a process that holds only it")
+    ] = None
     instructions: Annotated[
         int | None,
         Field(gt=0, description="of an inference, on one thread of an emulated core"),
@@ -262,23 +164,45 @@ class BudgetPart(Part):
 class TargetEntry(Part):
     """A device the recipe is for."""
 
-    name: Annotated[str, one_of("targets", or_path=True)]
-    device: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    name: Annotated[
+        str,
+        one_of("targets", or_path=True),
+        Field(description="a profile in targets/, or the path of one"),
+    ]
+    device: Annotated[
+        str | None,
+        Field(
+            description="local, ssh://user@host, adb://SERIAL, emulated://CORE; over the profile's"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, Field(ge=1, description="of the runtime; over the profile's")
+    ] = None
     opset: Annotated[int | None, Field(description="of ONNX files, for an old runtime")] = None
     channels_last: Annotated[bool | None, Field(description="of images; true in LiteRT")] = None
-    budget: BudgetPart = BudgetPart()
-    prefer: Prefer = "accuracy"
-    required: bool = True
+    budget: Annotated[BudgetPart, Field(description="what it may take there")] = BudgetPart()
+    prefer: Annotated[Prefer, Field(description="which of the candidates that pass ships")] = (
+        "accuracy"
+    )
+    required: Annotated[
+        bool, Field(description="false: a target that cannot be judged here does not fail the run")
+    ] = True
 
 
 class Recipe(Part):
     """A whole recipe."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    version: str = "0.0.0"
-    task: Annotated[str, one_of("tasks")] = "classification"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of runs and of what ships"),
+    ]
+    version: Annotated[str, Field(description="of what ships; three numbers for a bundle")] = (
+        "0.0.0"
+    )
+    task: Annotated[str, one_of("tasks"), Field(description="what outputs and labels are")] = (
+        "classification"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="of everything random")] = 0
     data: DataSource
     teacher: Teacher | None = None
     student: Student
@@ -286,9 +210,16 @@ class Recipe(Part):
     prune: Annotated[Prune | None, AfterValidator(_has_stage)] = None
     quantize: Quantize = Quantize()
     export: Export = Export()
+    benchmark: Benchmark = Benchmark()
     accept: Accept = Accept()
     targets: Annotated[list[TargetEntry], Field(min_length=1), AfterValidator(_once)]
+    route: Annotated[Route | None, AfterValidator(_has_stage)] = None
     bundle: Annotated[Bundle | None, AfterValidator(_has_stage)] = None
+
+    @model_validator(mode="after")
+    def _the_metric_is_of_the_task(self, info: ValidationInfo) -> Recipe:
+        metrics = info.context.tasks.get(self.task, {}) if info.context else {}
+        return self.model_copy(update={"accept": self.accept.of_task(self.task, metrics)})
 
     @model_validator(mode="after")
     def _a_derived_student_is_smaller(self) -> Recipe:
@@ -306,14 +237,15 @@ class Recipe(Part):
         distill, prune, learns_from = self.distill, self.prune, self.quantize.qat_from
         recovers = prune is not None and prune.recover_epochs > 0
         needed = (
-            (distill and distill.needs_teacher)
+            self.route is not None
+            or (distill and distill.needs_teacher)
             or self.student.derived
             or (recovers and prune is not None and prune.recover_from == "teacher")
         )
         if needed and self.teacher is None:
             raise PydanticCustomError(
                 "missing",
-                "a [teacher] for [distill], [prune] or [student] to learn from",
+                "a [teacher] for [distill], [prune], [student] or [route]",
                 {"key": "teacher"},
             )
         if learns_from != "float" and (self.teacher is None or self.export.inputs):

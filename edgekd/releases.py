@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.bundles.manifest import Model, Tensor, read_manifest
+from pydantic import BaseModel
+
+from edgekd.bundles.manifest import Evidence, Model, Tensor, read_manifest
 from edgekd.errors import BudgetMissedError, DisagreementError, EdgekdError, Fault
 
 Kind = Literal["accuracy", "cost", "interface"]
@@ -57,13 +59,16 @@ def compare(old: Path, new: Path, tolerance: Tolerance) -> list[Change]:
         RecipeError: a folder is no bundle.
     """
     before, after = read_manifest(old), read_manifest(new)
-    found: list[Change] = []
-    if before.labels != after.labels:
-        found.append(_interface("(all)", "labels", f"{len(before.labels)}", f"{len(after.labels)}"))
-    if before.preprocessing != after.preprocessing:
-        found.append(_interface("(all)", "preprocessing", "as it was", "other"))
-    if before.metric != after.metric:
-        found.append(_interface("(all)", "metric", before.metric, after.metric))
+    found = [
+        _interface("(all)", figure, was, now)
+        for figure, was, now in (
+            ("labels", *_apart(before.labels, after.labels)),
+            ("preprocessing", *_steps(before.preprocessing, after.preprocessing)),
+            ("folded", *_steps(before.folded, after.folded)),
+            ("metric", before.metric, after.metric),
+        )
+        if was != now
+    ]
     now = {model.target: model for model in after.models}
     for model in before.models:
         if model.target not in now:
@@ -101,7 +106,9 @@ def failure(changes: Sequence[Change], new: Path) -> EdgekdError | None:
     return (BudgetMissedError if cost_only else DisagreementError)(*faults)
 
 
-def _interface(target: str, figure: str, before: str, after: str | None, told: str = "") -> Change:
+def _interface(
+    target: str, figure: str, before: str | None, after: str | None, told: str = ""
+) -> Change:
     return Change(target, figure, "interface", before, after, worse=True, told=told)
 
 
@@ -111,27 +118,33 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
         before, after = (_told(getattr(model, role)) for model in (old, new))
         if before != after:
             found.append(_interface(old.target, role, before, after))
+    if (old.routing is None) != (new.routing is None):
+        kept = [None if each.routing is None else each.routing.why for each in (old, new)]
+        found.append(_interface(old.target, "routing", kept[0], kept[1]))
     if old.format != new.format:
         found.append(_interface(old.target, "format", old.format, new.format))
-    figures = [
-        ("metric", "accuracy", "agreement", "metric", tolerance.metric),
-        ("agreement", "accuracy", "agreement", "top1_agreement_frac", tolerance.agreement),
-        ("p50_ms", "cost", "measurement", "p50_ms", tolerance.latency),
-        ("p90_ms", "cost", "measurement", "p90_ms", tolerance.latency),
-    ]
-    for figure, kind, part, key, allowed in figures:
-        if figure == "metric" and not same_metric:
-            continue
-        a, b = _figure(old, part, key), _figure(new, part, key)
-        found.append(_change(old, new, figure, kind, a, b, allowed))
-    found.append(
-        _change(old, new, "size_bytes", "cost", old.size_bytes, new.size_bytes, tolerance.size)
-    )
-    return found
+    a, b = old.evidence, new.evidence
+    figures: list[tuple[str, Kind, float | None, float | None, float]] = [
+        ("agreement", "accuracy", *_figures(a, b, "agreement", _agreement_key(old)),
+         tolerance.agreement),
+        ("p50_ms", "cost", *_figures(a, b, "measurement", "p50_ms"), tolerance.latency),
+        ("p90_ms", "cost", *_figures(a, b, "measurement", "p90_ms"), tolerance.latency),
+        ("size_bytes", "cost", old.size_bytes, new.size_bytes, tolerance.size),
+    ]  # fmt: skip
+    if same_metric:
+        both = _figures(a, b, "agreement", "metric")
+        figures.insert(0, ("metric", "accuracy", *both, tolerance.metric))
+    return found + [_change(old, new, *each) for each in figures]
 
 
 def _change(
-    old: Model, new: Model, figure: str, kind: Any, a: float | None, b: float | None, allowed: float
+    old: Model,
+    new: Model,
+    figure: str,
+    kind: Kind,
+    a: float | None,
+    b: float | None,
+    allowed: float,
 ) -> Change:
     told = ""
     if a is None:
@@ -139,19 +152,66 @@ def _change(
     elif b is None:
         worse, told = True, "there is no such figure any more"
     elif kind == "accuracy":
-        worse = b < a - allowed
-    elif figure.endswith("_ms") and old.evidence["evidence"] != new.evidence["evidence"]:
+        agreed = old.evidence.agreement
+        error = figure == "metric" and agreed is not None and agreed.smaller_is_better
+        worse = b > a + allowed if error else b < a - allowed
+    elif figure.endswith("_ms") and _where(old) != _where(new):
         worse = False
-        told = f"not compared: {old.evidence['evidence']} before, {new.evidence['evidence']} now"
+        told = f"not compared: {_where(old)} before, {_where(new)} now"
     else:
         worse = b > a * (1 + allowed)
     return Change(old.target, figure, kind, a, b, worse, told)
 
 
-def _figure(model: Model, part: str, key: str) -> float | None:
-    table = model.evidence.get(part)
-    value = table.get(key) if isinstance(table, dict) else None
-    return value if isinstance(value, int | float) else None
+def _agreement_key(model: Model) -> str:
+    """The task's figure; bundles of before it was kept have the share of equal classes."""
+    agreed = model.evidence.agreement
+    known = agreed is not None and agreed.task_agreement is not None
+    return "task_agreement" if known else "top1_agreement_frac"
+
+
+def _figures(old: Evidence, new: Evidence, part: str, key: str) -> tuple[Any, Any]:
+    """The figure `key` of the `part` of both; None where there is none."""
+    before, after = getattr(old, part), getattr(new, part)
+    return (before and getattr(before, key)), (after and getattr(after, key))
+
+
+def _where(model: Model) -> str:
+    """What a model's times are of: kind of evidence, and the device as it calls itself."""
+    measured = model.evidence.measurement
+    device = (measured.model_extra or {}).get("device") if measured else None
+    named = device.get("processor") if isinstance(device, dict) else None
+    return f"{model.evidence.evidence}, {named}" if named else str(model.evidence.evidence)
+
+
+def _apart(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
+    """Both in words that differ where they do: how many, and the first that differs."""
+    if list(old) == list(new):
+        return "", ""
+    number = next(
+        (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b),
+        min(len(old), len(new)),
+    )
+    told = [
+        f"{len(each)}: [{number}] {each[number]!r}" if number < len(each) else f"{len(each)}"
+        for each in (old, new)
+    ]
+    return told[0], told[1]
+
+
+def _steps(old: Mapping[str, BaseModel], new: Mapping[str, BaseModel]) -> tuple[str, str]:
+    """What is done to inputs, of those to which the other does something else."""
+    names = [name for name in (*old, *new) if old.get(name) != new.get(name)]
+    told = [
+        "; ".join(
+            f"{name}: "
+            + ", ".join(f"{k} {v}" for k, v in each[name].model_dump(exclude_defaults=True).items())
+            for name in dict.fromkeys(names)
+            if name in each
+        )
+        for each in (old, new)
+    ]
+    return told[0], told[1]
 
 
 def _told(tensors: list[Tensor]) -> str:
@@ -160,5 +220,11 @@ def _told(tensors: list[Tensor]) -> str:
 
 def _tensor(tensor: Tensor) -> str:
     step = tensor.quantization
-    quantized = f" scale {step.scale:g} zero {step.zero_point}" if step else ""
-    return f"{tensor.name} {tensor.shape} {tensor.dtype}{quantized}"
+    return " ".join(
+        [
+            f"{tensor.name} {tensor.shape} {tensor.dtype}",
+            *([f"({tensor.layout})"] if tensor.layout else []),
+            *([tensor.meaning] if tensor.meaning else []),
+            *([f"scale {step.scale:g} zero {step.zero_point}"] if step else []),
+        ]
+    )

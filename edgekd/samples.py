@@ -19,11 +19,15 @@ SHAPE = re.compile(r"^(?:(?P<name>\w+)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
 
 
-def read_samples(path: Path) -> list[Inputs]:
+def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]:
     """The samples in `path`, a batch of one each: tensors by input name, samples first.
 
+    Args:
+        names: what the inputs are called, where that is known.
+
     Raises:
-        RecipeError: the file cannot be read, is empty, or its tensors differ in length.
+        RecipeError: the file cannot be read, is empty, its tensors differ in length, or have
+            other names.
     """
     try:
         tensors = _read(path)
@@ -42,7 +46,18 @@ def read_samples(path: Path) -> list[Inputs]:
                 fix="write it with safetensors.torch.save_file({'image': images}, path)",
             )
         ) from error
-    return single(tensors)
+    absent = [name for name in names or () if name not in tensors]
+    if absent:
+        raise RecipeError(
+            Fault(
+                what=f"The samples in {path} are not of these inputs.",
+                at=f"{path}, {absent[0]}",
+                got=f"tensors {listed(tensors)}",
+                expected=f"tensors {listed(names or ())}",
+                fix=f"write it with safetensors.torch.save_file({{'{absent[0]}': samples}}, path)",
+            )
+        )
+    return single({name: tensors[name] for name in names or tensors})
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from edgekd.signature import TensorSpec
 class Range(Part):
     """A size of inputs that may differ from call to call, such as the number of tokens."""
 
-    min: Annotated[int, Field(ge=1)]
-    max: Annotated[int, Field(ge=2)]
+    min: Annotated[int, Field(ge=1, description="the least size")]
+    max: Annotated[int, Field(ge=2, description="the largest")]
     axes: Annotated[
         dict[str, Annotated[int, Field(ge=0)]],
         Field(min_length=1, description="by input, the axis that has this size"),

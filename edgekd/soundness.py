@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import linecache
-import traceback
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -15,22 +12,23 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from edgekd.errors import ConversionError, Fault, RecipeError, listed
 from edgekd.network import Exportable, Network, call
+from edgekd.origin import origin
 
 WEIGHTS = (torch.float32, torch.float16, torch.int64, torch.int32, torch.int8, torch.uint8,
            torch.bool, torch.int16)  # fmt: skip
-INPUTS = ("float32", "int64", "int32", "bool", "uint8", "int8")
-"""The data types that every format has."""
+DTYPES = ("float32", "int64", "int32", "bool", "uint8", "int8")
+"""The data types of inputs and outputs that every format has."""
 
 
 def check_sound(network: Network) -> None:
     """Raises where the network is none that a file could stand for.
 
     Raises:
-        RecipeError: weights are not finite, of a data type that no runtime has, or on no device;
-            an input is of such a data type; or a call changes the weights, its inputs or the next
+        RecipeError: weights are not finite, or of a data type that no runtime has; an input or
+            output is of such a data type; or a call changes the weights, its inputs or the next
             call's outputs. All faults of the first kind that is found are told.
     """
-    faults = [*_of_weights(network), *_of_inputs(network)]
+    faults = [*_of_weights(network), *_of_signature(network)]
     if not faults:
         faults = list(_of_calls(network))
     if faults:
@@ -39,15 +37,7 @@ def check_sound(network: Network) -> None:
 
 def _of_weights(network: Network) -> Iterator[Fault]:
     for name, tensor in network.module.state_dict(keep_vars=True).items():
-        if tensor.device.type == "meta":
-            yield Fault(
-                what="A weight of the network is on no device.",
-                at=f"network, {name}",
-                got="device meta: a shape without values",
-                expected="weights with values",
-                fix="load the weights, or build the network outside torch.device('meta')",
-            )
-        elif tensor.dtype not in WEIGHTS:
+        if tensor.dtype not in WEIGHTS:
             yield Fault(
                 what="A weight of the network has a data type that the runtimes do not have.",
                 at=f"network, {name}",
@@ -66,16 +56,18 @@ def _of_weights(network: Network) -> Iterator[Fault]:
             )
 
 
-def _of_inputs(network: Network) -> Iterator[Fault]:
-    for spec in network.signature.inputs:
-        if spec.dtype not in INPUTS:
-            yield Fault(
-                what="An input of the network has a data type that the runtimes do not have.",
-                at=f"example, input {spec.name}",
-                got=spec.dtype,
-                expected=listed(INPUTS),
-                fix=f"give {spec.name} as float32, and convert it inside the network if need be",
-            )
+def _of_signature(network: Network) -> Iterator[Fault]:
+    places = {"input": network.signature.inputs, "output": network.signature.outputs}
+    for role, specs in places.items():
+        for spec in specs:
+            if spec.dtype not in DTYPES:
+                yield Fault(
+                    what=f"An {role} of the network has a data type that the runtimes do not have.",
+                    at=f"network, {role} {spec.name}",
+                    got=spec.dtype,
+                    expected=listed(DTYPES),
+                    fix=f"make {spec.name} float32, and convert it inside the network if need be",
+                )
 
 
 def _of_calls(network: Network) -> Iterator[Fault]:
@@ -87,13 +79,15 @@ def _of_calls(network: Network) -> Iterator[Fault]:
     with torch.no_grad():
         for _ in range(2):
             inputs = {name: tensor.clone() for name, tensor in given.items()}
-            traces.append(_traced_call(module, inputs))
+            outputs, changers = _traced_call(module, inputs)
+            traces.append(outputs)
             for name, tensor in inputs.items():
-                if not _equal(tensor, given[name]):
+                if name in changers or not _equal(tensor, given[name]):
                     yield Fault(
                         what="The network changes its own input.",
-                        at=f"network, input {name}",
-                        got="other values after the call than before",
+                        at=f"network, module {changers.get(name) or type(module).__name__}, "
+                        f"input {name}",
+                        got="an operator that writes to it",
                         expected="an input that is only read",
                         fix="copy it first, or use the operator without the underscore",
                     )
@@ -122,25 +116,48 @@ def _of_calls(network: Network) -> Iterator[Fault]:
             return
 
 
-def _traced_call(module: nn.Module, inputs: dict[str, Tensor]) -> dict[str, list[Tensor]]:
-    """The outputs of every module in it, in the order they were there, in one call."""
+def _traced_call(
+    module: nn.Module, inputs: dict[str, Tensor]
+) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
+    """The outputs of every module in it, in the order they were there, in one call; and of each
+    input that an operator wrote to, whatever it wrote, the module that was at work."""
     found: dict[str, list[Tensor]] = {}
+    changers: dict[str, str] = {}
+    running: list[str] = []
+    versions = {name: tensor._version for name, tensor in inputs.items()}
 
-    def keep(name: str) -> Any:
+    def look() -> None:
+        for name, tensor in inputs.items():
+            if tensor._version != versions[name] and name not in changers:
+                changers[name] = running[-1] if running else ""
+
+    def enter(name: str) -> Any:
+        def hook(_: nn.Module, __: Any) -> None:
+            look()
+            running.append(name)
+
+        return hook
+
+    def leave(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
+            look()
+            running.pop()
             leaves = torch.utils._pytree.tree_leaves(output)
             tensors = [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor)]
             found.setdefault(name, []).extend(tensors)
 
         return hook
 
-    handles = [each.register_forward_hook(keep(name)) for name, each in module.named_modules()]
+    handles = []
+    for name, each in module.named_modules():
+        handles += [each.register_forward_pre_hook(enter(name))]
+        handles += [each.register_forward_hook(leave(name))]
     try:
         call(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, changers
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
@@ -158,32 +175,13 @@ def branching(error: BaseException) -> ConversionError | None:
         seen = seen.__cause__ or seen.__context__
     if seen is None:
         return None
-    place, line, path = _innermost(seen.__traceback__)
+    found = origin(seen, Exportable)
     return ConversionError(
         Fault(
             what="The network decides by its data what to compute, which no file can hold.",
-            at=f"{place}, module {path}" if place else "forward",
-            got=line or "a branch on a tensor's value",
+            at=f"network, {found}" if found else "forward",
+            got=(found and found.line) or "a branch on a tensor's value",
             expected="a forward that computes the same operators whatever the values",
             fix="use torch.where or torch.cond there, or take the branch outside the network",
         )
     )
-
-
-def _innermost(trace: TracebackType | None) -> tuple[str, str, str]:
-    """The last line of the user's own modules in `trace`: its place, its text, and whose it is."""
-    root: nn.Module | None = None
-    found = ("", "", "")
-    for frame, number in traceback.walk_tb(trace):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, Exportable):
-            root = owner.module
-        elif isinstance(owner, nn.Module) and root is not None:
-            names = {id(each): name for name, each in root.named_modules()}
-            if id(owner) in names and frame.f_code.co_name != "_call_impl":
-                file = frame.f_code.co_filename
-                text = linecache.getline(file, number).strip()
-                if "/torch/nn/modules/module.py" not in file:
-                    name = names[id(owner)] or type(owner).__name__
-                    found = (f"{file}:{number}", text, name)
-    return found

@@ -97,6 +97,8 @@ class Target:
         """Whether `device` is the real thing rather than this host standing in for it."""
         if self.device is None:
             return False
+        if self.connection == "none":  # A Mac is none of an iPhone's kind, whatever it computes.
+            return is_imported(self.device)
         return self.device != "local" or self.machine == platform.machine()
 
     @property
@@ -119,6 +121,11 @@ class Target:
 def is_emulated(device: str | None) -> bool:
     """Whether the device at this URL is an emulation, whose times are no latencies."""
     return device is not None and device.startswith("emulated://")
+
+
+def is_imported(device: str | None) -> bool:
+    """Whether the device's figures were taken by hand, and are in a file."""
+    return device is not None and device.startswith("imported://")
 
 
 def target_names() -> list[str]:

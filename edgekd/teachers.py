@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from edgekd.black_box import BlackBox, OutputsTable
 from edgekd.data import Augment, Data, Inputs, Mixed, Samples, labelled_count, view_seeds
 from edgekd.distributed import wait, world
 from edgekd.errors import Fault, RecipeError
+from edgekd.evaluate import by_slice, outputs_of
 from edgekd.features import observe
 from edgekd.fit import Batch
 from edgekd.network import Network, call
 from edgekd.store import digest
 from edgekd.teacher_outputs import TeacherOutputs
-from edgekd.trained import network_key
+from edgekd.trained import network_key, scored
 from edgekd.training import Distill
 from edgekd.work import Scored, Work
 
@@ -46,6 +48,7 @@ class Teachers:
         samples: all that the student sees, under its names.
         taps: the outputs and layers of the first teacher that losses ask for; "" is its output.
         cache: a folder for outputs on these very data and views; without it, memory is used.
+        classes_axis: of their outputs; None where these are numbers, whose mean is taken.
         tell: called with (a view, samples asked, samples) while a teacher is asked.
     """
 
@@ -59,12 +62,13 @@ class Teachers:
         seed: int,
         taps: Sequence[str],
         cache: Path | None = None,
+        classes_axis: int | None = -1,
         tell: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
     ) -> None:
         self.networks = [teacher for teacher, _ in teachers if isinstance(teacher, Network)]
         self.weights = [weight for _, weight in teachers]
         self.samples, self.augment, self.seed = samples, data.augment, seed
-        self.combine = config.combine
+        self.combine, self.classes_axis = config.combine, classes_axis
         self.inner = [tap for tap in taps if tap]
         kept = config.teacher_outputs == "cached" and not self.inner and bool(teachers)
         self.views: int | None = None
@@ -91,7 +95,10 @@ class Teachers:
         self.first = {}
         device = next(iter(batch.inputs.values())).device
         outputs = [ask(batch).to(device, non_blocking=True) for ask in self.asked]
-        return {**self.first, "": combined(outputs, self.weights, self.combine, batch.labels)}
+        joint = combined(
+            outputs, self.weights, self.combine, batch.labels, classes_axis=self.classes_axis
+        )
+        return {**self.first, "": joint}
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -178,19 +185,47 @@ def view_inputs(
 
 def scored_outputs(teacher: BlackBox | OutputsTable, work: Work) -> Scored | None:
     """The figures of a teacher that is a file; None for a table without the splits it takes."""
-    figures = []
-    for split in ("test", "validation"):
-        samples = work.samples(split)
-        if isinstance(teacher, OutputsTable):
-            if split not in teacher.splits:
-                return None
-            outputs = teacher.rows(split)
-        else:
-            ids = samples.batches(FILE_BATCH)
-            outputs = torch.cat([teacher.outputs(samples.take(some)[0]) for some in ids])
-        metric = work.task.metrics[work.recipe.accept.metric]
-        figures.append(metric(outputs, samples.labels()))
-    return Scored(figures[0], figures[1], parameters=None, macs=None)
+    test, validation = (split_outputs(teacher, work, split) for split in ("test", "validation"))
+    if test is None or validation is None:
+        return None
+    metric, targets = work.task.metrics[work.recipe.accept.metric], work.samples("test").labels()
+    return Scored(
+        metric=metric(test, targets),
+        validation_metric=metric(validation, work.samples("validation").labels()),
+        parameters=None,
+        macs=None,
+        slices=by_slice(metric, test, targets, work.slices),
+    )
+
+
+def split_outputs(teacher: Teacher, work: Work, split: str) -> Tensor | None:
+    """A teacher's first output on all of a split; None for a table without it."""
+    samples = work.samples(split)
+    if isinstance(teacher, Network):
+        return outputs_of(teacher.module, samples)[teacher.signature.output_names[0]]
+    if isinstance(teacher, OutputsTable):
+        return teacher.rows(split) if split in teacher.splits else None
+    ids = samples.batches(FILE_BATCH)
+    return torch.cat([teacher.outputs(samples.take(some)[0]) for some in ids])
+
+
+def scored_student(student: Network, work: Work) -> Scored:
+    """The figures of a student, with how far it agrees with the first teacher."""
+    found = scored(student, work)
+    theirs = split_outputs(work.teacher, work, "test") if work.teachers else None
+    if theirs is None:
+        return found
+    test = work.samples("test")
+    ours = outputs_of(student.module, test)[student.signature.output_names[0]]
+    agreement = work.task.agree(theirs, ours, test.labels())
+    return replace(found, teacher_agreement=agreement)
+
+
+def classes_of(teacher: Teacher, work: Work, split: str) -> Tensor:
+    """The teacher's class of each sample of `split`, of which it has outputs."""
+    outputs = split_outputs(teacher, work, split)
+    assert outputs is not None
+    return outputs.argmax(1)
 
 
 def outputs_on(teacher: Network | BlackBox, inputs: Inputs) -> Tensor:
@@ -228,12 +263,18 @@ def renamed(inputs: Mapping[str, Tensor], network: Network) -> Inputs:
 
 
 def combined(
-    outputs: Sequence[Tensor], weights: Sequence[float], how: str, labels: Tensor | None
+    outputs: Sequence[Tensor],
+    weights: Sequence[float],
+    how: str,
+    labels: Tensor | None,
+    *,
+    classes_axis: int | None = -1,
 ) -> Tensor:
     """One output of several teachers.
 
     Args:
         outputs: logits of each, batch x classes; "weighted" takes further axes too.
+        classes_axis: of the logits; None where the outputs are numbers: "weighted" is their mean.
         how: "weighted", the log of the weighted mean of their probabilities (Hinton et al. 2015,
             arXiv:1503.02531, section 5.3, by arithmetic mean); or "best", for each sample the
             logits of the teacher with the smallest cross-entropy, without a label the smallest
@@ -242,11 +283,14 @@ def combined(
     """
     if len(outputs) == 1:
         return outputs[0]
-    logs = torch.stack([F.log_softmax(each, dim=1) for each in outputs])
+    first = outputs[0]
+    shares = torch.tensor(weights, device=first.device, dtype=first.dtype)
+    shares = (shares / shares.sum()).view(-1, *[1] * first.ndim)
+    if classes_axis is None:
+        return (torch.stack(list(outputs)) * shares).sum(0)
+    logs = torch.stack([F.log_softmax(each, dim=classes_axis) for each in outputs])
     if how == "weighted":
-        shares = torch.tensor(weights, device=logs.device, dtype=logs.dtype)
-        shares = (shares / shares.sum()).log().view(-1, *[1] * (logs.ndim - 1))
-        return torch.logsumexp(logs + shares, dim=0)
+        return torch.logsumexp(logs + shares.log(), dim=0)
     cost = -(logs.exp() * logs).sum(dim=2)
     if labels is not None:
         known = logs[:, : len(labels)]

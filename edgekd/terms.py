@@ -13,7 +13,7 @@ from edgekd.errors import EdgekdError, Fault, RecipeError
 from edgekd.features import projector
 from edgekd.fit import Batch
 from edgekd.losses import find_loss, input_names, relates_samples
-from edgekd.task import Task
+from edgekd.task import IGNORED, Task
 from edgekd.training import Loss
 
 OUTPUTS = ("student_logits", "teacher_logits", "student_outputs", "teacher_outputs")
@@ -31,6 +31,7 @@ class Term:
     Attributes:
         name: the method's, numbered where it is used again.
         at: the loss's key in the recipe.
+        task: whose hard loss it may be, and which tokens or pixels count.
         inputs: the names of the tensors that `function` compares, in order.
         taps: by those names, but for labels, the output or layer; "" is the first output.
         projectors: by those names, what the student's tensor goes through.
@@ -40,6 +41,7 @@ class Term:
     at: str
     loss: Loss
     function: Callable[..., Tensor]
+    task: Task
     inputs: tuple[str, ...]
     taps: Mapping[str, str]
     projectors: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -52,7 +54,9 @@ class Term:
     @property
     def relates_samples(self) -> bool:
         """Whether the loss of a batch is not the mean of that of its samples."""
-        return self.loss.method != "hard" and relates_samples(self.loss.method)
+        if self.loss.method == "hard":
+            return self.task.relates_samples
+        return relates_samples(self.loss.method)
 
     def of_student(self, name: str) -> bool:
         """Whether the tensor `name` is one of the student's."""
@@ -86,11 +90,38 @@ class Term:
             # Of no sample: zero, yet a function of the student, as other processes' are.
             loss = torch.stack([tensor.sum() for tensor in tensors if tensor.is_floating_point()])
             return loss.sum() * 0.0
-        loss = self.weight(batch.epoch) * self.function(*tensors, **self.loss.options)
+        loss = self.weight(batch.epoch) * self.compared(tensors, labels)
         if processes > 1 and self.relates_samples:
             # Its value is whole, its gradient only that of our own rows: gradients are averaged.
             return loss + (processes - 1) * (loss - loss.detach())
         return loss * (own * processes / count) if processes > 1 else loss
+
+    def compared(self, tensors: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss of the tensors, by `inputs`; of logits, where every token or pixel has its own,
+        the mean over those that count.
+
+        Args:
+            labels: of the first samples; their ignored places do not count.
+        """
+        logits = [name for name in self.inputs if name.endswith("_logits")]
+        if self.task.has_places and logits and self.loss.method != "hard":
+            tensors = self._places(tensors, labels)
+            if not len(tensors[0]):
+                return tensors[0].sum() * 0.0
+        return self.function(*tensors, **self.loss.options)
+
+    def _places(self, tensors: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
+        rows = [
+            self.task.rows(tensor) if name.endswith("_logits") else tensor.reshape(-1)
+            for name, tensor in zip(self.inputs, tensors, strict=True)
+        ]
+        known = 0 if labels is None else labels.numel()
+        # Rows of several processes, which no labels here belong to, all count.
+        if labels is None or (self.relates_samples and world()[1] > 1) or known > len(rows[0]):
+            return rows
+        keep = torch.ones(len(rows[0]), dtype=torch.bool, device=rows[0].device)
+        keep[:known] = labels.reshape(-1) != IGNORED
+        return [each[keep] for each in rows]
 
     def weight(self, epoch: int) -> float:
         """The weight in the `epoch`, from 0."""
@@ -114,7 +145,7 @@ def plan_terms(losses: Sequence[Loss], task: Task) -> list[Term]:
         try:
             taps = _taps(loss, inputs, at)
             name = f"{loss.method}_{again + 1}" if again else loss.method
-            terms.append(Term(name, at, loss, function, inputs, taps))
+            terms.append(Term(name, at, loss, function, task, inputs, taps))
         except RecipeError as error:
             faults.extend(error.faults)
     if faults:
@@ -209,7 +240,7 @@ def _projected(term: Term, seen: Mapping[str, Tensor]) -> Term:
 def _refusal(term: Term, seen: Mapping[str, Tensor]) -> Exception | None:
     """What `term` raises on these tensors, or None."""
     try:
-        term.function(*(seen[name] for name in term.inputs), **term.loss.options)
+        term.compared([seen[name] for name in term.inputs], seen.get("labels"))
     except (ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
         return error
     return None

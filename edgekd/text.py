@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgekd.artifact import Artifact
-    from edgekd.evidence import Measurement, Row, Verdict
+    from edgekd.bundles.manifest import Manifest
+    from edgekd.evidence import Agreement, Row
+    from edgekd.layerwise import LayerNoise
     from edgekd.localization import Layer
-    from edgekd.pipeline import RunResult
     from edgekd.plan import Plan
     from edgekd.recipe import Recipe
     from edgekd.releases import Change
+    from edgekd.result import RunResult
+    from edgekd.signature import TensorSpec
     from edgekd.target import Target
-    from edgekd.work import Pruning
+    from edgekd.work import Pruning, Scored
 
 LEFT = ("target", "scheme", "outcome", "ships")
 
@@ -41,8 +44,19 @@ def before_table(result: RunResult) -> Iterator[str]:
                 else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
             yield f"{role}: {result.metric} {score.metric:.4f} on test, {size}"
+            if score.teacher_agreement is not None:
+                yield f"  {result.agreed} as its teacher: {score.teacher_agreement:.4f}"
+            worst = _worst_slice(score, result)
+            if worst is not None:
+                yield f"  worst slice, {worst}: {result.metric} {score.slices[worst]:.4f}"
     if result.pruning:
         yield from _pruning_lines(result.pruning)
+
+
+def _worst_slice(score: Scored, result: RunResult) -> str | None:
+    known = {name: value for name, value in score.slices.items() if value is not None}
+    pick = max if result.smaller_is_better else min
+    return pick(known, key=lambda name: known[name]) if known else None
 
 
 def _pruning_lines(pruning: Pruning) -> Iterator[str]:
@@ -96,7 +110,7 @@ def table(result: RunResult) -> Table:
 
 def _cells(row: Row, *, pruned: bool) -> list[str]:
     agreement, measurement = row.agreement, row.measurement
-    top1 = agreement.top1_agreement_frac if agreement else None
+    agreed = agreement.task_agreement if agreement else None
     metric = agreement.metric if agreement else None
     ratio = measurement.ratio if measurement else None
     unpruned = measurement.unpruned_ratio if measurement else None
@@ -105,7 +119,7 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
         row.candidate,
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
-        f"{top1:.4f}" if top1 is not None else "",
+        f"{agreed:.4f}" if agreed is not None else "",
         f"{agreement.sqnr_db:.1f}" if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
         *([f"{zipped:,}" if zipped else ""] if pruned else []),
@@ -130,7 +144,11 @@ def after_table(result: RunResult) -> Iterator[str]:
                 yield f"  {row.target} {row.candidate}, which ships: {note}"
     beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
     for target, count in beaten.items():
-        yield f"  {target}: {count} other ways to quantize were no better than those"
+        yield f"  {target}: other ways to quantize, no better than those: {count}"
+    yield from _routes(result)
+    timed = [row.measurement for row in result.rows if row.measurement]
+    if any(each.quick for each in timed):
+        yield 'timed by the quick protocol, a first impression: benchmark.protocol = "thorough"'
     for kind, place in result.bundles.items():
         yield f"bundle for the app build, {kind}: {place}"
     evidence = result.folder / "result.json"
@@ -145,6 +163,25 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"not every required target passed; the evidence: {evidence}"
 
 
+def route_lines(result: RunResult) -> Iterator[str]:
+    """The thresholds, and where they are written."""
+    yield from _routes(result)
+    if not result.routes:
+        yield "nothing ships, so there is nothing to route"
+    yield f"the curves: {result.folder / 'route'}; in its report and bundle too"
+
+
+def _routes(result: RunResult) -> Iterator[str]:
+    for name, found in result.routes.items():
+        yield f"{name} routes: {found.why}"
+        if found.threshold is not None:
+            agreeing = found.test_agreement_frac
+            yield (
+                f"  on test it keeps {found.test_kept_frac:.1%} of {found.test_count}, of which "
+                + (f"{agreeing:.2%} agree with the teacher" if agreeing is not None else "none is")
+            )
+
+
 def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
     """The layers of a network beside what a file computes for them."""
     wide = max((len(layer.module) for layer in layers), default=0)
@@ -154,6 +191,23 @@ def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
         # LiteRT names a tensor after every module around it.
         name = (layer.tensor or "").rpartition("/")[2]
         yield f"{layer.module:{wide}}  {layer.kind:18} {told:>18}  {name}{mark}".rstrip()
+
+
+def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
+    """What a quantized file did to each layer."""
+    wide = max((len(layer.module) for layer in layers), default=0)
+    for layer in layers:
+        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
+        line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
+        if layer.saturated_frac and layer.saturated_frac > 5e-5:
+            line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
+            line += f" and {layer.file_high:.3g}"
+        if layer.outliers:
+            named = [f"{i} (x{ratio:.0f})" for i, ratio in list(layer.outliers.items())[:4]]
+            more = f" and {len(layer.outliers) - 4} more" if len(layer.outliers) > 4 else ""
+            line += f"  channels that stand out: {', '.join(named)}{more}"
+        yield line.rstrip()
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
@@ -178,6 +232,16 @@ def changes_table(changes: Sequence[Change]) -> Table:
         )
         last = change.target
     return made
+
+
+def held_lines(path: Path, place: str, manifest: Manifest) -> Iterator[str]:
+    """What the bundle at `path` holds."""
+    yield f"{manifest.name} {manifest.version}  {place}"
+    for model in manifest.models:
+        yield f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes"
+        yield f"    {model.entry}: {model.why}"
+    yield from (f"  {name}: none: {why}" for name, why in manifest.left_out.items())
+    yield f"next: edgekd bundle {path} --check"
 
 
 def plan_lines(path: Path, plan: Plan) -> Iterator[str]:
@@ -279,31 +343,56 @@ def _connection(target: Target) -> Iterator[str]:
     wants = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
     if target.connection == "local":
         yield 'nothing to do: device = "local" is this machine'
+    elif target.connection == "ssh" and target.accelerator == "gpu":
+        yield 'device = "ssh://USER@HOST?trtexec=/usr/src/tensorrt/bin/trtexec", which builds'
+        yield "and times an engine there; or ?providers=tensorrt,cuda, where ONNX Runtime has them"
+        yield "a key that needs no password, and Python 3.6 or later there"
     elif target.connection == "ssh":
-        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}'
+        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}:'
+        yield f"edgekd devices setup ssh://USER@HOST --target {target.name} [--wheels DIR] puts it"
     elif target.connection == "adb":
         yield 'device = "adb://SERIAL?benchmark_model=FILE", SERIAL of adb devices, FILE being'
         yield f"LiteRT's benchmark_model for Android here, or ?python=PATH there: {wants}"
+        yield "&cores=big takes its fastest cores"
     else:
-        yield "no way from here: the reference evaluator computes its files, nothing times them"
+        yield "no way from here: the reference evaluator computes its files, nothing times them;"
+        yield 'device = "imported://FILE.json" holds figures that Xcode showed (docs/devices.md)'
     if target.emulated:
         yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
 
 
-def measurement_lines(
-    artifact: Artifact, found: Measurement, verdict: Verdict, *, quick: bool
-) -> Iterator[str]:
-    """A measurement in two lines."""
-    p50, p90 = found.percentile_ms(0.5), found.percentile_ms(0.9)
-    ratio = f"  {found.ratio.value:.2f} times the first's" if found.ratio else ""
-    memory = f"{found.peak_memory_bytes:,} bytes" if found.peak_memory_bytes else "not told"
+def artifact_lines(artifact: Artifact) -> Iterator[str]:
+    """A file that was written: by which way, what is in it, and what it takes and gives."""
+    yield f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}"
+    made = artifact.lineage
+    count = sum(made["operators"].values()) if "operators" in made else None
+    graph = "" if count is None else f": {count} operators, {made['transposes']} transposes"
+    yield f"  by {made['method']}{graph}"
+    if artifact.signature is not None:
+        inputs = ", ".join(map(_tensor, artifact.signature.inputs))
+        yield f"  takes {inputs}; gives {', '.join(map(_tensor, artifact.signature.outputs))}"
+
+
+def _tensor(spec: TensorSpec) -> str:
+    shape = "x".join("?" if size is None else str(size) for size in spec.shape)
+    layout = f" ({spec.layout})" if spec.layout else ""
+    return f"{spec.name} {shape} {spec.dtype}{layout}"
+
+
+def agreement_lines(found: Agreement) -> Iterator[str]:
+    """An agreement, and what the runtime says of how it computed, in two lines."""
+    top1, error = found.top1_agreement_frac, found.max_abs_error
     yield (
-        f"{artifact.path}: {verdict.outcome.value}  p50 {p50.value:.4f} ms  "
-        f"p90 {p90.value:.4f} ms ({p90.low:.4f} to {p90.high:.4f}){ratio}"
+        f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB"
+        f"{'' if top1 is None else f'  top-1 agreement {top1:.4f}'}  largest error "
+        f"{'not finite' if error is None else f'{error:.3g}'}  on {found.sample_count} samples"
     )
-    yield (
-        f"  load {found.init_ms:.1f} ms  first {found.first_ms:.2f} ms  peak memory {memory}  "
-        f"{len(found.samples_ms)} samples in {len(found.samples_ns)} process(es)"
-        f"{'' if found.steady else '  NOT STEADY: the last third is judged'}"
-        f"{'  quick: a first impression' if quick else ''}"
-    )
+    facts = found.runtime
+    told = [f"{facts.get('runtime')} {facts.get('version')}"]
+    if "delegated" in facts:
+        told.append(f"{facts['delegated']} of {facts['operators']} operators by XNNPACK")
+    if "precision" in facts:
+        told.append(f"computed in {facts['precision']}")
+    if facts.get("default_precision", facts.get("precision")) != facts.get("precision"):
+        told.append(f"where its default would be {facts['default_precision']}")
+    yield f"  by {', '.join(told)}"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from edgekd.distributed import agreed, one_after_the_first, world
-from edgekd.evaluate import count_macs, score
+from edgekd.evaluate import by_slice, count_macs, outputs_of, score
 from edgekd.fit import Record, ignore, told
 from edgekd.need import need
 from edgekd.network import Network
@@ -127,12 +127,15 @@ def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record],
 
 def scored(network: Network, work: Work) -> Scored:
     """The figures of `network` on the work's data, by the recipe's metric."""
-    output, metric = network.signature.output_names[0], work.recipe.accept.metric
+    output, name = network.signature.output_names[0], work.recipe.accept.metric
+    test, metric = work.samples("test"), work.task.metrics[name]
+    outputs, targets = outputs_of(network.module, test)[output], test.labels()
     return Scored(
-        metric=score(network.module, output, work.samples("test"), work.task, metric),
+        metric=metric(outputs, targets),
         validation_metric=score(
-            network.module, output, work.samples("validation"), work.task, metric
+            network.module, output, work.samples("validation"), work.task, name
         ),
+        slices=by_slice(metric, outputs, targets, work.slices),
         parameters=network.parameter_count,
         macs=count_macs(network),
     )

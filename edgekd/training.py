@@ -15,18 +15,20 @@ from edgekd.part import Part, one_of
 class Optimizer(Part):
     """How weights follow gradients."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    name: Annotated[Literal["adamw", "adam", "sgd"], Field(description="of torch.optim")] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, description="at its largest")] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0, description="of adamw apart from the gradient")] = (
+        1e-2
+    )
     momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd")] = 0.9
 
 
 class Training(Part):
     """One training: of the teacher, or of the student by its teacher."""
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    optimizer: Optimizer = Optimizer()
+    epochs: Annotated[int, Field(ge=1, description="over the training split")]
+    batch_size: Annotated[int, Field(ge=1, description="over all processes")] = 128
+    optimizer: Annotated[Optimizer, Field(description="how weights follow gradients")] = Optimizer()
     schedule: Annotated[
         Literal["cosine", "constant"],
         Field(description="of the learning rate, after a linear warm-up over 5 % of the steps"),
@@ -50,7 +52,7 @@ class Loss(Part):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     method: Annotated[str, one_of("losses"), Field(description="hard, or a name of edgekd.losses")]
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0, description="in the sum of the losses")] = 1.0
     warmup_epochs: Annotated[
         int, Field(ge=0, description="epochs over which the weight grows from 0")
     ] = 0
@@ -97,16 +99,18 @@ class Loss(Part):
 class MoreTeacher(Part):
     """A further network that is imitated, beside `[teacher]`."""
 
-    load: str
-    weights: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    load: Annotated[str, Field(description="as of [teacher]")]
+    weights: Annotated[str | None, Field(description="as of [teacher]")] = None
+    options: Annotated[dict[str, Any], Field(description="as of [teacher]")] = Field(
+        default_factory=dict
+    )
     weight: Annotated[float, Field(gt=0, description="against 1 of the first teacher")] = 1.0
 
 
 class Distill(Training):
     """How the student learns from its teacher."""
 
-    losses: Annotated[list[Loss], Field(min_length=1)]
+    losses: Annotated[list[Loss], Field(min_length=1, description="the terms that are summed")]
     teacher_outputs: Annotated[
         Literal["live", "cached"],
         Field(description="ask the teacher at every step, or keep its outputs for each view"),

@@ -15,16 +15,20 @@ from torch import Tensor
 
 from edgekd.data import Inputs, joined
 from edgekd.devices.agent import device_facts
+from edgekd.devices.options import gives_outputs
 from edgekd.errors import ConversionError, EdgekdError, Fault, UnreachableError, listed
 from edgekd.evaluate import outputs_of
 from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format
+from edgekd.gate import disagreeing, judged
 from edgekd.need import tool_versions
 from edgekd.quantization.fidelity import mismatch
+from edgekd.routing import DECISIONS
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, write_json, written_atomically
 from edgekd.target import Evidence
+from edgekd.task import TASKS, Task
 from edgekd.trained import network_key
 from edgekd.work import Work
 
@@ -37,32 +41,21 @@ def compare(
     min_agreement: float,
     evidence: Evidence,
     runtime: Mapping[str, Any],
+    task: Task | None = None,
+    labels: Tensor | None = None,
 ) -> Agreement:
-    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme."""
-    if set(reference) != set(outputs):
-        raise ConversionError(
-            Fault(
-                what="The artifact's outputs are not the network's.",
-                at="outputs",
-                got=listed(sorted(outputs)),
-                expected=listed(sorted(reference)),
-                fix="export it again from this network",
-            )
-        )
+    """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme.
+
+    Args:
+        task: whose agreement is judged; without one, the share of samples with the same largest
+            class, where the first output is batch x classes.
+        labels: which tokens or pixels count, where the task has such.
+    """
+    _check_outputs(reference, outputs)
     signal = noise = worst = 0.0
     finite = True
     shares: dict[str, float] = {}
     for name, value in reference.items():
-        if outputs[name].shape != value.shape:
-            raise ConversionError(
-                Fault(
-                    what=f"The artifact's output {name!r} has another shape than the network's.",
-                    at=f"output {name}",
-                    got=str(tuple(outputs[name].shape)),
-                    expected=str(tuple(value.shape)),
-                    fix="export it again from this network",
-                )
-            )
         ours, theirs = value.double(), outputs[name].double()
         finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
         if value.is_floating_point():
@@ -73,12 +66,14 @@ def compare(
         worst = max(worst, float((ours - theirs).abs().max()))
     sqnr_db = _decibel(signal, noise) if finite else -math.inf
     first = next(iter(reference))
-    top1 = shares.get(first, _top1(reference[first], outputs[first]))
+    task = task or TASKS["classification"]
+    agreed = shares.get(first, task.agree(reference[first], outputs[first], labels))
+    classes = first in shares or task.classes_axis is not None
     agreement = Agreement(
         sample_count=len(reference[first]),
         max_abs_error=worst if finite else None,
         sqnr_db=sqnr_db,
-        top1_agreement_frac=top1,
+        top1_agreement_frac=agreed if classes else None,
         metric=None,
         validation_metric=None,
         evidence=evidence,
@@ -86,6 +81,8 @@ def compare(
         outcome=Outcome.PASSED,
         detail="",
         worst=tuple(_worst(reference, outputs)),
+        task_agreement=agreed,
+        agreed=task.agreed,
     )
     if not finite:
         return disagreeing(agreement, "an output is not finite")
@@ -100,11 +97,37 @@ def compare(
             return disagreeing(
                 agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
             )
-    if top1 is not None and top1 < min_agreement:
-        return disagreeing(
-            agreement, f"it agrees on {top1:.4f} of the samples, under {min_agreement}"
-        )
+    if agreed is not None and agreed < min_agreement:
+        told = f"it agrees on {agreed:.4f} of the samples"
+        if task.name != "classification":
+            told = f"{task.agreed} is {agreed:.4f}"
+        return disagreeing(agreement, f"{told}, under {min_agreement}")
     return agreement
+
+
+def _check_outputs(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Outputs have the names and shapes of the network's."""
+    if set(reference) != set(outputs):
+        raise ConversionError(
+            Fault(
+                what="The artifact's outputs are not the network's.",
+                at="outputs",
+                got=listed(sorted(outputs)),
+                expected=listed(sorted(reference)),
+                fix="export it again from this network",
+            )
+        )
+    for name, value in reference.items():
+        if outputs[name].shape != value.shape:
+            raise ConversionError(
+                Fault(
+                    what=f"The artifact's output {name!r} has another shape than the network's.",
+                    at=f"output {name}",
+                    got=str(tuple(outputs[name].shape)),
+                    expected=str(tuple(value.shape)),
+                    fix="export it again from this network",
+                )
+            )
 
 
 WORST = 8
@@ -131,18 +154,6 @@ def _decibel(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
-def disagreeing(agreement: Agreement, why: str) -> Agreement:
-    """`agreement` with the verdict that it is none."""
-    return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
-
-
-def _top1(reference: Tensor, output: Tensor) -> float | None:
-    """Share of samples with the same largest class, or None where these are no classes."""
-    if reference.ndim != 2 or reference.shape[1] < 2 or not reference.is_floating_point():
-        return None
-    return float((reference.argmax(1) == output.argmax(1)).double().mean())
 
 
 def verify_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
@@ -179,14 +190,18 @@ def _verified(
     artifact = row.artifact
     assert artifact is not None
     device = target.device or "local"
+    stood_in = not gives_outputs(device)
+    if stood_in:  # What is only timed there gives its outputs here.
+        device = "local"
     count = len(next(iter(reference.values())))
     against = work.teacher_score or work.student_score
+    labels = work.samples("test").labels()
 
     def make(folder: Path) -> None:
         ran = run_artifact(artifact, inputs, device)
         if isinstance(ran, Verdict):
             raise _DidNotRun(ran)
-        here = target.evidence_on(ran.facts["machine"])
+        here: Evidence = "host" if stood_in else target.evidence_on(ran.facts["machine"])
         agreement = compare(
             reference,
             {name: value[:count] for name, value in ran.outputs.items()},
@@ -195,12 +210,15 @@ def _verified(
             min_agreement=work.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
             runtime=ran.facts,
+            task=work.task,
+            labels=labels,
         )
         if row.network == "quantized":
             agreement = _as_simulated(agreement, work, row, ran.outputs, count)
-        agreement = _with_metric(agreement, work, ran.outputs, count)
+        agreement = judged(agreement, work, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
         _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
+        _write_decisions(folder / DECISIONS, work, reference, ran.outputs)
 
     key = {
         "artifact": artifact.sha256,
@@ -210,7 +228,9 @@ def _verified(
         "target": [target.machine, target.evidence],
         "facts": device_facts(),
         "accept": work.recipe.accept.model_dump(),
-        "against": against and against.metric,
+        "against": against and [against.metric, dict(against.slices)],
+        "slices": {name: ids.tolist() for name, ids in work.slices.items()},
+        "task": work.task.name,
         "runtime": tool_versions(find_format(row.format).PACKAGES),
     }
     try:
@@ -258,6 +278,37 @@ def _write_worst(
         )
 
 
+def _write_decisions(
+    path: Path, work: Work, reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> None:
+    """Writes what an artifact decided, by sample: `test_class` and `test_probability`, the largest,
+    the same of `validation`, the network's `reference_class`, and `label`, both of the test split.
+
+    Nothing where the first output is none of classes.
+    """
+    first = next(iter(reference))
+    wanted, found = reference[first], outputs[first]
+    if found.ndim != 2 or found.shape[1] < 2 or not found.is_floating_point():
+        return
+    given = found.double()
+    if work.recipe.export.outputs != "probabilities":
+        given = given.softmax(1)
+    probability, decided = given.max(1)
+    count = len(wanted)
+    arrays = {
+        "test_class": decided[:count],
+        "test_probability": probability[:count],
+        "validation_class": decided[count:],
+        "validation_probability": probability[count:],
+        "reference_class": wanted.argmax(1),
+        "label": work.samples("test").labels(),
+    }
+    with written_atomically(path) as draft, draft.open("wb") as file:
+        np.savez(
+            file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()}
+        )
+
+
 def _as_simulated(
     agreement: Agreement, work: Work, row: Row, outputs: Mapping[str, Tensor], count: int
 ) -> Agreement:
@@ -270,23 +321,3 @@ def _as_simulated(
     )
     agreement = replace(agreement, simulation_db=near_db)
     return disagreeing(agreement, why) if why else agreement
-
-
-def _with_metric(
-    agreement: Agreement, work: Work, outputs: Mapping[str, Tensor], count: int
-) -> Agreement:
-    accept = work.recipe.accept
-    measure = work.task.metrics[accept.metric]
-    values = outputs[work.student.signature.output_names[0]]
-    metric = measure(values[:count], work.samples("test").labels())
-    validation = measure(values[count:], work.samples("validation").labels())
-    agreement = replace(agreement, metric=metric, validation_metric=validation)
-    against = work.teacher_score or work.student_score
-    if against and metric < against.metric - accept.max_drop:
-        whose = "teacher" if work.teacher_score else "student"
-        return disagreeing(
-            agreement,
-            f"{accept.metric} is {metric:.4f}, more than {accept.max_drop} under "
-            f"the {whose}'s {against.metric:.4f}",
-        )
-    return agreement

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from edgekd.data import Data, Inputs, Samples
 from edgekd.evidence import Choice, Row
 from edgekd.network import Network
 from edgekd.recipe import Recipe
+from edgekd.routing import Routing
 from edgekd.target import Budget, Prefer, Target
 from edgekd.task import Task
 
@@ -32,6 +35,9 @@ class Scored:
     Attributes:
         metric: the recipe's metric on the test split.
         validation_metric: the same on the validation split.
+        slices: by slice of the test split, the metric there; None where it is not defined.
+        teacher_agreement: the task's figure of how far its outputs on the test split are the
+            teacher's; None without a teacher, and for the teacher itself.
         parameters, macs: the numbers of parameters, and of multiply-accumulates of one sample;
             None where the network is a file or a table.
     """
@@ -40,6 +46,8 @@ class Scored:
     validation_metric: float
     parameters: int | None
     macs: int | None
+    slices: Mapping[str, float | None] = field(default_factory=dict)
+    teacher_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,11 @@ class Work:
         another_student: the student untaught, with other random weights for each number.
         quantized: by target, the student trained to be rounded as its files round, a
             `edgekd.qat.Tuned`.
+        slices: by name, the numbers of the test split's samples in it.
         rows: one candidate of one target each.
+        teacher_classes: by split, the first teacher's class of each sample; where [route] asks.
+        routes: by target, which answers of what ships the device keeps.
+        seconds: by stage, how long it took.
         bundles: by kind, the folder of what the app build takes.
     """
 
@@ -109,8 +121,12 @@ class Work:
     pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
     quantized: Mapping[str, Any] = field(default_factory=dict)
+    slices: Mapping[str, Tensor] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
+    teacher_classes: Mapping[str, Tensor] = field(default_factory=dict)
+    routes: Mapping[str, Routing] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
 
     @property

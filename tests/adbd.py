@@ -32,6 +32,8 @@ class Phone:
         env: of its shell's commands.
         spoil: changes the bytes of a file that is pushed, to see whether that is noticed.
         cut_after: of so many shell commands, the connection is cut.
+        cut_when: the connection is cut, once, beside a command that this text is in; the command
+            goes on, as a phone's does whose cable is pulled.
     """
 
     temporary: Path
@@ -39,6 +41,7 @@ class Phone:
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     spoil: Callable[[str, bytes], bytes] = lambda _, data: data
     cut_after: int | None = None
+    cut_when: str | None = None
     commands: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -166,6 +169,9 @@ class Stream:
         if phone.cut_after is not None and len(phone.commands) > phone.cut_after:
             self.connection.wire.shutdown(socket.SHUT_RDWR)
             return
+        if phone.cut_when is not None and phone.cut_when in command:
+            phone.cut_when = None
+            threading.Timer(1.0, self.connection.wire.shutdown, [socket.SHUT_RDWR]).start()
         command = command.replace(PHONE_TEMPORARY, str(phone.temporary))
         done = subprocess.run(
             ["/bin/sh", "-c", command],

@@ -11,10 +11,16 @@ from edgekd import golden
 from edgekd.bundles import folder
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import Lineage, Manifest, Model, Quantization, Tensor
-from edgekd.packaging import Licences
+from edgekd.packaging import Android, Licences
 
 FILES = {"litert": "model.tflite", "onnx": "model.onnx", "coreml": "model.mlpackage/Manifest.json"}
 LABELS = ["cat", 'a "quoted" \\(name)', "Grüße ??/", "*/ x"]
+
+EVIDENCE = {
+    "evidence": "device",
+    "agreement": {"metric": 0.9, "top1_agreement_frac": 0.99},
+    "measurement": {"p50_ms": 2.0, "p90_ms": 3.0},
+}
 
 
 def written(
@@ -32,7 +38,7 @@ def written(
         "metric": "accuracy",
         "labels": LABELS,
         "licences": Licences(model="Apache-2.0", data="what the owner says"),
-        "packaging": {"android": {"group": "com.acme.models"}},
+        "android": Android(group="com.acme.models"),
         "models": models,
         "left_out": {"pixel-8": "no candidate passed"},
         "lineage": Lineage(
@@ -57,6 +63,7 @@ def model(bundle: Path, format: str, **changed: Any) -> Model:
     path.write_bytes(f"a model of {format}".encode() * 50)
     inputs = {"image": torch.arange(2 * 6, dtype=torch.float32).reshape(2, 1, 2, 3)}
     outputs = {"scores": torch.linspace(-1, 1, 8).reshape(2, 4)}
+    outputs["scores"] = outputs["scores"].round().to(torch.int8)
     files = {f"models/{target}/{name}": each for name, each in files_under(home).items()}
     given: dict[str, Any] = {
         "target": target,
@@ -73,16 +80,12 @@ def model(bundle: Path, format: str, **changed: Any) -> Model:
             Tensor(
                 name="scores",
                 shape=[1, 4],
-                dtype="float32",
+                dtype="int8",
                 quantization=Quantization(scale=0.5, zero_point=-3),
             )
         ],
         "golden": golden.write(bundle, inputs, outputs, target, "fp32"),
         "why": "it passed",
-        "evidence": {
-            "evidence": "device",
-            "agreement": {"metric": 0.9, "top1_agreement_frac": 0.99},
-            "measurement": {"p50_ms": 2.0, "p90_ms": 3.0},
-        },
+        "evidence": EVIDENCE,
     }
     return Model(**{**given, **changed})

@@ -24,6 +24,12 @@ def need_modules(*names: str) -> None:
             _stop(f"the package {name} is not installed")
 
 
+def need_that(holds: bool, otherwise: str) -> None:
+    """Goes on if it holds."""
+    if not holds:
+        _stop(otherwise)
+
+
 def _stop(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"in CI nothing is skipped: {reason}")

@@ -36,42 +36,59 @@ RANKS = {
             "usage",
             "operators",
             "ncnn_param",
+            "notebook",
         ],
         1,
     ),
     **dict.fromkeys(["recipe", "target", "artifact", "evidence", "network", "data", "task"], 2),
     **dict.fromkeys(
-        ["sizes", "faults", "part", "folding", "packaging", "training", "reference"], 2
+        [
+            "sizes",
+            "faults",
+            "part",
+            "folding",
+            "packaging",
+            "training",
+            "reference",
+            "origin",
+            "acceptance",
+            "program",
+        ],
+        2,
     ),
-    **dict.fromkeys(["samples", "work"], 2),
+    **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
+    **dict.fromkeys(["routing", "reduction", "endings", "result"], 2),
     **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
     "environment": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
-    **dict.fromkeys(["lint", "soundness", "junit", "provenance", "charts"], 3),
+    **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "judge"], 3),
     **dict.fromkeys(["fit", "evaluate", "trained", "checkpoint"], 3),
     **dict.fromkeys(["distributed", "schedule", "features", "teacher_outputs"], 3),
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive"], 4),
-    **dict.fromkeys(["distillation", "conversion", "cut", "execution"], 4),
+    **dict.fromkeys(["distillation", "conversion", "cut", "execution", "gate"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "instructions", "report"], 4),
-    **dict.fromkeys(["quantized", "exporting", "verifying", "float_layers"], 4),
-    **dict.fromkeys(["qat", "rounding"], 4),
-    **dict.fromkeys(["stages", "packing"], 5),
-    **dict.fromkeys(["plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
-    **dict.fromkeys(["progress", "text"], 7),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
+    **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
+    **dict.fromkeys(["stages", "packing", "signing"], 5),
+    **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
+    **dict.fromkeys(["correctness", "calibrating"], 6),
+    **dict.fromkeys(["progress", "text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "evidence",
-           "data", "samples", "reference", "part", "sizes", "network", "kinds", "precisions",
-           "faults", "folding",
-           "packaging", "training", "recipe", "work", "distributed", "schedule", "evaluate",
-           "teacher_outputs", "features", "checkpoint", "fit", "trained", "black_box", "terms",
-           "teachers", "distillation", "qat", "intermediates", "localization", "execution",
-           "instructions", "quantized", "conversion", "conversions", "converter",
-           "exporting", "verifying", "float_layers", "rounding", "plan", "launch", "pipeline",
-           "worker", "preview", "starter"]
+LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
+           "measurement", "evidence", "data", "samples", "reference", "part",
+           "acceptance", "sizes", "origin", "program", "network", "kinds", "precisions",
+           "faults", "folding", "packaging", "training", "protocol", "reduction",
+           "routing", "recipe", "work", "endings", "result", "distributed", "schedule",
+           "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
+           "black_box", "terms", "teachers", "selecting", "quantized", "freezing",
+           "distillation", "qat", "intermediates", "localization", "layerwise",
+           "execution", "instructions", "conversion", "conversions", "converter",
+           "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
+           "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
 
 
@@ -149,8 +166,8 @@ def test_help_and_targets_load_nothing_heavy() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    # The agent is one file because it is sent to boards as one.
-    limit = 510 if path.name == "agent.py" else 400
+    # The agent is one file because it is sent to boards as one: five runtimes, and the sensors.
+    limit = 780 if path.name == "agent.py" else 400
     assert len(text.splitlines()) <= limit, "what two things does this file hold?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
@@ -165,7 +182,8 @@ def test_nothing_unpickles_and_no_shell_is_started(path: Path) -> None:
     assert not re.search(r"shell=True|os\.system|os\.popen", text)
     if room(path) != "cli":
         assert not re.search(r"(?<![.\w])print\(|sys\.exit\(", text)
-    if path.name != "process.py":
+    # These run where there is no edgekd.
+    if path.name not in ("process.py", "agent.py", "keeper.py", "trtexec_driver.py"):
         assert "subprocess" not in re.findall(r"^import (\w+)", text, re.M)
 
 
@@ -187,10 +205,11 @@ def test_every_table_leads_to_a_module_or_function_of_its_name() -> None:
         assert (function.__name__, function.__module__) == (name, f"edgekd.losses.{name}")
 
 
-def test_the_agent_is_python_3_8_and_stands_alone() -> None:
-    path = PACKAGE / "devices" / "agent.py"
-    ast.parse(path.read_text(), feature_version=(3, 8))
-    assert not imports(path)
+def test_what_is_sent_to_boards_is_old_python_and_stands_alone() -> None:
+    for name, oldest in (("agent", (3, 8)), ("keeper", (3, 6)), ("trtexec_driver", (3, 6))):
+        path = PACKAGE / "devices" / f"{name}.py"
+        ast.parse(path.read_text(), feature_version=oldest)
+        assert not imports(path)
 
 
 @pytest.mark.parametrize("name", [name for name in edgekd.__all__ if name != "__version__"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -386,16 +385,4 @@ DRAWN: dict[str, Trap] = {
 
 CASES = {
     name: Trap(lambda make=trap.make: stirred(make()), trap.draw) for name, trap in DRAWN.items()
-}
-
-Pair = tuple[nn.Module, dict[str, Tensor]]
-
-
-def pair(trap: Trap) -> Pair:
-    """The network of `trap`, seeded, in eval mode, and an example of its inputs, batch one."""
-    return trap.build(), trap.draw(1, torch.Generator().manual_seed(0))
-
-
-ZOO: dict[str, Callable[[], Pair]] = {
-    name: functools.partial(pair, trap) for name, trap in CASES.items()
 }

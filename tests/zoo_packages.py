@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from models import Trap
 from torch import Tensor, nn
-from zoo import Pair, pair, stirred
+from zoo import stirred
 
+BESIDE = Path(sys.prefix) / "timm"
+"""Where `make` puts timm and torchvision, without what they want to bring: see `import_timm`."""
 _SCHEMAS: list[torch.library.Library] = []
 
 
@@ -20,12 +23,15 @@ def import_timm() -> Any:
 
     PyPI's torchvision is built for CUDA: beside torch for the CPU its operators do not load, and
     its import then fails on the two that it describes itself ("operator torchvision::nms does not
-    exist"). Declaring them, without any code, is enough: timm's networks use neither. Not needed
-    with a torchvision from https://download.pytorch.org/whl/cpu.
+    exist"). Declaring them, without any code, is enough: timm's networks use neither. transformers
+    fails likewise beside such a torchvision, which is why it lies in a folder of its own. Not
+    needed with a torchvision from https://download.pytorch.org/whl/cpu.
 
     Raises:
         ImportError: timm or torchvision is not installed.
     """
+    if BESIDE.is_dir() and str(BESIDE) not in sys.path:
+        sys.path.append(str(BESIDE))
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
@@ -103,48 +109,52 @@ def _image(name: str, size: int) -> Callable[[int, torch.Generator], dict[str, T
     return lambda count, dice: {name: torch.randn(count, 3, size, size, generator=dice)}
 
 
-SWIN = {"depths": (1, 2), "embed_dim": 24, "num_heads": (1, 2)}
-TIMM: dict[str, tuple[int, dict[str, Any]]] = {
-    "mobilenetv3_small_050": (64, {}),
-    "mobilenetv4_conv_small_050": (64, {}),
-    "tf_efficientnet_b0": (64, {}),
-    "efficientnet_lite0": (64, {}),
-    "resnet10t": (64, {}),
-    "regnetx_002": (64, {}),
-    "ghostnet_050": (64, {}),
-    "semnasnet_075": (64, {}),
-    "mnasnet_small": (64, {}),
-    "tinynet_e": (64, {}),
-    "lcnet_035": (64, {}),
-    "repvgg_a0": (64, {}),
-    "hgnetv2_b0": (64, {}),
-    "starnet_s050": (64, {}),
-    "convnext_atto": (64, {}),
-    "convnextv2_atto": (64, {}),
-    "poolformer_s12": (64, {}),
-    "vit_tiny_patch16_224": (64, {"img_size": 64}),
-    "deit_tiny_distilled_patch16_224": (64, {"img_size": 64}),
-    "swin_tiny_patch4_window7_224": (64, {"img_size": 64, "window_size": 4, **SWIN}),
-    "mobilevit_xxs": (64, {}),
-    "edgenext_xx_small": (64, {}),
-    "fastvit_t8": (64, {}),
-    "levit_128s": (64, {"img_size": 64}),
-    "efficientformerv2_s0": (64, {"img_size": 64}),
-    "efficientvit_m0": (64, {"img_size": 64}),
-    "dla46_c": (64, {}),
+def _timm(name: str, **options: Any) -> Trap:
+    return Trap(functools.partial(_from_timm, name, **options), _image("x", 64))
+
+
+# Of the deeper ones a few blocks: the operators are the same.
+TIMM = {
+    "mobilenetv3_small_050": _timm("mobilenetv3_small_050"),
+    "mobilenetv4_conv_small_050": _timm("mobilenetv4_conv_small_050"),
+    "tinynet_e": _timm("tinynet_e"),
+    "lcnet_035": _timm("lcnet_035"),
+    "mnasnet_small": _timm("mnasnet_small"),
+    "semnasnet_075": _timm("semnasnet_075"),
+    "ghostnet_050": _timm("ghostnet_050"),
+    "resnet10t": _timm("resnet10t"),
+    "regnetx_002": _timm("regnetx_002"),
+    "repvgg_a0": _timm("repvgg_a0"),
+    "starnet_s050": _timm("starnet_s050"),
+    "convnext_atto": _timm("convnext_atto", depths=(1, 1, 2, 1)),
+    "vit_tiny": _timm("vit_tiny_patch16_224", img_size=64, depth=3),
+    "deit_tiny_distilled": _timm("deit_tiny_distilled_patch16_224", img_size=64, depth=3),
+    "swin_tiny": _timm(
+        "swin_tiny_patch4_window7_224",
+        img_size=64,
+        window_size=4,
+        depths=(1, 2),
+        embed_dim=24,
+        num_heads=(1, 2),
+    ),
+}
+
+# Those with little new for a converter: for tools/export_matrix.py, not for every test run.
+MORE = {
+    name: _timm(name)
+    for name in ("tf_efficientnet_b0", "efficientnet_lite0", "mobilevit_xxs", "hgnetv2_b0",
+                 "poolformer_s12", "convnextv2_atto", "edgenext_xx_small", "fastvit_t8",
+                 "efficientvit_m0", "dla46_c")
+} | {name: _timm(name, img_size=64) for name in ("levit_128s", "efficientformerv2_s0")}  # fmt: skip
+
+TRANSFORMERS = {
+    "bert": Trap(bert, _tokens),
+    "distilbert": Trap(distilbert, _tokens),
+    "segformer": Trap(segformer, _image("pixel_values", 64)),
+    "vit": Trap(vit, _image("pixel_values", 32)),
 }
 
 CASES: dict[str, Trap] = {
-    **{
-        f"timm-{name}": Trap(functools.partial(_from_timm, name, **options), _image("x", size))
-        for name, (size, options) in TIMM.items()
-    },
-    "transformers-bert": Trap(bert, _tokens),
-    "transformers-distilbert": Trap(distilbert, _tokens),
-    "transformers-segformer": Trap(segformer, _image("pixel_values", 64)),
-    "transformers-vit": Trap(vit, _image("pixel_values", 32)),
-}
-
-PACKAGES: dict[str, Callable[[], Pair]] = {
-    name: functools.partial(pair, trap) for name, trap in CASES.items()
+    **{f"timm-{name}": trap for name, trap in {**TIMM, **MORE}.items()},
+    **{f"transformers-{name}": trap for name, trap in TRANSFORMERS.items()},
 }

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from models import TRAPS, Trap  # noqa: E402
 
 import edgekd  # noqa: E402
 from edgekd.artifact import load_artifact  # noqa: E402
+from edgekd.conversion import sqnr_db  # noqa: E402
 from edgekd.errors import EdgekdError  # noqa: E402
 from edgekd.formats import FORMATS  # noqa: E402
 from edgekd.graph import read_graph  # noqa: E402
@@ -133,6 +135,36 @@ def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], Non
     return {"onnx": onnx, "openvino": openvino, "litert": litert}[format]
 
 
+def default_precision(path: Path, example: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """An OpenVINO file in the precision that its plugin takes unless told, beside float32, which
+    edgekd verifies and times: the ratio of their median times, interleaved, one thread, and how
+    well the outputs agree. Empty where it is float32."""
+    import openvino as ov
+
+    options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    requests = {}
+    for hint in ({}, {"INFERENCE_PRECISION_HINT": "f32"}):
+        compiled = ov.Core().compile_model(str(path), "CPU", {**options, **hint})
+        name = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        requests[name] = compiled.create_infer_request()
+    if len(requests) < 2:
+        return {}
+    feed = {name: tensor.numpy() for name, tensor in example.items()}
+    times: dict[str, list[int]] = {name: [] for name in requests}
+    for turn in range(60):
+        for name, request in requests.items():
+            for _ in range(6):
+                start = time.perf_counter_ns()
+                request.infer(feed)
+                times[name] += [time.perf_counter_ns() - start] * (turn > 0)
+    default, single = requests
+    outputs = [{str(i): torch.from_numpy(request.get_output_tensor(i).data.copy())
+                for i in range(len(request.output_tensors))}
+               for request in (requests[single], requests[default])]  # fmt: skip
+    return {"default_precision": default, "default_sqnr_db": sqnr_db(*outputs),
+            "default_ratio": median(times[default]) / median(times[single])}  # fmt: skip
+
+
 def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
     """Our file's median time over the plain converter's, interleaved, fp32, one thread."""
     for name in names:
@@ -156,6 +188,8 @@ def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
                             "ours_ms": second.percentile_ms(0.5).value,
                             "ratio": second.ratio.value,
                             "interval": [second.ratio.low, second.ratio.high]}  # fmt: skip
+                    if format == "openvino":
+                        row |= default_precision(ours.path, example)
                 except Exception as error:  # noqa: BLE001  the plain call may raise anything
                     row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
             yield row
@@ -165,9 +199,15 @@ def shown(row: dict[str, Any]) -> str:
     """A row as a line of text."""
     if "ratio" in row:
         low, high = row["interval"]
+        told = (
+            f"  in {row['default_precision']}, its default: {row['default_ratio']:.2f} times f32, "
+            f"{row['default_sqnr_db']:.0f} dB"
+            if "default_ratio" in row
+            else ""
+        )
         return (
             f"{row['network']:36} {row['format']:9} plain {row['plain_ms']:8.4f} ms  "
-            f"ours {row['ours_ms']:8.4f} ms  {row['ratio']:.3f} ({low:.3f} to {high:.3f})"
+            f"ours {row['ours_ms']:8.4f} ms  {row['ratio']:.3f} ({low:.3f} to {high:.3f}){told}"
         )
     size = f"{row['size_bytes'] / 1024:8.0f} KiB" if "size_bytes" in row else " " * 12
     sqnr = row.get("sqnr_db")

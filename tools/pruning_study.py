@@ -38,7 +38,7 @@ import edgekd
 from edgekd.cut import prune
 from edgekd.data import Samples
 from edgekd.network import Network, as_network
-from edgekd.recipe import Prune
+from edgekd.reduction import Prune
 from edgekd.stages.train import train
 from edgekd.task import TASKS
 from edgekd.training import Distill, Loss, Optimizer, Training

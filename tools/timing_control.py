@@ -12,10 +12,9 @@ import argparse
 from pathlib import Path
 
 from edgekd.artifact import load_artifact
-from edgekd.evidence import Measurement
+from edgekd.evidence import LEAST_GAIN, Measurement
 from edgekd.measure import measure
 from edgekd.stages.benchmark import THOROUGH
-from edgekd.stages.choose import LEAST_GAIN
 
 
 def main() -> None:

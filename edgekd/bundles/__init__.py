@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-from edgekd.bundles import android, folder, linux, swift
+from edgekd.bundles import android, archive, folder, linux, swift
 from edgekd.bundles.manifest import Manifest
 from edgekd.errors import Fault
 
@@ -33,6 +33,7 @@ class Kind(Protocol):
 
 BUNDLES: dict[str, Kind] = {
     "folder": folder,
+    "archive": archive,
     "android": android,
     "swift": swift,
     "linux": linux,

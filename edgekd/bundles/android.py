@@ -17,7 +17,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import camel, quoted, snake, titles
+from edgekd.bundles.identifiers import camel, quoted, snake, titled
+from edgekd.bundles.instrumented import write_golden_test
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import ConversionError, Fault
 from edgekd.process import run_process
@@ -47,10 +48,9 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
     Raises:
         ConversionError: the generated class does not compile.
     """
-    models = [model for model in manifest.models if model.format in FORMATS]
-    group = manifest.packaging.get("android", {}).get("group", "com.example.models")
-    for target, title in titles(manifest, models).items():
-        model = next(each for each in models if each.target == target)
+    group = manifest.android.group
+    assert group is not None
+    for title, model in titled(manifest, FORMATS):
         package = f"{group}.{snake(title)}"
         place = out / "maven" / Path(*group.split(".")) / title / manifest.version
         stem = f"{title}-{manifest.version}"
@@ -69,7 +69,9 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
             for digest in DIGESTS:
                 sum_ = hashlib.new(digest, entry.read_bytes()).hexdigest()
                 write_text(entry.with_name(f"{entry.name}.{digest}"), sum_)
-        _write_test(bundle, model, package, title, out / "instrumented-test" / snake(title))
+        write_golden_test(
+            bundle, model, package, camel(title), out / "instrumented-test" / snake(title)
+        )
 
 
 def asset(manifest: Manifest, model: Model) -> str:
@@ -207,6 +209,11 @@ TENSORS = """\
     return new String[] {{{types}}};
   }}
 
+  /** Their axes in words, such as batch height width channels; empty where that is not known. */
+  public static String[] {role}Layouts() {{
+    return new String[] {{{layouts}}};
+  }}
+
   /** value = scale * (number - zeroPoint); 1 where the values are taken as they are. */
   public static float[] {role}Scales() {{
     return new float[] {{{scales}}};
@@ -250,6 +257,7 @@ def _tensors(role: str, tensors: list[Tensor]) -> str:
         names=", ".join(quoted(each.name) for each in tensors),
         shapes=", ".join(f"{{{shape}}}" for shape in shapes),
         types=", ".join(quoted(each.dtype) for each in tensors),
+        layouts=", ".join(quoted(each.layout or "") for each in tensors),
         scales=", ".join(f"{step.scale!r}f" if step else "1f" for step in steps),
         zeros=", ".join(str(step.zero_point if step else 0) for step in steps),
     )
@@ -281,99 +289,3 @@ def _metadata(manifest: Manifest, group: str, title: str) -> str:
         f"  <versioning>\n    <latest>{version}</latest>\n    <release>{version}</release>\n"
         f"    <versions><version>{version}</version></versions>\n  </versioning>\n</metadata>\n"
     )
-
-
-TEST = """\
-package {package};
-
-import static org.junit.Assert.assertEquals;
-import static org.junit.Assert.assertTrue;
-
-import androidx.test.platform.app.InstrumentationRegistry;
-import java.io.DataInputStream;
-import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.util.HashMap;
-import java.util.Map;
-import org.junit.Test;
-import org.tensorflow.lite.Interpreter;
-
-/** Runs the golden vectors on the phone; put its files under src/androidTest. */
-public final class {name}GoldenTest {{
-  private static final int COUNT = {count};
-
-  private static ByteBuffer golden(String file, int sample) throws IOException {{
-    DataInputStream stream =
-        new DataInputStream(
-            InstrumentationRegistry.getInstrumentation().getContext().getAssets().open(file));
-    byte[] all = new byte[stream.available()];
-    stream.readFully(all);
-    int size = all.length / COUNT;
-    ByteBuffer made = ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN);
-    made.put(all, sample * size, size);
-    made.rewind();
-    return made;
-  }}
-
-  @Test
-  public void everyOutputIsWhatItWasWhenBundled() throws IOException {{
-    String[] files = {{{files}}};
-    double[] tolerances = {{{tolerances}}};
-    ByteBuffer model =
-        {name}.load(
-            InstrumentationRegistry.getInstrumentation()
-                .getTargetContext()
-                .getAssets()
-                .open({name}.ASSET));
-    Interpreter interpreter = new Interpreter(model);
-    String[] outputs = {name}.outputNames();
-    for (int sample = 0; sample < COUNT; sample++) {{
-      Map<String, Object> inputs = new HashMap<>();
-{inputs}
-      Map<String, Object> found = new HashMap<>();
-      for (int i = 0; i < outputs.length; i++) {{
-        int size = golden(files[i], sample).capacity();
-        found.put(outputs[i], ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN));
-      }}
-      interpreter.runSignature(inputs, found);
-      for (int i = 0; i < outputs.length; i++) {{
-        ByteBuffer expected = golden(files[i], sample);
-        ByteBuffer got = (ByteBuffer) found.get(outputs[i]);
-        got.rewind();
-        assertEquals(expected.capacity(), got.capacity());
-        while (expected.hasRemaining()) {{
-          assertTrue(Math.abs(expected.getFloat() - got.getFloat()) <= tolerances[i]);
-        }}
-      }}
-    }}
-  }}
-}}
-"""
-
-
-def _write_test(bundle: Path, model: Model, package: str, title: str, out: Path) -> None:
-    """Writes a test for a phone with the files it reads: of LiteRT, whose signatures have names."""
-    if model.format != "litert" or any(each.dtype != "float32" for each in model.outputs):
-        return
-    golden, assets = model.golden, out / "assets"
-    assets.mkdir(parents=True)
-    inputs, outputs = {}, []
-    for number, (name, path) in enumerate(golden.inputs.items()):
-        inputs[name] = f"input_{number}.bin"
-        shutil.copyfile(bundle / path, assets / inputs[name])
-    for number, expected in enumerate(golden.outputs.values()):
-        outputs.append(f"output_{number}.bin")
-        shutil.copyfile(bundle / expected.path, assets / outputs[-1])
-    source = TEST.format(
-        package=package,
-        name=camel(title),
-        count=golden.count,
-        files=", ".join(map(quoted, outputs)),
-        tolerances=", ".join(repr(each.max_abs_error) for each in golden.outputs.values()),
-        inputs="\n".join(
-            f"      inputs.put({quoted(name)}, golden({quoted(file)}, sample));"
-            for name, file in inputs.items()
-        ),
-    )
-    write_text(out / "java" / package.replace(".", "/") / f"{camel(title)}GoldenTest.java", source)

@@ -1,15 +1,39 @@
-"""Archives of the same bytes from the same contents."""
+"""A bundle as one file, for a release; and archives of the same bytes from the same contents."""
 
 from __future__ import annotations
 
+import shutil
+import stat
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from edgekd.bundles.manifest import Manifest, inside
+from edgekd.errors import Fault, RecipeError
 from edgekd.store import written_atomically
+
+FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold: no file carries when it was packed."""
+
+LIMIT_BYTES = 8 * 2**30
+"""What an archive may unpack to: many times any bundle, and no disk full."""
+
+
+def lacks() -> Fault | None:
+    """Nothing is needed."""
+    return None
+
+
+def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
+    """Writes `NAME-VERSION.zip`, which edgekd reads where it reads a bundle's folder."""
+    stem = f"{manifest.name}-{manifest.version}"
+    write_zip(
+        out / f"{stem}.zip",
+        {f"{stem}/{name}": path for name, path in files_under(bundle).items()},
+    )
 
 
 def write_zip(
@@ -33,6 +57,50 @@ def write_zip(
             info.compress_type = zipfile.ZIP_STORED if kept else zipfile.ZIP_DEFLATED
             data = content if isinstance(content, bytes) else content.read_bytes()
             archive.writestr(info, data)
+
+
+def unpack(path: Path, out: Path) -> None:
+    """Writes the files in the zip archive `path` into the folder `out`, and nothing beside it.
+
+    Raises:
+        RecipeError: it is none, it is broken, or it holds what no bundle does: a link, a path that
+            leads out of it, a name twice, more than `LIMIT_BYTES`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _admit(entries)
+            for entry in entries:
+                place = out / entry.filename
+                place.parent.mkdir(parents=True, exist_ok=True)
+                # Reading holds each file against its size and its checksum in the archive.
+                with archive.open(entry) as source, place.open("xb") as sink:
+                    shutil.copyfileobj(source, sink)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(
+            Fault(
+                what="The archive of a bundle cannot be read.",
+                at=str(path),
+                got=f"{type(error).__name__}: {error}",
+                expected="a zip, as edgekd bundle --kind archive writes it",
+                fix="take it from its source again, or name the folder of a bundle",
+            )
+        ) from error
+
+
+def _admit(entries: list[zipfile.ZipInfo]) -> None:
+    """Raises a ValueError where any of the files is none of a bundle."""
+    total = sum(entry.file_size for entry in entries)
+    if total > LIMIT_BYTES:
+        raise ValueError(f"{total:,} bytes unpacked, more than {LIMIT_BYTES:,}")
+    seen: set[str] = set()
+    for entry in entries:
+        inside(entry.filename)
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise ValueError(f"{entry.filename} is no plain file")
+        if entry.filename in seen:
+            raise ValueError(f"{entry.filename} is there twice")
+        seen.add(entry.filename)
 
 
 def files_under(folder: Path) -> dict[str, Path]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+from pydantic import BaseModel
+
 from edgekd.bundles.archive import files_under
-from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, json_schema
-from edgekd.errors import Fault
+from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, Tensor, json_schema
+from edgekd.errors import Fault, listed
 from edgekd.store import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
@@ -123,15 +125,14 @@ def components(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-SPDX = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
-
-
 def _licensed(licence: str | None) -> dict[str, Any]:
-    if licence is None:
+    """A licence as CycloneDX has it: an SPDX expression where it is one, else its name."""
+    if not licence:
         return {}
-    if SPDX.fullmatch(licence):
-        return {"licenses": [{"expression": licence}]}
-    return {"licenses": [{"license": {"name": licence}}]}
+    try:
+        return {"licenses": [{"expression": canonicalize_license_expression(licence)}]}
+    except InvalidLicenseExpression:
+        return {"licenses": [{"license": {"name": licence}}]}
 
 
 def _plain(text: object) -> str:
@@ -161,20 +162,27 @@ def _card(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield "## How it is used"
     yield ""
-    model = manifest.models[0]
-    for role, tensors in (("takes", model.inputs), ("gives", model.outputs)):
-        for tensor in tensors:
-            layout = f", {tensor.layout}" if tensor.layout else ""
-            yield f"- {role} {_plain(tensor.name)}: {tensor.shape} {tensor.dtype}{_plain(layout)}"
+    # Models that take and give the same are told once.
+    alike: dict[str, list[str]] = {}
+    for model in manifest.models:
+        lines = [f"- takes {_tensor(each)}" for each in model.inputs]
+        lines += [f"- gives {_tensor(each)}" for each in model.outputs]
+        alike.setdefault("\n".join(lines), []).append(model.target)
+    for told, targets in alike.items():
+        if len(alike) > 1:
+            yield f"On {_plain(listed(targets))}:"
+            yield ""
+        yield told
+        yield ""
+    for name, raw in manifest.folded.items():
+        yield f"- the file does itself, to {_plain(name)}: {_keys(raw)}"
     for name, steps in manifest.preprocessing.items():
-        told = ", ".join(
-            f"{key} {_plain(value)}"
-            for key, value in steps.model_dump(exclude_none=True).items()
-            if value != ""
-        )
-        yield f"- before it, {_plain(name)}: {told}"
-    if not manifest.preprocessing:
+        yield f"- before it, {_plain(name)}: {_keys(steps)}"
+    if not manifest.preprocessing and not manifest.folded:
         yield "- no preprocessing is stated: the inputs are taken as the recipe's data gives them"
+    for model in manifest.models:
+        if model.routing is not None:
+            yield f"- on {_plain(model.target)}, an answer is kept so: {_plain(model.routing.why)}"
     if manifest.labels:
         yield f"- {len(manifest.labels)} labels, in `{LABELS}`, one on a line in the outputs' order"
     yield ""
@@ -197,18 +205,34 @@ def _card(manifest: Manifest) -> Iterator[str]:
     yield "Check it, and run its golden vectors: `edgekd bundle --check FOLDER`"
 
 
+def _keys(table: BaseModel) -> str:
+    """The keys of a table that say something, and their values."""
+    values = table.model_dump(exclude_defaults=True).items()
+    return ", ".join(f"{key} {_plain(value)}" for key, value in values)
+
+
+def _tensor(tensor: Tensor) -> str:
+    """A tensor in words: its name, sizes, type, axes, meaning and quantization."""
+    shape = " x ".join("any" if size is None else str(size) for size in tensor.shape)
+    step = tensor.quantization
+    told = [
+        f"{_plain(tensor.name)}: {shape} {tensor.dtype}",
+        *(_plain(each) for each in (tensor.layout, tensor.meaning) if each),
+        *([f"value = {step.scale:g} * (number - {step.zero_point})"] if step else []),
+    ]
+    return ", ".join(told)
+
+
 def _card_row(model: Model) -> str:
-    agreement = model.evidence.get("agreement")
-    measurement = model.evidence.get("measurement")
-    metric = agreement.get("metric") if isinstance(agreement, dict) else None
-    p50 = measurement.get("p50_ms") if isinstance(measurement, dict) else None
+    agreed, measured = model.evidence.agreement, model.evidence.measurement
+    metric, p50_ms = agreed and agreed.metric, measured and measured.p50_ms
     cells = [
         _plain(model.target),
         f"`{model.entry}`",
         model.scheme,
         f"{model.size_bytes:,}",
-        f"{metric:.4f}" if isinstance(metric, float) else "",
-        f"{p50:.3f}" if isinstance(p50, float) else "",
-        json.dumps(model.evidence.get("evidence")).strip('"'),
+        f"{metric:.4f}" if metric is not None else "",
+        f"{p50_ms:.3f}" if p50_ms is not None else "",
+        model.evidence.evidence or "",
     ]
     return f"| {' | '.join(cells)} |"

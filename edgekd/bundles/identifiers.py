@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
 from edgekd.bundles.manifest import Manifest, Model
+from edgekd.packaging import JAVA_WORDS
 
 
 def words(name: str) -> list[str]:
@@ -21,17 +23,23 @@ def camel(name: str) -> str:
 
 
 def snake(name: str) -> str:
-    """`keyword-spotter` as `keyword_spotter`; a digit is never first."""
+    """`keyword-spotter` as `keyword_spotter`; a digit is never first, a word of Java's or
+    Python's own never all of it."""
     made = "_".join(words(name)).lower()
-    return made if made[:1].isalpha() else f"model_{made}"
+    own = made in JAVA_WORDS or keyword.iskeyword(made)
+    return f"model_{made}" if own or not made[:1].isalpha() else made
 
 
-def titles(manifest: Manifest, models: Sequence[Model]) -> dict[str, str]:
-    """By target, the name of its model in the app: the bundle's, with the target's where there
-    are several; no two are the same, not even on a file system that ignores case."""
+def titled(manifest: Manifest, formats: Collection[str]) -> Iterator[tuple[str, Model]]:
+    """The models of `formats`, each with its name in the app.
+
+    That is the bundle's, with the target's where there are several; no two are the same, not even
+    on a file system that ignores case.
+    """
+    models = [model for model in manifest.models if model.format in formats]
     if len(models) == 1:
-        return {models[0].target: manifest.name}
-    made: dict[str, str] = {}
+        yield manifest.name, models[0]
+        return
     taken: set[str] = set()
     for model in models:
         title = f"{manifest.name}-{model.target}"
@@ -40,8 +48,7 @@ def titles(manifest: Manifest, models: Sequence[Model]) -> dict[str, str]:
             number += 1
             title = f"{manifest.name}-{model.target}-{number}"
         taken |= {snake(title), camel(title).lower()}
-        made[model.target] = title
-    return made
+        yield title, model
 
 
 def quoted(text: str) -> str:

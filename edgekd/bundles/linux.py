@@ -11,8 +11,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import c_quoted, snake, titles
+from edgekd.bundles.archive import write_zip
+from edgekd.bundles.identifiers import c_quoted, snake, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
 from edgekd.store import write_text
@@ -36,11 +36,12 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / file.path, place)
     shutil.copyfile(bundle / "manifest.json", share / "manifest.json")
-    write_text(prefix / "include" / f"{snake(manifest.name)}.h", _header(manifest, models))
+    write_text(prefix / "include" / f"{snake(manifest.name)}.h", _header(manifest))
     cmake = prefix / "lib" / "cmake" / manifest.name
-    write_text(cmake / f"{manifest.name}Config.cmake", _config(manifest, models))
+    write_text(cmake / f"{manifest.name}Config.cmake", _config(manifest))
     write_text(
-        cmake / f"{manifest.name}ConfigVersion.cmake", VERSION.format(version=manifest.version)
+        cmake / f"{manifest.name}ConfigVersion.cmake",
+        VERSION.format(version=manifest.version, major=manifest.version.partition(".")[0]),
     )
     _write_wheel(bundle, manifest, models, out)
 
@@ -64,7 +65,9 @@ endfunction()
 
 VERSION = """\
 set(PACKAGE_VERSION "{version}")
-if(PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION)
+# Another major version may take or give something else.
+if(PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION
+   OR (PACKAGE_FIND_VERSION AND NOT PACKAGE_FIND_VERSION_MAJOR EQUAL {major}))
   set(PACKAGE_VERSION_COMPATIBLE FALSE)
 else()
   set(PACKAGE_VERSION_COMPATIBLE TRUE)
@@ -75,17 +78,17 @@ endif()
 """
 
 
-def _config(manifest: Manifest, models: list[Model]) -> str:
+def _config(manifest: Manifest) -> str:
     prefix = snake(manifest.name)
     lines = [
         f'set({prefix}_MODEL_{snake(title).upper()} "${{{prefix}_PREFIX}}/share/{manifest.name}/'
-        f'{next(m for m in models if m.target == target).entry}")'
-        for target, title in titles(manifest, models).items()
+        f'{model.entry}")'
+        for title, model in titled(manifest, FORMATS)
     ]
     return CONFIG.format(name=manifest.name, prefix=prefix, models="\n".join(lines))
 
 
-def _header(manifest: Manifest, models: list[Model]) -> str:
+def _header(manifest: Manifest) -> str:
     guard = f"{snake(manifest.name).upper()}_H"
     lines = [
         "/* A model made by edgekd: what it takes and gives. Shapes are batch first, -1 where a",
@@ -104,8 +107,7 @@ def _header(manifest: Manifest, models: list[Model]) -> str:
         "  0",
         "};",
     ]
-    for target, title in titles(manifest, models).items():
-        model = next(each for each in models if each.target == target)
+    for title, model in titled(manifest, FORMATS):
         name = snake(title)
         # With one model its title is the bundle's name, whose macros are above.
         upper = f"{name.upper()}_MODEL"
@@ -134,6 +136,8 @@ def _constants(name: str, tensor: Tensor) -> list[str]:
         f"#define {name}_TYPE {c_quoted(tensor.dtype)}",
         f"#define {name}_RANK {len(tensor.shape)}",
         f"#define {name}_SHAPE {{{shape}}}",
+        f"#define {name}_LAYOUT {c_quoted(tensor.layout or '')}",
+        f"#define {name}_MEANING {c_quoted(tensor.meaning or '')}",
         f"#define {name}_SCALE {step.scale if step else 0.0!r}",
         f"#define {name}_ZERO_POINT {step.zero_point if step else 0}",
     ]
@@ -176,13 +180,15 @@ def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Pat
     package = snake(manifest.name)
     stem = f"{package}-{manifest.version}"
     contents: dict[str, bytes | Path] = {f"{package}/__init__.py": MODULE.encode()}
-    shipped = manifest.model_copy(update={"models": models})
+    kept = {file.path for model in models for file in model.files}
+    for model in models:
+        kept |= {*model.golden.inputs.values()}
+        kept |= {expected.path for expected in model.golden.outputs.values()}
+    for path in kept:
+        contents[f"{package}/{path}"] = bundle / path
+    others = [file for file in manifest.other_files if file.path in kept]
+    shipped = manifest.model_copy(update={"models": models, "other_files": others})
     contents[f"{package}/manifest.json"] = (shipped.model_dump_json(indent=2) + "\n").encode()
-    kept = {f"models/{model.target}/" for model in models}
-    kept |= {f"golden/{model.target}/" for model in models} | {"golden/inputs/"}
-    for path, entry in files_under(bundle).items():
-        if path.startswith(tuple(kept)):
-            contents[f"{package}/{path}"] = entry
     summary = " ".join(manifest.description.split()) or f"A {manifest.task} model"
     info = f"{stem}.dist-info"
     lines = [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
-from edgekd.packaging import Licences, Preprocessing
+from edgekd.folding import Raw
+from edgekd.packaging import Android, Licences, Preprocessing
+from edgekd.part import Frac
 
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"
@@ -18,8 +21,12 @@ SCHEMA_VERSION = 1
 """Of this edgekd. It grows when a reader of the version before would misread the new one."""
 
 
-def _inside(path: str) -> str:
-    """Refuses what would lead out of the bundle."""
+def inside(path: str) -> str:
+    """`path`, if it leads to a place inside the bundle.
+
+    Raises:
+        ValueError: it does not.
+    """
     pure = PurePosixPath(path)
     if (
         not path
@@ -29,12 +36,19 @@ def _inside(path: str) -> str:
         or ":" in path
         or pure.as_posix() != path
     ):
-        raise ValueError("a path inside the bundle, its parts joined by /")
+        raise ValueError(f"a path inside the bundle, its parts joined by /, not {path!r}")
     return path
 
 
-Inside = Annotated[str, AfterValidator(_inside)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Inside = Annotated[str, AfterValidator(inside)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""What becomes the name of a folder, a package or a class."""
+Text = Annotated[str, Field(min_length=1)]
+Dtype = Literal[
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64",
+]  # fmt: skip
 
 
 class Entry(BaseModel):
@@ -53,11 +67,18 @@ class Quantization(Entry):
 class Tensor(Entry):
     """One input or output of a model."""
 
-    name: Annotated[str, Field(min_length=1)]
-    shape: Annotated[list[int | None], Field(description="batch first; null where it is free")]
-    dtype: str
-    layout: str | None = None
-    meaning: str | None = None
+    name: Text
+    shape: Annotated[
+        list[Annotated[int, Field(ge=0)] | None],
+        Field(description="batch first; null where it is free"),
+    ]
+    dtype: Annotated[Dtype, Field(description="that of the file, as numpy names it")]
+    layout: Annotated[
+        str | None, Field(description="axes as words, such as batch height width channels")
+    ] = None
+    meaning: Annotated[
+        str | None, Field(description="what the values are, such as logits or probabilities")
+    ] = None
     quantization: Annotated[
         Quantization | None, Field(description="null where the values are taken as they are")
     ] = None
@@ -86,14 +107,84 @@ class Golden(Entry):
     outputs: dict[str, Expected]
 
 
+class Agreed(Entry):
+    """How far the file was found to do what its network does; there may be more figures."""
+
+    model_config = ConfigDict(extra="allow")
+    metric: float | None = None
+    smaller_is_better: Annotated[bool, Field(description="whether the metric is an error")] = False
+    top1_agreement_frac: float | None = None
+    task_agreement: Annotated[
+        float | None, Field(description="the task's figure of it, 1 where all is the same")
+    ] = None
+
+
+class Measured(Entry):
+    """How long an inference was found to take, and on what; there may be more figures."""
+
+    model_config = ConfigDict(extra="allow")
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+
+
+class Evidence(Entry):
+    """What the run found out about a model, and where."""
+
+    evidence: Annotated[
+        Literal["device", "host", "emulated", "reference"] | None,
+        Field(description="where it ran"),
+    ] = None
+    agreement: Agreed | None = None
+    measurement: Measured | None = None
+    instructions: Annotated[
+        int | None, Field(description="of one inference on one thread of an emulated core")
+    ] = None
+    notes: Annotated[
+        list[str], Field(description="on what of the file its target does not run well")
+    ] = Field(default_factory=list)
+
+
+class Kept(Entry):
+    """What a threshold keeps of the samples that it was calibrated on, as shares."""
+
+    threshold: Frac
+    kept_frac: Frac
+    agreement_frac: Frac
+    low_frac: Annotated[float, Field(ge=0, le=1, description="lower bound of agreement_frac")]
+
+
+class Routed(Entry):
+    """Which answers an app keeps; for the others it asks the larger model."""
+
+    threshold: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="an answer is kept where its probability is over it"),
+    ]
+    why: Text
+    agreement: Annotated[float, Field(description="with the teacher, of what is kept, at least")]
+    confidence: Annotated[float, Field(description="with which that holds")]
+    calibration_count: Annotated[int, Field(ge=1)]
+    test_count: Annotated[int, Field(ge=1)]
+    kept_frac: float | None = None
+    agreement_frac: float | None = None
+    low_frac: float | None = None
+    test_kept_frac: float | None = None
+    test_agreement_frac: float | None = None
+    curve: list[Kept]
+
+
 class Model(Entry):
     """What ships for one target."""
 
-    target: str
-    format: str
-    scheme: str
-    machine: Annotated[str, Field(description="as platform.machine() names it")]
-    accelerator: str
+    target: Name
+    format: Name
+    scheme: Name
+    network: Annotated[
+        Literal["student", "unpruned", "quantized"],
+        Field(description="unpruned: as it was before [prune]; quantized: trained to be rounded"),
+    ] = "student"
+    machine: Annotated[Text, Field(description="as platform.machine() names it")]
+    accelerator: Text
     entry: Annotated[Inside, Field(description="what the runtime is given: a file or a folder")]
     files: Annotated[list[File], Field(min_length=1)]
     size_bytes: Annotated[int, Field(gt=0)]
@@ -105,17 +196,18 @@ class Model(Entry):
     outputs: Annotated[list[Tensor], Field(min_length=1)]
     golden: Golden
     why: Annotated[str, Field(description="why this candidate ships")]
-    evidence: Annotated[
-        dict[str, JsonValue], Field(description="agreement, metric, measurement, where it ran")
-    ]
+    evidence: Evidence
+    routing: Annotated[
+        Routed | None, Field(description="which answers an app keeps, where [route] asked")
+    ] = None
 
 
 class Lineage(Entry):
     """What the models came from."""
 
-    edgekd: str
-    recipe_sha256: Sha256
-    data_sha256: str
+    edgekd: Text
+    recipe_sha256: Annotated[Sha256, Field(description="of the recipe with all its defaults")]
+    data_sha256: Annotated[Sha256, Field(description="of the data and of the code that loads it")]
     tools: dict[str, str | None]
     teacher: dict[str, JsonValue] | None = None
     student: dict[str, JsonValue] | None = None
@@ -125,17 +217,24 @@ class Manifest(Entry):
     """A whole bundle."""
 
     schema_version: Annotated[int, Field(ge=1)]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Name
+    version: Annotated[
+        str, Field(pattern=r"^\d+\.\d+\.\d+$", description="three numbers, major.minor.patch")
+    ]
     description: str = ""
-    task: str
-    metric: str
-    labels: list[str] = Field(default_factory=list)
-    preprocessing: dict[str, Preprocessing] = Field(default_factory=dict)
-    licences: Licences = Licences()
-    packaging: Annotated[
-        dict[str, dict[str, str]], Field(description="what the kinds are given: android.group")
+    task: Text
+    metric: Text
+    labels: Annotated[list[Text], Field(description="in the order of the first output")] = Field(
+        default_factory=list
+    )
+    preprocessing: Annotated[
+        dict[str, Preprocessing], Field(description="by input, what an app does before a model")
     ] = Field(default_factory=dict)
+    folded: Annotated[
+        dict[str, Raw], Field(description="by input, what the files do themselves")
+    ] = Field(default_factory=dict)
+    licences: Licences = Licences()
+    android: Android = Android()
     models: Annotated[list[Model], Field(min_length=1)]
     left_out: Annotated[dict[str, str], Field(description="targets without a model, and why")] = (
         Field(default_factory=dict)
@@ -169,11 +268,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.is_symlink():
             raise ValueError("a symbolic link")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         version = document["schema_version"]
         if not isinstance(version, int) or isinstance(version, bool):
             raise ValueError(f"schema_version = {version!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(
             Fault(
                 what=f"{folder} is not a bundle.",
@@ -196,6 +295,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(
-            *validation_faults(error, Manifest, document, str(path), noun="manifest")
-        ) from None
+        faults = validation_faults(error, Manifest, document, str(path), noun="manifest")
+        # Nobody writes a manifest by hand.
+        again = "take the bundle from its source again, or make it again: edgekd run RECIPE"
+        raise RecipeError(*(replace(fault, fix=again) for fault in faults)) from None
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")

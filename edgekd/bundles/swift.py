@@ -5,11 +5,13 @@ Source: https://developer.apple.com/documentation/xcode/bundling-resources-with-
 
 from __future__ import annotations
 
+import math
 import shutil
+import struct
 from pathlib import Path
 
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import camel, rows, swift_quoted, titles
+from edgekd.bundles.identifiers import camel, rows, swift_quoted, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
 from edgekd.store import path_digest, write_json, write_text
@@ -27,10 +29,8 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
 
     The checksum is the archive's sha256, which is what `swift package compute-checksum` gives.
     """
-    models = [model for model in manifest.models if model.format in FORMATS]
     archives = []
-    for target, title in titles(manifest, models).items():
-        model = next(each for each in models if each.target == target)
+    for title, model in titled(manifest, FORMATS):
         name = camel(title)
         folder = out / name
         _write_package(bundle, manifest, model, name, folder)
@@ -54,7 +54,7 @@ import PackageDescription
 
 let package = Package(
   name: "{name}",
-  platforms: [.iOS(.v15), .macOS(.v12)],
+  platforms: [.iOS(.v16), .macOS(.v13)],
   products: [.library(name: "{name}", targets: ["{name}"])],
   targets: [
     .target(name: "{name}", resources: [.copy("Resources")]),
@@ -83,11 +83,14 @@ public enum {name} {{
 {outputs}
   ]
 
-  /// One input or output: its shape, batch first, and its type as numpy names it.
+  /// One input or output: its shape, batch first, its type as numpy names it, its axes in words
+  /// and what its values are, where that is known.
   public struct Tensor {{
     public let name: String
     public let shape: [Int?]
     public let type: String
+    public let layout: String?
+    public let meaning: String?
   }}
 
   /// Where the model lies in this package.
@@ -110,25 +113,26 @@ import XCTest
 
 /// Runs the golden vectors: what the model gave when it was bundled, it must give here.
 final class {name}Tests: XCTestCase {{
-  func golden(_ file: String) throws -> [Float] {{
+  /// Values as 64-bit reals, whatever the model's own type is.
+  func golden(_ file: String) throws -> [Double] {{
     let url = Bundle.module.url(forResource: "Golden/\\(file)", withExtension: nil)!
-    return try Data(contentsOf: url).withUnsafeBytes {{ Array($0.bindMemory(to: Float.self)) }}
+    return try Data(contentsOf: url).withUnsafeBytes {{ Array($0.bindMemory(to: Double.self)) }}
   }}
 
   func testEveryOutputIsWhatItWasWhenBundled() throws {{
     let model = try {name}.load()
-    let inputs: [(String, [NSNumber], String)] = [
+    let inputs: [(String, [NSNumber], MLMultiArrayDataType, String)] = [
 {inputs}
     ]
-    let outputs: [(String, String, Float)] = [
+    let outputs: [(String, String, Double)] = [
 {outputs}
     ]
     for sample in 0..<{count} {{
       var given: [String: MLFeatureValue] = [:]
-      for (name, shape, file) in inputs {{
+      for (name, shape, type, file) in inputs {{
         let all = try golden(file)
         let size = all.count / {count}
-        let array = try MLMultiArray(shape: shape, dataType: .float32)
+        let array = try MLMultiArray(shape: shape, dataType: type)
         for i in 0..<size {{ array[i] = NSNumber(value: all[sample * size + i]) }}
         given[name] = MLFeatureValue(multiArray: array)
       }}
@@ -139,13 +143,21 @@ final class {name}Tests: XCTestCase {{
         let array = try XCTUnwrap(found.featureValue(for: name)?.multiArrayValue)
         XCTAssertEqual(array.count, size)
         for i in 0..<size {{
-          XCTAssertEqual(array[i].floatValue, all[sample * size + i], accuracy: tolerance)
+          XCTAssertEqual(array[i].doubleValue, all[sample * size + i], accuracy: tolerance)
         }}
       }}
     }}
   }}
 }}
 """
+
+TYPES = {"float16": ".float16", "float32": ".float32", "float64": ".double"}
+"""Core ML's types of tensors, as Swift spells them; whole numbers are .int32."""
+CODES = {
+    "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B",
+    "uint16": "H", "uint32": "I", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
+}  # fmt: skip
+"""The types of golden vectors, as `struct` spells them."""
 
 
 def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, folder: Path) -> None:
@@ -170,33 +182,44 @@ def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, fo
     golden.mkdir(parents=True)
     inputs, outputs = [], []
     for number, tensor in enumerate(model.inputs):
-        shutil.copyfile(bundle / model.golden.inputs[tensor.name], golden / f"input_{number}.bin")
-        shape = ", ".join(str(size or 1) for size in tensor.shape)
-        inputs.append(f'({swift_quoted(tensor.name)}, [{shape}], "input_{number}.bin")')
-    for number, (output, expected) in enumerate(model.golden.outputs.items()):
-        shutil.copyfile(bundle / expected.path, golden / f"output_{number}.bin")
-        outputs.append(f'({swift_quoted(output)}, "output_{number}.bin", {expected.max_abs_error})')
-    if all(tensor.dtype == "float32" for tensor in (*model.inputs, *model.outputs)):
-        test = TESTS.format(
-            name=name,
-            count=model.golden.count,
-            inputs=rows(inputs, "      "),
-            outputs=rows(outputs, "      "),
-        )
-        write_text(tests / f"{name}Tests.swift", test)
-    else:
-        write_text(tests / f"{name}Tests.swift", _loads(name))
-
-
-def _loads(name: str) -> str:
-    """A test that only loads: Core ML reads whole numbers as Int32, golden vectors are int64."""
-    return (
-        f"import XCTest\n\n@testable import {name}\n\nfinal class {name}Tests: XCTestCase {{\n"
-        f"  func testItLoads() throws {{\n    _ = try {name}.load()\n  }}\n}}\n"
+        file = f"input_{number}.bin"
+        _widen(bundle / model.golden.inputs[tensor.name], tensor, golden / file)
+        shape = _sizes(bundle / model.golden.inputs[tensor.name], tensor, model.golden.count)
+        given = f"{swift_quoted(tensor.name)}, [{shape}], {TYPES.get(tensor.dtype, '.int32')}"
+        inputs.append(f'({given}, "{file}")')
+    for number, tensor in enumerate(model.outputs):
+        file, expected = f"output_{number}.bin", model.golden.outputs[tensor.name]
+        _widen(bundle / expected.path, tensor, golden / file)
+        outputs.append(f'({swift_quoted(tensor.name)}, "{file}", {expected.max_abs_error})')
+    test = TESTS.format(
+        name=name,
+        count=model.golden.count,
+        inputs=rows(inputs, "      "),
+        outputs=rows(outputs, "      "),
     )
+    write_text(tests / f"{name}Tests.swift", test)
+
+
+def _widen(source: Path, tensor: Tensor, place: Path) -> None:
+    """Writes a golden vector as 64-bit reals, which hold all of Core ML's types."""
+    values = struct.iter_unpack(f"<{CODES[tensor.dtype]}", source.read_bytes())
+    place.write_bytes(b"".join(struct.pack("<d", *value) for value in values))
+
+
+def _sizes(source: Path, tensor: Tensor, count: int) -> str:
+    """The shape of one sample; a free size is that of the golden vector."""
+    known = math.prod(size for size in tensor.shape[1:] if size)
+    length = source.stat().st_size // struct.calcsize(CODES[tensor.dtype]) // count
+    return ", ".join(["1", *(str(size or length // known) for size in tensor.shape[1:])])
 
 
 def _tensor(tensor: Tensor) -> str:
     shape = ", ".join("nil" if size is None else str(size) for size in tensor.shape)
     name, kind = swift_quoted(tensor.name), swift_quoted(tensor.dtype)
-    return f"Tensor(name: {name}, shape: [{shape}], type: {kind})"
+    layout, meaning = (
+        "nil" if text is None else swift_quoted(text) for text in (tensor.layout, tensor.meaning)
+    )
+    return (
+        f"Tensor(name: {name}, shape: [{shape}], type: {kind}, "
+        f"layout: {layout}, meaning: {meaning})"
+    )

@@ -11,9 +11,11 @@ import sys
 import typer
 
 from edgekd.cli.bundles import bundle, diff
-from edgekd.cli.files import benchmark, export, verify
+from edgekd.cli.calibration import calibrate, sensitivity
+from edgekd.cli.files import export, verify
 from edgekd.cli.machines import devices, doctor, targets
-from edgekd.cli.recipes import check, explain, init, report, run, schema
+from edgekd.cli.recipes import check, explain, init, report, route, run, schema
+from edgekd.cli.timing import benchmark
 from edgekd.cli.words import print_json, printed
 from edgekd.errors import EdgekdError, Fault, InternalError
 from edgekd.usage import usage_fault
@@ -22,10 +24,13 @@ COMMANDS = (
     init,
     check,
     explain,
+    calibrate,
     run,
     report,
+    route,
     export,
     verify,
+    sensitivity,
     benchmark,
     bundle,
     diff,

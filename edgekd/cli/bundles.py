@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from edgekd.cli.words import AsJson, console, print_json
+from edgekd.errors import Fault, RecipeError
 
 
 def bundle(
-    path: Annotated[Path, typer.Argument(help="A run's folder, or a bundle's.")],
+    path: Annotated[Path, typer.Argument(help="A run's folder, a bundle's, or its archive.")],
     kind: Annotated[
-        str | None, typer.Option(help="Make a package of it: folder, android, swift or linux.")
+        str | None,
+        typer.Option(help="Make a package of it: folder, archive, android, swift or linux."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it goes; beside the bundle without it.")
@@ -37,40 +39,48 @@ def bundle(
     Without an option it says what the bundle holds. Exit codes: 2 the bundle is not what its
     manifest says, 4 a program or package is missing, 7 a model does not give its golden outputs.
     """
-    from edgekd import packing
+    from edgekd import packing, signing
     from edgekd.bundles.manifest import read_manifest
+    from edgekd.text import held_lines
 
-    place = packing.find(path)
-    said: dict[str, object] = {"bundle": str(place)}
+    if sign is not None and path.is_file():
+        raise RecipeError(
+            Fault(
+                what="An archive cannot be signed: its bundle is, before it is packed.",
+                at="--sign",
+                got=str(path),
+                expected="the folder of a bundle, or of a run",
+                fix="edgekd bundle RUN --sign KEY --kind archive",
+            )
+        )
+    said: dict[str, object] = {"bundle": str(path)}
     lines = []
-    if verify is not None:
-        packing.verify_signature(place, verify)
-        said["signature"] = "valid"
-        lines.append(f"signed by {verify}")
-    if sign is not None:
-        made = packing.sign(place, sign)
-        said["signed"] = str(made)
-        lines.append(f"signed: {made}")
-    if kind is not None:
-        package = packing.pack(place, kind, out, group)
-        said["package"] = str(package)
-        lines.append(f"{kind}: {package}")
-    checked = packing.check(place) if check else []
+    with packing.opened(path) as place:
+        if path.is_dir():
+            said["bundle"] = str(place)
+        if verify is not None:
+            signing.verify_signature(place, verify)
+            said["signature"] = "valid"
+            lines.append(f"signed by {verify}")
+        if sign is not None:
+            made = signing.sign(place, sign)
+            said["signed"] = str(made)
+            lines.append(f"signed: {made}")
+        if kind is not None:
+            package = packing.pack(path, kind, out, group)
+            said["package"] = str(package)
+            lines.append(f"{kind}: {package}")
+        checked = packing.check(place) if check else []
+        manifest = read_manifest(place)
     said["checked"] = [{**vars(entry), "outcome": entry.outcome.value} for entry in checked]
     for entry in checked:
         detail = f"  {entry.detail}" if entry.detail else ""
         lines.append(f"{entry.target}: {entry.outcome.value}  {entry.runtime}{detail}")
     if checked:
         lines.append("every file is the one in the manifest")
-    manifest = read_manifest(place)
     said["manifest"] = manifest.to_json()
     if not lines:
-        lines.append(f"{manifest.name} {manifest.version}  {place}")
-        for model in manifest.models:
-            lines.append(f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes")
-            lines.append(f"    {model.entry}: {model.why}")
-        lines += [f"  {name}: none: {why}" for name, why in manifest.left_out.items()]
-        lines.append(f"next: edgekd bundle {path} --check")
+        lines += held_lines(path, str(said["bundle"]), manifest)
     if as_json:
         print_json(said)
     else:
@@ -99,7 +109,8 @@ def diff(
     from edgekd.text import changes_table
 
     tolerance = Tolerance(metric=metric, agreement=agreement, latency=latency, size=size)
-    changes = compare(packing.find(old), packing.find(new), tolerance)
+    with packing.opened(old) as before, packing.opened(new) as after:
+        changes = compare(before, after, tolerance)
     if as_json:
         worse = [change.target for change in changes if change.worse]
         print_json({"passed": not worse, "changes": [vars(change) for change in changes]})

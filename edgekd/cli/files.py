@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,8 +16,16 @@ def export(
     format: Annotated[str, typer.Option(help="onnx, openvino, litert, coreml or ncnn.")],
     out: Annotated[Path, typer.Option(help="The artifact goes to OUT/FORMAT-SCHEME/.")],
     scheme: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, int8-dynamic or int8-weights.")
+        str,
+        typer.Option(
+            help="fp32, fp16, bf16, int8, int8-dynamic, int8-weights, int8-int16, int4-weights or "
+            "palettized."
+        ),
     ] = "fp32",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Of quantizing, such as percentile; the first that suits without it."),
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
     example: Annotated[
         list[str] | None,
@@ -49,8 +56,9 @@ def export(
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
     from edgekd.sizes import parse_dynamic
+    from edgekd.text import artifact_lines
 
-    check_exportable(format, scheme, opset)
+    check_exportable(format, scheme, opset, method)
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -64,13 +72,15 @@ def export(
         scheme=scheme,
         calibration=samples,
         out=out,
+        method=method,
         opset=opset,
         channels_last=channels_last,
     )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})
     else:
-        typer.echo(f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}")
+        for line in artifact_lines(artifact):
+            typer.echo(line)
 
 
 def verify(
@@ -92,9 +102,10 @@ def verify(
     from edgekd.network import load_network
     from edgekd.samples import read_samples
     from edgekd.stages.verify import verify as verify_artifact
-    from edgekd.text import layer_lines
+    from edgekd.text import agreement_lines, layer_lines
 
-    loaded, inputs = load_artifact(artifact), read_samples(samples)
+    loaded = load_artifact(artifact)
+    inputs = read_samples(samples, loaded.signature.input_names if loaded.signature else None)
     network = load_network(against, example=inputs[0], weights=weights)
     found = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
     looked = []
@@ -108,113 +119,20 @@ def verify(
     else:
         for line in layer_lines(looked):
             typer.echo(line)
-        top1 = found.top1_agreement_frac
-        agree = "" if top1 is None else f"  top-1 agreement {top1:.4f}"
-        typer.echo(
-            f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB{agree}  "
-            f"largest error {found.max_abs_error:.3g}  on {found.sample_count} samples"
-        )
+        for line in agreement_lines(found):
+            typer.echo(line)
     if found.outcome is not Outcome.PASSED:
+        known = loaded.lineage.get("network_sha256")
+        other = known is not None and known != network.weights_digest()
         raise DisagreementError(
             Fault(
                 what=f"{artifact} does not agree with {against}.",
                 at=str(loaded.path),
-                got=found.detail,
+                got=found.detail + ("; the network has other weights now" if other else ""),
                 expected="the outputs of its network",
-                fix="check that --against and --weights are what it was exported from, or try "
-                "another scheme",
+                fix="give --weights, the same here and to export: without them a network may be "
+                "loaded with new random ones each time"
+                if other
+                else "look where it begins, with --layers, or try another scheme",
             )
         )
-
-
-def benchmark(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="Files; those of one runtime interleave.")
-    ],
-    device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="latency_p90_ms=5, size_bytes=500000, ..."),
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="One short process: a first impression.")] = False,
-    junit: Annotated[
-        Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Time artifacts where they will run, and hold them against a budget."""
-    from edgekd.artifact import load_artifact
-    from edgekd.samples import parse_budget
-    from edgekd.stages.benchmark import QUICK, THOROUGH, benchmark_all, judge
-    from edgekd.text import measurement_lines
-
-    limits = parse_budget(budget or [])
-    loaded = [load_artifact(path) for path in artifacts]
-    measured = benchmark_all(
-        loaded, device=device, threads=threads, protocol=QUICK if quick else THOROUGH
-    )
-    verdicts = [judge(a.size_bytes, m, limits) for a, m in zip(loaded, measured, strict=True)]
-    if junit is not None:
-        _write_junit(junit, loaded, measured, verdicts)
-    if as_json:
-        print_json(
-            [
-                {
-                    "path": str(a.path),
-                    "sha256": a.sha256,
-                    "size_bytes": a.size_bytes,
-                    "outcome": v.outcome.value,
-                    "detail": v.detail,
-                    "quick": quick,
-                    "measurement": m.to_json(),
-                }
-                for a, m, v in zip(loaded, measured, verdicts, strict=True)
-            ]
-        )
-    else:
-        for a, m, v in zip(loaded, measured, verdicts, strict=True):
-            for line in measurement_lines(a, m, v, quick=quick):
-                typer.echo(line)
-    _raise_worst(loaded, verdicts)
-
-
-def _write_junit(
-    path: Path, artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]
-) -> None:
-    from edgekd.junit import Case, junit
-    from edgekd.store import write_text
-
-    found = [
-        Case(
-            suite="edgekd benchmark",
-            name=str(artifact.path),
-            outcome=verdict.outcome.value,
-            detail=verdict.detail,
-            failed=verdict.outcome.exit_code != 0,
-            time_s=measurement.percentile_ms(0.5).value / 1e3,
-        )
-        for artifact, measurement, verdict in zip(artifacts, measured, verdicts, strict=True)
-    ]
-    write_text(path, junit("edgekd benchmark", found))
-
-
-def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
-    from edgekd.errors import ERRORS
-
-    codes = {verdict.outcome.exit_code for verdict in verdicts} - {0}
-    if not codes:
-        return
-    raise ERRORS[min(codes)](
-        *(
-            Fault(
-                what=f"{artifact.path} does not keep the budget: {verdict.outcome.value}.",
-                at=str(artifact.path),
-                got=verdict.detail,
-                expected="every limit kept for sure",
-                fix="widen the budget, try another scheme, or measure on a quieter machine",
-            )
-            for artifact, verdict in zip(artifacts, verdicts, strict=True)
-            if verdict.outcome.exit_code
-        )
-    )

@@ -51,18 +51,41 @@ def doctor(as_json: AsJson = False) -> None:
 
 def devices(
     action: Annotated[str, typer.Argument(help="setup")],
-    kind: Annotated[str, typer.Argument(help="emulated: ARM64 by QEMU, without a board or root")],
-    sources: Annotated[Path | None, typer.Option(help="apt's list of ARM64 packages.")] = None,
+    device: Annotated[
+        str,
+        typer.Argument(help="emulated: ARM64 by QEMU, without a board or root; or ssh://user@host"),
+    ],
+    sources: Annotated[
+        Path | None, typer.Option(help="emulated: apt's list of ARM64 packages.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="ssh: the profile whose runtime the board is to have.")
+    ] = None,
+    wheels: Annotated[
+        Path | None,
+        typer.Option(help="ssh: a folder of wheels, where the board has no network."),
+    ] = None,
 ) -> None:
-    """Set up a device that is made of software: `edgekd devices setup emulated`."""
-    from edgekd.devices import emulated
-
-    if (action, kind) != ("setup", "emulated"):
-        fix = "edgekd devices setup emulated"
-        what, got = "There is no such device to set up.", f"{action} {kind}"
-        raise RecipeError(Fault(what=what, at="edgekd devices", got=got, expected=fix, fix=fix))
+    """Set up a device: one that is made of software, or a board's Python and runtime."""
+    from edgekd.devices import board_setup, emulated
+    from edgekd.formats import find_format
+    from edgekd.target import load_target
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    emulated.setup(say, sources=sources)
+    known = "edgekd devices setup emulated, or edgekd devices setup ssh://user@host --target NAME"
+    if action != "setup" or not (device == "emulated" or device.startswith("ssh://")):
+        what, got = "There is no such device to set up.", f"{action} {device}"
+        raise RecipeError(
+            Fault(what, "edgekd devices", got, known, "edgekd devices setup emulated")
+        )
+    if device == "emulated":
+        emulated.setup(say, sources=sources)
+        return
+    if target is None:
+        what, fix = "A board is set up for a target.", "--target raspberry-pi-5-litert"
+        expected = "the profile that it is; edgekd targets lists them"
+        raise RecipeError(Fault(what, "edgekd devices setup", "no --target", expected, fix))
+    runtime = find_format(load_target(target).format).RUNTIME
+    board_setup.setup(device, runtime, say, wheels=wheels)

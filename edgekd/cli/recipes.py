@@ -29,8 +29,8 @@ def run(
 
     with Shown() as tell:
         tell("load", "edgekd")
-        from edgekd.pipeline import failure
         from edgekd.pipeline import run as run_recipe
+        from edgekd.result import failure
 
         result = run_recipe(recipe, out, until=until, settings=settings or [], tell=tell)
     if os.environ.get("RANK", "0") != "0":  # torchrun's, where this is not the first process
@@ -162,6 +162,38 @@ def init(
     typer.echo(f"written: {path}")
     for line in plan_lines(path, plan):
         typer.echo(line)
+
+
+def route(
+    run: Annotated[Path, typer.Argument(help="A run's folder, such as runs/NAME/latest.")],
+    agreement: Annotated[
+        float | None,
+        typer.Option(help="With the teacher, of what the device keeps, at least; 0.99."),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="With which that holds of samples to come; 0.95.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the confidence under which the device should ask the larger model.
+
+    The threshold is calibrated on the validation split and tried on the test split. It goes into a
+    new run, its report and its bundle; nothing that the run has done is done again.
+    """
+    from edgekd.progress import Shown
+    from edgekd.text import route_lines
+
+    with Shown() as tell:
+        tell("load", "edgekd")
+        from edgekd.pipeline import route as route_run
+
+        result = route_run(run, agreement=agreement, confidence=confidence, tell=tell)
+    if as_json:
+        routes = {name: found.to_json() for name, found in result.routes.items()}
+        print_json({"run": str(result.folder), "routes": routes})
+    else:
+        for line in route_lines(result):
+            typer.echo(line)
 
 
 def report(

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.artifact import Artifact, parts
-from edgekd.devices import adb, emulated, local, ssh
+from edgekd.devices import adb, adb_shell, emulated, imported, local, ssh
+from edgekd.devices.agent import VERSION
+from edgekd.devices.options import options
 from edgekd.errors import (
     ConversionError,
+    DisagreementError,
     EdgekdError,
     Fault,
     RecipeError,
@@ -21,7 +24,6 @@ from edgekd.errors import (
 from edgekd.evidence import Outcome, Verdict
 
 AGENT = Path(__file__).with_name("agent.py")
-JOB_VERSION = 1
 
 
 class Device(Protocol):
@@ -42,6 +44,7 @@ DEVICES: dict[str, Device] = {
     "ssh": ssh,
     "adb": adb,
     "emulated": emulated,
+    "imported": imported,
 }
 
 
@@ -49,10 +52,15 @@ def find_device(url: str) -> Device:
     """The way to the device at `url`: "local", or a URL whose scheme names it.
 
     Raises:
-        RecipeError: there is no such way.
+        RecipeError: there is no such way, or what it says besides cannot be.
     """
     kind = url.partition("://")[0]
     if kind in DEVICES:
+        known = {"ssh": ssh.OPTIONS, "adb": adb_shell.OPTIONS}.get(kind)
+        if known is not None:
+            options(url, known)
+        if kind == "emulated":
+            emulated.core_of(url)
         return DEVICES[kind]
     entries = {entry.name: entry for entry in entry_points(group="edgekd.devices")}
     if kind in entries:
@@ -65,6 +73,7 @@ def find_device(url: str) -> Device:
             got=repr(url),
             expected=listed(
                 ["local", "ssh://user@host", "adb://SERIAL", "emulated://cortex-a76"]
+                + ["imported://FILE.json"]
                 + [f"{name}://..." for name in entries]
             ),
             fix='use device = "local", or ssh://user@host',
@@ -84,6 +93,8 @@ class Job:
         batches: the batch size each artifact was exported with.
         channels_last: by artifact, the inputs that it takes as NHWC; `inputs` are NCHW.
         inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
+        providers: of ONNX Runtime, beside the CPU's: those that shall compute; where they take
+            nothing the artifact fell back.
         options: of the timing; see the agent.
     """
 
@@ -94,18 +105,27 @@ class Job:
     batches: Mapping[str, int] = field(default_factory=dict)
     channels_last: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
+    providers: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 1800.0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the agent found: `results` by artifact, their `outputs` where it ran them, and facts."""
+    """What the agent found: `results` by artifact, their `outputs` where it ran them, and facts.
+
+    Attributes:
+        readings: what the device's sensors said before, during and after, where it timed.
+        start_ns: from the start of the agent's process to its first line; None where the system
+            does not tell.
+    """
 
     results: Mapping[str, Mapping[str, Any]]
     outputs: Mapping[str, Mapping[str, Any]]
     device: Mapping[str, Any]
     peak_memory_bytes: int | None
+    readings: Sequence[Mapping[str, Any]] = ()
+    start_ns: int | None = None
 
 
 def run_job(url: str, job: Job) -> Report:
@@ -122,7 +142,7 @@ def run_job(url: str, job: Job) -> Report:
 
     import numpy as np
 
-    from edgekd.store import copy_tree
+    from edgekd.store import copy_tree, path_digest
 
     device = find_device(url)
     with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
@@ -137,24 +157,51 @@ def run_job(url: str, job: Job) -> Report:
                 else:
                     shutil.copyfile(part, target)
             entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
-            entries.append({**entry, "channels_last": list(job.channels_last.get(name, ()))})
+            sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
+            entries.append(
+                {
+                    **entry,
+                    "channels_last": list(job.channels_last.get(name, ())),
+                    "files": {p.relative_to(folder).as_posix(): path_digest(p) for p in sent},
+                }
+            )
         if job.inputs is not None:
             np.savez(folder / "inputs.npz", **job.inputs)
         document = {
-            "version": JOB_VERSION,
+            "version": VERSION,
             "action": job.action,
             "runtime": job.runtime,
             "threads": job.threads,
             "artifacts": entries,
             "inputs": "inputs.npz" if job.inputs is not None else None,
+            "providers": list(job.providers),
             **job.options,
         }
         (folder / "job.json").write_text(json.dumps(document))
         shutil.copyfile(AGENT, folder / "agent.py")
         device.run_agent(url, folder, timeout_s=job.timeout_s)
         report = json.loads((folder / "report.json").read_text())
+        if report.get("version") != VERSION:
+            raise UnreachableError(_another_version(url, report.get("version")))
         outputs = {name: _arrays(folder / f"outputs-{name}.npz") for name in job.artifacts}
-    return Report(report["results"], outputs, report["device"], report["peak_memory_bytes"])
+    return Report(
+        report["results"],
+        outputs,
+        report["device"],
+        report["peak_memory_bytes"],
+        report.get("readings", ()),
+        report.get("start_ns"),
+    )
+
+
+def _another_version(url: str, version: object) -> Fault:
+    return Fault(
+        what="The device answered with a report of another version of the agent.",
+        at=f"device {url}",
+        got=f"version {version}",
+        expected=f"version {VERSION}, of the agent that was sent there",
+        fix="look whether the device's connection sends agent.py, or runs one of its own",
+    )
 
 
 def failure_in(result: Mapping[str, Any]) -> Verdict | None:
@@ -166,6 +213,7 @@ def failure_in(result: Mapping[str, Any]) -> Verdict | None:
 def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
     """The error to raise for an artifact that failed so, where there is no row to say it."""
     unavailable = verdict.outcome is Outcome.UNAVAILABLE
+    wrong = verdict.outcome in (Outcome.DISAGREES, Outcome.FELL_BACK)
     fault = Fault(
         what=f"{artifact.path.name} could not be run: {verdict.outcome.value}.",
         at=str(artifact.path),
@@ -175,6 +223,8 @@ def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
         if unavailable
         else "export it again, or in another scheme",
     )
+    if wrong:
+        return DisagreementError(fault)
     return UnreachableError(fault) if unavailable else ConversionError(fault)
 
 

@@ -7,19 +7,26 @@ artifacts it names, and writes a report, all in one folder:
 
 The monotonic clock is read around one inference: from input tensors that are in place to output
 tensors that are there, as benchmark_model and benchmark_app do it. Python's part of it is the one
-call into the runtime.
+call into the runtime. While it times, a process of its own reads the device's sensors once a
+second; what they say is sent back word for word.
 """
 
+import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import platform
 import random
+import shutil
+import signal
+import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 
 
 class Unavailable(Exception):
@@ -27,31 +34,57 @@ class Unavailable(Exception):
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime's CPU execution provider."""
+    """An ONNX file in ONNX Runtime, by the execution providers asked for, then the CPU's."""
 
-    def __init__(self, path, threads):
-        import onnxruntime
+    packages = ("onnxruntime",)
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        wanted = ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(path, options, providers=wanted)
+    def __init__(self, onnxruntime, path, job):
+        self.wanted = list(job.get("providers") or ())
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = job["threads"]
+        self.options.inter_op_num_threads = 1
+        self.options.log_severity_level = 3
+        self.package, self.path = onnxruntime, path
+        self.session = self._session()
         self.inputs = [(i.name, i.shape, i.type[7:-1]) for i in self.session.get_inputs()]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
-        providers = self.session.get_providers()
         self.facts = {
             "runtime": "onnxruntime",
             "version": onnxruntime.__version__,
-            "providers": providers,
+            "providers": self.session.get_providers(),
         }
-        missing = [name for name in wanted if name not in providers]
-        self.fell_back = "%s is not used" % missing[0] if missing else None
+        self.fell_back = None
 
         self.binding = self.session.io_binding()
         for name in self.outputs:
             self.binding.bind_output(name)
+
+    def _session(self):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It warns of what is found out below.
+            providers = [*self.wanted, "CPUExecutionProvider"]
+            return self.package.InferenceSession(self.path, self.options, providers=providers)
+
+    def look(self, feed):
+        """How many nodes each provider took, by a profile of one run in another session."""
+        if not self.wanted:
+            return
+        self.options.enable_profiling = True
+        self.options.profile_file_prefix = self.path + ".profile"
+        session = self._session()
+        session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+        nodes = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                provider = event["args"]["provider"]
+                nodes[provider] = nodes.get(provider, 0) + 1
+        self.facts["nodes"] = nodes
+        if not any(nodes.get(name) for name in self.wanted):
+            told = "took none of its %d nodes" % sum(nodes.values())
+            self.fell_back = "%s %s" % (" and ".join(self.wanted), told)
 
     def put(self, feed):
         for name, value in feed.items():
@@ -65,17 +98,16 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU plugin, in float32 unless its operators are quantized, or the
-    file says that it is made for bf16."""
+    """An OpenVINO model on the CPU plugin: in float32, or in bf16 where the file is made for it."""
 
-    def __init__(self, path, threads):
-        import openvino
+    packages = ("openvino",)
 
+    def __init__(self, openvino, path, job):
         core, place = openvino.Core(), ["edgekd", "precision"]
         model = core.read_model(path)
         asked = str(model.get_rt_info(place).value) if model.has_rt_info(place) else "f32"
         config = {
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": job["threads"],
             "PERFORMANCE_HINT": "LATENCY",
             # Without it the plugin quietly computes in bf16 or fp16 where the CPU can.
             "INFERENCE_PRECISION_HINT": asked,
@@ -90,15 +122,28 @@ class OpenVino:
         self.free = {name for name, shape, _ in self.inputs if None in shape}
         self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        precision = {"bfloat16": "bf16"}.get(precision, precision)
         self.facts = {
             "runtime": "openvino",
             "version": openvino.__version__.split("-")[0],
             "precision": precision,
+            "default_precision": core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string(),
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
+        self.compiled = compiled
         told = "computed in %s, not %s" % (precision, asked)
         self.fell_back = None if precision == asked else told
+
+    def look(self, feed):
+        """How many nodes are computed in which precision."""
+        nodes = {}
+        try:
+            for node in self.compiled.get_runtime_model().get_ops():
+                if node.rt_info["layerType"].astype(str) not in ("Const", "Input", "Output"):
+                    precision = node.rt_info["runtimePrecision"].astype(str)
+                    nodes[precision] = nodes.get(precision, 0) + 1
+        except (AttributeError, KeyError, RuntimeError):  # Older versions tell it otherwise.
+            nodes = None
+        self.facts["nodes"] = nodes
 
     def put(self, feed):
         for name, value in feed.items():
@@ -117,10 +162,11 @@ class OpenVino:
 class LiteRt:
     """A TFLite file in LiteRT's interpreter, by XNNPACK where it takes the operators."""
 
-    def __init__(self, path, threads):
-        from ai_edge_litert import interpreter
+    packages = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+    surely = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # XNNPACK has kernels of these.
 
-        self.interpreter = interpreter.Interpreter(model_path=path, num_threads=threads)
+    def __init__(self, interpreter, path, job):
+        self.interpreter = interpreter.Interpreter(model_path=path, num_threads=job["threads"])
         self.interpreter.allocate_tensors()
         runner = self.interpreter.get_signature_runner()
         inputs, outputs = runner.get_input_details(), runner.get_output_details()
@@ -132,16 +178,47 @@ class LiteRt:
         self.outputs = list(outputs)
         self.places = {name: entry["index"] for name, entry in inputs.items()}
         self.output_places = [outputs[name]["index"] for name in self.outputs]
-        operators = [entry["op_name"] for entry in self.interpreter._get_ops_details()]
+        operators, taken, parts = self._placement()
+        package = interpreter.__name__.partition(".")[0].replace("_", "-")
         self.facts = {
             "runtime": "litert",
-            "version": _version("ai-edge-litert"),
-            "operators": len(operators) - operators.count("DELEGATE"),
-            "delegate": "XNNPACK" if "DELEGATE" in operators else None,
+            "version": _version(package),
+            "package": package,
+            "operators": len(operators),
+            "delegate": "XNNPACK" if parts else None,
+            "delegated": taken,
+            "partitions": parts,
         }
+        missed = [name for name in self.surely if name in operators and not parts]
         self.fell_back = None
+        if missed:
+            told = (missed[0], len(operators))
+            self.fell_back = "XNNPACK, which has %s, took none of its %d operators" % told
 
         self.invoke = self.interpreter.invoke
+
+    def _placement(self):
+        """The names of the operators, how many of them delegates took, and in how many parts.
+
+        A delegate's operators are those between its inputs and outputs.
+        """
+        entries = self.interpreter._get_ops_details()
+        own = [entry for entry in entries if entry["op_name"] != "DELEGATE"]
+        makers = {int(place): i for i, entry in enumerate(own) for place in entry["outputs"]}
+        taken = set()
+        for part in entries:
+            if part["op_name"] != "DELEGATE":
+                continue
+            given = {int(place) for place in part["inputs"]}
+            places = [int(place) for place in part["outputs"]]
+            while places:
+                place = places.pop()
+                maker = makers.get(place)
+                if place in given or maker is None or maker in taken:
+                    continue
+                taken.add(maker)
+                places += [int(each) for each in own[maker]["inputs"]]
+        return [entry["op_name"] for entry in own], len(taken), len(entries) - len(own)
 
     def put(self, feed):
         for name, value in feed.items():
@@ -154,11 +231,9 @@ class LiteRt:
 class CoreMl:
     """A Core ML program on all compute units that the system gives it; on Apple's systems alone."""
 
-    def __init__(self, path, threads):
-        if platform.system() != "Darwin":
-            raise Unavailable("Core ML has no runtime on %s" % platform.system())
-        import coremltools
+    packages = ("coremltools",)
 
+    def __init__(self, coremltools, path, job):
         self.model = coremltools.models.MLModel(path)
         description = self.model.get_spec().description
         kinds = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
@@ -170,7 +245,7 @@ class CoreMl:
             )
             for entry in description.input
         ]
-        self.outputs = [entry.name for entry in description.output]
+        self.outputs = [e.name for e in description.output if e.type.HasField("multiArrayType")]
         self.facts = {"runtime": "coreml", "version": coremltools.__version__}
         self.facts["system"] = platform.mac_ver()[0]
         self.fell_back = None
@@ -188,15 +263,16 @@ class CoreMl:
 class Ncnn:
     """An ncnn network on the CPU; in float16 only if its weights are, which is ARM's default."""
 
-    def __init__(self, path, threads):
-        import ncnn
+    packages = ("ncnn",)
+
+    def __init__(self, ncnn, path, job):
         import numpy
 
         weights = Path(path).with_suffix(".bin")
         half = b"\x47\x6b\x30\x01" in weights.read_bytes()  # The tag before weights in float16.
         self.array, self.mat = numpy.array, ncnn.Mat
         self.net = ncnn.Net()
-        self.net.opt.num_threads = threads
+        self.net.opt.num_threads = job["threads"]
         for name in dir(self.net.opt) if not half else ():
             if name.startswith(("use_fp16_", "use_bf16_")):
                 setattr(self.net.opt, name, False)
@@ -256,7 +332,6 @@ def run(job, folder):
     import numpy
 
     results = {}
-    samples = read_samples(job, folder)
     for entry in job["artifacts"]:
         model, result = load(job, folder, entry)
         results[entry["name"]] = result
@@ -264,7 +339,7 @@ def run(job, folder):
             continue
         try:
             collected = []
-            for feed in feeds(model, samples, entry):
+            for feed in feeds(model, read_samples(job, folder), entry):
                 model.put(feed)
                 model.invoke()
                 collected.append(model.take())
@@ -281,80 +356,127 @@ def run(job, folder):
 
 
 def time_all(job, folder):
-    """The latencies of every artifact, their blocks interleaved in random order."""
+    """The latencies of every artifact, their blocks interleaved in random order.
+
+    With runs = 0, what comes before them: loading, and the first inference.
+    """
     results, models = {}, {}
-    samples = read_samples(job, folder)
     for entry in job["artifacts"]:
         name = entry["name"]
-        model, results[name] = load(job, folder, entry)
+        model, result = load(job, folder, entry)
+        results[name] = result
         if model is None:
             continue
         try:
-            ring = Ring(feeds(model, samples, entry))
-            results[name]["first_ns"] = timed(model, ring)
-            results[name]["warm_up_count"] = warm_up(model, ring, job)
-            results[name]["blocks_ns"] = []
+            given = feeds(model, read_samples(job, folder), entry)
+            ring = Ring(given)
+            result["first_ns"] = timed(model, ring)
+            result["failure"] = result["failure"] or not_finite(model, given)
+            if result["failure"] or not job["runs"]:
+                continue
+            result["warm_up_count"], result["settled"] = warm_up(model, ring, job)
+            result["blocks_ns"] = []
             models[name] = (model, ring)
         except Exception:  # Whatever the runtime raises is the result.
-            results[name]["failure"] = failure("run-failed")
+            result["failure"] = failure("run-failed")
     dice = random.Random(job["seed"])
-    blocks = 0
-    spent = dict.fromkeys(models, 0)
+    counts, spent = dict.fromkeys(models, 0), dict.fromkeys(models, 0)
     while (
         models
         and max(spent.values()) < job["limit_s"] * 1e9
-        and (blocks * job["block"] < job["runs"] or min(spent.values()) < job["seconds"] * 1e9)
+        and (min(counts.values()) < job["runs"] or min(spent.values()) < job["seconds"] * 1e9)
     ):
         for name in dice.sample(sorted(models), len(models)):
-            model, ring = models[name]
-            timed(model, ring)  # Not kept: it fills the caches that the other artifacts emptied.
-            block = [timed(model, ring) for _ in range(job["block"])]
+            block, turn_ns = turn(*models[name], job)
             results[name]["blocks_ns"].append(block)
-            spent[name] += sum(block)
-        blocks += 1
+            counts[name] += len(block)
+            spent[name] += turn_ns
     return results
 
 
 def timed(model, ring):
     """The time of one inference on the next sample, in ns."""
-    model.put(ring.next())
+    if ring.moves():
+        model.put(ring.items[ring.at])
     start = time.perf_counter_ns()
     model.invoke()
     return time.perf_counter_ns() - start
 
 
+def turn(model, ring, job):
+    """The times of a block, and that of the whole turn, in ns.
+
+    An inference of microseconds goes on, unrecorded, until the turn has lasted its time: so the
+    samples of a short one are spread over as long as those of a long one.
+    """
+    begin = time.perf_counter_ns()
+    timed(model, ring)  # Not kept: it fills the caches that the other artifacts emptied.
+    block = []
+    while len(block) < job["block"] and time.perf_counter_ns() - begin < job["limit_s"] * 1e9:
+        block.append(timed(model, ring))
+    while time.perf_counter_ns() - begin < job["turn_s"] * 1e9:
+        timed(model, ring)
+    return block or [timed(model, ring)], time.perf_counter_ns() - begin
+
+
 def warm_up(model, ring, job):
-    """The number of runs after which the medians of two blocks of ten agreed within 2 %."""
+    """The number of runs until the medians of two blocks of ten agreed within 2 %; whether so."""
     count, last, begin = 0, None, time.perf_counter()
     while True:
-        block = [timed(model, ring) for _ in range(10)]
-        count += 10
-        median = sorted(block)[5]
+        block = []
+        while len(block) < 10 and time.perf_counter() - begin < job["warm_up_limit_s"]:
+            block.append(timed(model, ring))
+        count += len(block)
         spent = time.perf_counter() - begin
-        settled = last is not None and abs(median - last) <= 0.02 * last
+        median = sorted(block)[len(block) // 2] if len(block) == 10 else None
+        settled = None not in (last, median) and abs(median - last) <= 0.02 * last
         if (settled and spent >= job["warm_up_s"]) or spent >= job["warm_up_limit_s"]:
-            return count
+            return count, settled
         last = median
 
 
+def not_finite(model, given):
+    """The failure of outputs that are no numbers, or None: such a model has no latency."""
+    import numpy
+
+    for feed in given:
+        model.put(feed)
+        model.invoke()
+        values = model.take()
+        for i, name in enumerate(model.outputs):
+            value = values[i]
+            if value.dtype.kind == "f" and not numpy.isfinite(value).all():
+                return {"outcome": "disagrees", "detail": "the output %s is not finite" % name}
+    return None
+
+
 class Ring:
-    """The samples, over and over."""
+    """The samples, over and over; a single one stays in place, as in the runtimes' own tools."""
 
     def __init__(self, items):
         self.items, self.at = items, -1
 
-    def next(self):
-        self.at = (self.at + 1) % len(self.items)
-        return self.items[self.at]
+    def moves(self):
+        """Whether the next sample is another than the one that is in place."""
+        before, self.at = self.at, (self.at + 1) % len(self.items)
+        return before != self.at
 
 
 def load(job, folder, entry):
     """The loaded artifact, or None, and the beginning of its result."""
     path = str(folder / entry["path"])
+    wrong = damaged(folder, entry)
+    if wrong:
+        detail = "%s is not as it was sent: its sha256 is another" % wrong
+        return None, {"failure": {"outcome": "load-failed", "detail": detail}}
     try:
         start = time.perf_counter_ns()
-        model = RUNTIMES[job["runtime"]](path, job["threads"])
-        init = time.perf_counter_ns() - start
+        package = import_runtime(job["runtime"])
+        imported = time.perf_counter_ns()
+        model = RUNTIMES[job["runtime"]](package, path, job)
+        loaded = time.perf_counter_ns()
+        if hasattr(model, "look"):
+            model.look(feeds(model, None, entry)[0])
     except Unavailable as error:
         return None, {"failure": {"outcome": "unavailable", "detail": str(error)}}
     except ImportError as error:
@@ -362,12 +484,32 @@ def load(job, folder, entry):
         return None, {"failure": {"outcome": "unavailable", "detail": detail}}
     except Exception:  # Whatever the runtime raises is the result.
         return None, {"failure": failure("load-failed")}
-    result = {"init_ns": init, "facts": model.facts, "failure": None}
+    result = {"import_ns": imported - start, "init_ns": loaded - imported, "facts": model.facts}
     result["inputs"] = [[name, list(shape), dtype] for name, shape, dtype in model.inputs]
     result["outputs"] = list(model.outputs)
+    result["failure"] = None
     if model.fell_back:
         result["failure"] = {"outcome": "fell-back", "detail": model.fell_back}
     return model, result
+
+
+def damaged(folder, entry):
+    """The first file of an artifact that is not as it was sent, or None."""
+    for name, sha in sorted(entry.get("files", {}).items()):
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha:
+            return name
+    return None
+
+
+def import_runtime(runtime):
+    """The first of a runtime's packages that is there, imported, and numpy before it."""
+    import numpy  # noqa: F401
+
+    if runtime == "coreml" and platform.system() != "Darwin":
+        raise Unavailable("Core ML has no runtime on %s" % platform.system())
+    packages = RUNTIMES[runtime].packages
+    there = [name for name in packages if importlib.util.find_spec(name.partition(".")[0])]
+    return importlib.import_module((there or packages)[0])
 
 
 def failure(outcome):
@@ -463,15 +605,120 @@ def device_facts():
     }
 
 
-def device_state():
-    """What changes while a measurement goes on; None where the system does not tell."""
-    heat = _read("/sys/class/thermal/thermal_zone0/temp")
-    clock = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+def identity():
+    """Which machine this is, so that figures of two are not taken for those of one."""
+    names = ("ro.product.model", "ro.soc.model", "ro.build.version.release")
+    android = shutil.which("getprop") is not None
+    serial = (_read("/proc/device-tree/serial-number") or "").strip("\0")
+    serial = _said(["getprop", "ro.serialno"]) if android else serial
+    flags = (_read("/proc/cpuinfo") or "").split()
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    memory = (_read("/proc/meminfo") or "").split()
+    system = [line for line in (_read("/etc/os-release") or "").splitlines() if "PRETTY" in line]
     return {
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "temperature_celsius": int(heat) / 1000 if heat else None,
-        "clock_khz": int(clock) if clock else None,
+        "model": (_read("/proc/device-tree/model") or "").strip("\0") or None,
+        # Reports are passed on: it is told apart from others, and not named.
+        "serial_sha256": hashlib.sha256(serial.encode()).hexdigest()[:12] if serial else None,
+        "android": {name: _said(["getprop", name]) for name in names if android},
+        "os": system[0].partition("=")[2].strip('"') if system else None,
+        "memory_bytes": int(memory[1]) * 1024 if memory[:1] == ["MemTotal:"] else None,
+        "cpus": sorted(cpus),
+        "virtual": "hypervisor" in flags,
     }
+
+
+# Read word for word: what they mean is found out where the report goes.
+FILES = (
+    "sys/class/thermal/thermal_zone*/type",
+    "sys/class/thermal/thermal_zone*/temp",
+    "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor",
+    "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq",
+    "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_max_freq",
+    "sys/class/hwmon/hwmon*/oc*_event_cnt",
+)
+COMMANDS = (
+    "vcgencmd get_throttled",
+    "vcgencmd measure_temp",
+    "vcgencmd measure_clock arm",
+    "dumpsys thermalservice",
+)
+AT_THE_ENDS = ("nvpmodel -q", "dumpsys battery")  # What does not change by itself.
+
+
+def reading(pid, begin, commands, more=None):
+    """What the device says of itself now; `pid`: of the process whose core is of interest."""
+    stat = (_read("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
+    files = [(path, _read(path)) for name in FILES for path in sorted(Path("/").glob(name))]
+    texts = {"files": "\n".join("%s:%s" % (path, text) for path, text in files if text)}
+    for command in commands:
+        if shutil.which(command.split()[0]):
+            texts[command] = _said(command.split())
+    return {
+        "at_s": time.perf_counter() - begin,
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "cpu": int(stat[36]) if len(stat) > 36 else None,
+        "texts": dict(texts, **(more or {})),
+    }
+
+
+class Watch:
+    """Readings before, after, and once a second between, from a process that computes nothing."""
+
+    def __init__(self, folder):
+        self.place, self.begin, self.child = folder / "readings.jsonl", time.perf_counter(), 0
+        self.readings = [reading(os.getpid(), self.begin, COMMANDS + AT_THE_ENDS)]
+        if hasattr(os, "fork"):  # Before any runtime has started its threads.
+            self.child = os.fork() or self._follow(os.getppid())
+
+    def _follow(self, parent):
+        """Reads until the parent ends it, or has ended."""
+        stats = None
+        try:
+            signal.signal(signal.SIGTERM, _end)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):  # Whoever waits for the parent's output waits for no more.
+                os.dup2(nothing, stream)
+            if shutil.which("tegrastats"):
+                words = ["tegrastats", "--interval", "1000"]
+                stats = subprocess.Popen(words, stdout=subprocess.PIPE, universal_newlines=True)
+            with self.place.open("w") as file:
+                while os.getppid() == parent:
+                    line = stats.stdout.readline() if stats else ""
+                    if not line:
+                        time.sleep(1)
+                    more = {"tegrastats": line.strip()} if line else None
+                    found = reading(parent, self.begin, COMMANDS, more)
+                    file.write(json.dumps(found) + "\n")
+                    file.flush()
+        finally:
+            if stats:
+                stats.kill()
+            os._exit(0)
+
+    def end(self):
+        """All readings, in order."""
+        if self.child:
+            os.kill(self.child, signal.SIGTERM)
+            os.waitpid(self.child, 0)
+            # The last line may have been cut off.
+            lines = self.place.read_text().split("\n")[:-1] if self.place.exists() else []
+            self.readings += [json.loads(line) for line in lines]
+        self.readings.append(reading(os.getpid(), self.begin, COMMANDS + AT_THE_ENDS))
+        return self.readings
+
+
+def _end(number, frame):
+    raise SystemExit
+
+
+def since_start_ns():
+    """The age of this process, to a hundredth of a second; None where the system does not tell."""
+    stat = (_read("/proc/self/stat") or "").rpartition(")")[2].split()
+    if len(stat) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    began_s = int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - began_s
+    return int(age_s * 1e9) if 0 <= age_s < 600 else None  # A container may have its own clock.
 
 
 def peak_memory_bytes():
@@ -485,24 +732,39 @@ def peak_memory_bytes():
 def _read(path):
     try:
         return Path(path).read_text().strip()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
+def _said(words):
+    """What a program says, whatever it ends with; nothing where it hangs."""
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            universal_newlines=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
 def main(folder):
+    start_ns = since_start_ns()
     folder = Path(folder)
     job = json.loads((folder / "job.json").read_text())
     if job["version"] != VERSION:
         raise SystemExit(
             "agent version %d cannot do a job of version %s" % (VERSION, job["version"])
         )
-    before = device_state()
-    results = {"run": run, "time": time_all}[job["action"]](job, folder)
+    times = job["action"] == "time"
+    watch = Watch(folder) if times else None
     report = {
         "version": VERSION,
-        "results": results,
+        "results": time_all(job, folder) if times else run(job, folder),
+        "start_ns": start_ns,
         "peak_memory_bytes": peak_memory_bytes(),
-        "device": dict(device_facts(), before=before, after=device_state()),
+        "readings": watch.end() if watch else [],
+        "device": dict(device_facts(), **(identity() if times else {})),
     }
     draft = folder / "report.json.part"
     draft.write_text(json.dumps(report))

@@ -1,15 +1,17 @@
-"""What TensorFlow Lite's `benchmark_model` prints, as values: text in, nothing else.
+"""What TensorFlow Lite's `benchmark_model` tells, as values: its output or its result file in.
 
 It is the tool for phones without Python. It tells no single sample, only their summary, so what it
 measures has no confidence interval and decides no budget.
 
-Source: google-ai-edge/LiteRT, tflite/tools/benchmark, and openxla/xla,
-xla/tsl/util/stats_calculator.h, which prints the summaries.
+Source: google-ai-edge/LiteRT, tflite/tools/benchmark, with proto/benchmark_result.proto of
+tensorflow/tensorflow; and openxla/xla, xla/tsl/util/stats_calculator.h, which prints the summaries.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -34,16 +36,22 @@ class Benchmark:
 
     Attributes:
         init_us: loading the model; first_us: the first inference.
-        peak_memory_mb: by its periodic look; None where it did not look.
+        warm_up_count: inferences before the steady ones.
+        peak_memory_mb: by its periodic look, in units of 2^20; None where it did not look.
         delegated: what it says of delegates, word for word: whether one was applied is there.
     """
 
     init_us: float
     first_us: float
-    warm_up: Summary
+    warm_up_count: int
     steady: Summary
     peak_memory_mb: float | None
-    delegated: tuple[str, ...]
+    delegated: tuple[str, ...] = ()
+
+    @property
+    def fell_back(self) -> str | None:
+        """Its own words where a delegate that was asked for took nothing, or None."""
+        return next((line for line in self.delegated if _NOT_DELEGATED.search(line)), None)
 
 
 _NUMBER = r"[\d.]+(?:e[+-]?\d+)?"
@@ -51,6 +59,7 @@ _FIELD = re.compile(rf"(\w+)=({_NUMBER})")
 _TIMINGS = re.compile(rf"Inference timings in us: Init: ({_NUMBER}), First inference: ({_NUMBER}),")
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: ({_NUMBER})")
 _DELEGATE = re.compile(r"delegate", re.IGNORECASE)
+_NOT_DELEGATED = re.compile(r"will not be executed by the delegate|[Ff]ailed to apply \S+ delegate")
 
 
 def parse_benchmark_model(text: str) -> Benchmark:
@@ -68,7 +77,7 @@ def parse_benchmark_model(text: str) -> Benchmark:
     return Benchmark(
         init_us=float(timings[1]),
         first_us=float(timings[2]),
-        warm_up=_summary(lines[0]),
+        warm_up_count=_summary(lines[0]).count,
         steady=_summary(lines[1]),
         peak_memory_mb=float(peak[1]) if peak else None,
         delegated=tuple(line.strip() for line in text.splitlines() if _DELEGATE.search(line)),
@@ -94,3 +103,95 @@ def _summary(line: str) -> Summary:
         median_us=values.get("median"),
         p95_us=values.get("p95"),
     )
+
+
+# By number in benchmark_result.proto; those of the latency are in ms.
+_LATENCY = {
+    1: "mean_us", 2: "min_us", 3: "max_us", 4: "std_us", 5: "median_us", 6: "p5_us", 7: "p95_us",
+    8: "init_us", 9: "first_us",
+}  # fmt: skip
+_MEMORY, _PEAK_MB = 3, 3
+_MISC, _RUNS, _WARM_UP_RUNS = 4, 2, 3
+
+
+def parse_result_file(data: bytes) -> Benchmark:
+    """The run whose `--result_file_path` holds `data`, a BenchmarkResult of protocol buffers.
+
+    Raises:
+        ValueError: it is none, or tells no latency.
+    """
+    parts = dict(_fields(data))
+    latency = {
+        _LATENCY[number]: 1e3 * value
+        for number, value in _fields(_message(parts, 2))
+        if number in _LATENCY and isinstance(value, float)
+    }
+    misc = dict(_fields(_message(parts, _MISC)))
+    peak = dict(_fields(_message(parts, _MEMORY))).get(_PEAK_MB)
+    runs, warm_up = misc.get(_RUNS), misc.get(_WARM_UP_RUNS, 0)
+    needed = ("mean_us", "min_us", "max_us", "init_us", "first_us")
+    missing = [name for name in needed if name not in latency]
+    if missing or not isinstance(runs, int) or not isinstance(warm_up, int):
+        raise ValueError(f"the result file tells no {missing[0] if missing else 'number of runs'}")
+    return Benchmark(
+        init_us=latency["init_us"],
+        first_us=latency["first_us"],
+        warm_up_count=warm_up,
+        steady=Summary(
+            count=runs,
+            first_us=None,
+            min_us=latency["min_us"],
+            max_us=latency["max_us"],
+            mean_us=latency["mean_us"],
+            std_us=latency.get("std_us", 0.0),
+            p5_us=latency.get("p5_us"),
+            median_us=latency.get("median_us"),
+            p95_us=latency.get("p95_us"),
+        ),
+        peak_memory_mb=peak if isinstance(peak, float) and peak > 0 else None,
+    )
+
+
+def _message(parts: dict[int, int | float | bytes], number: int) -> bytes:
+    found = parts.get(number, b"")
+    if not isinstance(found, bytes):
+        raise ValueError(f"field {number} of the result file is no message")
+    return found
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
+    """The fields of a message by number.
+
+    Source: protobuf.dev, "Encoding": varints, 4 and 8 bytes, and lengths before bytes.
+    """
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(data) or shift > 63:
+                raise ValueError("the result file ends in the middle of a number")
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        number, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield number, varint()
+            continue
+        size = {1: 8, 2: None, 5: 4}.get(kind, -1)
+        if size == -1:
+            raise ValueError(f"the result file has a field of the unknown kind {kind}")
+        length = varint() if size is None else size
+        piece, at = data[at : at + length], at + length
+        if len(piece) < length:
+            raise ValueError("the result file ends too soon")
+        if size is None:
+            yield number, piece
+        else:
+            yield number, float(struct.unpack("<f" if size == 4 else "<d", piece)[0])

@@ -44,7 +44,7 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
         UnreachableError: the emulation is not set up.
         ConversionError: the agent did not live to write its report.
     """
-    core = _core(url)
+    core = core_of(url)
     action = json.loads((folder / "job.json").read_text())["action"]
     if action not in ("run", "count"):
         raise RefusedError(
@@ -119,7 +119,12 @@ def _uncounted(got: str, fix: str) -> Fault:
     )
 
 
-def _core(url: str) -> str:
+def core_of(url: str) -> str:
+    """The core that `url` names.
+
+    Raises:
+        RecipeError: it is none that is emulated.
+    """
     core = urlsplit(url).netloc
     if core in userland.CORES:
         return core
@@ -144,8 +149,10 @@ def _label(folder: Path, core: str, found: userland.Userland) -> None:
     place = folder / "report.json"
     report = json.loads(place.read_text())
     for result in report["results"].values():
-        result.pop("init_ns", None)
-    report["peak_memory_bytes"] = None
+        for name in [name for name in result if name.endswith("_ns")]:
+            del result[name]
+    report["peak_memory_bytes"] = report["start_ns"] = None
+    report["readings"] = []
     report["device"] = {
         name: value
         for name, value in report["device"].items()

@@ -111,7 +111,9 @@ _TEGRA = {
     "memory": r"EMC_FREQ (?P<memory_load>\d+)%(?:@(?P<memory_clock>\d+))?",
     "gpu": r"GR3D_FREQ (?P<gpu>(?P<gpu_load>\d+)%|(?=@))(?:@\[?(?P<gpu_clocks>\d+(?:,\d+)*)\]?)?",
     "heat": rf"(?P<sensor>[\w-]+)@(?P<heat>{NUMBER})C(?:/{NUMBER}C)?",
-    "rail": r"(?P<rail>[\w-]+) (?P<now>\d+)mW(?:/(?P<average>\d+)mW(?:/\d+mW)?)?",
+    # JetPack 4 writes no unit: POM_5V_IN 2356/2356.
+    "rail": r"(?P<rail>[\w-]+) (?P<now>\d+)"
+    r"(?:mW(?:/(?P<average>\d+)mW(?:/\d+mW)?)?|/(?P<bare>\d+))",
 }
 _TEGRA_PARTS = {name: re.compile(rf"(?:{part})(?=\s|$)") for name, part in _TEGRA.items()}
 
@@ -138,7 +140,7 @@ def parse_tegrastats(line: str) -> Tegrastats:
         if "sensor" in groups:
             heat[groups["sensor"]] = float(groups["heat"])
         elif "rail" in groups:
-            average = groups.get("average")
+            average = groups.get("average", groups.get("bare"))
             power[groups["rail"]] = Power(int(groups["now"]), int(average) if average else None)
         found |= groups
         rest = rest[match.end() :].lstrip()

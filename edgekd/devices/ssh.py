@@ -1,116 +1,125 @@
-"""A board reached by the system's OpenSSH client: ssh://user@host[:port][?python=PATH].
+"""A board by ssh: ssh://user@host[:port][?python=PATH&folder=PATH&providers=NAMES&trtexec=PATH].
 
-The user's own configuration, agent, known hosts and jump hosts hold; host keys are never relaxed.
-Files go as a tar stream, since boards with Dropbear often lack an sftp server.
+Python is that of `edgekd devices setup ssh://...`, or python3; the job lies in a new folder below
+/tmp. On a Jetson, ONNX Runtime may compute by providers of its GPU, or TensorRT's own `trtexec` do
+the work in place of a Python runtime.
+
+Whatever ends the connection ends the job there; a connection that broke is made again and its job,
+which is one process of a measurement, is done again, three times at most.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
+import json
 import shlex
-import tarfile
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
-from edgekd.errors import ConversionError, Fault, UnreachableError
-from edgekd.process import Completed, run_process
+from edgekd.devices import trtexec
+from edgekd.devices.dropped import persistently
+from edgekd.devices.openssh import FULL, Connection, connected, fault
+from edgekd.devices.options import options
+from edgekd.errors import ConversionError, Fault, RecipeError, UnreachableError
+from edgekd.process import Completed
 
-CONNECT_S = 10
-HOST = re.compile(r"(?P<host>(?:\w[\w.-]*@)?\w[\w.-]*)(?::(?P<port>\d+))?")
-FOLDER = re.compile(r"^/[A-Za-z0-9._/-]+$")
+KEEPER = Path(__file__).with_name("keeper.py")
+VENV = "$HOME/.cache/edgekd/venv"
+"""Of the board, where setup puts a runtime."""
+GRACE_S = 30.0
+"""After which the host gives up, where the keeper there has not."""
+OPTIONS = {
+    "python": "PATH there",
+    "folder": "PATH there, where jobs may lie",
+    "providers": "tensorrt, cuda or both: tensorrt,cuda",
+    "trtexec": "PATH there, such as /usr/src/tensorrt/bin/trtexec",
+}
+TIME_IS_UP, NOT_WHOLE, NO_PROGRAM = 124, 125, 127
+"""What the keeper exits with; see there."""
 
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     """Does the job in `folder`; see `Device`."""
-    python = parse_qs(urlsplit(url).query).get("python", ["python3"])[0]
-    place = _on(url, "mktemp -d /tmp/edgekd.XXXXXXXX", timeout_s=60).stdout.decode().strip()
-    if not FOLDER.match(place):
-        raise UnreachableError(_fault(url, f"mktemp answered {place!r}", "the path of a folder"))
-    try:
-        _on(url, f"tar -xf - -C {place}", stdin=_packed(folder), timeout_s=timeout_s)
-        command = f"{shlex.quote(python)} {place}/agent.py {place}"
-        done = _try(url, command, timeout_s=timeout_s)
-        if done.code == 127:
-            raise UnreachableError(_fault(url, done.last_lines, f"a program {python!r} there"))
-        if done.code != 0:
-            ended = f"past {timeout_s:.0f} s" if done.code is None else f"exit status {done.code}"
-            raise ConversionError(
-                Fault(
-                    what="The agent did not finish on the device.",
-                    at=url,
-                    got=f"{ended}: {done.last_lines}",
-                    expected="a report from the agent",
-                    fix=f"run the artifact there by hand: ssh {_host(url)[-1]}",
-                )
+    asked = options(url, OPTIONS)
+    job = json.loads((folder / "job.json").read_text())
+    if "providers" in asked:
+        (folder / "job.json").write_text(json.dumps({**job, **_providers(url, asked["providers"])}))
+    work = "trtexec" if "trtexec" in asked else "agent"
+    if work == "trtexec":
+        trtexec.prepare(url, folder, job, asked["trtexec"])
+    program = {"agent": ["agent.py", "."], "trtexec": ["trtexec_driver.py", "."]}[work]
+    wanted = {"agent": r"report\.json|outputs-[A-Za-z0-9_.-]+\.npz", "trtexec": trtexec.MADE}[work]
+
+    def attempt() -> None:
+        with connected(url) as board, board.folder(asked.get("folder", "/tmp")) as place:
+            files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+            board.send({**files, "keeper.py": KEEPER}, place, timeout_s=timeout_s)
+            done = keep(board, place, asked.get("python"), program, timeout_s)
+            wants = asked.get("trtexec") or asked.get("python", "python3")
+            check(url, done, wants, timeout_s)
+            for name, data in board.fetch(wanted, place, timeout_s=timeout_s).items():
+                (folder / name).write_bytes(data)
+
+    persistently(attempt)
+    if work == "trtexec":
+        trtexec.conclude(url, folder, job)
+
+
+def _providers(url: str, names: str) -> dict[str, list[str]]:
+    """What of the job says by what ONNX Runtime is to compute, the first of them first."""
+    known = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
+    wanted = names.split(",")
+    if set(wanted) - set(known):
+        raise RecipeError(
+            Fault(
+                what="The device's URL names a provider that is not known.",
+                at=f"device = {url!r}",
+                got=f"providers={names}",
+                expected=OPTIONS["providers"],
+                fix="?providers=tensorrt,cuda",
             )
-        answer = _on(
-            url, f"cd {place} && tar -cf - report.json $(ls | grep ^outputs-)", timeout_s=60
         )
-        _unpack(answer.stdout, folder)
-    finally:
-        with contextlib.suppress(UnreachableError):  # What went wrong before is the news.
-            _try(url, f"rm -rf {place}", timeout_s=60)
+    return {"providers": [known[name] for name in wanted]}
 
 
-def _on(url: str, command: str, *, timeout_s: float, stdin: bytes | None = None) -> Completed:
-    done = _try(url, command, timeout_s=timeout_s, stdin=stdin)
-    if done.code != 0:
-        ended = "no answer in time" if done.code is None else f"exit status {done.code}"
-        raise UnreachableError(
-            _fault(url, f"{ended}: {done.last_lines}", f"`{command}` to succeed")
+def keep(
+    board: Connection, place: str, python: str | None, program: list[str], timeout_s: float
+) -> Completed:
+    """How `program` of Python ended in `place`, where it was put; see the keeper.
+
+    Raises:
+        Dropped: the connection broke.
+    """
+    words = shlex.join([f"{place}/keeper.py", place, f"{timeout_s:.3f}", "held"])
+    command = f'{choice_of(python)}; "$python" {words} "$python" {shlex.join(program)}'
+    return board.run(command, timeout_s=timeout_s + GRACE_S, hold_stdin=True)
+
+
+def choice_of(python: str | None) -> str:
+    """A line of shell that names the Python to run: `python`, that of setup, or the system's."""
+    if python is not None:
+        return f"python={shlex.quote(python)}"
+    return f'python="{VENV}/bin/python"; [ -x "$python" ] || python=python3'
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def check(url: str, done: Completed, program: str, timeout_s: float) -> None:
+    """Raises what it means that the job ended so, unless it ended well."""
+    if done.code == 0:
+        return
+    if done.code == NO_PROGRAM:
+        raise UnreachableError(fault(url, done.last_lines, f"a program {program!r} there"))
+    if done.code == NOT_WHOLE or FULL in done.stderr:
+        raise UnreachableError(fault(url, done.last_lines, "files as they were sent"))
+    late = done.code in (None, TIME_IS_UP)
+    ended = f"past {timeout_s:.0f} s" if late else f"exit status {done.code}"
+    raise ConversionError(
+        Fault(
+            what="The agent did not finish on the device.",
+            at=url,
+            got=f"{ended}: {done.last_lines}",
+            expected="a report from the agent",
+            fix="run the artifact there by hand; another scheme may do",
         )
-    return done
-
-
-def _try(url: str, command: str, *, timeout_s: float, stdin: bytes | None = None) -> Completed:
-    options = ["-oBatchMode=yes", f"-oConnectTimeout={CONNECT_S}"]
-    try:
-        done = run_process(
-            ["ssh", *options, *_host(url), command], timeout_s=timeout_s, stdin=stdin
-        )
-    except FileNotFoundError as error:
-        raise UnreachableError(_fault(url, "no ssh program", "the OpenSSH client")) from error
-    if done.code == 255:  # ssh's own failure, as opposed to the command's
-        raise UnreachableError(_fault(url, done.last_lines, "a connection without a password"))
-    return done
-
-
-def _host(url: str) -> list[str]:
-    # Not `hostname`, which lowers the case of names that ~/.ssh/config may spell otherwise.
-    match = HOST.fullmatch(_netloc(url))
-    if match is None:
-        raise UnreachableError(_fault(url, "no host", "ssh://user@host[:port]"))
-    return [*(["-p", match["port"]] if match["port"] else []), "--", match["host"]]
-
-
-def _netloc(url: str) -> str:
-    return urlsplit(url).netloc
-
-
-def _packed(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(folder, arcname=".")
-    return buffer.getvalue()
-
-
-def _unpack(data: bytes, folder: Path) -> None:
-    """Takes the report and the outputs, and nothing else, whatever the device sends."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r") as archive:
-        for member in archive:
-            name = Path(member.name).name
-            file = archive.extractfile(member) if member.isfile() else None
-            if file and (name == "report.json" or re.fullmatch(r"outputs-[\w.-]+\.npz", name)):
-                (folder / name).write_bytes(file.read())
-
-
-def _fault(url: str, got: str, expected: str) -> Fault:
-    return Fault(
-        what=f"The device {url} cannot be reached.",
-        at=url,
-        got=got,
-        expected=expected,
-        fix=f"try it by hand: ssh -oBatchMode=yes {_netloc(url) or 'user@host'} python3 --version",
     )

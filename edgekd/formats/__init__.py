@@ -12,6 +12,7 @@ from edgekd.formats import _metadata, coreml, litert, ncnn, onnx, openvino
 if TYPE_CHECKING:
     from edgekd.data import Inputs
     from edgekd.network import Network
+    from edgekd.packaging import Preprocessing
 
 
 class Format(Protocol):
@@ -83,12 +84,30 @@ def format_names() -> list[str]:
     return [*FORMATS, *(entry.name for entry in entry_points(group="edgekd.formats"))]
 
 
-def embed(name: str, path: Path, metadata: Mapping[str, str]) -> bool:
+def embed(
+    name: str,
+    path: Path,
+    metadata: Mapping[str, str],
+    preprocessing: Mapping[str, Preprocessing],
+) -> bool:
     """Puts `metadata` into the file at `path` of the format `name`, in the format's own place.
 
-    Returns whether the format has one; a third party's has none that edgekd knows.
+    Args:
+        metadata: name, version, target, scheme, outputs (logits or probabilities); description,
+            licence, preprocessing and labels, a line each, if there are any.
+        preprocessing: by input, what an app does before the model.
+
+    Returns whether the format has one: ncnn has none, and of a third party's edgekd knows none.
     """
-    if name not in _metadata.PLACES:
+    if name == "litert":
+        _metadata.litert(path, metadata, preprocessing)
+    elif name in _metadata.PLACES:
+        _metadata.PLACES[name](path, metadata)
+    else:
         return False
-    _metadata.PLACES[name](path, metadata)
     return True
+
+
+def quantization(name: str, path: Path) -> dict[str, tuple[float, int]]:
+    """By name, scale and zero point of inputs and outputs that the file takes as whole numbers."""
+    return litert.quantization(path) if name == "litert" else {}

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
+from edgekd.formats import _tflite_metadata
+from edgekd.formats._coreml_classes import name_classes
 from edgekd.need import need
+from edgekd.packaging import Preprocessing
 
 
 def onnx(path: Path, metadata: Mapping[str, str]) -> None:
@@ -34,30 +37,50 @@ def openvino(path: Path, metadata: Mapping[str, str]) -> None:
     if section is None:
         section = ElementTree.SubElement(info, "model_info")
     for key, value in metadata.items():
-        ElementTree.SubElement(section, key, value=value)
+        place = section.find(key)
+        if place is None:
+            place = ElementTree.SubElement(section, key)
+        place.set("value", value)
     tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
-def litert(path: Path, metadata: Mapping[str, str]) -> None:
-    """Into the model's `metadata`, a buffer of each name.
+def litert(
+    path: Path, metadata: Mapping[str, str], preprocessing: Mapping[str, Preprocessing]
+) -> None:
+    """Into TFLite's metadata, its labels behind the model; what that has no place for, into
+    buffers of the names `edgekd.KEY`.
 
     Source: https://github.com/google-ai-edge/LiteRT tflite/converter/schema/schema.fbs (Metadata)
     """
     schema = need("ai_edge_litert.schema_py_generated", extra="litert")
     files = need("ai_edge_litert.tools.flatbuffer_utils", extra="litert")
     model = files.read_model(str(path))
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    names = {
+        entry.tensorIndex: entry.name.decode() for entry in (*signature.inputs, *signature.outputs)
+    }
+    own = _tflite_metadata.metadata(
+        metadata,
+        [names[index] for index in graph.inputs],
+        [names[index] for index in graph.outputs],
+        preprocessing,
+    )
+    told = {f"edgekd.{key}": metadata[key].encode() for key in ("target", "scheme", "outputs")}
     model.metadata = list(model.metadata or [])
-    for key, value in metadata.items():
+    for key, value in {_tflite_metadata.NAME: own, **told}.items():
         buffer, entry = schema.BufferT(), schema.MetadataT()
-        buffer.data = list(value.encode())
+        buffer.data = list(value)
         entry.name, entry.buffer = key.encode(), len(model.buffers)
         model.buffers.append(buffer)
         model.metadata.append(entry)
     files.write_model(model, str(path))
+    if "labels" in metadata:
+        _tflite_metadata.append_labels(path, metadata["labels"])
 
 
 def coreml(path: Path, metadata: Mapping[str, str]) -> None:
     """Into the description's metadata: version, licence and the user-defined rest, as Xcode shows.
+    Of probabilities the labels are the program's own classes too.
 
     Source: https://apple.github.io/coremltools/mlmodel/Format/Model.html (Metadata)
     """
@@ -71,8 +94,11 @@ def coreml(path: Path, metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         told.userDefined[f"edgekd.{key}"] = value
     if "labels" in metadata:
-        told.userDefined["classes"] = metadata["labels"].replace("\n", ",")
+        if "," not in metadata["labels"]:
+            told.userDefined["classes"] = metadata["labels"].replace("\n", ",")
+        if metadata.get("outputs") == "probabilities":
+            name_classes(model, metadata["labels"].split("\n"))
     file.write_bytes(model.SerializeToString(deterministic=True))
 
 
-PLACES = {"onnx": onnx, "openvino": openvino, "litert": litert, "coreml": coreml}
+PLACES = {"onnx": onnx, "openvino": openvino, "coreml": coreml}

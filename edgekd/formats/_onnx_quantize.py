@@ -75,6 +75,10 @@ def quantize(
     if scheme == "int4-weights":
         return _blocks(plain, method, keep)
     prepared = prepare(plain)
+    names = {node.name for node in need("onnx", extra=EXTRA).load(prepared).graph.node}
+    unknown = [name for name in keep if name not in names]
+    if unknown:
+        raise RuntimeError(f"there is no node {listed(unknown)} to keep in float")
     kinds = list(LINEAR) if method.startswith("linear") else None
     cache = plain.with_name("ranges.json")
     calibration_method = _measure(prepared, calibration, method, cache, kinds)

@@ -75,8 +75,8 @@ def quantize(
     settings: dict[str, Any] = {"keep": keep, "weight_bits": weight_bits}
     if method != "transformer":
         return _once(model, arrays, method, **settings), how
-    # With SmoothQuant, the default for transformers, one attention network fell from 32 to 10 dB;
-    # others need it. Both are made, and the calibration samples decide.
+    # With SmoothQuant, the default for transformers, some networks are computed wrongly; others
+    # need it. Both are made, and the calibration samples decide.
     names = ("transformer-smooth", "transformer-unsmoothed")
     made = {name: _once(model.clone(), arrays, name, **settings) for name in names}
     noise = {name: _noise(ov, model, candidate, arrays) for name, candidate in made.items()}
@@ -163,12 +163,20 @@ def _once(
 
 
 def _noise(ov: Any, model: Any, candidate: Any, arrays: list[dict[str, Any]]) -> float:
-    """The squared error of the candidate's outputs against the model's, over all samples."""
+    """The squared error of the candidate's outputs against the model's, over all samples.
+
+    On one thread and on two, the worse: on one, the CPU plugin of OpenVINO 2026.4 computes some
+    models with SmoothQuant wrongly (-73 dB instead of 44 on two linear layers).
+    """
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     ours = ov.compile_model(model, "CPU", config)
-    theirs = ov.compile_model(candidate, "CPU", config)
-    total = 0.0
-    for sample in arrays:
-        for left, right in zip(ours(sample).to_tuple(), theirs(sample).to_tuple(), strict=True):
-            total += float(((left - right) ** 2).sum())
-    return total
+    totals = []
+    for threads in (1, 2):
+        theirs = ov.compile_model(candidate, "CPU", {**config, "INFERENCE_NUM_THREADS": threads})
+        pairs = [
+            (left, right)
+            for sample in arrays
+            for left, right in zip(ours(sample).to_tuple(), theirs(sample).to_tuple(), strict=True)
+        ]
+        totals.append(sum(float(((left - right) ** 2).sum()) for left, right in pairs))
+    return max(totals)

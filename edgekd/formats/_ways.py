@@ -22,7 +22,8 @@ def exported(network: Network) -> Any:
     """
     import torch
 
-    from edgekd.network import Exportable, Program
+    from edgekd.network import Exportable
+    from edgekd.program import Program
     from edgekd.sizes import resized, size_of
 
     module = network.module

@@ -142,3 +142,12 @@ def _halve(plain: Path, path: Path) -> None:
         algorithm_key=need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName.FLOAT_CASTING,
     )
     quantizer.quantize().export_model(str(path), overwrite=True)
+
+
+def quantization(path: Path) -> dict[str, tuple[float, int]]:
+    """By name, scale and zero point of inputs and outputs that are whole numbers in the file."""
+    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
+    runner = interpreter.get_signature_runner()
+    tensors = {**runner.get_input_details(), **runner.get_output_details()}
+    steps = {name: entry["quantization"] for name, entry in tensors.items()}
+    return {name: (float(scale), int(zero)) for name, (scale, zero) in steps.items() if scale}

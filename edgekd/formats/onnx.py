@@ -66,7 +66,12 @@ def convert(
             onnx.save(onnx.load(plain), path)
         elif scheme == "fp16":
             float16 = need("onnxruntime.transformers.float16", extra=EXTRA)
-            half = float16.convert_float_to_float16(onnx.load(plain), keep_io_types=True)
+            half = float16.convert_float_to_float16(
+                onnx.load(plain),
+                keep_io_types=True,
+                # Its default clips what is larger than 10,000.
+                max_finite_val=65504.0,
+            )
             onnx.save(half, path)
         else:
             method = method or next(iter(METHODS[scheme]))

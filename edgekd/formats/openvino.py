@@ -101,6 +101,8 @@ def _convert(
         _spell_out_mish(onnx, plain)
         theirs = _openvino_quantize.by_onnxruntime(method) if method else None
         if method and theirs:
+            if keep:
+                raise RuntimeError(f"{method} quantizes in ONNX, where layers have other names")
             made = _onnx_quantize.quantize(plain, scheme, theirs, calibration, **settings)
             onnx.save(made, plain)
             how = METHODS[scheme][method]

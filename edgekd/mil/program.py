@@ -30,6 +30,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **shapes.OPERATORS,
 }
 CONTROL = ("cond", "while_loop")
+NAMING = "classify"
+"""Gives no tensor: the likeliest class by its name. It and its outputs are left out."""
 
 VARIADIC = ("values", "loop_vars")
 """Arguments that are a tuple even of one."""
@@ -151,7 +153,7 @@ def load_program(path: Path) -> Program:
     kinds = {entry.name: reader.type_name(entry.type) for entry in function.inputs}
     return Program(
         inputs={name: _INPUTS[kind] for name, kind in kinds.items()},
-        outputs=tuple(block.outputs),
+        outputs=tuple(name for name in block.outputs if name not in reader.named),
         operators=dict(sorted(reader.counts.items())),
         half=reader.half,
         body=body,
@@ -169,6 +171,7 @@ class _Reader:
         self.data_types = data_types
         self.counts: Counter[str] = Counter()
         self.unknown: set[str] = set()
+        self.named: set[str] = set()
         self.half = False
 
     def type_name(self, value_type: Any) -> str:
@@ -181,6 +184,9 @@ class _Reader:
         """The steps of `block`; `constants` are those around it, and get its own too."""
         steps = []
         for operation in block.operations:
+            if operation.type == NAMING:
+                self.named |= {entry.name for entry in operation.outputs}
+                continue
             step = self.step(operation, constants)
             if operation.type == "const":
                 constants[step.outputs[0][0]] = step.inputs["val"]
@@ -194,7 +200,9 @@ class _Reader:
             halves = any(kind is torch.float16 for _, kind in step.outputs)
             self.half = self.half or (halves and operation.type != "cast")
             steps.append(step)
-        outputs = tuple(self.known(name, constants) for name in block.outputs)
+        outputs = tuple(
+            self.known(name, constants) for name in block.outputs if name not in self.named
+        )
         return Block(tuple(inputs), tuple(steps), outputs)
 
     def step(self, operation: Any, constants: dict[str, Any]) -> Step:

@@ -6,15 +6,18 @@ from __future__ import annotations
 from edgekd.quantization.calibration import (
     CalibrationSet,
     calibration_names,
+    check_calibration,
     load_calibration,
-    select,
 )
 from edgekd.quantization.candidates import candidates, dealt, ladder, weight_bits
+from edgekd.quantization.selection import SELECTIONS, select
 
 __all__ = [
+    "SELECTIONS",
     "CalibrationSet",
     "calibration_names",
     "candidates",
+    "check_calibration",
     "dealt",
     "ladder",
     "load_calibration",

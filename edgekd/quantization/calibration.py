@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from edgekd.errors import Fault, RecipeError, listed, nearest
+from edgekd.quantization.selection import SELECTIONS
 from edgekd.store import data_folder
 from edgekd.toml import read_toml
 
 SOURCES = ("train", "validation", "unlabeled")
-SELECTIONS = ("random", "stratified", "first")
+NOT_TOLD = ("name", "frozen")
+LABELLED = ("stratified", "worst-loss")
+"""Selections that look at labels."""
+TEXTS = ("description", "preprocessing", "looked_at", "sha256")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,12 @@ class CalibrationSet:
     Attributes:
         source: the split it is drawn from; never the test split.
         count: how many samples.
-        selection: random; stratified (as many of each label); or the first ones.
+        selection: one of `SELECTIONS`.
         licence: of the samples, for the bundle's papers.
-        sha256: of the samples, where they are to be these very ones.
+        preprocessing: what was done to the raw data, in words.
+        looked_at: what the selection went by, in words.
+        sha256: of the file of samples, where they are to be these very ones.
+        frozen: that file, `NAME.safetensors` beside the set, where it is there.
     """
 
     name: str
@@ -36,7 +39,15 @@ class CalibrationSet:
     selection: str
     licence: str
     description: str = ""
+    preprocessing: str = ""
+    looked_at: str = ""
     sha256: str | None = None
+    frozen: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, which is what the file of the set says, and its name."""
+        told = {key: value for key, value in vars(self).items() if key != "frozen"}
+        return {key: value for key, value in told.items() if value not in (None, "")}
 
 
 def calibration_names() -> list[str]:
@@ -52,8 +63,16 @@ def load_calibration(reference: str, base: Path) -> CalibrationSet:
     """
     named = reference in calibration_names()
     path = data_folder("calibration") / f"{reference}.toml" if named else base / reference
-    document = read_toml(path)
-    known = [entry.name for entry in fields(CalibrationSet) if entry.name != "name"]
+    return check_calibration(read_toml(path), path)
+
+
+def check_calibration(document: dict[str, Any], path: Path) -> CalibrationSet:
+    """The set that `document` describes, which is, or will be, in the file at `path`.
+
+    Raises:
+        RecipeError: it is not a valid one; all faults are told.
+    """
+    known = [entry.name for entry in fields(CalibrationSet) if entry.name not in NOT_TOLD]
     faults = [
         _fault(path, key, repr(document[key]), listed(known), nearest(key, known))
         for key in document
@@ -67,46 +86,16 @@ def load_calibration(reference: str, base: Path) -> CalibrationSet:
     count = document.get("count")
     if not isinstance(count, int) or count < 1:
         faults.append(_fault(path, "count", repr(count), "a whole number over 0", None))
-    if not isinstance(document.get("licence"), str):
-        faults.append(_fault(path, "licence", repr(document.get("licence")), "a string", None))
+    for key in ("licence", *(key for key in TEXTS if key in document)):
+        if not isinstance(document.get(key), str):
+            faults.append(_fault(path, key, repr(document.get(key)), "a string", None))
+    if document.get("source") == "unlabeled" and document.get("selection") in LABELLED:
+        why = f"train or validation, which have the labels that {document['selection']} looks at"
+        faults.append(_fault(path, "source", "'unlabeled'", why, None))
     if faults:
         raise RecipeError(*faults)
-    return CalibrationSet(name=path.stem, **document)
-
-
-def select(
-    total: int, count: int, selection: str, *, labels: Tensor | None, seed: int
-) -> Sequence[int]:
-    """The ids of `count` of `total` samples, in the order every quantizer gets them.
-
-    Args:
-        labels: of all samples, for a stratified selection.
-
-    Raises:
-        ValueError: there are fewer than `count` samples, or stratified without labels.
-    """
-    if count > total:
-        raise ValueError(f"{count} samples asked of {total}")
-    generator = torch.Generator().manual_seed(seed)
-    if selection == "first":
-        return list(range(count))
-    order: list[int] = torch.randperm(total, generator=generator).tolist()
-    if selection == "random":
-        return order[:count]
-    if labels is None:
-        raise ValueError("a stratified selection needs labels")
-    by_label: dict[Any, list[int]] = {}
-    for sample in order:
-        by_label.setdefault(labels[sample].item(), []).append(sample)
-    queues = [by_label[label] for label in sorted(by_label)]
-    dealt: list[int] = []
-    turn = 0
-    while len(dealt) < count:
-        queue = queues[turn % len(queues)]
-        if queue:
-            dealt.append(queue.pop(0))
-        turn += 1
-    return dealt
+    frozen = path.with_suffix(".safetensors")
+    return CalibrationSet(name=path.stem, frozen=frozen if frozen.is_file() else None, **document)
 
 
 def _fault(path: Path, key: str, got: str, expected: str, close: str | None) -> Fault:

@@ -66,8 +66,7 @@ LADDERS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("coreml", "int8"): ("activations-linear", "weights"),
     ("coreml", "palettized"): ("k-means-6-bit", "k-means-8-bit"),
     ("onnx", "int4-weights"): ("block-32", "half-quadratic", "block-16"),
-    ("openvino", "int4-weights"): ("group-32", "scale-estimation", "awq", "gptq", "ratio-60"),
-    ("litert", "int4-weights"): ("octav", "dynamic-octav"),
+    ("openvino", "int4-weights"): ("group-32", "scale-estimation", "awq", "gptq"),
 }  # fmt: skip
 """What is tried next, in this order, of a scheme whose candidates all missed what is accepted:
 other ranges, then corrections and roundings, from the cheapest on."""

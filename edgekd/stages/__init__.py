@@ -18,6 +18,8 @@ from edgekd.stages import (
     ladder,
     prune,
     quantize,
+    route,
+    sensitivity,
     train,
     verify,
 )
@@ -41,8 +43,10 @@ STAGES: dict[str, Stage] = {
     "export": export,
     "verify": verify,
     "ladder": ladder,
+    "sensitivity": sensitivity,
     "benchmark": benchmark,
     "choose": choose,
+    "route": route,
     "bundle": bundle,
 }
 """The stages by name, in order."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,22 +15,24 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
+from edgekd.devices.lock import device_key
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
 from edgekd.instructions import count_instructions, counted_by
-from edgekd.measure import LOOKS, Protocol, measure
+from edgekd.judge import judge
+from edgekd.measure import Measured, measure, to_nobody
 from edgekd.need import tool_versions
-from edgekd.percentile import Percentile
+from edgekd.process import side_by_side
+from edgekd.protocol import PROTOCOLS, QUICK, THOROUGH, Protocol
 from edgekd.store import Run, write_json
-from edgekd.target import Budget, is_emulated
+from edgekd.target import Budget, is_emulated, is_imported
 from edgekd.work import Goal, Work
 
-THOROUGH = Protocol()
 UNTIMED = ("reference", "emulated")
 """The evidence of rows that are not timed: there is no runtime, or its time is no latency."""
 
-QUICK = Protocol(processes=1, runs=60, seconds=0.05, warm_up_s=0.05)
+__all__ = ["QUICK", "THOROUGH", "benchmark", "benchmark_all", "judge", "step", "time_all"]
 
 
 def benchmark(
@@ -48,6 +51,7 @@ def benchmark(
 
     Raises:
         ConversionError: the runtime cannot load or run it.
+        DisagreementError: an output is not finite, or it did not run on what was asked for.
         UnreachableError: the device cannot be reached, or has no runtime for it.
     """
     return benchmark_all(
@@ -55,7 +59,23 @@ def benchmark(
     )[0]
 
 
-def benchmark_all(
+def benchmark_all(artifacts: Sequence[Artifact], **options: Any) -> list[Measurement]:
+    """The measurements of `artifacts`, those of one runtime interleaved; see `benchmark`.
+
+    Each of a runtime after its first has the ratio of its median to the first's.
+
+    Args:
+        options: of `time_all`.
+    """
+    found = []
+    for artifact, result in zip(artifacts, time_all(artifacts, **options), strict=True):
+        if isinstance(result, Verdict):
+            raise failure_error(result, artifact)
+        found.append(result)
+    return found
+
+
+def time_all(
     artifacts: Sequence[Artifact],
     *,
     device: str = "local",
@@ -63,12 +83,16 @@ def benchmark_all(
     inputs: Inputs | None = None,
     protocol: Protocol = THOROUGH,
     seed: int = 0,
-) -> list[Measurement]:
-    """The measurements of `artifacts`, those of one runtime interleaved; see `benchmark`.
+    budget: Budget | None = None,
+    tell: Callable[[str], None] = to_nobody,
+) -> list[Measurement | Verdict]:
+    """As `benchmark_all`; what failed is a verdict in its place.
 
-    Each of a runtime after its first has the ratio of its median to the first's.
+    Args:
+        budget: for which more samples are taken where they may decide it.
+        tell: hears how far it is.
     """
-    found: dict[int, Measurement] = {}
+    found: dict[int, Measurement | Verdict] = {}
     for runtime in dict.fromkeys(find_format(artifact.format).RUNTIME for artifact in artifacts):
         members = {
             f"artifact-{number}": artifact
@@ -84,97 +108,51 @@ def benchmark_all(
             inputs=inputs,
             protocol=protocol,
             seed=seed,
+            still_open=partial(_any_open, members, budget) if budget else None,
+            tell=tell,
         )
-        for name, artifact in members.items():
-            result = measured[name]
-            if isinstance(result, Verdict):
-                raise failure_error(result, artifact)
+        for name, result in measured.items():
+            if isinstance(result, Measurement) and result.ratio:
+                first = str(members[result.ratio.parent].path)
+                result = replace(result, ratio=replace(result.ratio, parent=first))
             found[int(name.removeprefix("artifact-"))] = result
     return [found[number] for number in range(len(artifacts))]
 
 
-def judge(
-    size_bytes: int,
-    measurement: Measurement | None,
-    budget: Budget,
-    instructions: int | None = None,
-) -> Verdict:
-    """Whether a candidate of `size_bytes` keeps `budget`.
-
-    A percentile is met when the upper bound of its confidence interval is under the limit, missed
-    when the lower bound is over it, otherwise undecided. Where the time drifted while it was
-    measured, the last third of each process is judged: that is what is sustained. What was not
-    timed at all cannot keep a limit on time or memory. Instructions are exact: counted again they
-    are the same to a few, and they are never held against a time.
-    """
-    if budget.size_bytes is not None and size_bytes > budget.size_bytes:
-        return Verdict(
-            Outcome.OVER_BUDGET, f"{size_bytes} bytes are over size_bytes = {budget.size_bytes}"
-        )
-    limit = budget.instructions
-    if limit is not None and instructions is not None and instructions > limit:
-        return Verdict(
-            Outcome.OVER_BUDGET, f"{instructions} instructions are over instructions = {limit}"
-        )
-    uncounted = ['instructions: counted on an emulated core, device = "emulated://cortex-a76"']
-    open_questions = uncounted if limit is not None and instructions is None else []
-    if measurement is None:
-        keys = [f"latency_p{round(100 * frac)}_ms" for frac in budget.percentiles]
-        keys += ["peak_memory_bytes"] if budget.peak_memory_bytes is not None else []
-        if not keys and not open_questions:
-            return Verdict(Outcome.PASSED, "")
-        why = "it was not timed, for want of a device"
-        if instructions is not None:
-            why = "the time of an emulated core is none of a board's"
-        open_questions += [f"{', '.join(keys)}: {why}"] * bool(keys)
-        return Verdict(Outcome.UNDECIDED, "; ".join(open_questions))
-    memory, limit = measurement.peak_memory_bytes, budget.peak_memory_bytes
-    if limit is not None and measurement.evidence != "device":
-        open_questions.append(f"peak_memory_bytes: measured on the {measurement.evidence}")
-    elif limit is not None and memory is None:
-        open_questions.append("the device does not tell its peak memory")
-    elif limit is not None and memory is not None and memory > limit:
-        return Verdict(
-            Outcome.OVER_BUDGET, f"{memory} bytes of memory are over peak_memory_bytes = {limit}"
-        )
-    for frac, limit_ms in budget.percentiles.items():
-        key = f"latency_p{round(100 * frac)}_ms"
-        figure = measurement.percentile_ms(frac, sustained=not measurement.steady)
-        told = f"{_shown(figure)} ms against {key} = {limit_ms}"
-        if measurement.evidence != "device":
-            where = f"{measurement.evidence}, not on the device itself"
-            open_questions.append(f"{key}: measured on the {where}")
-            continue
-        # A process's luck is common to all its samples, so each process must say the same.
-        each = measurement.process_percentiles_ms(frac, sustained=not measurement.steady)
-        if figure.low > limit_ms and min(each) > limit_ms:
-            return Verdict(Outcome.OVER_BUDGET, told)
-        if not (figure.high < limit_ms and max(each) < limit_ms):
-            open_questions.append(f"{told}; by process {min(each):.4g} to {max(each):.4g}")
-    if open_questions:
-        return Verdict(Outcome.UNDECIDED, "; ".join(open_questions))
-    return Verdict(Outcome.PASSED, "")
-
-
-def _shown(figure: Percentile) -> str:
-    low = f"{figure.low:.4g}" if math.isfinite(figure.low) else "?"
-    high = f"{figure.high:.4g}" if math.isfinite(figure.high) else "?"
-    return f"{figure.value:.4g} (from {low} to {high})"
-
-
 def step(work: Work, run: Run) -> Work:
-    """The work with a measurement and a verdict for every row that agrees with its network."""
-    rows = list(work.rows)
-    for number, goal in enumerate(work.goals):
-        run.tell("benchmark", goal.target.name, number + 1, len(work.goals))
-        places = {i: row for i, row in enumerate(rows) if row.target == goal.target.name}
-        timed = {i: row for i, row in places.items() if row.open and row.evidence not in UNTIMED}
+    """The work with a measurement and a verdict for every row that agrees with its network.
+
+    Targets of one device follow one another; devices work at once.
+    """
+    devices: dict[str, list[Goal]] = {}
+    for goal in work.goals:
+        devices.setdefault(device_key(goal.target.device or "local"), []).append(goal)
+    rows = dict(enumerate(work.rows))
+    for judged in side_by_side(
+        [partial(_on_device, goals, work, run) for goals in devices.values()]
+    ):
+        rows |= judged
+    return replace(work, rows=tuple(rows.values()))
+
+
+def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
+    """The rows of one device's targets, by their place."""
+    rows: dict[int, Row] = {}
+    for goal in goals:
+        number = work.goals.index(goal) + 1
+        run.tell("benchmark", goal.target.name, number, len(work.goals))
+        places = {i: row for i, row in enumerate(work.rows) if row.target == goal.target.name}
+        written = is_imported(goal.target.device)  # Timed by hand, whatever computed the outputs.
+        timed = {
+            i: row
+            for i, row in places.items()
+            if row.open and (written or row.evidence not in UNTIMED)
+        }
         judged = _judged(timed, goal, work, run)
         if is_emulated(goal.target.device):
             judged |= _counted({i: row for i, row in places.items() if row.open}, goal, work, run)
-        for i, row in places.items():
-            rows[i] = judged.get(i) or _sized(row, goal)
-    return replace(work, rows=tuple(rows))
+        rows |= {i: judged.get(i) or _sized(row, goal) for i, row in places.items()}
+    return rows
 
 
 def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
@@ -256,16 +234,16 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
     target, samples = goal.target, work.samples("test")
     device = target.device or "local"
 
-    def decided() -> dict[str, Measurement | Verdict]:
+    def decided() -> Measured:
         inputs = samples.take(torch.arange(min(8, len(samples))))[0]
-        return _decided(artifacts, parents, unpruned, goal, inputs, run)
+        return _decided(artifacts, parents, unpruned, goal, inputs, work, run)
 
     def make(folder: Path) -> None:
         found = decided()
         failed = any(isinstance(result, Verdict) for result in found.values())
         # What is not kept is measured again by the next run: failures, what is undecided, and what
         # another machine said, which may have changed since.
-        if failed or device != "local" or _any_open(artifacts, found, goal):
+        if failed or device != "local" or _any_open(artifacts, goal.budget, found):
             raise _NotKept(found)
         for name, result in found.items():
             assert isinstance(result, Measurement)
@@ -277,7 +255,7 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
         "threads": target.threads,
         "facts": device_facts(),
         "runtime": tool_versions(find_format(target.format).PACKAGES),
-        "protocol": vars(THOROUGH),
+        "protocol": vars(PROTOCOLS[work.recipe.benchmark.protocol]),
         "data": work.data_key,
     }
     found: Mapping[str, Measurement | Verdict]
@@ -287,7 +265,7 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             name: Measurement.from_json(json.loads((made.folder / f"{name}.json").read_text()))
             for name in artifacts
         }
-        if _any_open(artifacts, found, goal):  # It was kept under another budget.
+        if _any_open(artifacts, goal.budget, found):  # It was kept under another budget.
             found = decided()
     except _NotKept as error:
         found = error.found
@@ -335,57 +313,55 @@ def _decided(
     unpruned: Mapping[str, str],
     goal: Goal,
     inputs: Inputs,
+    work: Work,
     run: Run,
-) -> dict[str, Measurement | Verdict]:
-    """Measurements of as many looks as decide the budget, `LOOKS` at most."""
-    found: dict[str, Measurement | Verdict] = {}
-    for look in range(LOOKS):
-        more = measure(
-            artifacts,
-            parents=parents,
-            unpruned=unpruned,
-            device=goal.target.device or "local",
-            threads=goal.target.threads,
-            evidence=goal.target.evidence,
-            inputs=inputs,
-            protocol=THOROUGH,
-            seed=run.seed + 1000 * look,
-        )
-        found = {name: _pooled(found.get(name), result) for name, result in more.items()}
-        if not _any_open(artifacts, found, goal):
-            break
-    return {name: _of_machine(result, goal) for name, result in found.items()}
+) -> Measured:
+    """Measurements of as many looks as decide the budget, three at most."""
+    number, name = work.goals.index(goal) + 1, goal.target.name
+
+    def still_open(found: Measured) -> bool:
+        return _any_open(artifacts, goal.budget, _of_machine(found, goal))
+
+    def tell(told: str) -> None:
+        run.tell("benchmark", f"{name}: {told}", number, len(work.goals))
+
+    found = measure(
+        artifacts,
+        parents=parents,
+        unpruned=unpruned,
+        device=goal.target.device or "local",
+        threads=goal.target.threads,
+        evidence=goal.target.evidence,
+        inputs=inputs,
+        protocol=PROTOCOLS[work.recipe.benchmark.protocol],
+        seed=run.seed,
+        still_open=still_open,
+        tell=tell,
+    )
+    return _of_machine(found, goal)
 
 
-def _of_machine(result: Measurement | Verdict, goal: Goal) -> Measurement | Verdict:
-    """`result` as evidence of the machine that the device said it is."""
-    if isinstance(result, Verdict):
-        return result
-    return replace(result, evidence=goal.target.evidence_on(result.device["machine"]))
+def _of_machine(found: Measured, goal: Goal) -> Measured:
+    """`found` as evidence of the machine that the device said it is."""
+    return {
+        name: result
+        if isinstance(result, Verdict)
+        else replace(result, evidence=goal.target.evidence_on(result.device["machine"]))
+        for name, result in found.items()
+    }
 
 
 def _any_open(
-    artifacts: Mapping[str, Artifact], found: Mapping[str, Measurement | Verdict], goal: Goal
+    artifacts: Mapping[str, Artifact],
+    budget: Budget,
+    found: Mapping[str, Measurement | Verdict],
 ) -> bool:
-    return any(_open(artifacts[name], result, goal) for name, result in found.items())
-
-
-def _open(artifact: Artifact, result: Measurement | Verdict, goal: Goal) -> bool:
-    """Whether more samples could decide what is undecided."""
-    if isinstance(result, Verdict) or result.evidence != "device":
-        return False
-    verdict = judge(artifact.size_bytes, result, goal.budget)
-    return verdict.outcome is Outcome.UNDECIDED and bool(goal.budget.percentiles)
-
-
-def _pooled(
-    before: Measurement | Verdict | None, after: Measurement | Verdict
-) -> Measurement | Verdict:
-    """The samples of both looks; the ratio of the later one."""
-    if not isinstance(before, Measurement) or not isinstance(after, Measurement):
-        return after
-    return replace(
-        after,
-        samples_ns=before.samples_ns + after.samples_ns,
-        warm_up_count=before.warm_up_count + after.warm_up_count,
+    """Whether more samples could decide what is undecided: those of a throttled device cannot."""
+    return any(
+        isinstance(result, Measurement)
+        and result.evidence == "device"
+        and not result.doubts
+        and bool(budget.percentiles)
+        and judge(artifacts[name].size_bytes, result, budget).outcome is Outcome.UNDECIDED
+        for name, result in found.items()
     )

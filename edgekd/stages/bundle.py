@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,28 +14,32 @@ from torch import Tensor
 
 import edgekd
 from edgekd import golden
-from edgekd.artifact import parts
+from edgekd.artifact import parts, zipped
+from edgekd.bundle_options import network_faults, option_faults
 from edgekd.bundles import find_bundle, folder
 from edgekd.bundles.archive import files_under
-from edgekd.bundles.manifest import Lineage, Manifest, Model
+from edgekd.bundles.manifest import (
+    SCHEMA_VERSION,
+    Evidence,
+    Lineage,
+    Manifest,
+    Model,
+    Quantization,
+    Routed,
+)
 from edgekd.bundles.manifest import Tensor as Spec
 from edgekd.data import Inputs
-from edgekd.errors import ConversionError, Fault, MissingPackageError, RecipeError, listed, nearest
+from edgekd.errors import ConversionError, Fault, MissingPackageError, RecipeError
 from edgekd.evidence import Row
 from edgekd.execution import Ran, run_artifact
-from edgekd.formats import embed, find_format
+from edgekd.folding import NCHW, images_of, turned
+from edgekd.formats import embed, find_format, quantization
 from edgekd.need import tool_versions
 from edgekd.packaging import Bundle
 from edgekd.recipe import Recipe
+from edgekd.signature import TensorSpec
 from edgekd.store import Run, digest
 from edgekd.work import Goal, Scored, Work
-
-KEPT = ("evidence", "agreement", "measurement", "notes")
-"""What of a row goes into the manifest."""
-
-
-VERSION = re.compile(r"\d+\.\d+\.\d+")
-GROUP = re.compile(r"[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*")
 
 
 def check(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> None:
@@ -43,59 +47,7 @@ def check(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> None:
     options = recipe.bundle
     if options is None:
         return
-    faults = []
-
-    def fault(what: str, at: str, got: str, expected: str, fix: str) -> None:
-        faults.append(Fault(what=what, at=at, got=got, expected=expected, fix=fix))
-
-    if not VERSION.fullmatch(recipe.version):
-        fault(
-            "A bundle's version is read by Gradle, Swift, CMake and pip.",
-            "version",
-            repr(recipe.version),
-            "three numbers, major.minor.patch",
-            'write version = "1.0.0"',
-        )
-    group = options.android.group or ""
-    if "android" in options.kinds and not GROUP.fullmatch(group):
-        fault(
-            "An Android package has no group that Maven and Java take.",
-            "bundle.android.group",
-            repr(group) if group else "nothing",
-            "words of small letters and digits, joined by dots, such as com.acme.models",
-            'write android = { group = "com.acme.models" }',
-        )
-    try:
-        labels = options.label_names(base)
-    except (OSError, UnicodeDecodeError) as error:
-        labels = []
-        fault(
-            "The file of labels cannot be read.",
-            "bundle.labels",
-            f"{type(error).__name__}: {error}",
-            "a text file in UTF-8, a label on a line",
-            "name the file relative to the recipe",
-        )
-    bad = [label for label in labels if not label.strip() or "\n" in label or "\r" in label]
-    if bad:
-        fault(
-            "A label is no line of text.",
-            "bundle.labels",
-            repr(bad[0]),
-            "a label on a line, none empty",
-            "mend the label",
-        )
-    formats = [goal.target.format for goal in goals]
-    for kind in options.kinds:
-        takes = find_bundle(kind).FORMATS
-        if not set(takes) & set(formats):
-            fault(
-                f"None of the targets has a file that a bundle of kind {kind!r} takes.",
-                "bundle.kinds",
-                listed(sorted(set(formats))) if formats else "no target",
-                listed(takes),
-                f"add a target of {listed(takes)}, or remove {kind!r}",
-            )
+    faults = [*option_faults(recipe, base, goals)]
     if faults:
         raise RecipeError(*faults)
     lacking = [lack for kind in options.kinds if (lack := find_bundle(kind).lacks())]
@@ -112,32 +64,8 @@ def preflight(work: Work) -> None:
     options = work.recipe.bundle
     if options is None:
         return
-    faults = []
-    names = work.student.signature.input_names
-    for name in options.preprocessing:
-        if name not in names:
-            close = nearest(name, names)
-            faults.append(
-                Fault(
-                    what="A bundle's preprocessing is of an input that the student does not have.",
-                    at=f"bundle.preprocessing.{name}",
-                    got=repr(name),
-                    expected=listed(names),
-                    fix=f"did you mean {close!r}?" if close else f"name it {names[0]!r}",
-                )
-            )
-    labels = options.label_names(work.base)
-    classes = work.student.signature.outputs[0].shape[-1]
-    if labels and work.recipe.task == "classification" and len(labels) != classes:
-        faults.append(
-            Fault(
-                what="A bundle has not as many labels as the student has classes.",
-                at="bundle.labels",
-                got=f"{len(labels)} labels",
-                expected=f"{classes}, as the student's first output has",
-                fix="give a label for each class, in the outputs' order",
-            )
-        )
+    signature = work.student.signature
+    faults = [*network_faults(options, work.base, work.task.classes_axis, signature)]
     if faults:
         raise RecipeError(*faults)
 
@@ -195,64 +123,106 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
         copy = shutil.copytree if part.is_dir() else shutil.copyfile
         copy(part, home / part.name)
     entry = home / artifact.path.name
-    told = embed(row.format, entry, _metadata(row, work, options))
-    outputs = _same_outputs(row, entry, inputs) if told else _run(row, artifact.path, inputs)
+    told = embed(row.format, entry, _metadata(row, work, options), options.preprocessing)
+    ran = _same(row, entry, inputs) if told else _run(row, artifact.path, inputs)
+    # The file's own types: some formats hold what the network has in 64 bits in 32.
+    given = {
+        name: values.to(getattr(torch, ran.dtypes[name].rstrip("_")))
+        for name, values in turned(inputs, artifact.channels_last).items()
+    }
     target = work.goal(row).target
     files = {f"models/{row.target}/{name}": path for name, path in files_under(home).items()}
+    sizes = [path.stat().st_size for path in files.values()]
+    steps = quantization(row.format, entry)
+    images = images_of(work.network(row))
+    meaning = None if work.task.classes_axis is None else "logits"
     document = row.to_json()
     return Model(
         target=row.target,
         format=row.format,
         scheme=row.scheme,
+        network=row.network,
         machine=target.machine,
         accelerator=target.accelerator,
         entry=f"models/{row.target}/{entry.name}",
         files=[folder.described(name, path) for name, path in files.items()],
-        size_bytes=sum(path.stat().st_size for path in files.values()),
-        zipped_bytes=artifact.zipped_bytes,
+        size_bytes=sum(sizes),
+        zipped_bytes=zipped(entry),
         exported_sha256=artifact.sha256,
-        inputs=[_spec(spec) for spec in artifact.signature.inputs],
-        outputs=[_spec(spec) for spec in artifact.signature.outputs],
-        golden=golden.write(
-            bundle, inputs, outputs, row.target, row.scheme, artifact.channels_last
-        ),
+        inputs=[
+            _spec(spec, given[spec.name], steps, layout=NCHW if spec.name in images else None)
+            for spec in artifact.signature.inputs
+        ],
+        outputs=[
+            _spec(spec, ran.outputs[spec.name], steps, meaning=None if number else meaning)
+            for number, spec in enumerate(artifact.signature.outputs)
+        ],
+        golden=golden.write(bundle, given, ran.outputs, row.target, row.scheme),
         why=work.chosen[row.target].why,
-        evidence={name: document[name] for name in KEPT},
+        evidence=Evidence(**{name: document[name] for name in Evidence.model_fields}),
+        routing=Routed(**work.routes[row.target].to_json()) if row.target in work.routes else None,
     )
 
 
-def _spec(spec: Any) -> Spec:
-    return Spec(**{**asdict(spec), "shape": list(spec.shape)})
+def _spec(
+    spec: TensorSpec,
+    values: Tensor,
+    steps: Mapping[str, tuple[float, int]],
+    layout: str | None = None,
+    meaning: str | None = None,
+) -> Spec:
+    """What the manifest says of a tensor of which `values` are some.
+
+    Args:
+        layout, meaning: what they are where `spec` does not say.
+    """
+    scale, zero_point = steps.get(spec.name, (None, 0))
+    told: dict[str, Any] = {
+        "name": spec.name,
+        "shape": list(spec.shape),
+        "dtype": str(values.dtype).removeprefix("torch."),
+        "layout": spec.layout or layout,
+        "meaning": spec.meaning or meaning,
+        "quantization": Quantization(scale=scale, zero_point=zero_point) if scale else None,
+    }
+    return Spec(**told)
 
 
 def _metadata(row: Row, work: Work, options: Bundle) -> dict[str, str]:
+    steps = {
+        name: each.model_dump(exclude_none=True) for name, each in options.preprocessing.items()
+    }
     told = {
         "name": work.recipe.name,
         "version": work.recipe.version,
         "description": options.description,
         "target": row.target,
         "scheme": row.scheme,
+        "outputs": work.recipe.export.outputs,
         "labels": "\n".join(options.label_names(work.base)),
         "licence": options.licences.model or "",
+        "preprocessing": json.dumps(steps, sort_keys=True) if steps else "",
     }
     return {key: value for key, value in told.items() if value}
 
 
-def _run(row: Row, path: Path, inputs: Inputs) -> Mapping[str, Tensor]:
+def _run(row: Row, path: Path, inputs: Inputs) -> Ran:
     assert row.artifact is not None
     # On this host: the bundle is made here, and a board may be busy or gone by now.
     ran = run_artifact(replace(row.artifact, path=path), inputs, "local")
     if isinstance(ran, Ran):
-        return ran.outputs
+        return ran
     raise ConversionError(_unlike(row, path, f"{ran.outcome.value}: {ran.detail}"))
 
 
-def _same_outputs(row: Row, entry: Path, inputs: Inputs) -> Mapping[str, Tensor]:
-    """The outputs of the file with its metadata, which are those of the file without."""
+def _same(row: Row, entry: Path, inputs: Inputs) -> Ran:
+    """What the file with its metadata does, which is what the file without does."""
     assert row.artifact is not None
     before, after = _run(row, row.artifact.path, inputs), _run(row, entry, inputs)
-    for name, values in before.items():
-        if name not in after or not torch.equal(values, after[name]):
+    for name, values in before.outputs.items():
+        found = after.outputs.get(name)
+        # Bit for bit, whatever stands for no number.
+        if found is None or found.numpy().tobytes() != values.numpy().tobytes():
             raise ConversionError(_unlike(row, entry, f"other values of {name}"))
     return after
 
@@ -271,7 +241,7 @@ def _manifest(work: Work, options: Bundle, models: list[Model]) -> Manifest:
     recipe = work.recipe
     packages = [name for model in models for name in find_format(model.format).PACKAGES]
     return Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name=recipe.name,
         version=recipe.version,
         description=options.description,
@@ -280,7 +250,8 @@ def _manifest(work: Work, options: Bundle, models: list[Model]) -> Manifest:
         labels=options.label_names(work.base),
         preprocessing=options.preprocessing,
         licences=options.licences,
-        packaging={"android": {"group": options.android.group}} if options.android.group else {},
+        folded=recipe.export.inputs,
+        android=options.android,
         models=models,
         left_out={
             name: choice.why for name, choice in work.chosen.items() if choice.scheme is None

@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgekd.evidence import Choice, Outcome, Row
+from edgekd.evidence import LEAST_GAIN, Choice, Outcome, Row
 from edgekd.store import Run, write_json
 from edgekd.target import Prefer
 from edgekd.work import Work
-
-LEAST_GAIN = 0.01
-"""Medians of the same model differed by up to 0.5 % interleaved on a busy machine; no difference
-under 1 % is claimed."""
 
 
 def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
@@ -36,21 +32,12 @@ def choose(rows: Sequence[Row], prefer: Prefer) -> tuple[Choice, list[Row]]:
         )
     }
     paying = [row for row in passed if row.candidate not in unpaid]
-    unpaid = summarised(passed, unpaid, prefer)
     # The unpruned network goes on where no candidate of the pruned one passes and pays.
     rivals = [row for row in paying if row.network != "unpruned"] or paying
     best = min(rivals, key=lambda row: _rank(row, prefer))
-    judged = []
-    for row in rows:
-        if row.candidate in unpaid:
-            row = replace(row, detail=unpaid[row.candidate])
-        elif row in paying and row.scheme == best.scheme and row is not best and row in rivals:
-            row = replace(row, detail=f"{BEATEN} {best.candidate}: {_compared(row, best, prefer)}")
-        elif row in paying and row not in rivals:
-            row = replace(row, detail="passed, not chosen: the pruned network passed and pays")
-        elif row in passed and row is not best:
-            row = replace(row, detail=f"passed, not chosen: {_compared(row, best, prefer)}")
-        judged.append(row)
+    others = {row.candidate: _other(row, best, rivals, prefer) for row in paying if row is not best}
+    told = {**others, **_by_scheme(passed, unpaid, prefer)}
+    judged = [replace(row, detail=told.get(row.candidate, row.detail)) for row in rows]
     why = _first(best, [row for row in rivals if row is not best], prefer)
     return Choice.of(best, why), judged
 
@@ -81,22 +68,38 @@ BEATEN = "no better than"
 """How the detail of a row begins that says no more than that its scheme has a better method."""
 
 
-def summarised(passed: Sequence[Row], unpaid: Mapping[str, str], prefer: Prefer) -> dict[str, str]:
+def _other(row: Row, best: Row, rivals: Sequence[Row], prefer: Prefer) -> str:
+    """Why `row`, which passed and pays, is not what ships."""
+    if row not in rivals:
+        return "passed, not chosen: the pruned network passed and pays"
+    ahead = min(_ways(row, rivals), key=lambda other: _rank(other, prefer))
+    if row is not ahead:
+        return f"{BEATEN} {ahead.candidate}: {_compared(row, ahead, prefer)}"
+    return f"passed, not chosen: {_compared(row, best, prefer)}"
+
+
+def _ways(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` that are of the scheme and the network of `row`, itself too."""
+    return [each for each in rows if (each.scheme, each.network) == (row.scheme, row.network)]
+
+
+def _by_scheme(passed: Sequence[Row], unpaid: Mapping[str, str], prefer: Prefer) -> dict[str, str]:
     """`unpaid` with one sentence a scheme, on its best method; the others are no better than it.
 
-    Where a method of the scheme pays, it is the best.
+    Where a method of the scheme pays, that is the best.
     """
     told = dict(unpaid)
     for row in passed:
-        rivals = [
-            other for other in passed if (other.scheme, other.network) == (row.scheme, row.network)
-        ]
-        paying = [other for other in rivals if other.candidate not in unpaid]
-        best = min(paying or rivals, key=lambda other: _rank(other, prefer, by_time=not paying))
-        if row.candidate in unpaid and row is not best:
+        if row.candidate not in unpaid:
+            continue
+        ways = _ways(row, passed)
+        paying = [other for other in ways if other.candidate not in unpaid]
+        best = min(paying or ways, key=lambda other: _rank(other, prefer, by_time=not paying))
+        if row is not best:
             told[row.candidate] = f"{BEATEN} {best.candidate}: {unpaid[row.candidate]}"
-        elif row.candidate in unpaid and len(rivals) > 1:
-            told[row.candidate] += f"; the best of {len(rivals)} ways to {row.scheme}"
+        elif len(ways) > 1:
+            sentence = unpaid[row.candidate].replace(row.candidate, row.scheme, 1)
+            told[row.candidate] = f"{sentence}; by {row.method}, the best of {len(ways)} ways"
     return told
 
 
@@ -222,7 +225,7 @@ def _figures(row: Row) -> dict[Prefer, float]:
     ratio = row.measurement.ratio if row.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
     return {
-        "accuracy": -(row.agreement.validation_metric or 0.0) if row.agreement else 0.0,
+        "accuracy": -row.agreement.validation_merit if row.agreement else 0.0,
         "latency": row.instructions or (1.0 if noise or ratio is None else ratio.value),
         "size": float(row.artifact.size_bytes) if row.artifact else 0.0,
     }

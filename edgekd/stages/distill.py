@@ -13,8 +13,8 @@ from edgekd.distributed import check_precision
 from edgekd.fit import Record
 from edgekd.network import Network
 from edgekd.store import Run, digest
-from edgekd.teachers import Teacher, teacher_key
-from edgekd.trained import network_key, recorder, scored, trained_once
+from edgekd.teachers import Teacher, scored_student, teacher_key
+from edgekd.trained import network_key, recorder, trained_once
 from edgekd.training import Distill
 from edgekd.work import Work
 
@@ -42,7 +42,7 @@ def step(work: Work, run: Run) -> Work:
             student = _taught(teachers, untaught, work, config, run, generation)
             teachers = [(student, 1.0)]
     return replace(
-        work, student=student, student_score=scored(student, replace(work, student=student))
+        work, student=student, student_score=scored_student(student, replace(work, student=student))
     )
 
 

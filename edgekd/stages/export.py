@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgekd.exporting import export_rows
+from edgekd.overflow import refused_in_half
 from edgekd.store import Run
 from edgekd.work import Work
 
 
 def step(work: Work, run: Run) -> Work:
     """The work with an artifact, or a reason why there is none, for every open row."""
-    return replace(work, rows=tuple(export_rows(work.rows, work, run)))
+    held = refused_in_half(work.rows, work)
+    return replace(work, rows=tuple(export_rows(held, work, run)))

@@ -1,4 +1,4 @@
-"""Where every candidate of a scheme missed what is accepted: try what costs more, rung by rung.
+"""Where every quantized candidate of a target missed what is accepted: try what costs more.
 
 Other ranges and roundings come first, then the most sensitive layers in float, one more group at a
 time. A rung is tried only if the one before missed; each is a row with its metric, size and time.
@@ -28,38 +28,45 @@ if the one before missed too."""
 
 
 def step(work: Work, run: Run) -> Work:
-    """The work with more rows for every scheme of a target that no candidate was accepted of."""
+    """The work with more rows for every target of which no quantized candidate was accepted."""
     if work.recipe.quantize.search != "auto" or not _student_passes(work):
         return work
     rows: list[Row] = []
     for goal in work.goals:
         ours = [row for row in work.rows if row.target == goal.target.name]
-        for scheme in dict.fromkeys(row.scheme for row in ours):
-            of_scheme = [row for row in ours if row.scheme == scheme and row.network == "student"]
-            ours += climb(of_scheme, work, run)
-        rows += ours
+        rivals = [row for row in ours if row.network != "unpruned"]
+        quantized = [row for row in rivals if methods_of(row.format, row.scheme)]
+        tried: list[Row] = []
+        for scheme in dict.fromkeys(row.scheme for row in quantized):
+            if any(_accepted(row, work) for row in [*quantized, *tried]):
+                break
+            tried += climb([row for row in quantized if row.scheme == scheme], work, run)
+        rows += [*ours, *tried]
     return replace(work, rows=tuple(rows))
 
 
 def climb(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
-    """What was tried besides `rows`, those of one target and scheme; nothing where one of them is
-    accepted, or none has missed for what it computes."""
-    missed = [row for row in rows if row.outcome is Outcome.DISAGREES]
-    if (
-        not missed
-        or any(row.open for row in rows)
-        or not methods_of(rows[0].format, rows[0].scheme)
-    ):
+    """What was tried besides `rows`, those of one target and scheme, until one was accepted;
+    nothing where none of them has missed for what it computes."""
+    student = [row for row in rows if row.network == "student"]
+    if not any(row.outcome is Outcome.DISAGREES for row in student):
         return []
     tried: list[Row] = []
     for rung in RUNGS:
-        for row in rung([*rows, *tried], work, run):
+        for row in rung([*student, *tried], work, run):
             run.tell("ladder", f"{row.target} {row.candidate}")
             (row,) = verify_rows(export_rows([row], work, run), work, run)
             tried.append(row)
-            if row.open or len(tried) >= work.recipe.quantize.candidates:
+            if _accepted(row, work) or len(tried) >= work.recipe.quantize.candidates:
                 return tried
     return tried
+
+
+def _accepted(row: Row, work: Work) -> bool:
+    """Whether nothing speaks against `row` so far, its size included: the time is not known yet."""
+    limit = work.goal(row).budget.size_bytes
+    fits = limit is None or row.artifact is None or row.artifact.size_bytes <= limit
+    return row.open and fits
 
 
 def _student_passes(work: Work) -> bool:
@@ -81,13 +88,20 @@ def other_methods(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:  
 def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:
     """The best so far with its most sensitive layers in float: one group of them, two, four.
 
-    How much a group costs is measured on the file: it alone is left in float, on the calibration
+    How much a group costs is measured on files in which it alone is quantized, on the calibration
     samples. In combination the groups that cost most are joined, to half of them at most.
     """
-    judged = [row for row in rows if row.agreement is not None and row.artifact is not None]
+    # Layers have names in the target's format: what was quantized in another cannot keep them.
+    judged = [
+        row
+        for row in rows
+        if row.agreement is not None and not (row.method or "").startswith("onnxruntime")
+    ]
     if not judged:
         return
-    best = max(judged, key=_fidelity)
+    # Where other operators are quantized too, their tensors stay so around a layer in float.
+    linear = [row for row in judged if row.method and "linear" in row.method]
+    best = max(linear or judged, key=_fidelity)
     conversion = conversion_of(best, work)
     target = work.goal(best).target
     run.tell("ladder", f"{best.target} {best.candidate}: how much each layer costs")
@@ -103,7 +117,7 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]
         processes=options.processes,
         timeout_s=options.timeout_s,
     )
-    order = sorted(found, key=lambda group: -found[group])
+    order = sorted(found, key=lambda group: found[group])
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)

@@ -29,24 +29,28 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.evidence import Verdict
 from edgekd.fit import Record
 from edgekd.formats import find_format
-from edgekd.measure import Protocol, measure
+from edgekd.measure import measure
 from edgekd.need import tool_versions
 from edgekd.network import Network
+from edgekd.protocol import Protocol
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
 from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
-from edgekd.recipe import Prune, Recipe
+from edgekd.recipe import Recipe
+from edgekd.reduction import Prune
 from edgekd.scheme import SCHEMES
 from edgekd.store import Run, digest, write_json
-from edgekd.teachers import Teacher, teacher_key
-from edgekd.trained import network_key, recorder, scored, trained_once
+from edgekd.teachers import Teacher, scored_student, teacher_key
+from edgekd.trained import network_key, recorder, trained_once
 from edgekd.training import Distill, Loss
 from edgekd.work import Goal, Pruning, Work
 
-TRIAL = Protocol(processes=2, runs=100, seconds=0.2, warm_up_s=0.1)
+TRIAL = Protocol(
+    name="trial", processes=2, runs=100, seconds=0.2, turn_s=0.0, warm_up_s=0.1, cool_s=0.0
+)
 """How a candidate is timed while the share is searched; the verdict is measured anew."""
 
 USUAL = (
@@ -139,7 +143,7 @@ def step(work: Work, run: Run) -> Work:
         return replace(work, rows=rows)
     told = _told(cuts, config, whole, student, work)
     write_json(run.folder / "prune" / "pruning.json", told.to_json())
-    score = scored(student, replace(work, student=student))
+    score = scored_student(student, replace(work, student=student))
     return replace(
         work,
         student=student,

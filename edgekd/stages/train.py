@@ -15,7 +15,7 @@ from edgekd.fit import Batch, Record, fit, ignore, silent
 from edgekd.network import Network
 from edgekd.store import Run
 from edgekd.task import Task
-from edgekd.teachers import scored_outputs
+from edgekd.teachers import classes_of, scored_outputs
 from edgekd.trained import network_key, recorder, scored, trained_once
 from edgekd.training import Training
 from edgekd.work import Work
@@ -67,7 +67,8 @@ def step(work: Work, run: Run) -> Work:
         return work
     teacher, training = work.teacher, work.recipe.teacher.train
     if not isinstance(teacher, Network):
-        return replace(work, teacher_score=scored_outputs(teacher, work))
+        work = replace(work, teacher_score=scored_outputs(teacher, work))
+        return replace(work, teacher_classes=_classes(work))
     if training is not None:
         key = {
             "teacher": network_key(teacher),
@@ -94,4 +95,12 @@ def step(work: Work, run: Run) -> Work:
 
         teacher = trained_once(run, "train", key, teacher, work_on)
     first = (teacher, work.teachers[0][1])
-    return replace(work, teachers=(first, *work.teachers[1:]), teacher_score=scored(teacher, work))
+    work = replace(work, teachers=(first, *work.teachers[1:]), teacher_score=scored(teacher, work))
+    return replace(work, teacher_classes=_classes(work))
+
+
+def _classes(work: Work) -> dict[str, Tensor]:
+    """What [route] holds the device's answers against; folding changes what the data shows."""
+    if work.recipe.route is None:
+        return {}
+    return {split: classes_of(work.teacher, work, split) for split in ("validation", "test")}

@@ -13,8 +13,10 @@ from edgekd.artifact import Artifact
 from edgekd.data import Inputs, joined
 from edgekd.devices import failure_error
 from edgekd.errors import Fault, RecipeError, listed
+from edgekd.evaluate import check_labels
 from edgekd.evidence import Agreement, Verdict
 from edgekd.execution import run_artifact
+from edgekd.gate import no_slices
 from edgekd.network import Network, call
 from edgekd.sizes import fits
 from edgekd.store import Run
@@ -99,6 +101,19 @@ def _no_samples() -> Fault:
         expected="real inputs, as many as you have",
         fix="give samples=[{input name: tensor}, ...], on the command line --samples FILE",
     )
+
+
+def preflight(work: Work) -> None:
+    """Finds out whether the labels and slices of `work` can be judged by, before any training.
+
+    Raises:
+        RecipeError: the labels are not the task's or the metric's, or there are no slices to judge.
+    """
+    for split in ("validation", "test"):
+        metric = work.recipe.accept.metric
+        check_labels(work.samples(split), work.student, work.task, split, metric)
+    if work.recipe.accept.slices is not None and not work.slices:
+        raise RecipeError(no_slices())
 
 
 def step(work: Work, run: Run) -> Work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,18 +11,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from adbd import Phone
-from conftest import assert_five_parts
+from conftest import Project, assert_five_parts, tiny_recipe
 from models import TRAPS
 from needs import need_modules, need_program
 
 import edgekd
-from edgekd.devices import Job, adb, run_job
-from edgekd.errors import ConversionError, EdgekdError, UnreachableError
+from edgekd.devices import Job, dropped, phone_tool, run_job
+from edgekd.devices.phone import mask_of
+from edgekd.errors import (
+    ConversionError,
+    EdgekdError,
+    RecipeError,
+    RefusedError,
+    UnreachableError,
+)
 
 pytestmark = pytest.mark.converter
 
@@ -36,6 +45,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(dropped, "WAIT_S", 0.1)
     phones: list[Phone] = []
 
     def connect(python: str = sys.executable, **options: object) -> tuple[Phone, str]:
@@ -62,7 +72,9 @@ def job(tmp_path: Path) -> Job:
     network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     inputs = {name: value.numpy() for name, value in trap.draw(8, dice).items()}
-    return Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs, timeout_s=120)
+    return Job(
+        "run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs=inputs, timeout_s=120
+    )
 
 
 @pytest.mark.parametrize("shell_v2", [True, False])
@@ -100,7 +112,7 @@ def test_an_agent_that_fails_is_told_with_its_own_words(
 
 def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
     phone, url = plug(spoil=lambda path, data: data[:-1] if path.endswith(".onnx") else data)
-    with pytest.raises(UnreachableError, match=r"model\.onnx differs on the phone") as stop:
+    with pytest.raises(UnreachableError, match=r"it/model\.onnx is not as it was sent") as stop:
         run_job(url, job)
     assert_five_parts(str(stop.value))
     assert list(phone.temporary.iterdir()) == []
@@ -144,13 +156,21 @@ def ended(number: int) -> bool:
     return False
 
 
+def hanging(folder: Path) -> str:
+    """A Python whose agent never ends."""
+    place = folder / "hanging"
+    hang = f"echo $$ > {folder}/number; exec sleep 100"
+    place.write_text(
+        f'#!/bin/sh\ncase "$1" in agent.py) {hang};; esac\nexec {sys.executable} "$@"\n'
+    )
+    place.chmod(0o755)
+    return str(place)
+
+
 def test_a_hang_ends_in_time_and_leaves_nothing_running(
     plug: Plug, job: Job, tmp_path: Path
 ) -> None:
-    hanging = tmp_path / "hanging"
-    hanging.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/number\nexec sleep 100\n")
-    hanging.chmod(0o755)
-    phone, url = plug(str(hanging))
+    phone, url = plug(hanging(tmp_path))
     with pytest.raises(ConversionError, match="past 3 s"):
         run_job(url, replace(job, timeout_s=3.0))
     assert list(phone.temporary.iterdir()) == []
@@ -174,17 +194,181 @@ def test_a_phone_without_python_runs_a_benchmark_model(
     model.write_bytes(b"TFL3")
     phone, url = plug(shell_v2=shell_v2)
     url = f"{url}&benchmark_model={program}&cores=1"
-    found = adb.benchmark_model(url, model, threads=2, timeout_s=60)
+    found, _ = phone_tool.timed(url, model, threads=2, timeout_s=60)
     assert (found.steady.count, found.steady.mean_us, found.init_us) == (50, 404.25, 12500)
     assert any("exec taskset 1 ./benchmark_model" in command for command in phone.commands)
     assert list(phone.temporary.iterdir()) == []
     program.write_text("#!/bin/sh\necho ERROR: Failed to load model\nexit 1\n")
     with pytest.raises(ConversionError, match="exit status 1: ERROR: Failed to load") as stop:
-        adb.benchmark_model(url, model, threads=2, timeout_s=60)
+        phone_tool.timed(url, model, threads=2, timeout_s=60)
     assert_five_parts(str(stop.value))
     program.unlink()
     with pytest.raises(UnreachableError, match="no file"):
-        adb.benchmark_model(url, model, threads=2, timeout_s=60)
+        phone_tool.timed(url, model, threads=2, timeout_s=60)
+
+
+def test_a_cut_connection_is_made_again_and_the_old_job_ended(
+    plug: Plug, job: Job, tmp_path: Path
+) -> None:
+    once = tmp_path / "once"
+    hang = f"echo $$ > {tmp_path}/number; exec sleep 100"
+    once.write_text(
+        f'#!/bin/sh\ncase "$1" in agent.py) [ -f {tmp_path}/number ] || {{ {hang}; }};; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    once.chmod(0o755)
+    phone, url = plug(str(once), cut_when="agent.py")
+    assert run_job(url, job).results["it"]["failure"] is None
+    assert ended(int((tmp_path / "number").read_text())), "the phone did not hear of the cut"
+    assert list(phone.temporary.iterdir()) == []
+
+
+CLOCKS = {0: 1803000, 1: 1803000, 2: 1803000, 3: 1803000, 4: 2253000, 5: 2253000,
+          6: 2802000, 7: 2802000}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("threads", "mask"), [(1, "c0"), (2, "c0"), (3, "f0"), (4, "f0"), (5, "ff"), (16, "ff")]
+)
+def test_big_cores_are_whole_clusters_from_the_fastest_down(threads: int, mask: str) -> None:
+    assert mask_of(CLOCKS, threads) == mask  # A Pixel 6's: 4, 2 and 2 cores.
+
+
+def test_a_phone_that_tells_no_clocks_is_not_guessed_of(plug: Plug, job: Job) -> None:
+    with pytest.raises(ValueError, match="cpuinfo_max_freq"):
+        mask_of({}, 1)
+    _, url = plug()
+    with pytest.raises(RecipeError, match="cores = big or a mask") as stop:
+        run_job(f"{url}&cores=fast", job)
+    assert_five_parts(str(stop.value))
+
+
+def says(phone: Phone, tmp_path: Path, name: str, text: str) -> None:
+    """Puts a program onto the phone."""
+    place = tmp_path / "bin" / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"#!/bin/sh\n{text}\n")
+    place.chmod(0o755)
+    phone.env["PATH"] = f"{place.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def tells(phone: Phone, tmp_path: Path, battery: str, statuses: list[int]) -> None:
+    """Has the phone's dumpsys tell of its battery, and of a thermal status after another."""
+    told = tmp_path / "statuses"
+    told.write_text("".join(f"{status}\n" for status in statuses))
+    heat = (
+        f"s=$(head -n 1 {told}); [ $(wc -l < {told}) -gt 1 ] && sed -i 1d {told}\n"
+        'echo "Thermal Status: $s"; echo "Current temperatures from HAL:"\n'
+        'echo "\tTemperature{mValue=61.5, mType=3, mName=skin, mStatus=$s}"'
+    )
+    says(phone, tmp_path, "dumpsys", f'case "$1" in battery) echo "{battery}";; *) {heat};; esac')
+
+
+def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
+    plug: Plug, job: Job, tmp_path: Path
+) -> None:
+    options = {"runs": 20, "seconds": 0.0, "block": 20, "warm_up_s": 0.0, "warm_up_limit_s": 0.1,
+               "limit_s": 5.0, "turn_s": 0.0, "seed": 0}  # fmt: skip
+    timing = replace(job, action="time", options=options)
+    phone, url = plug()
+    tells(phone, tmp_path, "level: 20\n  AC powered: false", [0])
+    with pytest.raises(UnreachableError, match="battery is at 20%, and nothing feeds it") as stop:
+        run_job(url, timing)
+    assert_five_parts(str(stop.value))
+    assert run_job(url, job).results["it"]["failure"] is None, "outputs need no charge"
+    tells(phone, tmp_path, "level: 20\n  AC powered: true", [3, 2, 0])
+    assert run_job(f"{url}&cool_s=20", timing).results["it"]["blocks_ns"]
+    assert (tmp_path / "statuses").read_text() == "0\n", "it was asked until it had cooled"
+    tells(phone, tmp_path, "level: 90\n  AC powered: false", [2])
+    hot = r"thermal status 2 \(moderate\) after 1 s of waiting: skin is at 61.5 C"
+    with pytest.raises(UnreachableError, match=hot) as stop:
+        run_job(f"{url}&cool_s=1", timing)
+    assert_five_parts(str(stop.value))
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_budget_is_judged_by_what_a_benchmark_model_told(
+    plug: Plug, tmp_path: Path, edgekd_cli: Any
+) -> None:
+    program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
+    steady = "avg=404.25 std=7.5 p5=400 median=403 p95=420"
+    program.write_text(f"#!/bin/sh\n{TOLD.replace('avg=404.25 std=7.5', steady)}")
+    model.write_bytes(b"TFL3")
+    phone, url = plug()
+    words = ["benchmark", model, "--device", f"{url}&benchmark_model={program}", "--json"]
+    said = edgekd_cli(*words, "--budget", "latency_p90_ms=0.46")
+    assert said.code == 0, said.err
+    found = said.json[0]["measurement"]
+    assert (found["process_count"], found["sample_count"]) == (3, 150)
+    assert (found["p50_ms"], found["p90_ms"], found["max_ms"]) == (0.403, 0.42, 0.45)
+    assert (found["init_ms"], found["first_ms"]) == (12.5, 0.9)
+    assert found["samples_ns"] == []
+    assert "keeps no samples" in found["notes"][0]
+    assert edgekd_cli(*words, "--budget", "latency_p90_ms=0.39").code == 8
+    still = edgekd_cli(*words, "--budget", "latency_p90_ms=0.41")
+    assert still.code == 9, "some 5 % to 50 % took longer"
+    assert any("--num_runs=67" in each for each in phone.commands)
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
+    plug: Plug, project: Project, edgekd_cli: Any
+) -> None:
+    need_modules("litert_torch", "ai_edge_litert")
+    program = project.folder / "benchmark_model"
+    program.write_text(f"#!/bin/sh\n{TOLD}")
+    phone, url = plug()
+    says(phone, project.folder, "uname", "echo aarch64")
+    says(phone, project.folder, "getprop", "[ $1 = ro.soc.model ] && echo Tensor G3")
+    document = tiny_recipe()
+    document["targets"] = [
+        {
+            "name": "pixel-8-litert",
+            "device": f"{url}&benchmark_model={program}",
+            "budget": {"latency_p90_ms": 0.46},
+        }
+    ]
+    project.write(document)
+    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
+    assert said.code == 0, said.err
+    row = said.json["rows"][0]
+    assert (row["outcome"], row["evidence"]) == ("passed", "host")
+    assert (row["measurement"]["evidence"], row["measurement"]["p90_ms"]) == ("device", 0.45)
+    assert row["measurement"]["device"]["processor"] == "Tensor G3"
+    document["targets"][0]["device"] = f"{url}&benchmark_modle={program}"
+    project.write(document)
+    said = edgekd_cli("check", project.recipe)
+    assert said.code == 2, "before any work"
+    assert "?benchmark_model=PATH here" in said.err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "ended"])
+def test_ctrl_c_leaves_nothing_running_on_the_phone(
+    plug: Plug, job: Job, tmp_path: Path, how: signal.Signals
+) -> None:
+    phone, url = plug(hanging(tmp_path))
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        "from pathlib import Path\nfrom edgekd.devices import Job, run_job\n"
+        f"path = Path({str(job.artifacts['it'])!r})\n"
+        f"run_job({url!r}, Job('run', 'onnxruntime', {{'it': path}}, 1))\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "number").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    host.send_signal(how)
+    host.wait(timeout=60)
+    assert ended(int((tmp_path / "number").read_text()))
+    assert list(phone.temporary.iterdir()) == []
+
+
+def test_a_benchmark_model_is_asked_for_no_outputs(plug: Plug, job: Job, tmp_path: Path) -> None:
+    _, url = plug()
+    with pytest.raises(RefusedError, match="benchmark_model times TFLite files") as stop:
+        run_job(f"{url}&benchmark_model={tmp_path}/none", job)
+    assert_five_parts(str(stop.value))
 
 
 def test_no_adb_is_told(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import venv
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
 from needs import need_modules, need_program
 
@@ -32,10 +35,10 @@ def recipe() -> dict[str, Any]:
     document = tiny_recipe()
     document["version"] = "1.2.3"
     document["targets"] = [
-        {"name": f"x86-cpu-{name}"} for name in ("onnx", "openvino", "litert")
+        {"name": f"x86-cpu-{name}"} for name in ("onnx", "openvino", "litert", "ncnn")
     ] + [{"name": "iphone-15-coreml", "required": False}]
     document["bundle"] = {
-        "kinds": ["folder", "android", "swift", "linux"],
+        "kinds": ["folder", "archive", "android", "swift", "linux"],
         "labels": LABELS,
         "licences": {"model": "Apache-2.0"},
         "android": {"group": "com.acme.models"},
@@ -60,12 +63,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> edgekd.RunResult:
 
 
 def test_a_run_makes_every_kind_and_the_golden_vectors_hold(run: edgekd.RunResult) -> None:
-    assert set(run.bundles) == {"folder", "android", "swift", "linux"}
+    assert set(run.bundles) == {"folder", "archive", "android", "swift", "linux"}
     manifest = read_manifest(run.bundles["folder"])
-    assert len(manifest.models) == 4
+    assert len(manifest.models) == 5
     assert manifest.labels == LABELS
     checked = packing.check(run.bundles["folder"])
-    assert [entry.outcome for entry in checked] == [Outcome.PASSED] * 4
+    assert [entry.outcome for entry in checked] == [Outcome.PASSED] * 5
     assert (run.folder / "junit.xml").is_file()
     assert "x86-cpu-onnx" in (run.folder / "summary.md").read_text()
 
@@ -108,7 +111,13 @@ def test_every_file_says_itself_what_it_is(run: edgekd.RunResult) -> None:
     assert read.get_rt_info(["model_info", "labels"]).astype(str).split("\n") == LABELS
     model = flatbuffer_utils.read_model(str(entry["litert"]))
     told = {e.name.decode(): bytes(model.buffers[e.buffer].data) for e in model.metadata}
-    assert told["labels"].decode().split("\n") == LABELS
+    assert told["edgekd.target"] == b"x86-cpu-litert"
+    metadata = told["TFLITE_METADATA"]
+    assert metadata[4:8] == b"M001"
+    for text in (b"tiny", b"1.2.3", b"Apache-2.0", b"input", b"output", b"labels.txt"):
+        assert text in metadata
+    with zipfile.ZipFile(entry["litert"]) as behind:
+        assert behind.read("labels.txt").decode().splitlines() == LABELS
     file = entry["coreml"] / "Data/com.apple.CoreML/model.mlmodel"
     metadata = Model_pb2.Model.FromString(file.read_bytes()).description.metadata
     assert (metadata.versionString, metadata.license) == ("1.2.3", "Apache-2.0")
@@ -118,7 +127,7 @@ def test_every_file_says_itself_what_it_is(run: edgekd.RunResult) -> None:
 def test_the_same_run_gives_the_same_bytes(run: edgekd.RunResult, tmp_path: Path) -> None:
     from edgekd.store import path_digest
 
-    for kind in ("android", "swift", "linux"):
+    for kind in ("archive", "android", "swift", "linux"):
         again = packing.pack(run.bundles["folder"], kind, tmp_path / kind)
         assert path_digest(again) == path_digest(run.bundles[kind])
 
@@ -196,20 +205,116 @@ def test_maven_resolves_the_archive_and_a_jvm_reads_it(
     assert said.stdout.split("\n")[:4] == ["true", "[input]8", "true", "refused"]
 
 
-def test_androids_packager_takes_the_archive(run: edgekd.RunResult, tmp_path: Path) -> None:
-    aapt, zipalign = need_program("aapt"), need_program("zipalign")
+@pytest.mark.parametrize("name", ["aapt", "aapt2"])
+def test_androids_packager_takes_the_archive(
+    run: edgekd.RunResult, tmp_path: Path, name: str
+) -> None:
+    aapt, zipalign = need_program(name), need_program("zipalign")
     archive = next((run.bundles["android"] / "maven").rglob("*litert*.aar"))
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(tmp_path)
     frame = "/usr/share/android-framework-res/framework-res.apk"
-    words = ["-M", "AndroidManifest.xml", "-A", "assets", "-0", "tflite", "-I", frame]
-    subprocess.run([aapt, "package", "-f", *words, "-F", "app.apk"], cwd=tmp_path, check=True)
+    words = {
+        "aapt": ["package", "-f", "-M", "AndroidManifest.xml", "-0", "tflite", "-F", "app.apk"],
+        "aapt2": ["link", "--manifest", "AndroidManifest.xml", "-0", ".tflite", "-o", "app.apk"],
+    }[name]
+    subprocess.run([aapt, *words, "-A", "assets", "-I", frame], cwd=tmp_path, check=True)
     subprocess.run([zipalign, "4", "app.apk", "aligned.apk"], cwd=tmp_path, check=True)
     subprocess.run([zipalign, "-c", "4", "aligned.apk"], cwd=tmp_path, check=True)
-    told = subprocess.run(
-        [aapt, "list", "aligned.apk"], cwd=tmp_path, check=True, capture_output=True, text=True
+    with zipfile.ZipFile(tmp_path / "aligned.apk") as app:
+        model = app.getinfo("assets/tiny/x86-cpu-litert/model.tflite")
+        assert model.compress_type == zipfile.ZIP_STORED
+        assert app.read(model) == (tmp_path / model.filename).read_bytes()
+
+
+STUBS = {
+    "androidx/test/platform/app/InstrumentationRegistry": """
+    package androidx.test.platform.app;
+    public class InstrumentationRegistry {
+      public static android.app.Instrumentation getInstrumentation() { return null; }
+    }""",
+    "android/app/Instrumentation": """
+    package android.app;
+    public class Instrumentation {
+      public android.content.Context getContext() { return null; }
+      public android.content.Context getTargetContext() { return null; }
+    }""",
+    "android/content/Context": """
+    package android.content;
+    public class Context {
+      public android.content.res.AssetManager getAssets() { return null; }
+    }""",
+    "android/content/res/AssetManager": """
+    package android.content.res;
+    public class AssetManager {
+      public java.io.InputStream open(String name) throws java.io.IOException { return null; }
+    }""",
+    "org/tensorflow/lite/Interpreter": """
+    package org.tensorflow.lite;
+    public class Interpreter {
+      public Interpreter(java.nio.ByteBuffer model) {}
+      public void runSignature(
+          java.util.Map<String, Object> inputs, java.util.Map<String, Object> outputs) {}
+    }""",
+    "ai/onnxruntime/OnnxJavaType": """
+    package ai.onnxruntime;
+    public enum OnnxJavaType { FLOAT, DOUBLE, INT8, INT16, INT32, INT64, BOOL, UINT8 }""",
+    "ai/onnxruntime/OrtException": """
+    package ai.onnxruntime;
+    public class OrtException extends Exception {}""",
+    "ai/onnxruntime/OnnxValue": """
+    package ai.onnxruntime;
+    public interface OnnxValue extends AutoCloseable {}""",
+    "ai/onnxruntime/OnnxTensor": """
+    package ai.onnxruntime;
+    public class OnnxTensor implements OnnxValue {
+      public static OnnxTensor createTensor(
+          OrtEnvironment environment, java.nio.ByteBuffer data, long[] shape, OnnxJavaType type)
+          throws OrtException { return null; }
+      public java.nio.ByteBuffer getByteBuffer() { return null; }
+      public void close() {}
+    }""",
+    "ai/onnxruntime/OrtSession": """
+    package ai.onnxruntime;
+    public class OrtSession {
+      public static class Result {
+        public java.util.Optional<OnnxValue> get(String name) { return null; }
+      }
+      public Result run(java.util.Map<String, ? extends OnnxTensor> inputs) throws OrtException {
+        return null;
+      }
+    }""",
+    "ai/onnxruntime/OrtEnvironment": """
+    package ai.onnxruntime;
+    public class OrtEnvironment {
+      public static OrtEnvironment getEnvironment() { return null; }
+      public OrtSession createSession(byte[] model) throws OrtException { return null; }
+    }""",
+}
+"""Android and its runtimes are no Debian packages: what their documentation declares, to compile
+against; nothing of it runs."""
+
+
+def test_the_instrumented_tests_compile(run: edgekd.RunResult, tmp_path: Path) -> None:
+    javac = need_program("javac")
+    junit = Path("/usr/share/java/junit4.jar")
+    if not junit.exists():
+        need_program("junit4")
+    for name, source in STUBS.items():
+        path = tmp_path / f"{name}.java"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    tests = sorted((run.bundles["android"] / "instrumented-test").rglob("*GoldenTest.java"))
+    assert len(tests) == 2
+    for number, archive in enumerate(run.bundles["android"].rglob("*.aar")):
+        with zipfile.ZipFile(archive) as opened:
+            (tmp_path / f"{number}.jar").write_bytes(opened.read("classes.jar"))
+    words = [javac, "-Xlint:all,-try,-serial", "-Werror", "-d", f"{tmp_path}/out", "-cp"]
+    words += [f"{junit}:{tmp_path}/0.jar:{tmp_path}/1.jar:{tmp_path}"]
+    done = subprocess.run(
+        [*words, "-sourcepath", str(tmp_path), *map(str, tests)], capture_output=True, text=True
     )
-    assert "assets/tiny/x86-cpu-litert/model.tflite" in told.stdout
+    assert done.returncode == 0, done.stderr
 
 
 CMAKE = """
@@ -255,12 +360,16 @@ def test_cmake_finds_the_package_and_a_program_reads_the_model(
     subprocess.run([cmake, "--install", build], check=True, capture_output=True)
     installed = tmp_path / "installed/share/app/models/x86-cpu-onnx/model.onnx"
     assert installed.is_file()
-    (tmp_path / "CMakeLists.txt").write_text(CMAKE.replace("tiny 1.2", "tiny 2.0"))
-    refused = subprocess.run(
-        [cmake, "-S", str(tmp_path), "-B", f"{build}2", *words], capture_output=True, text=True
-    )
-    assert refused.returncode != 0
-    assert "1.2.3" in refused.stderr
+    # Neither a later one, nor one of another major version, which may take something else.
+    for wanted in ("2.0", "0.9"):
+        (tmp_path / "CMakeLists.txt").write_text(CMAKE.replace("tiny 1.2", f"tiny {wanted}"))
+        refused = subprocess.run(
+            [cmake, "-S", str(tmp_path), "-B", f"{build}{wanted}", *words],
+            capture_output=True,
+            text=True,
+        )
+        assert refused.returncode != 0
+        assert "1.2.3" in refused.stderr
 
 
 GOLDEN = """
@@ -305,12 +414,22 @@ def test_pip_installs_the_wheel_and_the_golden_vectors_hold(
         [python, "-c", GOLDEN], env={"PYTHONPATH": str(site)}, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    assert said.stdout == "golden ['litert', 'onnx', 'openvino']\n"
+    assert said.stdout == "golden ['litert', 'ncnn', 'onnx', 'openvino']\n"
 
 
 WRONG: dict[str, dict[str, Any]] = {
     "version": {"version": "1.2.3-rc1"},
     "group": {"bundle.android": {}},
+    "java's own word": {"bundle.android": {"group": "com.int.models"}},
+    "group of capitals": {"bundle.android": {"group": "Com.models"}},
+    "what XML cannot hold": {"bundle.description": "rings a \a"},
+    "licence": {"bundle.licences": {"data": "MIT\0"}},
+    "label": {"bundle.labels": ["a", "b\u2028", "c"]},
+    "done twice": {
+        "export.inputs": {"input": {"dtype": "float32", "layout": "same", "scale": 0.5}},
+        "bundle.preprocessing": {"input": {"scale": 0.5}},
+    },
+    "target": {"targets": [{"name": "my board.toml"}]},
     "labels": {"bundle.labels": "none.txt"},
     "empty label": {"bundle.labels": ["a", "", "c"]},
     "too few labels": {"bundle.labels": ["a", "b"]},
@@ -330,15 +449,168 @@ def test_what_a_bundle_cannot_be_is_told_before_any_work(
     for key, value in WRONG[name].items():
         place, _, last = key.rpartition(".")
         (document[place] if place else document)[last] = value
+    (project.folder / "my board.toml").write_text(
+        'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\ndevice = "local"\n'
+    )
     path = project.write(document)
     at_run = name in ("too few labels", "preprocessing")
     words = ("run", path, "--out", project.folder / "runs") if at_run else ("check", path)
     said = edgekd_cli(*words)
     assert said.code == 2
     assert_five_parts(said.err)
+    at = next(iter(WRONG[name])).replace("export.inputs", "bundle.preprocessing")
+    assert at in said.err
     assert not list(project.folder.glob("runs/*/*/train"))
+
+
+def test_a_file_that_its_labels_changed_is_not_bundled(
+    project: Any, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever writes into a file that passed: what it computes then is held against it."""
+    import onnx
+
+    from edgekd.formats import embed
+
+    def careless(name: str, path: Path, *told: Any) -> bool:
+        model = onnx.load(path)
+        weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+        weights.raw_data = weights.raw_data[4:] + weights.raw_data[:4]
+        onnx.save(model, path)
+        return embed(name, path, *told)
+
+    monkeypatch.setattr("edgekd.stages.bundle.embed", careless)
+    document = tiny_recipe()
+    document |= {"version": "1.0.0", "bundle": {}}
+    said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")
+    assert said.code == 5
+    assert_five_parts(said.err)
+    assert "other values of output" in said.err
 
 
 def test_the_run_of_an_app_is_a_json_document(run: edgekd.RunResult) -> None:
     written = json.loads((run.folder / "result.json").read_text())
     assert set(written["bundles"]) == set(run.bundles)
+
+
+def test_benchmark_writes_what_ci_systems_show(
+    run: edgekd.RunResult, tmp_path: Path, edgekd_cli: Any
+) -> None:
+    bundle = run.bundles["folder"]
+    entry = {model.format: bundle / model.entry for model in read_manifest(bundle).models}
+    xml, markdown = tmp_path / "junit.xml", tmp_path / "summary.md"
+    words = ["--quick", "--budget", "size_bytes=1", "--junit", xml, "--summary", markdown]
+    said = edgekd_cli("benchmark", entry["onnx"], *words)
+    assert said.code == 8
+    suite = ElementTree.parse(xml).getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    assert "| over-budget |" in markdown.read_text()
+    assert "size" in markdown.read_text()
+
+
+TOKENS = """
+from torch import nn
+
+
+def student():
+    return nn.Sequential(nn.Embedding(16, 6), nn.Flatten(), nn.Linear(24, 3))
+"""
+TEXTS = """
+import torch
+from torch.utils.data import TensorDataset
+import edgekd
+
+
+def texts():
+    dice = torch.Generator().manual_seed(7)
+
+    def split(n):
+        ids = torch.randint(0, 16, (n, 4), generator=dice)
+        return TensorDataset(ids, ids[:, 0] % 3)
+
+    return edgekd.Data(train=split(120), validation=split(40), test=split(40))
+"""
+
+
+def test_the_manifest_tells_the_files_own_types(project: Any, edgekd_cli: Any) -> None:
+    """Whole numbers of 64 bits are 32 in LiteRT and Core ML; an app that gives 64 gives garbage."""
+    from coremltools.proto import Model_pb2
+
+    need_program("javac")
+    (project.folder / "models.py").write_text(TOKENS)
+    (project.folder / "data.py").write_text(TEXTS)
+    document = recipe()
+    del document["teacher"]
+    document["data"]["load"] = "data.py:texts"
+    document["distill"]["losses"] = [{"method": "hard", "weight": 1.0}]
+    document["export"]["outputs"] = "probabilities"
+    document["targets"] = [{"name": "x86-cpu-litert"}, {"name": "x86-cpu-onnx"},
+                           {"name": "iphone-15-coreml", "required": False}]  # fmt: skip
+    document["bundle"]["labels"] = ["a", "b", "c"]
+    out = project.folder / "runs"
+    said = edgekd_cli("run", project.write(document), "--out", out)
+    assert said.code == 0, said.err
+    bundle = packing.find(out / "tiny" / "latest")
+    models = {model.format: model for model in read_manifest(bundle).models}
+    types = {name: model.inputs[0].dtype for name, model in models.items()}
+    assert types == {"litert": "int32", "onnx": "int64", "coreml": "int32"}
+    assert {model.outputs[0].meaning for model in models.values()} == {"probabilities"}
+    for name, size in (("litert", 4), ("onnx", 8)):
+        golden = bundle / next(iter(models[name].golden.inputs.values()))
+        assert golden.stat().st_size == 8 * 4 * size
+    checked = packing.check(bundle)
+    assert [entry.outcome for entry in checked] == [Outcome.PASSED] * 3
+    # Core ML names the class itself, beside the output it had.
+    file = bundle / models["coreml"].entry / "Data/com.apple.CoreML/model.mlmodel"
+    description = Model_pb2.Model.FromString(file.read_bytes()).description
+    assert description.predictedFeatureName == "classLabel"
+    assert [each.name for each in description.output] == [
+        "output", "classLabel", "classLabel_probs",
+    ]  # fmt: skip
+
+
+JOBS = Path(__file__).parents[2] / "tools"
+
+
+def test_the_jobs_of_ci_systems_run(run: edgekd.RunResult, tmp_path: Path) -> None:
+    """Line by line in a shell, but for pip: on a first release, and on one of another interface."""
+    steps = yaml.safe_load((JOBS / "github-actions.yml").read_text())["jobs"]["model"]["steps"]
+    assert all(set(step) <= {"name", "if", "run", "uses", "with"} for step in steps)
+    released = "hashFiles('released.zip') != ''"
+    assert {step.get("if") for step in steps} == {None, "always()", released}
+    ours = [step["run"] for step in steps if "run" in step]
+    job = yaml.safe_load((JOBS / "gitlab-ci.yml").read_text())["model"]
+    theirs = job["script"]
+    assert {theirs[0], *theirs[1:3]} < {*ours}  # the same commands but for the comparison
+    assert theirs[3] == f"if [ -f released.zip ]; then {ours[-1]}; fi"
+
+    place = run.folder.parents[2]
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "edgekd").write_text(f'#!/bin/sh\nexec {sys.executable} -m edgekd.cli "$@"\n')
+    (commands / "edgekd").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(edgekd.__file__).parents[1]),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "shown.md"),
+    }
+
+    def code(line: str) -> int:
+        words = ["bash", "-e", "-c", line]
+        return subprocess.run(words, cwd=place, env=environment).returncode
+
+    assert [code(line) for line in ours[1:-1]] == [0, 0, 0]
+    assert "| x86-cpu-onnx | fp32 | passed |" in (tmp_path / "shown.md").read_text()
+    uploaded = next(step for step in steps if "upload-artifact" in step.get("uses", ""))
+    kept = [*uploaded["with"]["path"].split(), *job["artifacts"]["paths"]]
+    for path in [*kept, job["artifacts"]["reports"]["junit"]]:
+        assert list(place.glob(path.rstrip("/"))), path
+    assert code(theirs[3]) == 0
+    # The release before took something else.
+    with packing.opened(next((place / "packed").iterdir())) as bundle:
+        shutil.copytree(bundle, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    manifest["models"][0]["inputs"][0]["shape"] = [1, 9]
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    shutil.make_archive(str(place / "released"), "zip", tmp_path, "old")
+    assert code(theirs[3]) == 7

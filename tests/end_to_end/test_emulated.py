@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +18,7 @@ import torch
 from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
 from models import TRAPS
 from needs import need_modules, need_program
+from sshd import served
 from torch import nn
 
 import edgekd
@@ -137,6 +140,34 @@ def test_openvino_gives_on_arm_what_it_gives_here(build: Path) -> None:
     for name, ours in here.outputs["it"].items():
         difference = np.abs(ours - there.outputs["it"][name]).max()
         assert difference <= 64 * np.finfo(np.float32).eps * np.abs(ours).max()
+
+
+def test_a_board_by_ssh_gives_what_it_gives_here(
+    build: Path, device: userland.Userland, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real server, whose user lands where python3 is an ARM64 one: the whole way to a board."""
+    there = tmp_path / "there"
+    there.mkdir()
+    python = shlex.join(device.command("cortex-a76", []))
+    env = shlex.join(["env", *(f"{name}={value}" for name, value in device.env.items())])
+    scripts = {
+        "python3": f'exec {env} {python} "$@"',
+        "land": f'PATH={there}:$PATH HOME={there} exec sh -c "$SSH_ORIGINAL_COMMAND"',
+    }
+    for name, text in scripts.items():
+        (there / name).write_text(f"#!/bin/sh\n{text}\n")
+        (there / name).chmod(0o755)
+    artifact = exported(build, "depthwise", "litert", "int8")
+    here = run_job("local", job(artifact, "run"))
+    with served(tmp_path, f"ForceCommand {there}/land") as board:
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+        report = run_job(board.bare, job(artifact, "run"))
+        assert board.connections == 1
+    assert report.device["machine"] == "aarch64"
+    assert result_of(report)["facts"]["delegate"] == "XNNPACK"
+    for name, ours in here.outputs["it"].items():
+        assert np.array_equal(ours, report.outputs["it"][name])
+    assert board.clean
 
 
 def test_a_report_says_what_was_emulated_and_tells_no_time(build: Path) -> None:

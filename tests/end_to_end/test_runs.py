@@ -229,6 +229,8 @@ def exported(edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch)
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "onnx-fp32" in said.out
+    assert "by torch.onnx: 3 operators, 0 transposes" in said.out
+    assert "takes input 1x8 float32; gives output 1x3 float32" in said.out
     return project.folder
 
 
@@ -246,6 +248,12 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
     assert said.code == 0, said.err
     assert said.json["sqnr_db"] > 90
     assert said.json["top1_agreement_frac"] == 1.0
+    shown = edgekd_cli(
+        "verify", "build/onnx-fp32", "--against", "models.py:student",
+        "--weights", "w.safetensors", "--samples", "samples.safetensors",
+    )  # fmt: skip
+    assert shown.out.startswith("passed: SQNR ")
+    assert f"by onnxruntime {said.json['runtime']['version']}" in shown.out
     both = ["build/onnx-fp32", "build/onnx-int8/model.onnx"]
     timed = edgekd_cli("benchmark", *both, "--quick", "--budget", "size_bytes=1000000", "--json")
     assert timed.code == 0, timed.err
@@ -258,7 +266,7 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
     ("words", "code", "told"),
     [
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
-          "samples.safetensors"], 7, "does not agree with models.py:student"),
+          "samples.safetensors"], 7, "the network has other weights now"),
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
           "samples.safetensors", "--device", "ssh://nobody@127.0.0.1:1"], 6, "cannot be reached"),
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
@@ -297,7 +305,9 @@ def test_check_says_what_the_targets_will_make_of_the_untrained_student(
     assert said.code == 0, said.err
     assert "before any training, the student as it is now:" in said.out
     assert "iphone-15-coreml fp32" in said.out
+    assert "    refused: " in said.out
     assert "The Neural Engine computes in float16" in said.out
+    assert "to do: choose fp16 or int8 for this target" in said.out
     assert "fp16 is storage only" in said.out
     assert not (project.folder / "runs").exists()
     rows = edgekd_cli("check", project.recipe, "--lint", "--json").json["lint"]

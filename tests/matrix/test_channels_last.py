@@ -17,7 +17,7 @@ from edgekd.folding import Raw, folded
 from edgekd.formats import FORMATS
 from edgekd.graph import read_graph
 from edgekd.localization import localize
-from edgekd.measure import Protocol
+from edgekd.protocol import Protocol
 from edgekd.stages.benchmark import benchmark
 
 pytestmark = pytest.mark.converter

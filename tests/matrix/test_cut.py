@@ -16,7 +16,7 @@ from edgekd.errors import RecipeError
 from edgekd.evaluate import count_macs
 from edgekd.network import Network, as_network
 from edgekd.pruning.importance import IMPORTANCES
-from edgekd.recipe import Prune
+from edgekd.reduction import Prune
 
 
 @pytest.fixture(scope="module")

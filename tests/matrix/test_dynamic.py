@@ -102,7 +102,7 @@ def test_a_file_takes_sizes_that_no_exporter_saw(tmp_path: Any, name: str, forma
     made = network(make, example, free)
     for scheme in ("fp32", "int8"):
         artifact = edgekd.export(
-            made, format=format, scheme=scheme, calibration=[example()] * 4, out=tmp_path
+            made, format=format, scheme=scheme, calibration=[example()], out=tmp_path
         )
         assert [each["name"] for each in artifact.lineage["free"]] == [each.name for each in free]
         again = edgekd.load_artifact(artifact.path.parent)

@@ -20,6 +20,7 @@ from edgekd.artifact import load_artifact
 from edgekd.errors import ConversionError, RecipeError, RefusedError
 from edgekd.formats import FORMATS
 from edgekd.scheme import SCHEMES
+from edgekd.text import agreement_lines
 
 pytestmark = pytest.mark.converter
 
@@ -212,6 +213,20 @@ def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
     (artifact.path.parent / "artifact.json").unlink()
     with pytest.raises(ConversionError, match="load-failed"):
         edgekd.verify(load_artifact(artifact.path), network, [trap.draw(1, dice)])
+
+
+def test_openvino_computes_in_float32_and_says_what_it_would_take_untold(tmp_path: Path) -> None:
+    need_modules(*FORMATS["openvino"].PACKAGES)
+    import openvino
+
+    network, artifact = export(Cell("residual", "openvino", "fp32"), tmp_path)
+    found = edgekd.verify(artifact, network, [network.example])
+    untold = openvino.Core().compile_model(str(artifact.path), "CPU")
+    default = untold.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert (found.runtime["precision"], found.runtime["default_precision"]) == ("f32", default)
+    (_, by) = agreement_lines(found)
+    assert "computed in f32" in by
+    assert (f"its default would be {default}" in by) == (default != "f32")
 
 
 def test_convolutions_over_time_have_no_transposes_between_them_in_litert(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
-from edgekd.devices.benchmark_model import Summary, parse_benchmark_model
+from edgekd.devices.benchmark_model import Summary, parse_benchmark_model, parse_result_file
 
 # facts/devices.md, section 5, "Field names for parsers": the lines; the figures are made up.
 TOLD = """\
@@ -22,7 +24,7 @@ Overall peak memory footprint (MB) via periodic monitoring: 9.75
 def test_all_that_it_tells_is_read() -> None:
     found = parse_benchmark_model(TOLD)
     assert (found.init_us, found.first_us, found.peak_memory_mb) == (12500, 900, 9.75)
-    assert found.warm_up.count == 5
+    assert found.warm_up_count == 5
     assert found.steady == Summary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
     assert found.delegated == ("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",)
 
@@ -44,3 +46,47 @@ def test_runs_that_all_took_the_same_are_told_in_short() -> None:
 def test_a_run_that_broke_off_is_no_measurement(text: str) -> None:
     with pytest.raises(ValueError, match="did not finish"):
         parse_benchmark_model(text)
+
+
+def encoded(number: int, value: int | float | bytes) -> bytes:
+    """A field as protobuf.dev, "Encoding", has it; numbers are small here."""
+    if isinstance(value, float):
+        return bytes([number << 3 | 5]) + struct.pack("<f", value)
+    if isinstance(value, int):
+        rest = bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
+        return bytes([number << 3]) + rest
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def result_file() -> bytes:
+    """The run of `TOLD` by the field numbers of benchmark_result.proto."""
+    times = [0.40425, 0.399, 0.45, 0.0075, 0.403, 0.4, 0.42, 12.5, 0.9, 0.5105]
+    latency = b"".join(encoded(number, time) for number, time in enumerate(times, 1))
+    memory = encoded(1, 3584) + encoded(2, 8448) + encoded(3, 9.75)
+    misc = encoded(1, 0.5) + encoded(2, 150) + encoded(3, 5) + encoded(4, 1000.0)
+    return encoded(1, b"it") + encoded(2, latency) + encoded(3, memory) + encoded(4, misc)
+
+
+def test_the_result_file_is_read() -> None:
+    found = parse_result_file(result_file())
+    assert (found.warm_up_count, found.peak_memory_mb, found.steady.count) == (5, 9.75, 150)
+    assert found.init_us == pytest.approx(12500)
+    assert found.first_us == pytest.approx(900)
+    steady = found.steady
+    told = (steady.min_us, steady.max_us, steady.mean_us, steady.std_us, steady.p5_us,
+            steady.median_us, steady.p95_us)  # fmt: skip
+    assert told == pytest.approx((399, 450, 404.25, 7.5, 400, 403, 420))
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 60, len(result_file()) - 1])
+def test_a_result_file_that_broke_off_is_no_measurement(size: int) -> None:
+    with pytest.raises(ValueError, match="the result file"):
+        parse_result_file(result_file()[:size])
+
+
+def test_a_delegate_that_took_nothing_is_found() -> None:
+    line = "Though GPU delegate is explicitly applied, the model graph will not be executed by the"
+    found = parse_benchmark_model(TOLD + f"INFO: {line} delegate.\n")
+    assert found.fell_back is not None
+    assert "Though GPU delegate" in found.fell_back
+    assert parse_benchmark_model(TOLD).fell_back is None

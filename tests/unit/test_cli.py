@@ -82,10 +82,21 @@ def test_json_is_one_document_also_where_a_command_stops_early(
 
 
 def test_a_target_that_takes_nothing_exits_3(edgekd_cli: Any, project: Project) -> None:
-    document = {**tiny_recipe(), "quantize": {"schemes": ["int4-weights"]}}
+    document = {**tiny_recipe(), "quantize": {"schemes": ["palettized"]}}
     said = edgekd_cli("check", project.write(document))
     assert said.code == 3
     assert "x86-cpu-onnx takes none of the recipe's schemes" in said.err
+    assert_five_parts(said.err)
+
+
+def test_a_scheme_that_a_profile_refuses_is_told_with_its_reason(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = {**tiny_recipe(), "quantize": {"schemes": ["int8"]}}
+    document["targets"] = [{"name": "x86-cpu-ncnn"}]
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 3
+    assert "int8: x86-cpu-ncnn takes fp32 or fp16: ncnn quantizes by its own tools" in said.err
     assert_five_parts(said.err)
 
 
@@ -127,12 +138,13 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_check_shows_the_plan(edgekd_cli: Any, project: Project) -> None:
     document = tiny_recipe()
-    document["quantize"]["schemes"] = ["fp32", "int4-weights"]
+    document["quantize"]["schemes"] = ["fp32", "palettized"]
     document["targets"].append({"name": "raspberry-pi-5-litert", "required": False})
     said = edgekd_cli("check", project.write(document))
     assert said.code == 0
     assert "train -> distill -> quantize -> export -> verify -> benchmark -> choose" in said.out
-    assert "int4-weights: x86-cpu-onnx takes fp32, fp16, int8 or int8-dynamic" in said.out
+    takes = "fp32, fp16, int8, int8-dynamic or int4-weights"
+    assert f"palettized: x86-cpu-onnx takes {takes}" in said.out
     assert "this host stands in" in said.out
     as_json = edgekd_cli("check", project.recipe, "--json").json
     assert [row["outcome"] for row in as_json["rows"]] == [None, "refused", None, "refused"]
@@ -142,7 +154,7 @@ def test_a_target_is_shown_with_facts_and_sources(edgekd_cli: Any) -> None:
     said = edgekd_cli("targets", "raspberry-pi-5-litert")
     assert "Cortex-A76" in said.out
     assert "source: " in said.out
-    assert "refuses int4-weights" in said.out
+    assert "refuses palettized" in said.out
     assert edgekd_cli("targets", "--json").json[0]["name"]
 
 

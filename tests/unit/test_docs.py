@@ -55,3 +55,40 @@ def test_every_page_is_linked_from_the_readme() -> None:
     readme = (HOME / "README.md").read_text()
     for page in PAGES[1:]:
         assert f"](docs/{page.name})" in readme
+
+
+def test_every_message_that_is_explained_is_one() -> None:
+    text = (HOME / "docs" / "troubleshooting.md").read_text()
+    table = text[text.index("## Messages") : text.index("## Rows")]
+    source = "".join(path.read_text() for path in (HOME / "edgekd").rglob("*.py"))
+    quoted = re.findall(r"(?m)^\| ([^|]+?) \|", table)[2:]
+    assert len(quoted) > 10
+    for message in quoted:
+        assert message in source, message
+
+
+def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOME / "tools"))
+    import reference_pages
+
+    made = reference_pages.pages()
+    there = {
+        path.relative_to(reference_pages.HOME).as_posix(): path.read_text()
+        for path in reference_pages.HOME.rglob("*.md")
+    }
+    assert made == there, "python tools/reference_pages.py writes it anew"
+
+
+def test_every_key_of_a_recipe_has_a_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOME / "tools"))
+    import reference_pages
+
+    for path, table in reference_pages.tables(reference_pages.Recipe):
+        for name, field in table.model_fields.items():
+            assert reference_pages.meaning_of(field), f"{path}.{name}"
+
+
+def test_every_page_of_the_reference_leads_somewhere() -> None:
+    index = (HOME / "docs" / "reference" / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", index):
+        assert (HOME / "docs" / "reference" / target).exists(), target

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import assert_five_parts
 
 from edgekd.errors import MissingPackageError
 from edgekd.need import missing, need
@@ -28,6 +29,25 @@ def test_a_fault_inside_an_installed_package_is_not_taken_for_a_missing_one(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
         need("half_installed", extra="onnx")
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        ("operator torchvision::nms does not exist", "install torchvision"),
+        ("libGL.so.1: cannot open shared object file", "--force-reinstall"),
+    ],
+)
+def test_a_package_that_does_not_load_is_told(
+    error: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_another_build.py").write_text(f"raise RuntimeError({error!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingPackageError, match="is installed, and does not load") as caught:
+        need("of_another_build", extra="timm")
+    assert_five_parts(str(caught.value))
+    assert error in str(caught.value)
+    assert fix in caught.value.faults[0].fix
 
 
 def test_missing_is_found_without_importing() -> None:

@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
+from itertools import accumulate
 
 import numpy as np
 import pytest
 
-from edgekd.percentile import binomial_cdf, effective_count, nearest_rank, percentile
+from edgekd.percentile import (
+    binomial_cdf,
+    bounding_ranks,
+    effective_count,
+    nearest_rank,
+    percentile,
+)
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:
@@ -80,3 +88,53 @@ def test_correlated_samples_count_for_less() -> None:
     narrow = percentile(dice.sample(runs, len(runs)), 0.9)
     wide = percentile(runs, 0.9)
     assert wide.high - wide.low > narrow.high - narrow.low
+
+
+@pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(9, 10), Fraction(99, 100)])
+def test_the_ranks_are_those_of_an_exhaustive_search_in_fractions(share: Fraction) -> None:
+    tail = Fraction(5, 600)  # one side of one look of three, of 95 % together
+    yes, of = share.as_integer_ratio()
+    for count in (1, 2, 5, 13, 44, 45, 100, 478, 500):
+        # In whole numbers: of `of` to the power `count` equally likely outcomes.
+        mass = [math.comb(count, k) * yes**k * (of - yes) ** (count - k) for k in range(count + 1)]
+        below = [0, *accumulate(mass)]  # P(X <= r - 1)
+        fit_high = [r for r in range(1, count + 1) if below[r] >= (1 - tail) * of**count]
+        fit_low = [r for r in range(1, count + 1) if below[r] <= tail * of**count]
+        expected = (max(fit_low, default=0), min(fit_high, default=count + 1))
+        assert bounding_ranks(count, float(share), float(tail)) == expected
+
+
+def _latencies(dice: random.Random, count: int, memory: float) -> list[float]:
+    """Log-normal, each leaning on the one before: what is slow stays slow for a while."""
+    level, found = dice.gauss(0, 1), []
+    for _ in range(count):
+        found.append(math.exp(0.1 * level))
+        level = memory * level + math.sqrt(1 - memory**2) * dice.gauss(0, 1)
+    return found
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
+def test_a_budget_that_is_missed_is_seldom_called_kept_also_if_samples_hang_together(
+    memory: float,
+) -> None:
+    dice = random.Random(4)
+    truth = math.exp(0.1 * 1.2815515655446004)  # the p90, whatever the memory
+    rounds, confidence = 200, 0.9
+    wrong = sum(
+        percentile(_latencies(dice, 200, memory), 0.9, confidence=confidence).high < truth
+        for _ in range(rounds)
+    )
+    allowed = (1 - confidence) / 2
+    # 3 standard deviations of a binomial, and half as much again: the autocorrelation is estimated.
+    assert wrong <= 1.5 * rounds * allowed + 3 * math.sqrt(rounds * allowed * (1 - allowed))
+
+
+def test_without_the_autocorrelation_it_would_be_called_kept_far_too_often() -> None:
+    dice = random.Random(5)
+    truth = math.exp(0.1 * 1.2815515655446004)
+    rounds, wrong = 200, 0
+    for _ in range(rounds):
+        ordered = sorted(_latencies(dice, 300, 0.8))
+        _, high = bounding_ranks(300, 0.9, 0.05)
+        wrong += ordered[high - 1] < truth
+    assert wrong > 2 * 0.05 * rounds

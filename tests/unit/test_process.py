@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from edgekd.process import last_lines, output_to, run_process
+from edgekd.process import last_lines, output_to, run_process, side_by_side
 
 
 def test_a_process_returns_what_it_wrote_and_how_it_ended() -> None:
@@ -52,3 +58,78 @@ def test_output_comes_back_after_a_failure(
         fail()
     print("heard")
     assert capfd.readouterr().out == "heard\n"
+
+
+def test_calls_side_by_side_work_at_once_and_return_in_order() -> None:
+    together = threading.Barrier(3, timeout=60)  # Broken where one waits for another's end.
+
+    def call(number: int) -> int:
+        together.wait()
+        return number
+
+    assert side_by_side([partial(call, n) for n in range(3)]) == [0, 1, 2]
+    assert side_by_side([lambda: 7]) == [7]
+
+
+def test_an_error_of_one_call_is_raised_after_the_others_have_ended() -> None:
+    ended = []
+
+    def good() -> None:
+        ended.append(run_process(["true"], timeout_s=30).code)
+
+    def bad() -> None:
+        raise ValueError("this one")
+
+    with pytest.raises(ValueError, match="this one"):
+        side_by_side([bad, good])
+    assert ended == [0]
+
+
+SLEEPERS = """
+import sys
+from functools import partial
+from edgekd.process import pause, run_process, side_by_side
+
+def work(name):
+    try:
+        run_process([sys.executable, "-c", "import time; time.sleep(600)", name], timeout_s=600)
+    finally:
+        done = run_process(["echo", "cleaned up"], timeout_s=30)
+        print(done.stdout.decode(), end="", flush=True)
+        pause(0)
+
+print("ready", flush=True)
+side_by_side([partial(work, sys.argv[1]), partial(work, sys.argv[1]), partial(pause, 600)])
+"""
+
+
+def test_ctrl_c_ends_the_processes_of_every_thread_and_lets_them_clean_up(tmp_path: Path) -> None:
+    mark = f"edgekd-test-{os.getpid()}-{tmp_path.name}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPERS, mark],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    until = time.monotonic() + 60
+    while len(running(mark)) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(running(mark)) == 3, "the program and its two sleepers"
+    os.kill(process.pid, signal.SIGINT)  # It alone, not its children: as `kill -INT` does.
+    out, err = process.communicate(timeout=60)
+    assert out == "cleaned up\n" * 2
+    assert "KeyboardInterrupt" in err
+    assert running(mark) == []
+
+
+def running(mark: str) -> list[int]:
+    """The processes that have `mark` on their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+    return found

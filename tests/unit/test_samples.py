@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import assert_five_parts
 from safetensors.torch import save_file
 
 from edgekd.errors import RecipeError
@@ -34,6 +35,15 @@ def test_samples_are_read_from_both_kinds_of_file(tmp_path: Path) -> None:
     for name in ("s.safetensors", "s.npz"):
         found = read_samples(tmp_path / name)
         assert torch.equal(torch.cat([sample["x"] for sample in found]), x)
+
+
+def test_samples_of_other_inputs_are_told(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(2, 1), "more": torch.zeros(2, 1)}, tmp_path / "s.safetensors")
+    assert [list(each) for each in read_samples(tmp_path / "s.safetensors", ["x"])] == [["x"]] * 2
+    with pytest.raises(RecipeError, match="not of these inputs") as caught:
+        read_samples(tmp_path / "s.safetensors", ["ids", "x"])
+    assert_five_parts(str(caught.value))
+    assert "s.safetensors, ids" in str(caught.value)
 
 
 def test_files_without_samples_are_told(tmp_path: Path) -> None:

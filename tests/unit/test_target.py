@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,14 @@ def test_a_shipped_profile_is_valid_and_every_fact_has_a_source(name: str) -> No
     assert target.name == name
     assert target.format in FORMATS
     assert target.facts
-    assert all(fact.source for fact in target.facts.values())
+    assert all(fact.source and fact.date for fact in target.facts.values())
 
 
 @pytest.mark.parametrize("name", target_names())
 def test_a_profile_says_how_to_connect_and_what_comes_nearest(name: str) -> None:
     target = load_target(name)
     assert target.connection in ("local", "ssh", "adb", "none")
-    assert (target.connection == "none") == (target.format == "coreml")
+    assert (target.connection == "none") == name.startswith("iphone-")
     assert target.emulated is None or target.emulated in CORES
     told = list(target_lines(target, list(SCHEMES)))
     assert sum(line.startswith("  connect ") for line in told) >= 1
@@ -44,7 +45,8 @@ def test_the_boards_and_phones_of_the_readme_have_profiles() -> None:
 def test_a_refusal_says_what_the_target_takes() -> None:
     target = load_target("x86-cpu-onnx")
     assert target.refusal("int8") is None
-    assert target.refusal("int4-weights") == "x86-cpu-onnx takes fp32, fp16, int8 or int8-dynamic"
+    takes = "fp32, fp16, int8, int8-dynamic or int4-weights"
+    assert target.refusal("palettized") == f"x86-cpu-onnx takes {takes}"
 
 
 def test_a_profile_may_say_why_it_refuses(tmp_path: Path) -> None:
@@ -64,6 +66,14 @@ def test_this_host_is_no_device_of_another_machine(tmp_path: Path) -> None:
         f'format = "onnx"\nschemes = ["fp32"]\nmachine = "{platform.machine()}"\ndevice = "local"\n'
     )
     assert load_target("same.toml", tmp_path).evidence == "device"
+
+
+def test_an_iphone_is_no_mac_and_its_figures_are_imported() -> None:
+    iphone, mac = load_target("iphone-15-coreml"), load_target("apple-silicon-mac-coreml")
+    by_ssh, by_hand = "ssh://me@mac.local", "imported://figures.json"
+    assert replace(iphone, device=by_ssh).evidence_on("arm64") == "host"
+    assert replace(mac, device=by_ssh).evidence_on("arm64") == "device"
+    assert replace(iphone, device=by_hand).evidence_on("arm64") == "device"
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def measured(
     ],
 )
 def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
-    verdict = judge(1000, measured(), budget)
+    verdict = judge(1000, measured(count=600), budget)
     assert verdict.outcome is outcome
     assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
 
@@ -181,8 +181,75 @@ def test_what_is_sustained_is_judged_where_the_time_drifts() -> None:
     assert found.percentile_ms(0.5).value < 1.6, "as a whole it would seem to keep the budget"
 
 
+def test_what_gets_faster_is_judged_as_a_whole() -> None:
+    found = measured(late=0.5)
+    assert found.steady
+    assert judge(1, found, Budget(latency_p50_ms=1.2)).outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.5])
+def test_a_flagged_run_never_passes_and_says_why(limit: float) -> None:
+    found = replace(measured(), doubts=("throttled: under-voltage",))
+    verdict = judge(1, found, Budget(latency_p50_ms=limit))
+    assert verdict.outcome is (Outcome.OVER_BUDGET if limit < 1 else Outcome.UNDECIDED)
+    assert "in what is sustained; throttled: under-voltage" in verdict.detail
+    # What it says nothing of is decided all the same.
+    assert judge(1, found, Budget(size_bytes=10)).outcome is Outcome.PASSED
+
+
+def test_one_process_that_something_ran_beside_is_no_drift() -> None:
+    calm, disturbed = measured(), measured(late=3.0)
+    one = replace(calm, samples_ns=calm.samples_ns * 2 + disturbed.samples_ns)
+    assert one.steady
+    most = replace(calm, samples_ns=calm.samples_ns + disturbed.samples_ns * 2)
+    assert not most.steady
+    assert "3.0" in most.flags[0]
+
+
+def test_a_quick_measurement_is_too_short_to_tell_heat() -> None:
+    found = replace(measured(late=1.5), protocol="quick")
+    assert found.steady is None
+    assert found.flags == ()
+    assert judge(1, found, Budget(latency_p50_ms=9.0)).outcome is Outcome.PASSED
+    hot = replace(found, doubts=("throttled: thermal status 3 (severe)",))
+    assert judge(1, hot, Budget(latency_p50_ms=9.0)).outcome is Outcome.UNDECIDED
+
+
+def test_a_p99_takes_five_hundred_samples() -> None:
+    few, enough = measured(count=499), measured(count=2000)
+    verdict = judge(1, few, Budget(latency_p99_ms=100.0))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "499 samples, and it takes 500" in verdict.detail
+    assert few.to_json()["p99_ms"] is None
+    assert judge(1, enough, Budget(latency_p99_ms=100.0)).outcome is Outcome.PASSED
+    assert enough.to_json()["p99_ms"] == enough.percentile_ms(0.99).value
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claim"),
+    [
+        (0.5, 0.6, "faster"),
+        (0.98, 0.9899, "faster"),
+        (0.98, 0.9901, "none"),
+        (0.999, 1.2, "none"),
+        (1.0099, 1.2, "none"),
+        (1.0101, 1.2, "slower"),
+    ],
+)
+def test_a_difference_that_may_be_under_a_hundredth_is_not_claimed(
+    low: float, high: float, claim: str
+) -> None:
+    assert Ratio("first", (low + high) / 2, low, high).claim == claim
+
+
 def test_a_measurement_survives_json() -> None:
-    found = measured(ratio=(0.5, 0.4, 0.6))
+    found = replace(
+        measured(ratio=(0.5, 0.4, 0.6)),
+        start_ms=30.0,
+        protocol="quick",
+        doubts=("throttled",),
+        notes=("noisy",),
+    )
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert Measurement.from_json(document) == found
     assert document["p50_ms"] == found.percentile_ms(0.5).value
@@ -264,6 +331,43 @@ def test_without_fp32_candidates_are_compared_with_the_first() -> None:
     choice, judged = choose(rows, "latency")
     assert choice.scheme == "fp16"
     assert "9.00 times the time of fp16" in judged[1].detail
+
+
+def by(method: str, **kept: Any) -> Row:
+    """A row of int8 by another method than the first."""
+    return replace(row("int8", **kept), method=method, beside=True)
+
+
+def test_of_many_methods_that_do_not_pay_the_best_alone_is_told() -> None:
+    rows = [
+        row("fp32"),
+        row("int8", size=300, ratio=(1.5, 1.45, 1.55)),
+        by("percentile", size=300, ratio=(1.3, 1.28, 1.35)),
+        by("linear", size=300, ratio=(1.4, 1.35, 1.45)),
+    ]
+    choice, judged = choose(rows, "accuracy")
+    assert choice.candidate == "fp32"
+    assert judged[2].detail == (
+        "int8 does not pay on t: 1.30 times the time of fp32 (1.28 to 1.35); by percentile, the "
+        "best of 3 ways"
+    )
+    assert all(row.detail.startswith("no better than int8.percentile: ") for row in
+               (judged[1], judged[3]))  # fmt: skip
+
+
+def test_the_best_method_that_pays_ships_and_others_of_its_scheme_are_no_better() -> None:
+    rows = [
+        row("fp32", metric=0.90),
+        row("int8", metric=0.90, size=300, ratio=(0.6, 0.58, 0.62)),
+        by("percentile", metric=0.90, size=300, ratio=(0.5, 0.48, 0.52)),
+        by("linear", metric=0.90, size=300, ratio=(1.4, 1.35, 1.45)),
+    ]
+    choice, judged = choose(rows, "latency")
+    assert choice.candidate == "int8.percentile"
+    assert [each for each in judged if choice.ships(each)] == [judged[2]]
+    assert judged[1].detail.startswith("no better than int8.percentile: 0.60 times")
+    assert judged[3].detail.startswith("no better than int8.percentile: int8.linear does not pay")
+    assert judged[0].detail.startswith("passed, not chosen: ")
 
 
 def test_nothing_is_chosen_where_nothing_passed() -> None:

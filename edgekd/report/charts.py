@@ -141,6 +141,34 @@ def curves(rows: Rows, y: str) -> str:
     )
 
 
+def kept(rows: Rows, promise: float) -> str:
+    """The share that agrees by the share that is kept, a line per "name"; `promise` a rule.
+
+    Args:
+        rows: "kept", "share" and "name".
+    """
+    lines = {
+        "data": {"values": list(rows)},
+        "mark": {"type": "line", "stroke": PLAIN, "point": {"fill": PLAIN, "size": 20}},
+        "encoding": {
+            "x": {**_axis("kept", zero=True), "title": "share of the samples that is kept"},
+            "y": {**_axis("share", zero=False), "title": "of these, agree with the teacher"},
+            "strokeDash": {
+                "field": "name",
+                "type": "nominal",
+                "title": None,
+                "scale": {"range": DASHES},
+            },
+        },
+    }
+    rule = {
+        "data": {"values": [{"share": promise}]},
+        "mark": {"type": "rule", "stroke": PLAIN, "strokeDash": [3, 3]},
+        "encoding": {"y": {"field": "share", "type": "quantitative"}},
+    }
+    return drawn({"layer": [lines, rule]})
+
+
 def _axis(field: str, *, zero: bool) -> dict[str, Any]:
     # A dot or bracket in a field's name is a path to Vega.
     escaped = field.replace("\\", "\\\\").replace(".", "\\.").replace("[", "\\[")

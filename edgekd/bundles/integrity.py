@@ -1,0 +1,111 @@
+"""Whether the files of a bundle are those that its manifest speaks of; nothing of it is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgekd.bundles.archive import files_under
+from edgekd.bundles.folder import SIGNATURE, SUMS, sums
+from edgekd.bundles.manifest import MANIFEST, Manifest, Model, read_manifest
+from edgekd.errors import Fault, RecipeError, listed
+from edgekd.store import path_digest
+
+
+def whole(bundle: Path) -> Manifest:
+    """The manifest of the folder `bundle`, all of whose files are what it says.
+
+    Raises:
+        RecipeError: they are not, or the manifest cannot be read; all faults are told.
+    """
+    faults = integrity(bundle)
+    if faults:
+        raise RecipeError(*faults)
+    return read_manifest(bundle)
+
+
+def integrity(bundle: Path) -> list[Fault]:
+    """What in the folder `bundle` is not as its manifest says.
+
+    Raises:
+        RecipeError: its manifest cannot be read.
+    """
+    odd = [
+        entry
+        for entry in sorted(bundle.rglob("*"))
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir())
+    ]
+    if odd:  # Nothing of such a folder is read.
+        return [_fault(entry, _kind(entry), "only files and folders") for entry in odd]
+    manifest = read_manifest(bundle)
+    faults, files = [], files_under(bundle)
+    known = [file for model in manifest.models for file in model.files]
+    for file in (*known, *manifest.other_files):
+        path = files.pop(file.path, None)
+        if path is None:
+            got = "no such file, or listed twice"
+            faults.append(_fault(bundle / file.path, got, f"{file.size_bytes} bytes, once"))
+        elif path.stat().st_size != file.size_bytes:
+            got = f"{path.stat().st_size} bytes"
+            faults.append(_fault(path, got, f"{file.size_bytes} bytes"))
+        elif (found := path_digest(path)) != file.sha256:
+            faults.append(_fault(path, f"sha256 {found}", f"sha256 {file.sha256}"))
+    for name in files:
+        if name not in (MANIFEST, SUMS, SIGNATURE):
+            faults.append(_fault(bundle / name, "a file that nobody listed", "no such file"))
+    faults += [
+        _fault(bundle / MANIFEST, got, expected) for got, expected in _contradictions(manifest)
+    ]
+    if not faults and (SUMS not in files or files[SUMS].read_bytes() != sums(bundle).encode()):
+        faults.append(_fault(bundle / SUMS, "other checksums", "those of the bundle's files"))
+    return faults
+
+
+def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Where parts of the manifest speak of other files and tensors: what is there, and the rule."""
+    for target, count in Counter(model.target for model in manifest.models).items():
+        if count > 1:
+            yield f"{count} models of {target}", "one model of each target"
+    for model in manifest.models:
+        for got, expected in _contradictions_of(model):
+            yield f"{model.target}: {got}", expected
+
+
+def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
+    home, paths = f"models/{model.target}/", [file.path for file in model.files]
+    for path in paths:
+        if not path.startswith(home):
+            yield f"file {path}", f"a file in {home}"
+    # A Core ML package is a folder, all other models are a file.
+    within = [path for path in paths if path.startswith(f"{model.entry}/")]
+    if not (within if model.format == "coreml" else model.entry in paths):
+        yield f"entry {model.entry}", f"one of {listed(paths)}"
+    size = sum(file.size_bytes for file in model.files)
+    if size != model.size_bytes:
+        yield f"size_bytes {model.size_bytes}", f"{size}, as its files have"
+    vectors = {
+        "inputs": model.golden.inputs,
+        "outputs": {name: each.path for name, each in model.golden.outputs.items()},
+    }
+    for role, given in vectors.items():
+        names = [tensor.name for tensor in getattr(model, role)]
+        if sorted(names) != sorted(given):
+            yield f"golden {role} {listed(given)}", listed(names)
+        for path in given.values():
+            if not path.startswith("golden/"):
+                yield f"golden vector {path}", "a file in golden/"
+
+
+def _kind(entry: Path) -> str:
+    return "a symbolic link" if entry.is_symlink() else "neither a file nor a folder"
+
+
+def _fault(path: Path, got: str, expected: str) -> Fault:
+    return Fault(
+        what="The bundle is not what its manifest says.",
+        at=str(path),
+        got=got,
+        expected=expected,
+        fix="take the bundle from its source again, or make it again: edgekd run RECIPE",
+    )

@@ -1,0 +1,192 @@
+"""The command that times files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekd.cli.words import AsJson, print_json
+from edgekd.errors import Fault
+
+
+def benchmark(
+    artifacts: Annotated[
+        list[Path], typer.Argument(help="Files; those of one runtime interleave.")
+    ],
+    device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="latency_p90_ms=5, size_bytes=500000, ..."),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="One short process: a first impression.")] = False,
+    samples: Annotated[
+        Path | None, typer.Option(help="Real inputs by name, .safetensors or .npz.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The network, which each must agree with there first.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Of --against: a .safetensors file.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="A bundle, whose golden vectors each must give there first.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write the figures there as a Markdown table.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time artifacts where they will run, and hold them against a budget."""
+    from edgekd.artifact import load_artifact
+    from edgekd.correctness import disagreement
+    from edgekd.data import joined
+    from edgekd.evidence import Verdict
+    from edgekd.judge import judge
+    from edgekd.progress import Shown
+    from edgekd.samples import parse_budget, read_samples
+    from edgekd.stages.benchmark import QUICK, THOROUGH, time_all
+
+    limits = parse_budget(budget or [])
+    _check_words(samples, against, weights)
+    loaded = [load_artifact(path) for path in artifacts]
+    inputs = read_samples(samples) if samples else []
+    with Shown() as tell:
+        wrong: dict[int, Verdict] = {}
+        for number, artifact in enumerate(loaded if against or golden else ()):
+            tell("check", str(artifact.path), number + 1, len(loaded))
+            found = disagreement(
+                artifact, device, samples=inputs, against=against, weights=weights, golden=golden
+            )
+            wrong |= {number: found} if found else {}
+        right = [artifact for number, artifact in enumerate(loaded) if number not in wrong]
+        timed = iter(
+            time_all(
+                right,
+                device=device,
+                threads=threads,
+                inputs=joined(inputs) if inputs else None,
+                protocol=QUICK if quick else THOROUGH,
+                budget=limits,
+                tell=lambda told: tell("benchmark", told),
+            )
+        )
+    measured = [wrong[n] if n in wrong else next(timed) for n in range(len(loaded))]
+    verdicts = [
+        result if isinstance(result, Verdict) else judge(artifact.size_bytes, result, limits)
+        for artifact, result in zip(loaded, measured, strict=True)
+    ]
+    _write_summaries(junit, summary, loaded, measured, verdicts)
+    if as_json:
+        each = zip(loaded, measured, verdicts, strict=True)
+        print_json([_document(*one, quick) for one in each])
+    else:
+        _print(loaded, measured, verdicts)
+    _raise_worst(loaded, verdicts)
+
+
+def _check_words(samples: Path | None, against: str | None, weights: str | None) -> None:
+    """Refuses options without those that they need."""
+    from edgekd.errors import RecipeError
+
+    for given, name, needs, there in (
+        (against, "--against", "--samples", samples),
+        (weights, "--weights", "--against", against),
+    ):
+        if given and not there:
+            raise RecipeError(
+                Fault(
+                    what=f"{name} says nothing without {needs}.",
+                    at=name,
+                    got=f"{name} {given}, and no {needs}",
+                    expected="real inputs, on which file and network are compared",
+                    fix=f"add {needs}, or leave {name} out",
+                )
+            )
+
+
+def _document(artifact: Any, measured: Any, verdict: Any, quick: bool) -> dict[str, Any]:
+    from edgekd.evidence import Verdict
+
+    return {
+        "path": str(artifact.path),
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "outcome": verdict.outcome.value,
+        "detail": verdict.detail,
+        "quick": quick,
+        "measurement": None if isinstance(measured, Verdict) else measured.to_json(),
+    }
+
+
+def _print(artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]) -> None:
+    from edgekd.evidence import Measurement
+    from edgekd.timing_text import comparison_lines, measurement_lines
+
+    for artifact, result, verdict in zip(artifacts, measured, verdicts, strict=True):
+        if isinstance(result, Measurement):
+            lines = measurement_lines(artifact.path, result, verdict)
+        else:
+            lines = iter([f"{artifact.path}: {verdict.outcome.value}, not timed: {verdict.detail}"])
+        for line in lines:
+            typer.echo(line)
+    for artifact, result in zip(artifacts, measured, strict=True):
+        if isinstance(result, Measurement):
+            for line in comparison_lines(artifact.path, result):
+                typer.echo(line)
+
+
+def _write_summaries(
+    junit: Path | None,
+    summary: Path | None,
+    artifacts: Sequence[Any],
+    measured: Sequence[Any],
+    verdicts: Sequence[Any],
+) -> None:
+    """Writes what CI systems show."""
+    from edgekd import junit as reports
+    from edgekd.evidence import Measurement, Row
+    from edgekd.store import write_text
+
+    rows = [
+        Row(
+            str(artifact.path),
+            artifact.format,
+            artifact.scheme or "as it is",
+            verdict.outcome,
+            verdict.detail,
+            artifact,
+            measurement=result if isinstance(result, Measurement) else None,
+        )
+        for artifact, result, verdict in zip(artifacts, measured, verdicts, strict=True)
+    ]
+    told = "edgekd benchmark"
+    if junit is not None:
+        write_text(junit, reports.junit(told, reports.cases(rows, {})))
+    if summary is not None:
+        write_text(summary, reports.summary(told, None, rows, {}))
+
+
+def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
+    from edgekd.errors import ERRORS
+
+    codes = {verdict.outcome.exit_code for verdict in verdicts} - {0}
+    if not codes:
+        return
+    raise ERRORS[min(codes)](
+        *(
+            Fault(
+                what=f"{artifact.path} does not keep the budget: {verdict.outcome.value}.",
+                at=str(artifact.path),
+                got=verdict.detail,
+                expected="outputs of its network, and every limit kept for sure",
+                fix="widen the budget, try another scheme, or measure on a quieter machine",
+            )
+            for artifact, verdict in zip(artifacts, verdicts, strict=True)
+            if verdict.outcome.exit_code
+        )
+    )

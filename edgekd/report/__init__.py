@@ -1,0 +1,8 @@
+"""report.html: what runs came to, in one file that needs no network and no script."""
+
+from __future__ import annotations
+
+from edgekd.report.page import write_report
+from edgekd.report.told import Told, read_run
+
+__all__ = ["Told", "read_run", "write_report"]

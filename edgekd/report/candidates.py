@@ -1,0 +1,115 @@
+"""Every candidate of a run: trade-offs, latencies, and why it ships or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from math import ceil
+
+from edgekd.measurement import LEAST_OF_P99
+from edgekd.report import charts
+from edgekd.report.html import figure, table
+from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown, targets_of
+
+POINTS = 200
+"""Of a line of a distribution: as many as a plot of this width shows."""
+
+
+def trade_offs(run: Told) -> Iterator[str]:
+    """Accuracy against time and size, a plot each by target."""
+    metric = str(run.result["metric"])
+    yield "<h2>What accuracy costs</h2>"
+    for target in targets_of(run):
+        rows = [row for row in run.result["rows"] if row["target"] == target]
+        figures = []
+        for x, part, key, budget in (
+            ("p90, ms", "measurement", "p90_ms", "latency_p90_ms"),
+            ("bytes", "artifact", "size_bytes", "size_bytes"),
+        ):
+            points = [
+                {x: at, metric: value, "name": name_of(row), "ships": ships(run, row)}
+                for row in rows
+                if (at := figure_of(row, part, key)) is not None
+                and (value := figure_of(row, "agreement", "metric")) is not None
+            ]
+            if not points:
+                continue
+            svg = charts.scatter(points, x, metric, budget_of(run, target).get(budget))
+            best = next((p["name"] for p in points if p["ships"]), "none")
+            alt = f"{target}: {metric} against {x}; {best} ships and is filled"
+            cells = [[str(p["name"]), f"{p[x]:g}", f"{p[metric]:.4f}"] for p in points]
+            figures.append(figure(svg, alt, table(["candidate", x, metric], cells, " nn")))
+        if figures:
+            yield f'<h3>{escape(target)}</h3><div class="plots">{"".join(figures)}</div>'
+
+
+def latencies(run: Told) -> Iterator[str]:
+    """The distribution of single times by target, with its budgets."""
+    if not run.samples_ms:
+        yield "<h2>Latency</h2><p>Nothing was timed, or its single times were not kept.</p>"
+        return
+    yield '<h2>Latency</h2><div class="plots">'
+    for target, found in run.samples_ms.items():
+        points, cells = [], []
+        for name, times in found.items():
+            ordered = sorted(times)
+            step = max(1, len(ordered) // POINTS)
+            points += [
+                {"ms": ordered[i], "share": (i + 1) / len(ordered), "name": name}
+                for i in range(0, len(ordered), step)
+            ]
+            at = [ordered[max(0, ceil(f * len(ordered)) - 1)] for f in (0.5, 0.9, 0.99)]
+            told = [f"{ms:.4f}" for ms in at]
+            told[2] = told[2] if len(ordered) >= LEAST_OF_P99 else "too few"
+            cells.append([name, str(len(ordered)), *told])
+        names = {f"latency_p{p}_ms": f"p{p} budget" for p in (50, 90, 99)}
+        budget = budget_of(run, target)
+        limits = {told: budget[key] for key, told in names.items() if key in budget}
+        alt = f"{target}: share of inferences that took at most so many ms, by candidate"
+        head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
+        yield figure(charts.distribution(points, limits), alt, table(head, cells, " nnnn"))
+    yield "</div>"
+    yield from _conditions(run)
+
+
+def _conditions(run: Told) -> Iterator[str]:
+    """What there is to know of the figures: how much was measured, throttling, noise."""
+    told = []
+    for row in run.result["rows"]:
+        found = row.get("measurement") or {}
+        quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
+        steady = [f"drifted by {found['drift']:.2f}"] if found.get("steady") is False else []
+        lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
+        if lines:
+            told.append([row["target"], name_of(row), "; ".join(lines)])
+    if told:
+        yield table(["target", "candidate", "of its figures"], told, "  w")
+
+
+def candidates(run: Told) -> Iterator[str]:
+    """Every row of the result, with why it ships or not."""
+    metric = str(run.result["metric"])
+    head = ["target", "candidate", "outcome", metric, "same class", "SQNR dB", "worst error",
+            "time / fp32", "why, and what its target does not run well"]  # fmt: skip
+    rows = []
+    for row in run.result["rows"]:
+        ratio = row["measurement"]["ratio"] if row.get("measurement") else None
+        told = [row["detail"], *row["notes"]] if ships(run, row) else [row["detail"]]
+        rows.append(
+            [
+                row["target"],
+                name_of(row) + (" (ships)" if ships(run, row) else ""),
+                str(row["outcome"]),
+                shown(figure_of(row, "agreement", "metric"), ".4f"),
+                shown(figure_of(row, "agreement", "task_agreement"), ".4f"),
+                shown(figure_of(row, "agreement", "sqnr_db"), ".1f"),
+                shown(figure_of(row, "agreement", "max_abs_error"), ".2g"),
+                f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+                if ratio
+                else "",
+                "; ".join(filter(None, told)),
+            ]
+        )
+    yield f"<h2>Every candidate</h2>{table(head, rows, '   nnnnnw')}"
+    yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
+    yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"

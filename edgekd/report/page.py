@@ -1,0 +1,60 @@
+"""report.html: what runs came to, in one file that needs no network and no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from edgekd.report.candidates import candidates, latencies, trade_offs
+from edgekd.report.decisions import classes, routes
+from edgekd.report.html import STYLE
+from edgekd.report.layers import layers
+from edgekd.report.runs import reproduce, side_by_side, training
+from edgekd.report.told import Told, read_run
+from edgekd.report.verdicts import networks, steps, verdicts
+from edgekd.store import write_text
+
+SECTIONS = (
+    verdicts,
+    networks,
+    steps,
+    trade_offs,
+    latencies,
+    candidates,
+    layers,
+    classes,
+    routes,
+    training,
+    reproduce,
+)
+"""What a report tells of a run, in order."""
+
+
+def write_report(folders: Sequence[Path], out: Path) -> None:
+    """Writes the report of the runs in `folders`, the first in full, to the file `out`.
+
+    Raises:
+        RecipeError: a folder is no run.
+        MissingPackageError: vl-convert, which draws the plots, is not installed.
+    """
+    runs = [read_run(folder) for folder in folders]
+    write_text(out, "".join(_page(runs)))
+
+
+def _page(runs: Sequence[Told]) -> Iterator[str]:
+    first = runs[0]
+    name = escape(str(first.result["name"]))
+    yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # Nothing is fetched, whatever a name in the recipe says.
+    yield '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    yield "style-src 'unsafe-inline'; img-src data:\">"
+    yield f"<title>{name}: edgekd report</title><style>{STYLE}</style></head><body>"
+    passed = "every required target passed" if first.result["passed"] else "not passed"
+    yield f"<h1>{name}: {passed}</h1><p><small>{escape(str(first.folder))}</small></p>"
+    if len(runs) > 1:
+        yield from side_by_side(runs)
+    for section in SECTIONS:
+        yield from section(first)
+    yield "</body></html>\n"

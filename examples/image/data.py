@@ -1,0 +1,48 @@
+"""Handwritten digits of 8 x 8 pixels, few of them with their label; they come with scikit-learn.
+
+Source: Alpaydin, Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+import edgekd
+
+
+def digits(labelled: int = 100, seed: int = 0, unlabelled: bool = True) -> edgekd.Data:
+    """`labelled` digits to learn from and about a thousand without label; 400 to test on.
+
+    Args:
+        unlabelled: whether those without label are there.
+    """
+    images, labels = load_digits(return_X_y=True)
+    image = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16.0
+    label = torch.tensor(labels)
+    # The last ones, which scikit-learn's own examples test on too: no near copy is on both sides.
+    test, rest = torch.arange(1397, len(label)), torch.arange(1397)
+    order = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
+    validation, train, others = order[:200], order[200 : 200 + labelled], order[200 + labelled :]
+    return edgekd.Data(
+        train=TensorDataset(image[train], label[train]),
+        validation=TensorDataset(image[validation], label[validation]),
+        test=TensorDataset(image[test], label[test]),
+        unlabeled=TensorDataset(image[others]) if unlabelled else None,
+        augment=shift,
+        slices={f"digit {digit}": label[test] == digit for digit in range(10)},
+    )
+
+
+def shift(inputs: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
+    """Each image moved by up to one pixel each way, as its seed says."""
+    down, right = seeds % 3, seeds // 3 % 3
+    rows, columns = down[:, None] + torch.arange(8), right[:, None] + torch.arange(8)
+    moved = {}
+    for name, image in inputs.items():
+        padded = torch.nn.functional.pad(image, (1, 1, 1, 1))[:, 0]
+        batch = torch.arange(len(image))[:, None, None]
+        moved[name] = padded[batch, rows[:, :, None], columns[:, None, :]][:, None]
+    return moved

@@ -1,0 +1,116 @@
+"""A Jetson by ssh: a real server, a real keeper and driver, and a trtexec of the tests' own.
+
+No Jetson was at hand: what this shows is that files, words, times, outputs and power go the whole
+way, and not that TensorRT does what its sources say.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_five_parts
+from models import TRAPS
+from needs import need_modules
+from sshd import Board, served
+
+import edgekd
+from edgekd.devices import Job, run_job
+from edgekd.errors import RefusedError, UnreachableError
+from edgekd.stages.benchmark import THOROUGH
+
+pytestmark = pytest.mark.converter
+
+STATS = (
+    "RAM 2448/7620MB (lfb 6x4MB) SWAP 0/3810MB (cached 0MB) CPU [1%@729,off] GR3D_FREQ 55% "
+    "cpu@48.2C VDD_IN 5000mW/4900mW VDD_CPU_GPU_CV 600mW/600mW VDD_SOC 1500mW/1500mW"
+)
+
+
+@pytest.fixture
+def jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    there = tmp_path / "there"
+    there.mkdir()
+    more = f"SetEnv PATH={there}:{os.environ['PATH']} HOME={tmp_path}"
+    with served(tmp_path, more) as board:
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+        trtexec = Path(__file__).parents[1] / "trtexec.py"
+        board.program("there/trtexec", f'exec {sys.executable} {trtexec} "$@"')
+        board.program("there/tegrastats", f"while echo '{STATS}'; do sleep 0.1; done")
+        board.program("there/nvpmodel", "echo 'NV Power Mode: 15W'; echo 0")
+        yield board
+
+
+def url_of(board: Board) -> str:
+    return f"{board.url}&trtexec={board.folder}/there/trtexec"
+
+
+@pytest.fixture
+def network() -> edgekd.Network:
+    trap = TRAPS["signal"]
+    return edgekd.load_network(trap.build(), example=trap.draw(1, torch.Generator().manual_seed(0)))
+
+
+def test_a_jetson_times_an_artifact_and_tells_its_energy(
+    jetson: Board, network: edgekd.Network, tmp_path: Path
+) -> None:
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    short = replace(THOROUGH, seconds=0.5)
+    inputs = TRAPS["signal"].draw(8, torch.Generator().manual_seed(1))
+    found = edgekd.benchmark(artifact, device=url_of(jetson), inputs=inputs, protocol=short)
+    assert len(found.samples_ns) == 3
+    assert all(len(process) >= 200 for process in found.samples_ns)
+    assert (found.init_ms, found.peak_memory_bytes) == (25.0, None)
+    runtime = found.device["runtime"]
+    assert (runtime["runtime"], runtime["version"]) == ("tensorrt", "10.3.0")
+    assert (runtime["power_mw"], runtime["power_rails"]) == (5000, "VDD_IN")
+    # 5 W for as long as an inference takes, give or take what the tests' trtexec sleeps.
+    mean_ms = np.mean(found.samples_ms)
+    assert runtime["energy_mj"] > 5 * 0.5 * mean_ms
+    assert found.device["nvpmodel"].startswith("NV Power Mode: 15W")
+    assert jetson.clean
+
+
+def test_the_agent_on_a_jetson_tells_the_energy_too(
+    jetson: Board, network: edgekd.Network, tmp_path: Path
+) -> None:
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    short = replace(THOROUGH, processes=1, seconds=1.5)
+    found = edgekd.benchmark(artifact, device=jetson.url, protocol=short)
+    assert (found.device["module_power_mw"], found.device["power_rails"]) == (5000, "VDD_IN")
+    assert found.device["energy_mj"] == pytest.approx(5 * np.mean(found.samples_ms))
+
+
+def test_a_jetson_runs_every_sample(jetson: Board, network: edgekd.Network, tmp_path: Path) -> None:
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    dice = torch.Generator().manual_seed(1)
+    samples = [TRAPS["signal"].draw(1, dice) for _ in range(3)]
+    there = edgekd.verify(artifact, network, samples, device=url_of(jetson))
+    assert there.outcome is edgekd.Outcome.PASSED
+    assert there.sample_count == 3
+    assert there.runtime["runtime"] == "tensorrt"
+
+
+def test_what_trtexec_cannot_do_is_an_outcome(
+    jetson: Board, network: edgekd.Network, tmp_path: Path
+) -> None:
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    job = Job("run", "litert", {"it": artifact.path}, 1, {"it": 1})
+    with pytest.raises(RefusedError, match="TensorRT does not take") as stop:
+        run_job(url_of(jetson), job)
+    assert_five_parts(str(stop.value))
+    job = replace(job, runtime="onnxruntime")
+    with pytest.raises(UnreachableError, match="/no/trtexec") as none:
+        run_job(f"{jetson.url}&trtexec=/no/trtexec", job)
+    assert_five_parts(str(none.value))
+    jetson.program("there/trtexec", "echo '[E] Error[2]: no kernel for this node'; exit 1")
+    failure = run_job(url_of(jetson), job).results["it"]["failure"]
+    assert failure["outcome"] == "load-failed"
+    assert "no kernel for this node" in failure["detail"]

@@ -1,0 +1,127 @@
+"""A board without a network gets its runtime from a folder of wheels, and jobs use it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import assert_five_parts
+from models import TRAPS
+from needs import need_modules
+from sshd import Board, served
+
+import edgekd
+from edgekd.devices import Job, board_setup, run_job
+from edgekd.errors import MissingPackageError, RecipeError, UnreachableError
+
+pytestmark = pytest.mark.converter
+
+NEEDED = ("onnxruntime", "numpy", "flatbuffers", "packaging", "protobuf")
+
+
+def quiet(line: str) -> None:
+    """Takes what a setup says, and keeps it for itself."""
+    assert line
+
+
+def wheel(name: str, folder: Path) -> Path:
+    """The wheel that the installed package came from, made again of its files."""
+    found = distribution(name)
+    tags = [
+        line.partition(": ")[2]
+        for line in (found.read_text("WHEEL") or "").splitlines()
+        if line.startswith("Tag: ")
+    ]
+    place = folder / f"{name.replace('-', '_')}-{found.version}-{tags[-1]}.whl"
+    with zipfile.ZipFile(place, "w") as archive:
+        for file in found.files or []:
+            path = Path(str(found.locate_file(file)))
+            if not str(file).startswith("..") and path.is_file() and path.suffix != ".pyc":
+                archive.write(path, str(file))
+    return place
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    home = tmp_path / "home"
+    home.mkdir()
+    # Of a board without a network.
+    env = f"HOME={home} PIP_NO_INDEX=1 PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS="
+    with served(tmp_path, f"SetEnv {env}") as found:
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+        yield found
+
+
+def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
+    board: Board, tmp_path: Path, edgekd_cli: Any
+) -> None:
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for name in NEEDED:
+        wheel(name, wheels)
+    words = ["devices", "setup", board.url, "--target", "raspberry-pi-5-onnx"]
+    said = edgekd_cli(*words, "--wheels", wheels)
+    assert said.code == 0, said.err
+    assert f"Ready: numpy {distribution('numpy').version}, onnxruntime" in said.err
+    trap = TRAPS["signal"]
+    dice = torch.Generator().manual_seed(0)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
+    job = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1})
+    report = run_job(board.bare, job)
+    assert report.results["it"]["failure"] is None
+    venv = board.folder / "home" / ".cache" / "edgekd" / "venv"
+    assert (venv / "pyvenv.cfg").exists()
+    again = edgekd_cli(*words)
+    assert again.code == 0, "there is nothing to install, so nothing that a network is needed for"
+    assert "Runtime:" not in again.err
+    assert board.clean
+
+
+def test_what_a_setup_lacks_is_told(board: Board, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    with pytest.raises(RecipeError, match="no such folder") as stop:
+        board_setup.setup(board.url, "onnxruntime", quiet, wheels=wheels)
+    assert_five_parts(str(stop.value))
+    wheels.mkdir()
+    wheel("packaging", wheels)
+    with pytest.raises(MissingPackageError, match="No matching distribution") as missing:
+        board_setup.setup(board.url, "onnxruntime", quiet, wheels=wheels)
+    assert_five_parts(str(missing.value))
+    assert board.clean
+    with pytest.raises(UnreachableError, match="no /no/python") as none:
+        board_setup.setup(board.with_python("/no/python"), "onnxruntime", quiet)
+    assert_five_parts(str(none.value))
+
+
+def test_a_python_that_is_too_old_or_makes_no_environment_is_told(board: Board) -> None:
+    old = board.program("old", 'echo \'[[3, 6], "aarch64", "Linux"]\'')
+    with pytest.raises(UnreachableError, match=r"Python 3\.6"):
+        board_setup.setup(board.with_python(old), "onnxruntime", quiet)
+    bare = board.program(
+        "bare",
+        f'case "$2" in venv) echo "ensurepip is not available"; exit 1;; esac\n'
+        f'exec {sys.executable} "$@"',
+    )
+    with pytest.raises(MissingPackageError, match="ensurepip is not available") as stop:
+        board_setup.setup(board.with_python(bare), "onnxruntime", quiet)
+    assert_five_parts(str(stop.value))
+    assert "apt-get install python3-venv" in str(stop.value)
+
+
+def test_a_board_is_set_up_for_a_target(edgekd_cli: Any) -> None:
+    said = edgekd_cli("devices", "setup", "ssh://nobody@localhost")
+    assert said.code == 2
+    assert_five_parts(said.err)
+    assert "--target raspberry-pi-5-litert" in said.err
+    said = edgekd_cli("devices", "setup", "ftp://nobody@localhost")
+    assert said.code == 2
+    assert_five_parts(said.err)
