@@ -116,19 +116,6 @@ def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> N
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "key"),
-    [
-        ("quantize", {"qat_epochs": 3}, "quantize.qat_epochs"),
-    ],
-)
-def test_a_section_without_its_stage_is_refused_not_ignored(
-    section: str, value: dict[str, Any], key: str
-) -> None:
-    document = {**tiny_recipe(), section: value}
-    assert "no stage" in faults_of(document)[key].what
-
-
-@pytest.mark.parametrize(
     ("change", "key", "expected"),
     [
         ({"name": "a b"}, "name", "letters"),
