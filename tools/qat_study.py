@@ -11,12 +11,12 @@ even    the network as it was trained.
 uneven  the same in float, but made hard to round: what each channel of an inner layer gives is
         multiplied by a factor between 1/FACTOR and FACTOR, and what reads it divides by that, which
         ReLU lets through. Ranges of whole tensors then leave most channels few steps. Networks come
-        by such channels from batch norms and from weight decay (Nagel et al. 2019,
-        arXiv:1906.04721, figure 2).
+        by such channels from their batch norms (Nagel et al. 2019,
+        arXiv:1906.04721).
 
-Every figure is test accuracy of a file run in its own runtime, weights in seven bits where edgekd
-has them so for old processors. The learning rate is chosen from one grid, on the validation split
-of a seed that is not reported, in ONNX's simulation; then the last epoch's accuracy is. A seed
+Every figure is test accuracy of a file run in its own runtime, its weights in seven bits in ONNX
+and OpenVINO, as for old processors. The learning rate is chosen from one grid, in ONNX's simulation
+on the validation split of a seed that is not reported; then the last epoch's accuracy is. A seed
 draws the split, the network's first weights, its training's order and the factors. Differences are
 paired by seed; a negative one is told like any other.
 """

@@ -46,7 +46,12 @@ def widened_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    """`value` on the grid of `step` and `zero`: at most half a step off inside the range."""
+    """`value` on the grid of `step` and `zero`: at most half a step off inside the range.
+
+    Where these are of several channels, each is on a grid of its own, along the second axis.
+    """
+    if step.ndim:
+        return torch.fake_quantize_per_channel_affine(value, step, zero, 1, 0, LEVELS)
     return torch.fake_quantize_per_tensor_affine(value, step, zero, 0, LEVELS)
 
 

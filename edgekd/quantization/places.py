@@ -49,6 +49,9 @@ class Rules:
         averages: whether a pool's mean stays on the grid of what is averaged.
         fixed: the range of what operators give, where it is always the same.
         given: operators whose output is not on a grid where it is one of the network's.
+        summed: whether a convolution that only sums read is added to before it is rounded: in the
+            file it is rounded first, but OpenVINO's CPU plugin makes one kernel of the two.
+        by_channel: whether what only depthwise convolutions read has a grid for each channel.
         headroom: what an output's range is widened by on either side, as a share of it.
         spelled: operators it sees as several, by name; see `spell_out`.
         refused: operators whose insides are quantized where no simulation sees it.
@@ -64,6 +67,8 @@ class Rules:
     averages: bool = True
     fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
+    summed: bool = False
+    by_channel: bool = False
     headroom: float = 0.0
     spelled: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
@@ -87,6 +92,8 @@ _OPENVINO = Rules(
     widened=True,
     rectified=False,
     shared=True,
+    summed=True,
+    by_channel=True,
     averages=False,
     refused=RECURRENT | {"softmax", "layer_norm"},
 )
@@ -160,6 +167,7 @@ class Places:
         weights: by node that gives a weight, the axis of its channels.
         readers: the operators that read a grid; None: all.
         outputs: the grids of what the network gives.
+        channels: by number of a grid that is one for each channel, how many.
     """
 
     grids: Mapping[Node, int]
@@ -167,6 +175,7 @@ class Places:
     weights: Mapping[Node, int]
     readers: frozenset[str] | None
     outputs: frozenset[int]
+    channels: Mapping[int, int]
 
 
 def places(graph: Graph, rules: Rules) -> Places:
@@ -191,13 +200,20 @@ def places(graph: Graph, rules: Rules) -> Places:
             found.follow(node)
         elif name in RECTIFIED and rules.rectified:
             found.rectify(node)
+    if rules.summed:
+        found.grids = {n: k for n, k in found.grids.items() if not _only_summed(n)}
     readers = rules.inputs | SAME | {"cat"} if rules.inputs else None
     outputs = frozenset(
         number
         for node, number in found.grids.items()
         if any(user.op == "output" for user in node.users)
     )
-    return Places(found.grids, found.fixed, weights, readers, outputs)
+    channels = {
+        number: int(node.meta["val"].shape[1])
+        for node, number in found.grids.items()
+        if rules.by_channel and all(_is_depthwise(user) for user in node.users)
+    }
+    return Places(found.grids, found.fixed, weights, readers, outputs, channels)
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:
@@ -210,6 +226,17 @@ def _operands(node: Node, name: str) -> Iterator[Node]:
     if name == "where":
         operands = node.args[1:3]
     yield from (each for each in operands if isinstance(each, Node) and is_real(each))
+
+
+def _only_summed(node: Node) -> bool:
+    return operator(node) in CONVOLUTIONS and all(operator(user) == "add" for user in node.users)
+
+
+def _is_depthwise(node: Node) -> bool:
+    """Whether `node` is a convolution of one channel each."""
+    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    weight = node.args[1] if operator(node) in CONVOLUTIONS else None
+    return isinstance(weight, Node) and groups == weight.meta["val"].shape[0] != 1
 
 
 def _is_weight(node: Any) -> bool:

@@ -87,18 +87,23 @@ class Grid(nn.Module):
     high: Tensor
 
     def __init__(
-        self, widened: bool, fixed: tuple[float, float] | None, headroom: float = 0.0
+        self,
+        widened: bool,
+        fixed: tuple[float, float] | None = None,
+        headroom: float = 0.0,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
-        self.headroom = headroom
+        self.headroom, self.shape = headroom, () if channels is None else (channels,)
         low, high = fixed or (0.0, 0.0)
-        self.register_buffer("low", torch.tensor(low))
-        self.register_buffer("high", torch.tensor(high))
+        self.register_buffer("low", torch.full(self.shape, low))
+        self.register_buffer("high", torch.full(self.shape, high))
         self.widened, self.fixed, self.observing = widened, fixed is not None, False
 
     def forward(self, value: Tensor) -> Tensor:
         if self.observing:
-            low, high = torch.aminmax(value)
+            others = [axis for axis in range(value.ndim) if axis != 1 or not self.shape]
+            low, high = value.amin(others), value.amax(others)
             if not self.fixed:
                 self.low.copy_(torch.minimum(self.low, low))
                 self.high.copy_(torch.maximum(self.high, high))
@@ -219,7 +224,8 @@ def _place(program: GraphModule, rules: Rules) -> None:
     found = places(program.graph, rules)
     for number in sorted(set(found.grids.values())):
         headroom = rules.headroom if number in found.outputs else 0.0
-        grid = Grid(rules.widened, found.fixed.get(number), headroom)
+        channels = found.channels.get(number)
+        grid = Grid(rules.widened, found.fixed.get(number), headroom, channels)
         program.add_submodule(f"grid_{number}", grid)
     for node, number in found.grids.items():
         _behind(node, f"grid_{number}", found.readers)

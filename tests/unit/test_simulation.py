@@ -93,6 +93,18 @@ def test_ranges_are_those_of_the_network_in_float_over_the_calibration_samples()
     assert all(one > other for one, other in zip(after[1:], before[1:], strict=True))
 
 
+def test_what_only_depthwise_convolutions_read_has_a_range_for_each_channel_in_openvino() -> None:
+    network, inputs = built("depthwise")
+    for format, sizes in (("openvino", {(), (8,)}), ("onnx", {()})):
+        module = simulation(network, inputs, format)
+        grids = [grid for grid in module.grids if isinstance(grid, Grid)]
+        assert {tuple(grid.low.shape) for grid in grids} == sizes
+    stem = torch.relu(network.module.stem(inputs["image"]))
+    module = simulation(network, inputs, "openvino")
+    wide = next(grid for grid in module.grids if isinstance(grid, Grid) and grid.low.ndim)
+    assert torch.allclose(wide.high, stem.amax((0, 2, 3)), atol=1e-6)
+
+
 def test_what_cannot_be_simulated_is_said() -> None:
     recurrent, _ = built("recurrent")
     attention, _ = built("attention")
