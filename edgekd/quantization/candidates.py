@@ -20,7 +20,7 @@ _STATIC: Mapping[Word, tuple[str, ...]] = {
     "dense": ("min-max", "percentile"),
 }
 _NNCF: Mapping[Word, tuple[str, ...]] = {
-    "attention": ("transformer", "onnxruntime"),
+    "attention": ("transformer", "onnxruntime-linear"),
     "recurrent": ("min-max", "min-max-uncorrected"),
     "depthwise": ("min-max", "min-max-uncorrected", "onnxruntime"),
     "convolutional": ("min-max", "min-max-uncorrected", "mean", "onnxruntime"),
