@@ -10,7 +10,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e8e6; --paper: #161616; --line: #444; --soft: #222 } }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 62rem; padding: 1.2rem; color: var(--ink);
+body { margin: 0 auto; max-width: 78rem; padding: 1.2rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem } p { margin: .3rem 0 }
@@ -18,7 +18,7 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .3rem } p { margin: .3rem 0 }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top } td.n, th.n { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums } th { font-weight: 600 }
-td { overflow-wrap: normal } td.w { min-width: 22rem }
+td { overflow-wrap: normal } td.w { min-width: 20rem }
 .cards { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
 .card { border: 1px solid var(--line); border-left-width: 6px; padding: .6rem .8rem }
 .no { border-style: dashed } .card b { font-size: 1.05rem }

@@ -89,11 +89,19 @@ def _paid(run: Told, stage: str) -> str:
         return f"{told}{_shares(student, unpruned)}"
     if stage == "choose":
         return "; ".join(_shipped(run, target) for target in targets_of(run))
-    counts: dict[str, int] = {}
-    if stage in ("export", "verify", "benchmark"):
-        for row in result["rows"]:
-            counts[str(row["outcome"])] = counts.get(str(row["outcome"]), 0) + 1
-        return "" if stage != "benchmark" else ", ".join(f"{n} {k}" for k, n in counts.items())
+    rows = result["rows"]
+    if stage == "quantize":
+        ways = sum(bool(row["method"]) for row in rows)
+        return f"{ways} ways to quantize" if ways else ""
+    if stage == "export":
+        made = sum(row["artifact"] is not None for row in rows)
+        return f"{made} files of {len(rows)} candidates"
+    if stage == "verify":
+        found = [row["agreement"]["outcome"] for row in rows if row.get("agreement")]
+        return f"{found.count('passed')} of {len(found)} agree with their network"
+    if stage == "benchmark":
+        ends = [str(row["outcome"]) for row in rows]
+        return ", ".join(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))
     return ""
 
 
