@@ -8,7 +8,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -q tests/test_rooms.py tests/unit
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -q -n 2 tests/test_rooms.py tests/unit
 
 # timm and torchvision lie beside the tested set, without CUDA's packages: tests/zoo_packages.py.
 .venv/installed: pyproject.toml constraints.txt

@@ -164,8 +164,9 @@ def test_a_cached_view_is_the_very_same_view(project: Project) -> None:
     for ours, theirs in zip(
         live.module.state_dict().values(), cached.module.state_dict().values(), strict=True
     ):
-        # The teacher sums in another order in batches of another size.
-        assert torch.allclose(ours.float(), theirs.float(), atol=1e-4)
+        # The teacher sums in another order in batches of another size, on an accelerator most so.
+        near = 1e-3 if torch.cuda.is_available() else 1e-4
+        assert torch.allclose(ours.float(), theirs.float(), atol=near)
 
 
 def test_views_are_repeated_only_after_so_many_epochs(project: Project) -> None:
