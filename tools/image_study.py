@@ -38,7 +38,7 @@ from edgekd.training import Loss
 
 HERE = Path(__file__).parents[1] / "examples" / "image"
 TASK = TASKS["classification"]
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TUNING_SEEDS = (1000, 1001)
 TEACHER = "the teacher"
 ALONE = "labels alone"

@@ -144,7 +144,8 @@ def test_litert_takes_images_channels_last_and_its_bundle_says_so(
     for name, shape in wanted.items():
         entry = models[name].inputs[0]
         assert entry.shape[1:] == shape[1:]
-        assert entry.layout == ("batch height width channels" if shape is last else None)
+        told = "height width channels" if shape is last else "channels height width"
+        assert entry.layout == f"batch {told}"
     golden = {name: models[name].golden.inputs["photo"] for name in wanted}
     arrays = {
         name: np.fromfile(place / path, "<f4").reshape(-1, *wanted[name][1:])

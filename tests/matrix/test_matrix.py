@@ -200,8 +200,8 @@ def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
     wrong = [{"features": torch.zeros(1, 7)}]
     with pytest.raises(RecipeError, match="calibration sample does not fit"):
         edgekd.export(network, format="onnx", scheme="int8", calibration=wrong, out=tmp_path)
-    with pytest.raises(RefusedError, match="cannot be written in int4-weights"):
-        edgekd.export(network, format="onnx", scheme="int4-weights", out=tmp_path)
+    with pytest.raises(RefusedError, match="cannot be written in palettized"):
+        edgekd.export(network, format="onnx", scheme="palettized", out=tmp_path)
     artifact = edgekd.export(network, format="onnx", out=tmp_path)
     with pytest.raises(RecipeError, match="without samples"):
         edgekd.verify(artifact, network, [])
