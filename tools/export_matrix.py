@@ -235,7 +235,11 @@ def main() -> None:
                 row = one(name, *cell.split(":"), Path(scratch))
             print(json.dumps(row), flush=True)
         return
-    names = words.only or (list(TIMED) if words.latency else list(networks()))
+    known = list(networks())
+    unknown = [name for name in words.only or () if name not in known]
+    if unknown:
+        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(known)}")
+    names = words.only or (list(TIMED) if words.latency else known)
     found = []
     for row in latencies(names) if words.latency else rows(names):
         found.append(row)
