@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 
 import numpy as np
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.told import Told, name_of, ships
+from edgekd.report.told import Told, name_of, ships, shown
 
 WORST = 12
 """Classes that are shown: those on which the artifact that ships loses most."""
@@ -43,11 +44,41 @@ def classes(run: Told) -> Iterator[str]:
             for lost, same, right, wanted, count, number in figures[:WORST]
         ]
         head = ["class", "samples", "student", "artifact", "difference", "same class"]
-        made.append(f"<h3>{row['target']}: {name_of(row)}</h3>" + table(head, cells, " nnnnn"))
+        made.append(
+            f"<h3>{escape(row['target'])}: {escape(name_of(row))}</h3>"
+            + table(head, cells, " nnnnn")
+        )
     if made:
         yield "<h2>Class by class</h2>"
         yield "<p><small>Share of the test samples of a class that are told right by the student "
         yield f"and by the artifact that ships; the {WORST} worst.</small></p>"
+        yield from made
+
+
+def slices(run: Told) -> Iterator[str]:
+    """By slice of the test split, the metric of what ships against the teacher, the worst first."""
+    metric, smaller = str(run.result["metric"]), bool(run.result.get("smaller_is_better"))
+    teacher = (run.result.get("teacher") or {}).get("slices") or {}
+    made = []
+    for row in run.result["rows"]:
+        found = (row.get("agreement") or {}).get("slices") or {}
+        if not found or not ships(run, row):
+            continue
+        drops = {}
+        for name, value in found.items():
+            before = teacher.get(name)
+            known = value is not None and before is not None
+            drops[name] = (value - before if smaller else before - value) if known else 0.0
+        cells = [
+            [name, shown(teacher.get(name), ".4f"), shown(found[name], ".4f"), f"{-drop:+.4f}"]
+            for name, drop in sorted(drops.items(), key=lambda item: -item[1])[:WORST]
+        ]
+        head = ["slice", "teacher", "artifact", "better by"]
+        made.append(f"<h3>{escape(row['target'])}: {escape(name_of(row))}</h3>")
+        made.append(table(head, cells, " nnn"))
+    if made:
+        yield f"<h2>Slice by slice</h2><p><small>{escape(metric)} on groups of the test split; "
+        yield f"the {WORST} that lose most against the teacher.</small></p>"
         yield from made
 
 

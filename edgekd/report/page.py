@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from edgekd.report.candidates import candidates, latencies, trade_offs
-from edgekd.report.decisions import classes, routes
+from edgekd.report.decisions import classes, routes, slices
 from edgekd.report.html import STYLE
 from edgekd.report.layers import layers
 from edgekd.report.runs import reproduce, side_by_side, training
@@ -24,6 +24,7 @@ SECTIONS = (
     candidates,
     layers,
     classes,
+    slices,
     routes,
     training,
     reproduce,
