@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -70,12 +70,27 @@ def _of_signature(network: Network) -> Iterator[Fault]:
                 )
 
 
+def _nested(result: Any) -> Iterator[tuple[str, str]]:
+    """The names and types of the parts of a call's result that hold tensors and are none."""
+    parts = result._asdict() if hasattr(result, "_asdict") else result
+    if isinstance(parts, list | tuple):
+        parts = {f"output_{number}": part for number, part in enumerate(parts)}
+    for name, part in parts.items() if isinstance(parts, Mapping) else ():
+        inner = part.values() if isinstance(part, Mapping) else part
+        if isinstance(part, list | tuple | Mapping) and any(
+            isinstance(each, Tensor | list | tuple | Mapping) for each in inner
+        ):
+            yield str(name), f"a {type(part).__name__}"
+
+
 def _of_calls(network: Network) -> Iterator[Fault]:
     """What two calls with the same inputs leave behind."""
     module = copy.deepcopy(network.module).cpu().eval()
     given = {name: tensor.clone() for name, tensor in network.example.items()}
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     traces: list[dict[str, list[Tensor]]] = []
+    results: list[Any] = []
+    module.register_forward_hook(lambda _, __, result: results.append(result))
     with torch.no_grad():
         for _ in range(2):
             inputs = {name: tensor.clone() for name, tensor in given.items()}
@@ -92,6 +107,16 @@ def _of_calls(network: Network) -> Iterator[Fault]:
                         fix="copy it first, or use the operator without the underscore",
                     )
                     return
+    nested = next(_nested(results[0]), None)
+    if nested is not None:
+        yield Fault(
+            what="An output of the network holds tensors inside another list, tuple or dict.",
+            at=f"network, output {nested[0]}",
+            got=nested[1],
+            expected="outputs that are tensors: a file names each",
+            fix="return these tensors beside the others, in one tuple or dict",
+        )
+        return
     for name, tensor in module.state_dict().items():
         if not _equal(tensor, before[name]):
             yield Fault(

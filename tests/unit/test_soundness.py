@@ -212,3 +212,37 @@ def test_sound_networks_pass() -> None:
     for trap in TRAPS.values():
         example = trap.draw(1, torch.Generator().manual_seed(0))
         check_sound(edgekd.load_network(trap.build(), example=example))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "kind"),
+    [
+        (lambda x: (x, (x + 1, x + 2)), "output_1", "a tuple"),
+        (lambda x: {"logits": x, "states": [x, x]}, "states", "a list"),
+    ],
+)
+def test_tensors_inside_an_output_are_told_and_not_dropped(
+    wrong: Callable[[Tensor], object], name: str, kind: str
+) -> None:
+    class Nested(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return wrong(x)
+
+    nested = edgekd.load_network(Nested(), example=ONES)
+    with pytest.raises(RecipeError) as caught:
+        check_sound(nested)
+    assert_five_parts(str(caught.value))
+    (fault,) = caught.value.faults
+    assert (fault.at, fault.got) == (f"network, output {name}", kind)
+
+
+def test_tuples_dicts_and_what_is_no_tensor_are_outputs_as_before() -> None:
+    for answer in (lambda x: (x, x + 1), lambda x: {"logits": x, "loss": None}, lambda x: x):
+
+        class Flat(nn.Module):
+            forward_of = staticmethod(answer)
+
+            def forward(self, x: Tensor) -> object:
+                return self.forward_of(x)
+
+        check_sound(edgekd.load_network(Flat(), example=ONES))
