@@ -90,7 +90,14 @@ def prepare(plain: Path) -> Path:
     onnx = need("onnx", extra=EXTRA)
     shapes = need("onnxruntime.quantization.shape_inference", extra=EXTRA)
     prepared = plain.with_name("prepared.onnx")
-    shapes.quant_pre_process(str(plain), str(prepared))
+    try:
+        shapes.quant_pre_process(str(plain), str(prepared))
+    except Exception as error:
+        # Sizes that are free it does not always work out (onnxruntime 1.32); what follows it does
+        # without: the runtime's own optimizer and ONNX's inference.
+        if "symbolic shape inference" not in str(error):
+            raise
+        shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
     for number, node in enumerate(model.graph.node):
         # Nodes are kept in float by name, and some exporters give none.
