@@ -109,12 +109,17 @@ def network(make: Any, example: Any, free: tuple[FreeSize, ...]) -> Any:
     return edgekd.load_network(make().eval(), example=example(), dynamic=free)
 
 
-def test_onnx_quantizes_what_it_cannot_infer_the_shapes_of(tmp_path: Any) -> None:
+def test_onnx_quantizes_what_it_cannot_infer_the_shapes_of(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     need_modules(*FORMATS["onnx"].PACKAGES)
     tokens = FreeSize("tokens", 4, 32, {"ids": 1})
     drawn = [{"ids": torch.arange(first, first + 12)[None]} for first in range(0, 32, 4)]
     made = network(Placed, lambda: drawn[0], (tokens,))
     artifact = edgekd.export(made, format="onnx", scheme="int8-dynamic", out=tmp_path)
+    assert not list((tmp_path / "here").iterdir()), "nothing of onnxruntime's is left"
     assert artifact.lineage["quantized_weights_frac"] > 0
     assert edgekd.verify(artifact, made, drawn).outcome is edgekd.Outcome.PASSED
 
