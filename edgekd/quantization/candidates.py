@@ -23,7 +23,7 @@ _NNCF: Mapping[Word, tuple[str, ...]] = {
     "attention": ("transformer", "onnxruntime-linear"),
     "recurrent": ("min-max", "min-max-uncorrected"),
     "depthwise": ("min-max", "min-max-uncorrected", "onnxruntime"),
-    "convolutional": ("min-max", "min-max-uncorrected", "mean", "onnxruntime"),
+    "convolutional": ("min-max", "min-max-uncorrected", "transformer-unsmoothed", "onnxruntime"),
     "dense": ("min-max", "min-max-uncorrected", "onnxruntime"),
 }
 _LITERT: Mapping[Word, tuple[str, ...]] = {
