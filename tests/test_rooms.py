@@ -37,6 +37,7 @@ RANKS = {
             "operators",
             "ncnn_param",
             "notebook",
+            "integers",
         ],
         1,
     ),
@@ -69,7 +70,7 @@ RANKS = {
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
     **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
-    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers", "exportable"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
     **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["correctness", "calibrating"], 6),
@@ -86,7 +87,7 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
            "black_box", "terms", "teachers", "selecting", "quantized", "freezing",
            "distillation", "qat", "intermediates", "localization", "layerwise",
-           "execution", "instructions", "conversion", "conversions", "converter",
+           "execution", "instructions", "exportable", "conversion", "conversions", "converter",
            "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
            "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
