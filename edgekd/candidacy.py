@@ -41,7 +41,9 @@ def candidates_of(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
-    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
+    # Where methods are searched, it is trained only if all of them miss: the last rung of a ladder.
+    asked = recipe.quantize.qat_epochs and recipe.quantize.search == "first"
+    trained = [row for row in rows if row.scheme == "int8"] if asked else []
     if recipe.prune is not None:
         # What pruning is timed against, and what goes on where it does not pay.
         rows += [replace(row, network="unpruned") for row in rows if row.open]
