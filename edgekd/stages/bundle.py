@@ -278,4 +278,7 @@ def _manifest(work: Work, options: Bundle, models: list[Model]) -> Manifest:
 
 
 def _figures(score: Scored | None) -> dict[str, Any] | None:
-    return asdict(score) if score else None
+    """What a manifest says of a network: no time, by which the same run would differ."""
+    if score is None:
+        return None
+    return {name: value for name, value in asdict(score).items() if name != "eager_ms"}
