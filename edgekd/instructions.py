@@ -38,6 +38,7 @@ def _counted(artifact: Artifact, device: str, inputs: Inputs) -> Verdict | int:
         artifacts={"artifact": artifact.path},
         batches={"artifact": batch_of(artifact)},
         channels_last={"artifact": artifact.channels_last},
+        quantization={"artifact": artifact.quantization},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )

@@ -150,6 +150,7 @@ def _job(
         artifacts={name: artifact.path for name, artifact in artifacts.items()},
         batches=sizes,
         channels_last={name: artifact.channels_last for name, artifact in artifacts.items()},
+        quantization={name: artifact.quantization for name, artifact in artifacts.items()},
         threads=threads,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()} if inputs else None,
         options={**options, "seed": seed},

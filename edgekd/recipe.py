@@ -20,6 +20,7 @@ from edgekd.acceptance import Accept
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
+from edgekd.integers import Io
 from edgekd.packaging import Bundle
 from edgekd.part import Known, Part, one_of, refused
 from edgekd.precisions import Quantize
@@ -132,6 +133,10 @@ class Export(Part):
         dict[str, Raw], Field(description="by input, what the files take in its place")
     ] = Field(default_factory=dict)
     outputs: Annotated[Head, Field(description="what the files give of the logits")] = "logits"
+    io: Annotated[
+        Io,
+        Field(description="what files in static int8 have in place of float32 inputs and outputs"),
+    ] = "float32"
 
     @property
     def folds(self) -> bool:

@@ -57,7 +57,7 @@ from edgekd.quantized import methods_of  # noqa: E402
 from edgekd.stages.benchmark import benchmark_all  # noqa: E402
 
 FORMATS_HERE = ("onnx", "openvino", "litert", "coreml")
-CALIBRATED_WITH, JUDGED_ON, REFERENCE_JUDGED_ON = 64, 128, 64
+CALIBRATED_WITH, JUDGED_ON, REFERENCE_JUDGED_ON = 128, 128, 64
 FLOOR_DB, AGREEMENT_FRAC = 30.0, 0.99
 PROTOCOL = Protocol(processes=1, runs=100, seconds=0.1, block=10, warm_up_s=0.1)
 NETWORK_TIMEOUT_S = 1800.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from edgekd.cli.words import AsJson, print_json, say_next
 from edgekd.errors import Fault
+from edgekd.integers import Io
 
 
 def export(
@@ -45,20 +46,24 @@ def export(
             help="Of images; without it, LiteRT's files take them last.",
         ),
     ] = None,
+    io: Annotated[
+        str,
+        typer.Option(help="Of static int8: int8 or uint8 in place of float32 inputs and outputs."),
+    ] = "float32",
     calibration: Annotated[
         Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as one file."""
-    from edgekd.conversion import check_exportable
     from edgekd.conversion import export as export_network
+    from edgekd.exportable import check_exportable
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
     from edgekd.sizes import parse_dynamic
     from edgekd.text import artifact_lines
 
-    check_exportable(format, scheme, opset, method)
+    check_exportable(format, scheme, opset, method, io)
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -75,6 +80,7 @@ def export(
         method=method,
         opset=opset,
         channels_last=channels_last,
+        io=cast(Io, io),
     )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from math import ceil
 
 from edgekd.measurement import LEAST_OF_P99
@@ -18,10 +17,9 @@ POINTS = 200
 def trade_offs(run: Told) -> Iterator[str]:
     """Accuracy against time and size, a plot each by target."""
     metric = str(run.result["metric"])
-    yield "<h2>What accuracy costs</h2>"
+    figures: list[str] = []
     for target in targets_of(run):
         rows = [row for row in run.result["rows"] if row["target"] == target]
-        figures = []
         for x, part, key, budget in (
             ("p90, ms", "measurement", "p90_ms", "latency_p90_ms"),
             ("bytes", "artifact", "size_bytes", "size_bytes"),
@@ -34,13 +32,18 @@ def trade_offs(run: Told) -> Iterator[str]:
             ]
             if not points:
                 continue
-            svg = charts.scatter(points, x, metric, budget_of(run, target).get(budget))
-            best = next((p["name"] for p in points if p["ships"]), "none")
-            alt = f"{target}: {metric} against {x}; {best} ships and is filled"
+            limit = budget_of(run, target).get(budget)
+            smaller = bool(run.result.get("smaller_is_better"))
+            svg = charts.scatter(points, x, metric, limit, smaller_is_better=smaller)
+            best = next((p["name"] for p in points if p["ships"]), None)
+            unbeaten = charts.front(points, x, metric, smaller_is_better=smaller)
+            alt = f"{target}: {metric} against {x}; "
+            alt += f"{best} ships and is filled; " if best else "none ships; "
+            alt += f"unbeaten in both, on the line: {', '.join(str(p['name']) for p in unbeaten)}"
             cells = [[str(p["name"]), f"{p[x]:g}", f"{p[metric]:.4f}"] for p in points]
             figures.append(figure(svg, alt, table(["candidate", x, metric], cells, " nn")))
-        if figures:
-            yield f'<h3>{escape(target)}</h3><div class="plots">{"".join(figures)}</div>'
+    if figures:
+        yield f'<h2>What accuracy costs</h2><div class="plots">{"".join(figures)}</div>'
 
 
 def latencies(run: Told) -> Iterator[str]:
@@ -66,6 +69,7 @@ def latencies(run: Told) -> Iterator[str]:
         budget = budget_of(run, target)
         limits = {told: budget[key] for key, told in names.items() if key in budget}
         alt = f"{target}: share of inferences that took at most so many ms, by candidate"
+        alt += "".join(f"; {name} {value:g} ms" for name, value in limits.items())
         head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
         yield figure(charts.distribution(points, limits), alt, table(head, cells, " nnnn"))
     yield "</div>"
@@ -89,7 +93,8 @@ def _conditions(run: Told) -> Iterator[str]:
 def candidates(run: Told) -> Iterator[str]:
     """Every row of the result, with why it ships or not."""
     metric = str(run.result["metric"])
-    head = ["target", "candidate", "outcome", metric, "same class", "SQNR dB", "worst error",
+    agreed = str(run.result.get("agreed", "same class"))
+    head = ["target", "candidate", "outcome", metric, agreed, "SQNR dB", "worst error",
             "time / fp32", "why, and what its target does not run well"]  # fmt: skip
     rows = []
     for row in run.result["rows"]:
@@ -99,7 +104,7 @@ def candidates(run: Told) -> Iterator[str]:
             [
                 row["target"],
                 name_of(row) + (" (ships)" if ships(run, row) else ""),
-                str(row["outcome"]),
+                str(row["outcome"] or "not judged"),
                 shown(figure_of(row, "agreement", "metric"), ".4f"),
                 shown(figure_of(row, "agreement", "task_agreement"), ".4f"),
                 shown(figure_of(row, "agreement", "sqnr_db"), ".1f"),
@@ -110,6 +115,6 @@ def candidates(run: Told) -> Iterator[str]:
                 "; ".join(filter(None, told)),
             ]
         )
-    yield f"<h2>Every candidate</h2>{table(head, rows, '   nnnnnw')}"
+    yield f"<h2>Every candidate</h2>{table(head, rows, '  snnnnnw')}"
     yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"

@@ -16,6 +16,7 @@ from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
 from edgekd.devices.lock import device_key
+from edgekd.eager import eager_ms
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
@@ -23,6 +24,7 @@ from edgekd.instructions import count_instructions, counted_by
 from edgekd.judge import judge
 from edgekd.measure import Measured, measure, to_nobody
 from edgekd.need import tool_versions
+from edgekd.network import Network
 from edgekd.process import side_by_side
 from edgekd.protocol import PROTOCOLS, QUICK, THOROUGH, Protocol
 from edgekd.store import Run, write_json
@@ -132,7 +134,19 @@ def step(work: Work, run: Run) -> Work:
         [partial(_on_device, goals, work, run) for goals in devices.values()]
     ):
         rows |= judged
-    return replace(work, rows=tuple(rows.values()))
+    return _beside_teacher(replace(work, rows=tuple(rows.values())))
+
+
+def _beside_teacher(work: Work) -> Work:
+    """The work with its networks timed in PyTorch; the teacher is no file that a device takes."""
+    found = {"student": work.student, "unpruned": work.unpruned, "teacher": work.teacher}
+    networks = {name: each for name, each in found.items() if isinstance(each, Network)}
+    scores = {
+        f"{name}_score": replace(score, eager_ms=took)
+        for name, took in eager_ms(networks).items()
+        if (score := getattr(work, f"{name}_score")) is not None
+    }
+    return replace(work, **scores)
 
 
 def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
