@@ -262,7 +262,9 @@ class Recipe(Part):
         return self
 
 
-def load_recipe(path: Path, known: Known | None = None, settings: Collection[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path | str, known: Known | None = None, settings: Collection[str] = ()
+) -> Recipe:
     """The recipe in `path`, with `settings` ("key.path=value" each) put over it.
 
     Args:
@@ -271,7 +273,7 @@ def load_recipe(path: Path, known: Known | None = None, settings: Collection[str
     Raises:
         RecipeError: the file cannot be read, or anything in it is wrong; all faults are told.
     """
-    document = read_toml(path)
+    document = read_toml(Path(path))
     for setting in settings:
         _put(document, setting)
     return parse_recipe(document, str(path), known)

@@ -74,7 +74,7 @@ RANKS = {
     **dict.fromkeys(["stages", "packing", "signing"], 5),
     **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["correctness", "calibrating"], 6),
-    **dict.fromkeys(["progress", "text", "timing_text"], 7),
+    **dict.fromkeys(["progress", "text", "plan_text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.

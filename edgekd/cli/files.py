@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json
+from edgekd.cli.words import AsJson, print_json, say_next
 from edgekd.errors import Fault
 from edgekd.integers import Io
 
@@ -87,6 +87,8 @@ def export(
     else:
         for line in artifact_lines(artifact):
             typer.echo(line)
+        known = f" --weights {weights}" if weights else ""
+        say_next(f"edgekd verify {artifact.path.parent} --against {model}{known} --samples FILE")
 
 
 def verify(
@@ -127,6 +129,8 @@ def verify(
             typer.echo(line)
         for line in agreement_lines(found):
             typer.echo(line)
+        if found.outcome is Outcome.PASSED:
+            say_next(_after_verify(artifact, device, found.evidence))
     if found.outcome is not Outcome.PASSED:
         known = loaded.lineage.get("network_sha256")
         other = known is not None and known != network.weights_digest()
@@ -142,3 +146,10 @@ def verify(
                 else "look where it begins, with --layers, or try another scheme",
             )
         )
+
+
+def _after_verify(artifact: Path, device: str, evidence: str) -> str:
+    """What to do with an artifact that agrees."""
+    if evidence in ("reference", "emulated"):
+        return "time it on a device of its own: docs/devices.md says how each is reached"
+    return f"edgekd benchmark {artifact}" + ("" if device == "local" else f" --device {device}")

@@ -86,7 +86,7 @@ def time_all(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
     budget: Budget | None = None,
-    tell: Callable[[str], None] = to_nobody,
+    tell: Callable[[str, int, int], None] = to_nobody,
 ) -> list[Measurement | Verdict]:
     """As `benchmark_all`; what failed is a verdict in its place.
 
@@ -154,7 +154,7 @@ def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
     rows: dict[int, Row] = {}
     for goal in goals:
         number = work.goals.index(goal) + 1
-        run.tell("benchmark", goal.target.name, number, len(work.goals))
+        run.tell("benchmark", f"{goal.target.name}, target {number} of {len(work.goals)}")
         places = {i: row for i, row in enumerate(work.rows) if row.target == goal.target.name}
         written = is_imported(goal.target.device)  # Timed by hand, whatever computed the outputs.
         timed = {
@@ -331,13 +331,12 @@ def _decided(
     run: Run,
 ) -> Measured:
     """Measurements of as many looks as decide the budget, three at most."""
-    number, name = work.goals.index(goal) + 1, goal.target.name
 
     def still_open(found: Measured) -> bool:
         return _any_open(artifacts, goal.budget, _of_machine(found, goal))
 
-    def tell(told: str) -> None:
-        run.tell("benchmark", f"{name}: {told}", number, len(work.goals))
+    def tell(told: str, done: int, total: int) -> None:
+        run.tell("benchmark", f"{goal.target.name}: {told}", done, total)
 
     found = measure(
         artifacts,
