@@ -105,15 +105,21 @@ def networks(run: Told) -> Iterator[str]:
         yield "</p>"
 
 
+NOTHING_S = 0.05
+"""A step that took no longer and came to nothing had nothing to do."""
+
+
 def steps(run: Told) -> Iterator[str]:
     """What each stage took, and what it paid."""
     took = run.result.get("seconds", {})
     rows = [
-        [stage, _paid(run, stage), _time(run, stage, seconds)] for stage, seconds in took.items()
+        [stage, told, _time(run, stage, seconds)]
+        for stage, seconds in took.items()
+        if (told := _paid(run, stage)) or seconds > NOTHING_S
     ]
     if rows:
         yield "<h2>What each step cost and gained</h2>"
-        yield table(["step", "what it came to", "time"], rows, " wn")
+        yield table(["step", "what it came to", "time"], rows, " wn", stacked=True)
 
 
 def _time(run: Told, stage: str, seconds: float) -> str:
@@ -146,6 +152,8 @@ def _paid(run: Told, stage: str) -> str:
     if stage == "verify":
         found = [row["agreement"]["outcome"] for row in rows if row.get("agreement")]
         return f"{found.count('passed')} of {len(found)} agree with their network"
+    if stage == "bundle":
+        return ", ".join(result.get("bundles", {}))
     if stage == "benchmark":
         ends = [str(row["outcome"]) for row in rows]
         return ", ".join(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))
