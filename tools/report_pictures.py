@@ -2,10 +2,10 @@
 
     python tools/report_pictures.py RUN... [--out docs/pictures] [--chromium PROGRAM]
 
-Of each run folder, a WebP named after its recipe, light, 1,000 pixels wide, from the head of the
+Of each run folder, a WebP named after its recipe, light, 1,200 pixels wide, from the head of the
 page to the end of its trade-offs; and of the first one a phone's picture in dark colours. The
-reports are drawn anew from what the runs hold. Needs Chromium and Pillow, which torchvision and
-matplotlib bring.
+reports are drawn anew from what the runs hold. Needs Chromium, and Pillow, which the extra litert
+brings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 
 from edgekd.report import read_run, write_report
 
-WIDTH, PHONE = 1000, 390
+WIDTH, PHONE = 1200, 390
 PHONE_HEIGHT = 1400
 END = """(() => {
   const heads = [...document.querySelectorAll('h2')];

@@ -12,9 +12,9 @@ from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown
 
 BUDGETS = {
     "size_bytes": ("artifact", "size_bytes", "{:,.0f} bytes"),
-    "latency_p50_ms": ("measurement", "p50_ms", "p50 {:.4g} ms"),
-    "latency_p90_ms": ("measurement", "p90_ms", "p90 {:.4g} ms"),
-    "latency_p99_ms": ("measurement", "p99_ms", "p99 {:.4g} ms"),
+    "latency_p50_ms": ("measurement", "p50_ms", "p50 {:.3g} ms"),
+    "latency_p90_ms": ("measurement", "p90_ms", "p90 {:.3g} ms"),
+    "latency_p99_ms": ("measurement", "p99_ms", "p99 {:.3g} ms"),
     "peak_memory_bytes": ("measurement", "peak_memory_bytes", "peak memory {:,.0f} bytes"),
 }
 """Of each budget, where the row has its figure, and how that is written."""
@@ -49,7 +49,8 @@ def _bits(run: Told, best: Mapping[str, Any]) -> Iterator[str]:
     metric, teacher = str(run.result["metric"]), run.result["teacher"]
     value = figure_of(best, "agreement", "metric")
     if value is not None:
-        gap = f", {value - teacher['metric']:+.4f} of the teacher" if teacher else ""
+        lead = value - teacher["metric"] if teacher else 0.0
+        gap = f", {abs(lead):.4f} {'over' if lead > 0 else 'under'} the teacher" if lead else ""
         yield f"{metric} {value:.4f}{gap}"
     budget = budget_of(run, best["target"])
     for key, (part, field, form) in BUDGETS.items():
@@ -61,7 +62,9 @@ def _bits(run: Told, best: Mapping[str, Any]) -> Iterator[str]:
         if key == "size_bytes" and teacher and teacher["parameters"]:
             whole = found / (FLOAT_BYTES * teacher["parameters"])
             share = f", {whole:.3f} of the teacher's float32 weights"
-        yield f"{form.format(found)}{limit}{share}"
+        flags = ("doubts", "notes") if part == "measurement" else ()
+        told = "".join(f"; {each}" for flag in flags for each in best[part].get(flag, ()))
+        yield f"{form.format(found)}{limit}{share}{told}"
     if figure_of(best, "measurement", "p90_ms") is None:
         yield "not timed"
     if best.get("instructions"):

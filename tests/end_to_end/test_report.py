@@ -194,3 +194,20 @@ def test_what_is_no_run_is_told(tmp_path: Path, edgekd_cli: Any) -> None:
     said = edgekd_cli("report", tmp_path)
     assert said.code == 2
     assert_five_parts(said.err)
+
+
+def test_the_tool_takes_pictures_for_the_documentation(
+    run: edgekd.RunResult, chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_modules("PIL")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
+    import report_pictures
+
+    made = report_pictures.pictures(chromium, run.folder, tmp_path, tmp_path, phone=True)
+    assert [path.name for path in made] == ["tiny.webp", "tiny-phone.webp"]
+    for path, width in zip(made, (1200, 390), strict=True):
+        found = path.read_bytes()
+        assert found[:4] == b"RIFF"
+        assert len(found) < 150_000
+        # Lossless: 14 bits of the width less one, behind the signature byte.
+        assert 1 + (int.from_bytes(found[21:23], "little") & 0x3FFF) == width
