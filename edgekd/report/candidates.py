@@ -54,7 +54,9 @@ def latencies(run: Told) -> Iterator[str]:
     yield '<h2>Latency</h2><div class="plots">'
     for target, found in run.samples_ms.items():
         points, cells = [], []
-        for name, times in found.items():
+        # In the order of the rows, so that a candidate has one colour in all plots of its target.
+        ranks = [name_of(row) for row in run.result["rows"] if row["target"] == target]
+        for name, times in sorted(found.items(), key=lambda item: ranks.index(item[0])):
             ordered = sorted(times)
             step = max(1, len(ordered) // POINTS)
             points += [
@@ -69,6 +71,7 @@ def latencies(run: Told) -> Iterator[str]:
         budget = budget_of(run, target)
         limits = {told: budget[key] for key, told in names.items() if key in budget}
         alt = f"{target}: share of inferences that took at most so many ms, by candidate"
+        alt += "; the slowest 1 % lie to the right"
         alt += "".join(f"; {name} {value:g} ms" for name, value in limits.items())
         head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
         yield figure(charts.distribution(points, limits), alt, table(head, cells, " nnnn"))
@@ -78,16 +81,17 @@ def latencies(run: Told) -> Iterator[str]:
 
 def _conditions(run: Told) -> Iterator[str]:
     """What there is to know of the figures: how much was measured, throttling, noise."""
-    told = []
+    told: dict[tuple[str, str], list[str]] = {}
     for row in run.result["rows"]:
         found = row.get("measurement") or {}
         quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
         steady = [f"drifted by {found['drift']:.2f}"] if found.get("steady") is False else []
         lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
         if lines:
-            told.append([row["target"], name_of(row), "; ".join(lines)])
+            told.setdefault((row["target"], "; ".join(lines)), []).append(name_of(row))
     if told:
-        yield table(["target", "candidate", "of its figures"], told, "  w")
+        cells = [[target, ", ".join(names), line] for (target, line), names in told.items()]
+        yield table(["target", "candidates", "of their figures"], cells, "  w", stacked=True)
 
 
 def candidates(run: Told) -> Iterator[str]:
@@ -115,6 +119,6 @@ def candidates(run: Told) -> Iterator[str]:
                 "; ".join(filter(None, told)),
             ]
         )
-    yield f"<h2>Every candidate</h2>{table(head, rows, '  snnnnnw')}"
+    yield f"<h2>Every candidate</h2>{table(head, rows, '  snnnnnw', stacked=True)}"
     yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"

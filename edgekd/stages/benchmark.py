@@ -283,6 +283,10 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             found = decided()
     except _NotKept as error:
         found = error.found
+        for name, result in found.items():  # For the report of this run alone.
+            if isinstance(result, Measurement):
+                folder = run.folder / "benchmark" / target.name
+                write_json(folder / f"{name}.json", result.to_json())
     except EdgekdError as error:
         detail = f"{error.faults[0].what} {error.faults[0].got}"
         return {i: _stopped(row, error, detail) for i, row in rows.items()}
