@@ -56,6 +56,7 @@ def _counted(
         artifacts={key: artifacts[name].path for key, name in names.items()},
         batches={key: batch_of(artifacts[name]) for key, name in names.items()},
         channels_last={key: artifacts[name].channels_last for key, name in names.items()},
+        quantization={key: artifacts[name].quantization for key, name in names.items()},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )

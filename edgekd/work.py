@@ -40,6 +40,8 @@ class Scored:
             teacher's; None without a teacher, and for the teacher itself.
         parameters, macs: the numbers of parameters, and of multiply-accumulates of one sample;
             None where the network is a file or a table.
+        eager_ms: the median time of one call in PyTorch on this machine, on one thread, beside the
+            run's other networks; None where nothing was timed.
     """
 
     metric: float
@@ -48,6 +50,7 @@ class Scored:
     macs: int | None
     slices: Mapping[str, float | None] = field(default_factory=dict)
     teacher_agreement: float | None = None
+    eager_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,6 @@ def nothing() -> None:
 def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The instructions per inference of every artifact."""
     results = {}
-    samples = agent.read_samples(job, folder)
     counter = Counter(folder)
     gc.disable()
     empty = min(counter.instructions(nothing) for _ in range(5))
@@ -61,7 +60,8 @@ def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
         if model is None:
             continue
         try:
-            counts = _counts(counter, model, agent.feeds(model, samples, entry), job)
+            feeds = agent.feeds(model, agent.read_samples(job, folder, entry), entry)
+            counts = _counts(counter, model, feeds, job)
         except Exception:  # noqa: BLE001  Whatever the runtime raises is the result.
             result["failure"] = agent.failure("run-failed")
             continue

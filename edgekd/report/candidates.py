@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from math import ceil
 from typing import Any
 
@@ -19,10 +18,9 @@ POINTS = 200
 def trade_offs(run: Told) -> Iterator[str]:
     """Accuracy against time and size, a plot each by target."""
     metric = str(run.result["metric"])
-    yield "<h2>What accuracy costs</h2>"
+    figures: list[str] = []
     for target in targets_of(run):
         rows = [row for row in run.result["rows"] if row["target"] == target]
-        figures = []
         for x, part, key, budget in (
             ("p90, ms", "measurement", "p90_ms", "latency_p90_ms"),
             ("bytes", "artifact", "size_bytes", "size_bytes"),
@@ -35,13 +33,18 @@ def trade_offs(run: Told) -> Iterator[str]:
             ]
             if not points:
                 continue
-            svg = charts.scatter(points, x, metric, budget_of(run, target).get(budget))
-            best = next((p["name"] for p in points if p["ships"]), "none")
-            alt = f"{target}: {metric} against {x}; {best} ships and is filled"
+            limit = budget_of(run, target).get(budget)
+            smaller = bool(run.result.get("smaller_is_better"))
+            svg = charts.scatter(points, x, metric, limit, smaller_is_better=smaller)
+            best = next((p["name"] for p in points if p["ships"]), None)
+            unbeaten = charts.front(points, x, metric, smaller_is_better=smaller)
+            alt = f"{target}: {metric} against {x}; "
+            alt += f"{best} ships and is filled; " if best else "none ships; "
+            alt += f"unbeaten in both, on the line: {', '.join(str(p['name']) for p in unbeaten)}"
             cells = [[str(p["name"]), f"{p[x]:g}", f"{p[metric]:.4f}"] for p in points]
             figures.append(figure(svg, alt, table(["candidate", x, metric], cells, " nn")))
-        if figures:
-            yield f'<h3>{escape(target)}</h3><div class="plots">{"".join(figures)}</div>'
+    if figures:
+        yield f'<h2>What accuracy costs</h2><div class="plots">{"".join(figures)}</div>'
 
 
 def latencies(run: Told) -> Iterator[str]:
@@ -52,7 +55,9 @@ def latencies(run: Told) -> Iterator[str]:
     yield '<h2>Latency</h2><div class="plots">'
     for target, found in run.samples_ms.items():
         points, cells = [], []
-        for name, times in found.items():
+        # In the order of the rows, so that a candidate has one colour in all plots of its target.
+        ranks = [name_of(row) for row in run.result["rows"] if row["target"] == target]
+        for name, times in sorted(found.items(), key=lambda item: ranks.index(item[0])):
             ordered = sorted(times)
             step = max(1, len(ordered) // POINTS)
             points += [
@@ -67,6 +72,8 @@ def latencies(run: Told) -> Iterator[str]:
         budget = budget_of(run, target)
         limits = {told: budget[key] for key, told in names.items() if key in budget}
         alt = f"{target}: share of inferences that took at most so many ms, by candidate"
+        alt += "; the slowest 1 % lie to the right"
+        alt += "".join(f"; {name} {value:g} ms" for name, value in limits.items())
         head = ["candidate", "inferences", "p50 ms", "p90 ms", "p99 ms"]
         yield figure(charts.distribution(points, limits), alt, table(head, cells, " nnnn"))
     yield "</div>"
@@ -75,16 +82,17 @@ def latencies(run: Told) -> Iterator[str]:
 
 def _conditions(run: Told) -> Iterator[str]:
     """What there is to know of the figures: how much was measured, throttling, noise."""
-    told = []
+    told: dict[tuple[str, str], list[str]] = {}
     for row in run.result["rows"]:
         found = row.get("measurement") or {}
         quick = ["quick: a first impression"] if found.get("protocol") == "quick" else []
         steady = [f"drifted by {found['drift']:.2f}"] if found.get("steady") is False else []
         lines = [*quick, *found.get("doubts", ()), *steady, *found.get("notes", ())]
         if lines:
-            told.append([row["target"], name_of(row), "; ".join(lines)])
+            told.setdefault((row["target"], "; ".join(lines)), []).append(name_of(row))
     if told:
-        yield table(["target", "candidate", "of its figures"], told, "  w")
+        cells = [[target, ", ".join(names), line] for (target, line), names in told.items()]
+        yield table(["target", "candidates", "of their figures"], cells, "  w", stacked=True)
 
 
 def _sqnr(row: Mapping[str, Any]) -> str:
@@ -97,7 +105,8 @@ def _sqnr(row: Mapping[str, Any]) -> str:
 def candidates(run: Told) -> Iterator[str]:
     """Every row of the result, with why it ships or not."""
     metric = str(run.result["metric"])
-    head = ["target", "candidate", "outcome", metric, "same class", "SQNR dB", "worst error",
+    agreed = str(run.result.get("agreed", "same class"))
+    head = ["target", "candidate", "outcome", metric, agreed, "SQNR dB", "worst error",
             "time / fp32", "why, and what its target does not run well"]  # fmt: skip
     rows = []
     for row in run.result["rows"]:
@@ -107,7 +116,7 @@ def candidates(run: Told) -> Iterator[str]:
             [
                 row["target"],
                 name_of(row) + (" (ships)" if ships(run, row) else ""),
-                str(row["outcome"]),
+                str(row["outcome"] or "not judged"),
                 shown(figure_of(row, "agreement", "metric"), ".4f"),
                 shown(figure_of(row, "agreement", "task_agreement"), ".4f"),
                 _sqnr(row),
@@ -118,7 +127,7 @@ def candidates(run: Told) -> Iterator[str]:
                 "; ".join(filter(None, told)),
             ]
         )
-    yield f"<h2>Every candidate</h2>{table(head, rows, '   nnnnnw')}"
+    yield f"<h2>Every candidate</h2>{table(head, rows, '  snnnnnw', stacked=True)}"
     yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"
 

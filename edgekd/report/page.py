@@ -54,9 +54,12 @@ def _page(runs: Sequence[Told]) -> Iterator[str]:
     yield "style-src 'unsafe-inline'; img-src data:\">"
     yield f"<title>{name}: edgekd report</title><style>{STYLE}</style></head><body>"
     passed = "every required target passed" if first.result["passed"] else "not passed"
-    yield f"<h1>{name}: {passed}</h1><p><small>{escape(str(first.folder))}</small></p>"
+    mark = "\u2713" if first.result["passed"] else "\u2717"
+    yield f"<main><h1>{mark} {name}: {passed}</h1>"
+    # Not the whole path: a report is handed on, and says nothing of who made it where.
+    yield f"<p><small>run {escape('/'.join(first.folder.parts[-2:]))}</small></p>"
     if len(runs) > 1:
         yield from side_by_side(runs)
     for section in SECTIONS:
         yield from section(first)
-    yield "</body></html>\n"
+    yield "</main></body></html>\n"

@@ -35,38 +35,74 @@ def training(run: Told) -> Iterator[str]:
 def reproduce(run: Told) -> Iterator[str]:
     """Where it ran, with which packages, by which recipe."""
     told = run.environment
-    yield "<h2>Where it ran, and again</h2>"
+    cores = f" of {told['cores']} cores" if told.get("cores") else ""
+    yield '<section class="again"><h2>Where it ran, and again</h2>'
     yield f"<p>Python {escape(str(told['python']))} on {escape(str(told['platform']))}, "
-    yield f"{escape(str(told['processor']))}; seed {escape(str(run.recipe.get('seed', 0)))}.</p>"
+    yield f"{escape(str(told['processor']))}{cores}; "
+    yield f"seed {escape(str(run.recipe.get('seed', 0)))}.</p>"
     if run.result["reused"]:
         yield f"<p>{len(run.result['reused'])} results of earlier runs were used again.</p>"
+    yield "<p>With these packages, and the recipe below beside the files that it names:</p>"
     yield "<pre>edgekd run recipe.toml --out runs</pre>"
     packages = "\n".join(f"{name}=={version}" for name, version in told["packages"].items())
-    yield f"<details><summary>packages</summary><pre>{escape(packages)}</pre></details>"
+    yield "<details><summary>packages</summary>"
+    yield f'<pre class="packages">{escape(packages)}</pre></details>'
     text = escape((run.folder / "recipe.toml").read_text(encoding="utf-8"))
     yield f"<details><summary>the recipe, with every default</summary><pre>{text}</pre></details>"
+    yield "</section>"
 
 
 def side_by_side(runs: Sequence[Told]) -> Iterator[str]:
-    """What ships of each run, by target."""
-    rows = []
+    """The networks of each run, and what ships of it by target."""
+    yield f"<h2>Side by side</h2>{_networks(runs)}"
+    rows, plots = [], []
+    metric = str(runs[0].result["metric"])
     for target in dict.fromkeys(target for run in runs for target in targets_of(run)):
+        points = []
         for run in runs:
             best = next(
                 (r for r in run.result["rows"] if r["target"] == target and ships(run, r)), None
             )
+            value = figure_of(best, "agreement", "metric") if best else None
+            size = figure_of(best, "artifact", "size_bytes") if best else None
+            if value is not None and size is not None and run.result["metric"] == metric:
+                points.append({"bytes": size, metric: value, "name": _label(run), "ships": True})
             rows.append(
                 [
                     target,
-                    f"{run.result['name']} {run.folder.name}",
+                    _label(run),
                     name_of(best) if best else "nothing",
-                    shown(figure_of(best, "agreement", "metric"), ".4f") if best else "",
-                    shown(figure_of(best, "artifact", "size_bytes"), ",.0f") if best else "",
+                    shown(value, ".4f"),
+                    shown(size, ",.0f"),
                     shown(figure_of(best, "measurement", "p50_ms"), ".4f") if best else "",
                     shown(figure_of(best, "measurement", "p90_ms"), ".4f") if best else "",
                 ]
             )
-    head = ["target", "run", "ships", str(runs[0].result["metric"]), "bytes", "p50 ms", "p90 ms"]
-    yield f"<h2>Side by side</h2>{table(head, rows, '   nnnn')}"
+        if len(points) > 1:
+            smaller = bool(runs[0].result.get("smaller_is_better"))
+            svg = charts.scatter(points, "bytes", metric, smaller_is_better=smaller)
+            cells = [[str(p["name"]), f"{p['bytes']:,.0f}", f"{p[metric]:.4f}"] for p in points]
+            alt = f"{target}: {metric} against bytes of what ships, by run"
+            plots.append(figure(svg, alt, table(["run", "bytes", metric], cells, " nn")))
+    head = ["target", "run", "ships", metric, "bytes", "p50 ms", "p90 ms"]
+    yield table(head, rows, "   nnnn")
+    yield f'<div class="plots">{"".join(plots)}</div>'
     yield "<p><small>Times of different runs were not taken interleaved: a few percent between "
     yield "them are the machine's. What follows is of the first run.</small></p>"
+
+
+def _label(run: Told) -> str:
+    return f"{run.result['name']} {run.folder.name}"
+
+
+def _networks(runs: Sequence[Told]) -> str:
+    """What the teacher and the student of each run are."""
+    rows = []
+    for run in runs:
+        for role in ("teacher", "unpruned", "student"):
+            score = run.result.get(role)
+            if score:
+                figures = [shown(score[key], ",.0f") for key in ("parameters", "macs")]
+                rows.append([_label(run), role, f"{score['metric']:.4f}", *figures])
+    head = ["run", "network", str(runs[0].result["metric"]), "parameters", "multiply-accumulates"]
+    return table(head, rows, "  nnn")

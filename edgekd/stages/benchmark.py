@@ -17,12 +17,14 @@ from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
 from edgekd.devices.lock import device_key
+from edgekd.eager import eager_ms
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
 from edgekd.judge import judge
 from edgekd.measure import Measured, measure, to_nobody
 from edgekd.need import tool_versions
+from edgekd.network import Network
 from edgekd.process import side_by_side
 from edgekd.protocol import PROTOCOLS, QUICK, THOROUGH, Protocol
 from edgekd.store import Run, write_json
@@ -84,7 +86,7 @@ def time_all(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
     budget: Budget | None = None,
-    tell: Callable[[str], None] = to_nobody,
+    tell: Callable[[str, int, int], None] = to_nobody,
 ) -> list[Measurement | Verdict]:
     """As `benchmark_all`; what failed is a verdict in its place.
 
@@ -132,7 +134,19 @@ def step(work: Work, run: Run) -> Work:
         [partial(_on_device, goals, work, run) for goals in devices.values()]
     ):
         rows |= judged
-    return replace(work, rows=tuple(rows.values()))
+    return _beside_teacher(replace(work, rows=tuple(rows.values())))
+
+
+def _beside_teacher(work: Work) -> Work:
+    """The work with its networks timed in PyTorch; the teacher is no file that a device takes."""
+    found = {"student": work.student, "unpruned": work.unpruned, "teacher": work.teacher}
+    networks = {name: each for name, each in found.items() if isinstance(each, Network)}
+    scores = {
+        f"{name}_score": replace(score, eager_ms=took)
+        for name, took in eager_ms(networks).items()
+        if (score := getattr(work, f"{name}_score")) is not None
+    }
+    return replace(work, **scores)
 
 
 def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
@@ -140,7 +154,7 @@ def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
     rows: dict[int, Row] = {}
     for goal in goals:
         number = work.goals.index(goal) + 1
-        run.tell("benchmark", goal.target.name, number, len(work.goals))
+        run.tell("benchmark", f"{goal.target.name}, target {number} of {len(work.goals)}")
         places = {i: row for i, row in enumerate(work.rows) if row.target == goal.target.name}
         written = is_imported(goal.target.device)  # Timed by hand, whatever computed the outputs.
         timed = {
@@ -240,6 +254,10 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             found = decided()
     except _NotKept as error:
         found = error.found
+        for name, result in found.items():  # For the report of this run alone.
+            if isinstance(result, Measurement):
+                folder = run.folder / "benchmark" / target.name
+                write_json(folder / f"{name}.json", result.to_json())
     except EdgekdError as error:
         detail = f"{error.faults[0].what} {error.faults[0].got}"
         return {i: _stopped(row, error, detail) for i, row in rows.items()}
@@ -288,13 +306,12 @@ def _decided(
     run: Run,
 ) -> Measured:
     """Measurements of as many looks as decide the budget, three at most."""
-    number, name = work.goals.index(goal) + 1, goal.target.name
 
     def still_open(found: Measured) -> bool:
         return _any_open(artifacts, goal.budget, _of_machine(found, goal))
 
-    def tell(told: str) -> None:
-        run.tell("benchmark", f"{name}: {told}", number, len(work.goals))
+    def tell(told: str, done: int, total: int) -> None:
+        run.tell("benchmark", f"{goal.target.name}: {told}", done, total)
 
     found = measure(
         artifacts,

@@ -53,6 +53,7 @@ class Encoder(nn.Module):
         self.places = nn.Parameter(torch.zeros(LONGEST, WIDTH))
         self.norm = nn.LayerNorm(WIDTH, eps=1e-12)
         self.layers = nn.ModuleList(Layer() for _ in range(layers))
+        self.hidden = nn.Identity()
 
     def forward(self, ids: Tensor) -> dict[str, Tensor]:
         """Vectors for ids of shape batch x tokens, 0 where there is no token."""
@@ -61,7 +62,9 @@ class Encoder(nn.Module):
         x = self.norm(self.words(ids) + self.places[: ids.shape[1]])
         for layer in self.layers:
             x = layer(x, bias)
-        mean = (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1.0)
+        # By this name a loss compares the last hidden states, those of padding being zero.
+        x = self.hidden(x * mask[:, :, None])
+        mean = x.sum(1) / mask.sum(1, keepdim=True).clamp(min=1.0)
         length = (mean.square().sum(1, keepdim=True) + 1e-6).sqrt()
         return {"embedding": mean / length}
 
