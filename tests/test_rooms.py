@@ -87,8 +87,8 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
            "black_box", "terms", "teachers", "eager", "selecting", "quantized", "freezing",
            "distillation", "qat", "intermediates", "localization", "layerwise",
-           "execution", "instructions", "core_counts", "exportable", "conversion", "conversions",
-           "converter",
+           "execution", "instructions", "core_counts", "exportable", "conversion",
+           "conversions", "converter",
            "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
            "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on
