@@ -93,18 +93,21 @@ def consume(bundle: Path, model: dict[str, Any]) -> None:
 def test_fp32_stays_in_float_and_is_timed_beside_int8(edgekd_cli: Any, calibrated: Project) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     document = recipe("fp32", "int8", io="int8", formats=("onnx",))
-    document["quantize"]["sensitivity"] = True
+    document["quantize"] |= {"sensitivity": True, "qat_epochs": 2, "qat_learning_rate": 1e-3}
     words = ("--out", calibrated.folder / "runs", "--json")
     said = edgekd_cli("run", calibrated.write(document), *words)
     assert said.code == 0, said.err
-    fp32, int8 = said.json["rows"]
+    fp32, int8, trained = said.json["rows"]
     assert load_artifact(Path(fp32["artifact"]["path"])).quantization == {}
     steps = load_artifact(Path(int8["artifact"]["path"])).quantization
     assert {step.dtype for step in steps.values()} == {"int8"}
     assert int8["measurement"]["ratio"]["parent"] == "fp32"
     assert int8["agreement"]["sqnr_db"] > 20
+    # The simulation is held against the file as its outputs are: rounded once more.
+    assert trained["agreement"]["simulation_db"] > trained["agreement"]["sqnr_db"] + 6
     # The same without whole numbers is another file, and is written anew.
     document["export"].pop("io")
+    document["quantize"] = {**recipe("fp32", "int8")["quantize"]}
     said = edgekd_cli("run", calibrated.write(document), *words, "--until", "verify")
     again = next(row for row in said.json["rows"] if row["scheme"] == "int8")
     assert load_artifact(Path(again["artifact"]["path"])).quantization == {}

@@ -18,10 +18,12 @@ import edgekd
 from edgekd import folding
 from edgekd.artifact import describe
 from edgekd.black_box import BlackBox, load_black_box
+from edgekd.conversion import convert
 from edgekd.data import joined
 from edgekd.errors import RecipeError, RefusedError
 from edgekd.evidence import Measurement
 from edgekd.execution import Ran, run_artifact
+from edgekd.float_layers import layers_of
 from edgekd.formats import FORMATS, IO_FORMATS, quantization
 from edgekd.integers import Step, as_numbers, as_values
 from edgekd.layerwise import sensitivity
@@ -208,6 +210,15 @@ def test_a_teacher_of_whole_numbers_is_read_as_one_of_real_ones(tmp_path: Path) 
     ran = run_artifact(artifact, inputs, "local")
     assert isinstance(ran, Ran)
     assert torch.equal(teacher.outputs(inputs), ran.outputs["output"])
+
+
+def test_an_output_of_a_layer_in_float_is_rounded_too(tmp_path: Path) -> None:
+    need_modules(*FORMATS["litert"].PACKAGES)
+    network, samples = network_of("residual"), drawn("residual", 16, 1)
+    keep = layers_of(network, "litert")[-1:]
+    artifact = convert(network, "litert", "int8", samples, tmp_path, keep=keep, io="uint8")
+    assert set(artifact.quantization) == {"image", "output"}
+    assert edgekd.verify(artifact, network, drawn("residual", 16, 2)).sqnr_db > 20
 
 
 def test_openvino_takes_onnx_runtimes_whole_numbers(tmp_path: Path) -> None:

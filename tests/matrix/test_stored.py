@@ -81,7 +81,8 @@ def test_a_float_file_holds_the_weights_of_its_network(
 def test_a_quantized_file_says_how_much_of_it_is(format: str, tmp_path: Path) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     artifact = written(tmp_path, Image(), (3, 16, 16), format, "int8")
-    assert artifact.lineage["quantized_weights_frac"] > 0.95
+    # Core ML leaves what has fewer than 2048 values in float, as coremltools does by itself.
+    assert artifact.lineage["quantized_weights_frac"] > 0.9
     assert little_quantized(artifact.lineage, "int8") is None
     assert edgekd.load_artifact(artifact.path.parent) == artifact
 
