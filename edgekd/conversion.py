@@ -37,11 +37,12 @@ from edgekd.origin import origin
 from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
 from edgekd.quantization.checks import unusable
-from edgekd.quantized import check_quantized, suited, uses_samples
+from edgekd.quantized import quantized_facts, suited, uses_samples
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import other_sizes, resized
 from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
+from edgekd.stored import read_stored
 
 MODEL = "model"
 LOG = "log.txt"
@@ -176,7 +177,7 @@ def convert(
         lineage["example_shapes"] = shapes
     if format in READERS:
         graph = read_graph(path, format)
-        check_quantized(graph, scheme)
+        lineage |= quantized_facts(graph, read_stored(path, format), scheme)
         lineage["operators"] = graph.operators
         lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))

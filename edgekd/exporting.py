@@ -21,7 +21,7 @@ from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
 from edgekd.quantization import weight_bits
-from edgekd.quantized import methods_of, uses_samples
+from edgekd.quantized import little_quantized, methods_of, uses_samples
 from edgekd.recipe import Recipe
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
@@ -186,9 +186,12 @@ def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
 
 
 def _notes(artifact: Artifact, row: Row, work: Work) -> tuple[str, ...]:
-    """What of the file will not run well on its target, in sentences."""
+    """What of the file will not run well on its target, and how little of it is quantized, in
+    sentences."""
     if row.format not in READERS:
         return ()
     graph = read_graph(artifact.path, row.format)
     found = lint(graph, work.goal(row).target, row.scheme)
-    return tuple(f"{entry.count} of {entry.operator}: {entry.why}" for entry in found)
+    told = [f"{entry.count} of {entry.operator}: {entry.why}" for entry in found]
+    little = little_quantized(artifact.lineage, row.scheme)
+    return tuple([*told, little] if little else told)

@@ -117,7 +117,7 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
         f"{agreed:.4f}" if agreed is not None else "",
-        f"{agreement.sqnr_db:.1f}" if agreement else "",
+        agreement.sqnr_told if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
         *([f"{zipped:,}" if zipped else ""] if pruned else []),
         f"{measurement.percentile_ms(0.5).value:.4f}" if measurement else "",

@@ -42,7 +42,7 @@ from edgekd.training import Distill, Loss
 
 HERE = Path(__file__).parents[1] / "examples" / "text"
 TASK = TASKS["embedding"]
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TUNING_SEED = 1000
 TEACHER, UNTAUGHT = "the teacher", "every second layer, untaught"
 VECTORS, ALL = "its vectors", "vectors, hidden states, attention"

@@ -55,13 +55,13 @@ def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     gc.disable()
     empty = min(counter.instructions(nothing) for _ in range(5))
     for entry in job["artifacts"]:
+        samples = agent.read_samples(job, folder, entry)
         model, result = agent.load(dict(job, threads=1), folder, entry)
         results[entry["name"]] = result
         if model is None:
             continue
         try:
-            feeds = agent.feeds(model, agent.read_samples(job, folder, entry), entry)
-            counts = _counts(counter, model, feeds, job)
+            counts = _counts(counter, model, agent.feeds(model, samples, entry), job)
         except Exception:  # noqa: BLE001  Whatever the runtime raises is the result.
             result["failure"] = agent.failure("run-failed")
             continue

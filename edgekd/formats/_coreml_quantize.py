@@ -14,6 +14,7 @@ import torch
 
 from edgekd.kinds import LARGE, SMALL
 from edgekd.mil import load_program
+from edgekd.mil.program import Named
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -170,4 +171,13 @@ def measured_ranges(path: Path, calibration: Sequence[Inputs]) -> dict[str, dict
             low = min(found[name]["rmin"] for name in names)
             high = max(found[name]["rmax"] for name in names)
             found |= {name: {"rmin": low, "rmax": high} for name in names}
-    return {name: entry for name, entry in found.items() if name not in program.outputs}
+    read = {
+        each.name
+        for step in program.body.steps
+        for value in step.inputs.values()
+        for each in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(each, Named)
+    }
+    # An output is not rounded itself; one that an operator reads is, on its way there.
+    ends = set(program.outputs) - read
+    return {name: entry for name, entry in found.items() if name not in ends}

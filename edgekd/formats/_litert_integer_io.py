@@ -1,8 +1,8 @@
 """LiteRT files that take and give whole numbers.
 
-ai-edge-quantizer writes int8 inputs and outputs itself. uint8, which its kernels do not compute in,
-becomes int8 by a QUANTIZE behind each input, and before each output int8 becomes uint8: the
-numbers are 128 apart and stand for the same values, as in the files of TensorFlow's converter.
+ai-edge-quantizer writes int8 inputs and outputs itself. uint8, which LiteRT's kernels do not
+compute in, becomes int8 by a QUANTIZE behind each input, and before each output int8 becomes uint8:
+the numbers are 128 apart and stand for the same values, as in the files of TensorFlow's converter.
 Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import listed
-from edgekd.formats._integer_io import retyped
+from edgekd.formats._integer_io import retyped, step_of
 from edgekd.integers import Step
 from edgekd.need import need
 
@@ -23,48 +22,40 @@ EXTRA = "litert"
 
 def quantization(path: Path) -> dict[str, Step]:
     """By name, what the whole numbers of inputs and outputs of the file at `path` stand for."""
+    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
+    runner = interpreter.get_signature_runner()
     found = {}
-    for name, entry in _details(path).items():
+    for name, entry in {**runner.get_input_details(), **runner.get_output_details()}.items():
         scale, zero_point = entry["quantization"]
         if scale:
             found[name] = Step(float(scale), int(zero_point), entry["dtype"].__name__)
     return found
 
 
-def check_whole(path: Path) -> None:
-    """Raises a RuntimeError where an input or output of the file is still in float32."""
-    left = [name for name, entry in _details(path).items() if entry["dtype"].__name__ == "float32"]
-    if left:
-        raise RuntimeError(f"ai-edge-quantizer left {listed(left)} in float32")
+def finish(path: Path, ranges: Mapping[str, tuple[float, float]], io: str) -> None:
+    """Gives the file at `path` inputs and outputs of `io` in place of those of int8 and float32.
 
-
-def _details(path: Path) -> Mapping[str, Any]:
-    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
-    runner = interpreter.get_signature_runner()
-    return {**runner.get_input_details(), **runner.get_output_details()}
-
-
-def to_uint8(path: Path) -> None:
-    """Gives the file at `path` inputs and outputs of uint8 in place of those of int8."""
+    Args:
+        ranges: by tensor, of those that are in float32 still: what kept the last layer in float
+            keeps its output so.
+    """
     schema = need("ai_edge_litert.schema_py_generated", extra=EXTRA)
     files = need("ai_edge_litert.tools.flatbuffer_utils", extra=EXTRA)
     model = files.read_model(str(path))
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    code = _code(schema, model)
     for places, entries, gives in (
         (graph.inputs, signature.inputs, False),
         (graph.outputs, signature.outputs, True),
     ):
         for number, place in enumerate(list(places)):
             tensor = graph.tensors[place]
-            if tensor.type != schema.TensorType.INT8 or tensor.quantization is None:
+            made = _beside(schema, tensor, ranges, io)
+            if made is None:
                 continue
             edge = len(graph.tensors)
-            graph.tensors.append(_unsigned(schema, tensor))
-            operator = schema.OperatorT()
-            operator.opcodeIndex = code
-            operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
-            operator.builtinOptions = schema.QuantizeOptionsT()
+            graph.tensors.append(made)
+            widens = tensor.type == schema.TensorType.FLOAT32 and not gives
+            operator = _operator(schema, model, "Dequantize" if widens else "Quantize")
             ends = (place, edge) if gives else (edge, place)
             operator.inputs, operator.outputs = [ends[0]], [ends[1]]
             graph.operators.insert(len(graph.operators) if gives else 0, operator)
@@ -75,25 +66,44 @@ def to_uint8(path: Path) -> None:
     files.write_model(model, str(path))
 
 
-def _code(schema: Any, model: Any) -> int:
-    """Where among the types of operators QUANTIZE is; it is added where it is not."""
-    quantize = schema.BuiltinOperator.QUANTIZE
+def _operator(schema: Any, model: Any, kind: str) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _code(schema, model, getattr(schema.BuiltinOperator, kind.upper()))
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind}Options")
+    operator.builtinOptions = getattr(schema, f"{kind}OptionsT")()
+    return operator
+
+
+def _code(schema: Any, model: Any, builtin: int) -> int:
+    """Where among the types of operators `builtin` is; it is added where it is not."""
+    version = 2  # The first of both that takes int8.
     for number, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == quantize:
-            code.version = max(code.version, 2)
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            code.version = max(code.version, version)
             return number
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = quantize
-    code.version = 2  # The first that takes whole numbers.
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
 
 
-def _unsigned(schema: Any, tensor: Any) -> Any:
+def _beside(
+    schema: Any, tensor: Any, ranges: Mapping[str, tuple[float, float]], io: str
+) -> Any | None:
+    """What the file takes or gives in place of `tensor`, or None where that is right as it is."""
+    types, told = schema.TensorType, tensor.quantization
+    if tensor.type == types.FLOAT32:
+        step = step_of(*ranges[tensor.name.decode()], io)
+    elif tensor.type == types.INT8 and told is not None and told.scale is not None:
+        step = retyped(Step(float(told.scale[0]), int(told.zeroPoint[0]), "int8"), io)
+    else:
+        return None
+    if tensor.type == getattr(types, io.upper()):
+        return None
     made = copy.deepcopy(tensor)
-    made.name = tensor.name + b"_uint8"
-    made.type, made.buffer = schema.TensorType.UINT8, 0
-    told = tensor.quantization
-    step = Step(float(told.scale[0]), int(told.zeroPoint[0]), "int8")
-    made.quantization.zeroPoint = [retyped(step, "uint8").zero_point]
+    made.name, made.buffer = tensor.name + f"_{io}".encode(), 0
+    made.type = getattr(types, io.upper())
+    made.quantization = schema.QuantizationParametersT()
+    made.quantization.scale, made.quantization.zeroPoint = [step.scale], [step.zero_point]
     return made

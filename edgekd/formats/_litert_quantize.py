@@ -83,10 +83,9 @@ def quantize(
     quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
     quantizer.quantize(ranges).export_model(str(path), overwrite=True)
     check_outputs(path)
-    if io != "float32":
-        _litert_integer_io.check_whole(path)
-    if io == "uint8":
-        _litert_integer_io.to_uint8(path)
+    if io != "float32" and ranges is not None:
+        ends = {n: (float(r["min"].min()), float(r["max"].max())) for n, r in ranges.items()}
+        _litert_integer_io.finish(path, ends, io)
 
 
 def _flatten_biases(path: Path) -> None:

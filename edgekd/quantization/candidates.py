@@ -34,11 +34,11 @@ _LITERT: Mapping[Word, tuple[str, ...]] = {
     "dense": ("min-max", "linear"),
 }
 _COREML: Mapping[Word, tuple[str, ...]] = {
-    "attention": ("weights", "large-weights", "activations-linear"),
-    "recurrent": ("weights", "large-weights"),
-    "depthwise": ("weights", "large-weights", "activations"),
-    "convolutional": ("weights", "large-weights", "activations"),
-    "dense": ("weights", "large-weights", "activations"),
+    "attention": ("large-weights", "weights", "activations-linear"),
+    "recurrent": ("large-weights", "weights"),
+    "depthwise": ("large-weights", "weights", "activations"),
+    "convolutional": ("large-weights", "weights", "activations"),
+    "dense": ("large-weights", "weights", "activations"),
 }
 
 CANDIDATES: Mapping[tuple[str, str], Mapping[Word, tuple[str, ...]]] = {

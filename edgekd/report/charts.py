@@ -12,8 +12,8 @@ from typing import Any
 
 from edgekd.need import need
 
-WIDTH, HEIGHT = 380, 230
-"""So small that a phone shows the letters at three quarters of their size."""
+WIDTH, HEIGHT = 280, 190
+"""So small that a phone shows the letters in their size, and a wide page three of a kind."""
 
 PLAIN = "currentColor"
 CONFIG = {
@@ -56,6 +56,9 @@ COLOURS = ["#3b82c4", "#c8711a", "#2a8f62", "#b8559f", "#85801f", "#cc4b4b"]
 BEYOND = 3.0
 """A budget so many times the largest figure is told at the edge: drawn to scale, it would leave
 nothing of the figures to be seen."""
+
+SHOWN = 0.99
+"""Of a distribution this share fills the plot: one stop of the machine would else be its width."""
 
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3]]
@@ -144,13 +147,19 @@ def distribution(rows: Rows, limits: Mapping[str, float]) -> str:
         rows: "ms", "share" and "name".
         limits: by name, such as "p90 budget", in ms.
     """
-    x = {**_axis("ms", zero=False), "scale": {"type": "log", "nice": False}}
-    x["axis"] = {"grid": False}
-    y = {**_axis("share", zero=True), "title": "share of inferences"}
-    lines = _lines(rows, x, {**y, "axis": {"format": "%"}}, interpolate="step-after")
-    longest = max(float(row["ms"]) for row in rows)
+    x = {**_axis("ms", zero=False), "axis": {"grid": False}}
+    y = {**_axis("share", zero=True), "title": "share of inferences", "axis": {"format": "%"}}
+    y["scale"] = {"domain": [0, 1]}
+    times = [float(row["ms"]) for row in rows]
+    within = [float(row["ms"]) for row in rows if float(row["share"]) <= SHOWN]
+    longest = max(within or times)
     rules = [_limit(value, "ms", name, longest) for name, value in limits.items()]
-    return drawn({"layer": [lines, *(_rule(each, x, line) for line, each in enumerate(rules))]})
+    least = min(times)
+    end = max(1.2 * longest, *(each["at"] for each in rules), 1.5 * least)
+    x["scale"] = {"type": "log", "nice": False, "domain": [least, end]}
+    lines = _lines([row for row in rows if row["ms"] <= end], x, y, interpolate="step-after")
+    told = (_rule(each, x, HEIGHT - 10 - 16 * line) for line, each in enumerate(rules))
+    return drawn({"layer": [lines, *told]})
 
 
 def curves(rows: Rows, y: str) -> str:
@@ -229,13 +238,14 @@ def _limit(value: float, field: str, name: str, largest: float) -> dict[str, Any
     return {"at": value, "field": field, "told": f"{name} {value:,.10g}"}
 
 
-def _rule(limit: Mapping[str, Any], x: Mapping[str, Any], line: int = 0) -> dict[str, Any]:
-    """The rule of a budget; its words to its left, as it is most often at the right edge."""
+def _rule(limit: Mapping[str, Any], x: Mapping[str, Any], y: int = 8) -> dict[str, Any]:
+    """The rule of a budget; its words to its left, as it is most often at the right edge, so many
+    pixels under the top, where little else is."""
     field = limit["field"]
     data = {"values": [{field: limit["at"], "told": limit["told"]}]}
     at = {"x": x}
     words = {
-        "mark": {"type": "text", "align": "right", "dx": -5, "y": 8 + 16 * line},
+        "mark": {"type": "text", "align": "right", "dx": -5, "y": y},
         "encoding": {**at, "text": {"field": "told"}},
     }
     rule = {"mark": {"type": "rule", "stroke": PLAIN, "strokeDash": [3, 3]}, "encoding": at}

@@ -44,15 +44,13 @@ def classes(run: Told) -> Iterator[str]:
             for lost, same, right, wanted, count, number in figures[:WORST]
         ]
         head = ["class", "samples", "student", "artifact", "difference", "same class"]
-        made.append(
-            f"<h3>{escape(row['target'])}: {escape(name_of(row))}</h3>"
-            + table(head, cells, " nnnnn")
-        )
+        told = f"{row['target']}: {name_of(row)}"
+        made.append(f"<section><h3>{escape(told)}</h3>{table(head, cells, ' nnnnn')}</section>")
     if made:
         yield "<h2>Class by class</h2>"
         yield "<p><small>Share of the test samples of a class that are told right by the student "
         yield f"and by the artifact that ships; the {WORST} worst.</small></p>"
-        yield from made
+        yield f'<div class="tables">{"".join(made)}</div>'
 
 
 def slices(run: Told) -> Iterator[str]:
@@ -74,12 +72,12 @@ def slices(run: Told) -> Iterator[str]:
             for name, drop in sorted(drops.items(), key=lambda item: -item[1])[:WORST]
         ]
         head = ["slice", "teacher", "artifact", "better by"]
-        made.append(f"<h3>{escape(row['target'])}: {escape(name_of(row))}</h3>")
-        made.append(table(head, cells, " nnn"))
+        told = f"{row['target']}: {name_of(row)}"
+        made.append(f"<section><h3>{escape(told)}</h3>{table(head, cells, ' nnn')}</section>")
     if made:
         yield f"<h2>Slice by slice</h2><p><small>{escape(metric)} on groups of the test split; "
         yield f"the {WORST} that lose most against the teacher.</small></p>"
-        yield from made
+        yield f'<div class="tables">{"".join(made)}</div>'
 
 
 def routes(run: Told) -> Iterator[str]:

@@ -30,17 +30,26 @@ th:last-child, td:last-child { padding-right: .2rem } tr { break-inside: avoid }
 .no { border-style: dashed; border-left-color: var(--bad) } .no .end { color: var(--bad) }
 .end { color: var(--good); font-weight: 600 }
 .plots { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
+.tables { display: grid; gap: .2rem 1.6rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)) } section { min-width: 0 }
 figure { margin: 0; min-width: 0 } figure svg { max-width: 100%; height: auto; display: block }
 figcaption, small { font-size: .85rem } pre { overflow-x: auto; background: var(--soft);
   padding: .6rem; overflow-wrap: normal } details { margin: .4rem 0 }
 summary { cursor: pointer; width: fit-content }
 @media (max-width: 30rem) { body { padding: .8rem } td.w { min-width: 14rem }
-  .cards, .plots { grid-template-columns: minmax(0, 1fr) } }
+  .cards, .plots { grid-template-columns: minmax(0, 1fr) }
+  .stacked thead { display: none } .stacked tr { display: block; padding: .4rem 0;
+    border-bottom: 1px solid var(--line) }
+  .stacked td { display: flex; justify-content: space-between; gap: 1rem; border: 0;
+    padding: .1rem 0; white-space: normal; min-width: 0 }
+  .stacked td::before { content: attr(data-column); opacity: .8; flex: none; max-width: 45% }
+  .stacked td.w { display: block } .stacked td.w::before { display: block; max-width: none }
+  .stacked td:empty { display: none } }
 @media print {
   :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #999; --soft: #fff;
     --good: #1d7a4f; --bad: #b3372f }
   @page { margin: 12mm } body { max-width: none; padding: 0; font-size: 10pt }
-  .wide { overflow: visible } table { font-size: 7.5pt } td.w { min-width: 0 }
+  .wide { overflow: visible } table { font-size: 7.5pt } td.w { min-width: 9rem }
   th, td { padding-right: .4rem } td:first-child, th:first-child { white-space: normal }
   .cards, .plots { grid-template-columns: 1fr 1fr } .card, figure { break-inside: avoid }
   figure details, summary { display: none } pre { white-space: pre-wrap; font-size: 7.5pt }
@@ -49,24 +58,33 @@ summary { cursor: pointer; width: fit-content }
 """
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: str = "") -> str:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], columns: str = "", *, stacked: bool = False
+) -> str:
     """A table; `columns` has an "n" where one is of numbers, a "w" where it is of sentences,
     an "s" where it is of a few words that stay on a line.
 
-    Where it is wider than the page it is moved by itself, also by the keys.
+    Where it is wider than the page it is moved by itself, also by the keys; one that is `stacked`
+    has its cells below each other on a phone, each with its column's name.
     """
     classes = {"n": ' class="n"', "w": ' class="w"', "s": ' class="s"'}
     kinds = [classes.get(columns[i : i + 1], "") for i in range(len(head))]
 
-    def row(tag: str, cells: Sequence[str], more: str = "") -> str:
-        pairs = zip(kinds, cells, strict=True)
-        return (
-            f"<tr>{''.join(f'<{tag}{more}{kind}>{escape(each)}</{tag}>' for kind, each in pairs)}"
-            "</tr>"
+    def cells(row: Sequence[str]) -> str:
+        each = zip(head, kinds, row, strict=True)
+        return "".join(
+            f'<td data-column="{escape(name)}"{kind}>{escape(cell)}</td>'
+            if stacked
+            else f"<td{kind}>{escape(cell)}</td>"
+            for name, kind, cell in each
         )
 
-    top, body = row("th", head, ' scope="col"'), "".join(row("td", cells) for cells in rows)
-    made = f"<table><thead>{top}</thead><tbody>{body}</tbody></table>"
+    top = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True)
+    )
+    body = "".join(f"<tr>{cells(row)}</tr>" for row in rows)
+    kind = ' class="stacked"' if stacked else ""
+    made = f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     named = escape(f"table of {head[0]} by {', '.join(filter(None, head[1:]))}")
     return f'<div class="wide" role="region" tabindex="0" aria-label="{named}">{made}</div>'
 

@@ -12,9 +12,9 @@ from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown
 
 BUDGETS = {
     "size_bytes": ("artifact", "size_bytes", "{:,.0f} bytes"),
-    "latency_p50_ms": ("measurement", "p50_ms", "p50 {:.4g} ms"),
-    "latency_p90_ms": ("measurement", "p90_ms", "p90 {:.4g} ms"),
-    "latency_p99_ms": ("measurement", "p99_ms", "p99 {:.4g} ms"),
+    "latency_p50_ms": ("measurement", "p50_ms", "p50 {:.3g} ms"),
+    "latency_p90_ms": ("measurement", "p90_ms", "p90 {:.3g} ms"),
+    "latency_p99_ms": ("measurement", "p99_ms", "p99 {:.3g} ms"),
     "peak_memory_bytes": ("measurement", "peak_memory_bytes", "peak memory {:,.0f} bytes"),
 }
 """Of each budget, where the row has its figure, and how that is written."""
@@ -49,7 +49,8 @@ def _bits(run: Told, best: Mapping[str, Any]) -> Iterator[str]:
     metric, teacher = str(run.result["metric"]), run.result["teacher"]
     value = figure_of(best, "agreement", "metric")
     if value is not None:
-        gap = f", {value - teacher['metric']:+.4f} of the teacher" if teacher else ""
+        lead = value - teacher["metric"] if teacher else 0.0
+        gap = f", {abs(lead):.4f} {'over' if lead > 0 else 'under'} the teacher" if lead else ""
         yield f"{metric} {value:.4f}{gap}"
     budget = budget_of(run, best["target"])
     for key, (part, field, form) in BUDGETS.items():
@@ -61,7 +62,9 @@ def _bits(run: Told, best: Mapping[str, Any]) -> Iterator[str]:
         if key == "size_bytes" and teacher and teacher["parameters"]:
             whole = found / (FLOAT_BYTES * teacher["parameters"])
             share = f", {whole:.3f} of the teacher's float32 weights"
-        yield f"{form.format(found)}{limit}{share}"
+        flags = ("doubts", "notes") if part == "measurement" else ()
+        told = "".join(f"; {each}" for flag in flags for each in best[part].get(flag, ()))
+        yield f"{form.format(found)}{limit}{share}{told}"
     if figure_of(best, "measurement", "p90_ms") is None:
         yield "not timed"
     if best.get("instructions"):
@@ -105,15 +108,21 @@ def networks(run: Told) -> Iterator[str]:
         yield "</p>"
 
 
+NOTHING_S = 0.05
+"""A step that took no longer and came to nothing had nothing to do."""
+
+
 def steps(run: Told) -> Iterator[str]:
     """What each stage took, and what it paid."""
     took = run.result.get("seconds", {})
     rows = [
-        [stage, _paid(run, stage), _time(run, stage, seconds)] for stage, seconds in took.items()
+        [stage, told, _time(run, stage, seconds)]
+        for stage, seconds in took.items()
+        if (told := _paid(run, stage)) or seconds > NOTHING_S
     ]
     if rows:
         yield "<h2>What each step cost and gained</h2>"
-        yield table(["step", "what it came to", "time"], rows, " wn")
+        yield table(["step", "what it came to", "time"], rows, " wn", stacked=True)
 
 
 def _time(run: Told, stage: str, seconds: float) -> str:
@@ -146,6 +155,8 @@ def _paid(run: Told, stage: str) -> str:
     if stage == "verify":
         found = [row["agreement"]["outcome"] for row in rows if row.get("agreement")]
         return f"{found.count('passed')} of {len(found)} agree with their network"
+    if stage == "bundle":
+        return ", ".join(result.get("bundles", {}))
     if stage == "benchmark":
         ends = [str(row["outcome"]) for row in rows]
         return ", ".join(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from edgekd.artifact import Artifact
+from edgekd.core_counts import counted_rows, counts_on
 from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
@@ -20,7 +21,6 @@ from edgekd.eager import eager_ms
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
-from edgekd.instructions import count_instructions, counted_by
 from edgekd.judge import judge
 from edgekd.measure import Measured, measure, to_nobody
 from edgekd.need import tool_versions
@@ -165,38 +165,16 @@ def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
         judged = _judged(timed, goal, work, run)
         if is_emulated(goal.target.device):
             judged |= _counted({i: row for i, row in places.items() if row.open}, goal, work, run)
-        rows |= {i: judged.get(i) or _sized(row, goal) for i, row in places.items()}
+        ours = {i: judged.get(i) or _sized(row, goal) for i, row in places.items()}
+        rows |= counted_rows(ours, goal, work, run)
     return rows
 
 
 def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
     """Rows of an emulated core with the instructions of an inference, and their verdicts."""
     artifacts = {row.candidate: row.artifact for row in rows.values() if row.artifact is not None}
-    if not artifacts:
-        return {}
-    target, samples = goal.target, work.samples("test")
-    device = target.device or "local"
-    inputs = samples.take(torch.arange(min(8, len(samples))))[0]
-
-    def make(folder: Path) -> None:
-        found = count_instructions(artifacts, device, inputs)
-        if any(isinstance(each, Verdict) for each in found.values()):
-            raise _NotCounted(found)
-        write_json(folder / "instructions.json", found)
-
-    key = {
-        "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
-        "device": device,
-        "counter": counted_by(),
-        "runtime": tool_versions(find_format(target.format).PACKAGES),
-        "data": work.data_key,
-    }
-    found: Mapping[str, Verdict | int]
     try:
-        made = run.make("benchmark", target.name, key, make)
-        found = json.loads((made.folder / "instructions.json").read_text())
-    except _NotCounted as error:
-        found = error.found
+        found = counts_on(goal.target.device or "local", artifacts, goal, work, run)
     except EdgekdError as error:
         fault = error.faults[0]
         return {i: _stopped(row, error, f"{fault.what} {fault.got}") for i, row in rows.items()}
@@ -210,13 +188,6 @@ def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[
         detail = verdict.detail or row.detail
         counted[i] = replace(row, instructions=result, outcome=verdict.outcome, detail=detail)
     return counted
-
-
-class _NotCounted(Exception):
-    """Carries counts, and what failed, out of the making of a result that is not kept."""
-
-    def __init__(self, found: Mapping[str, Verdict | int]) -> None:
-        self.found = found
 
 
 def _stopped(row: Row, error: EdgekdError, detail: str) -> Row:
@@ -283,6 +254,10 @@ def _judged(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[i
             found = decided()
     except _NotKept as error:
         found = error.found
+        for name, result in found.items():  # For the report of this run alone.
+            if isinstance(result, Measurement):
+                folder = run.folder / "benchmark" / target.name
+                write_json(folder / f"{name}.json", result.to_json())
     except EdgekdError as error:
         detail = f"{error.faults[0].what} {error.faults[0].got}"
         return {i: _stopped(row, error, detail) for i, row in rows.items()}

@@ -29,6 +29,7 @@ from edgekd.errors import DisagreementError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Verdict
 from edgekd.judge import judge
 from edgekd.protocol import QUICK, Protocol
+from edgekd.report import read_run
 from edgekd.stages.benchmark import benchmark, time_all
 from edgekd.target import Budget
 
@@ -363,6 +364,8 @@ def test_targets_of_two_devices_are_timed_at_once_and_of_one_after_the_other(
         ("c", Outcome.PASSED),
     ]
     assert met == {"one", "two"}
+    # The report shows each time, also of devices whose times no later run uses again.
+    assert sorted(read_run(result.folder).samples_ms) == ["a", "b", "c"]
 
 
 def test_ctrl_c_while_it_times_leaves_nothing_running(

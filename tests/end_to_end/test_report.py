@@ -5,8 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import struct
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +76,99 @@ def test_a_run_ends_in_a_page_that_fetches_and_runs_nothing(run: edgekd.RunResul
     assert f"{rows[0]['agreement']['metric']:.4f}" in text
 
 
-@pytest.mark.parametrize("width", [1200, 420])
-def test_a_browser_shows_it_without_complaint(
-    run: edgekd.RunResult, tmp_path: Path, width: int
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    program = need_program("chromium")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "tools")
+        import browser
+    with browser.browser(program) as started:
+        yield started
+
+
+CONTRASTS = """
+(() => {
+  const light = (colour) => {
+    const parts = colour.match(/[0-9.]+/g).map(Number).slice(0, 3).map((each) => {
+      const share = each / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]; };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walk.nextNode()) {
+    const holder = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || holder.tagName == "STYLE") continue;
+    const style = getComputedStyle(holder);
+    const ink = light(holder.closest("svg") ? style.fill : style.color);
+    const [low, high] = [ink, paper].sort((one, other) => one - other);
+    found.push([(high + 0.05) / (low + 0.05), walk.currentNode.data]); }
+  return found.sort((one, other) => one[0] - other[0]); })()
+"""
+"""Of every text on the page, its contrast with the paper, the least first (WCAG 2.2, 1.4.3)."""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_it_whole_and_readable(
+    run: edgekd.RunResult, chromium: Any, width: int, dark: bool
 ) -> None:
-    chromium = need_program("chromium")
-    picture = tmp_path / "page.png"
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-             f"--window-size={max(width, 500)},2000", f"--user-data-dir={tmp_path}/profile",
-             f"--screenshot={picture}"]  # fmt: skip
-    done = subprocess.run(
-        [chromium, *words, f"file://{run.folder}/report.html"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr
-    found = struct.unpack(">II", picture.read_bytes()[16:24])
-    assert found == (max(width, 500), 2000)
-    assert picture.stat().st_size > 20_000
+    page = run.folder / "report.html"
+    chromium.told.clear()
+    chromium.show(page, width, dark=dark)
+    assert chromium.told == [page.resolve().as_uri()]
+    # What is wider than a phone is moved by itself; the page is not.
+    assert chromium.value("document.documentElement.scrollWidth") == width
+    contrasts = chromium.value(CONTRASTS)
+    assert len(contrasts) > 100
+    assert contrasts[0][0] >= 4.5, contrasts[0]
+    paper = chromium.value("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(22, 22, 22)") is dark
+    assert chromium.picture()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_what_comes_first_is_the_verdict(run: edgekd.RunResult, chromium: Any) -> None:
+    chromium.show(run.folder / "report.html", 1200)
+    told = chromium.value("[...document.querySelectorAll('h1, h2')].map((each) => each.innerText)")
+    assert "passed" in told[0]
+    assert told[1] == "Verdict by target"
+    assert told[-1] == "Where it ran, and again"
+    # It is told by a word, not by a colour alone.
+    ends = chromium.value("[...document.querySelectorAll('.end')].map((each) => each.innerText)")
+    assert len(ends) == 1
+    assert "ships" in ends[0]
+
+
+def test_no_letter_of_a_plot_is_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
+    chromium.show(run.folder / "report.html", 1200)
+    cut = """[...document.querySelectorAll('svg')].flatMap((svg) => {
+      const whole = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll('text')].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1
+          || box.top < whole.top - 1 || box.bottom > whole.bottom + 1); })
+        .map((text) => text.textContent); })"""
+    assert chromium.value(cut) == []
+
+
+def test_on_paper_nothing_is_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
+    chromium.show(run.folder / "report.html", 700)
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    wider = """[...document.querySelectorAll('.wide')].filter(
+      (each) => each.scrollWidth > each.clientWidth + 1).map((each) => each.ariaLabel)"""
+    assert chromium.value(wider) == []
+    recipe = "document.querySelector('.again details:last-of-type pre').getBoundingClientRect()"
+    assert chromium.value(f"{recipe}.height") > 100
+    assert chromium.printed()[:5] == b"%PDF-"
+    chromium.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_the_student_is_told_as_ratios_to_its_teacher(run: edgekd.RunResult) -> None:
+    text = (run.folder / "report.html").read_text()
+    result = json.loads((run.folder / "result.json").read_text())
+    teacher, student = result["teacher"], result["student"]
+    for key in ("metric", "parameters", "macs", "eager_ms"):
+        assert f"{student[key] / teacher[key]:.3f}</td>" in text
 
 
 def test_runs_stand_side_by_side_and_names_are_only_names(
@@ -122,3 +194,20 @@ def test_what_is_no_run_is_told(tmp_path: Path, edgekd_cli: Any) -> None:
     said = edgekd_cli("report", tmp_path)
     assert said.code == 2
     assert_five_parts(said.err)
+
+
+def test_the_tool_takes_pictures_for_the_documentation(
+    run: edgekd.RunResult, chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_modules("PIL")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
+    import report_pictures
+
+    made = report_pictures.pictures(chromium, run.folder, tmp_path, tmp_path, phone=True)
+    assert [path.name for path in made] == ["tiny.webp", "tiny-phone.webp"]
+    for path, width in zip(made, (1200, 390), strict=True):
+        found = path.read_bytes()
+        assert found[:4] == b"RIFF"
+        assert len(found) < 150_000
+        # Lossless: 14 bits of the width less one, behind the signature byte.
+        assert 1 + (int.from_bytes(found[21:23], "little") & 0x3FFF) == width

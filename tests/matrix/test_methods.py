@@ -85,6 +85,20 @@ def test_a_method_gives_a_file_that_computes_the_network(
     assert found.sqnr_db >= SCHEMES[scheme].sqnr_floor_db - averaged
 
 
+@pytest.mark.parametrize("method", ["activations", "activations-linear"])
+def test_core_ml_rounds_an_output_on_its_way_to_an_operator_that_reads_it(
+    method: str, tmp_path: Path
+) -> None:
+    need_modules("coremltools")
+    trap = TRAPS["two-inputs"]
+    dice = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    given = [trap.draw(1, dice) for _ in range(32)]
+    artifact = convert(network, "coreml", "int8", given, tmp_path, method=method)
+    found = edgekd.verify(artifact, network, given, min_agreement=0.0)
+    assert 30 < found.sqnr_db < 60
+
+
 def test_smooth_quant_is_judged_on_samples_that_it_has_not_seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

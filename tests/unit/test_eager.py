@@ -1,0 +1,58 @@
+"""Networks timed in PyTorch beside each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgekd.eager import eager_ms
+from edgekd.network import as_network
+
+
+class Counted(nn.Module):
+    """Notes each call: how many threads it had, and whether it was in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.calls: list[tuple[int, bool]] = []
+
+    def __deepcopy__(self, memo: object) -> Counted:
+        copied = Counted()
+        copied.calls = self.calls
+        return copied
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.append((torch.get_num_threads(), self.training))
+        return self.layer(x)
+
+
+def test_each_is_called_as_often_on_one_thread_and_nothing_is_changed() -> None:
+    class Renamed(Counted):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(image)
+
+    networks = {
+        "student": as_network(Counted(), {"x": torch.zeros(1, 3)}),
+        "teacher": as_network(Renamed(), {"image": torch.zeros(1, 3)}),
+    }
+    for network in networks.values():
+        network.module.calls.clear()
+        network.module.train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = eager_ms(networks)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert list(found) == ["student", "teacher"]
+    assert all(took > 0 for took in found.values())
+    calls = [network.module.calls for network in networks.values()]
+    assert len(calls[0]) == len(calls[1]) > 10
+    assert set(calls[0] + calls[1]) == {(1, False)}
+    assert all(network.module.training for network in networks.values())
+
+
+def test_without_networks_there_is_nothing_to_time() -> None:
+    assert eager_ms({}) == {}
