@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import Fault, RecipeError, listed
+from edgekd.integers import Step
 from edgekd.signature import Signature
 from edgekd.store import digest, path_bytes, path_digest, write_json
 
@@ -54,6 +55,12 @@ class Artifact:
     def channels_last(self) -> tuple[str, ...]:
         """The inputs that it takes as NHWC where its network takes them as NCHW."""
         return tuple(self.lineage.get("channels_last", ()))
+
+    @property
+    def quantization(self) -> dict[str, Step]:
+        """By name, the inputs and outputs that it has as whole numbers where its network has them
+        as real ones, and what the numbers stand for."""
+        return {name: Step(**told) for name, told in self.lineage.get("quantization", {}).items()}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `path` is relative to the card's folder."""

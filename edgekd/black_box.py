@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgekd.data import Data, Inputs
 from edgekd.devices import Job, failure_error, failure_in, run_job
 from edgekd.errors import EdgekdError, Fault, MissingPackageError, RecipeError
 from edgekd.evidence import Outcome
-from edgekd.formats import find_format
+from edgekd.formats import find_format, told_by_file
 from edgekd.need import missing
 from edgekd.reference import existing
 from edgekd.store import path_digest
@@ -72,6 +72,11 @@ def load_black_box(
         _input(name, _as_given(shape) if name in artifact.channels_last else shape, dtype)
         for name, shape, dtype in result["inputs"]
     )
+    artifact = told_by_file(artifact)
+    inputs = tuple(
+        replace(each, dtype="float32") if each.name in artifact.quantization else each
+        for each in inputs
+    )
     return BlackBox(reference, artifact, inputs, tuple(result["outputs"]), device)
 
 
@@ -84,7 +89,8 @@ def _as_given(shape: list[Any]) -> list[Any]:
 class FileInput:
     """An input of a model file: its name, its shape with None where a size is free, its dtype.
 
-    An image that the file takes as NHWC has the shape it is given in, NCHW.
+    An image that the file takes as NHWC has the shape it is given in, NCHW; whole numbers that
+    stand for real ones have the dtype of those.
     """
 
     name: str
@@ -145,6 +151,7 @@ class BlackBox:
             artifacts={"teacher": self.artifact.path},
             batches={"teacher": size},
             channels_last={"teacher": self.artifact.channels_last},
+            quantization={"teacher": self.artifact.quantization},
             threads=1,
             inputs={name: array[ids] for name, array in named.items()},
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edgekd.conversion import FIXED
 from edgekd.devices.options import drives_gpu
-from edgekd.errors import MissingPackageError, listed
+from edgekd.errors import Fault, MissingPackageError, RecipeError, listed
 from edgekd.evidence import Outcome, Row
-from edgekd.formats import find_format
+from edgekd.formats import IO_FORMATS, IO_SCHEME, find_format, io_refusal
 from edgekd.need import missing
 from edgekd.quantization.places import METHODS
 from edgekd.recipe import Recipe
@@ -32,17 +33,41 @@ def candidates_of(goal: Goal, recipe: Recipe) -> list[Row]:
         if reason is None and target.format == "coreml":
             whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
             reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
+        if reason is None and scheme == IO_SCHEME:
+            reason = io_refusal(target.format, scheme, recipe.export.io)
         if reason is None and target.format in FIXED and recipe.student.dynamic:
             sizes = listed(recipe.student.dynamic)
             reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
         if reason is not None:
             row = replace(row, outcome=Outcome.REFUSED, detail=reason)
         rows.append(_available(row, goal))
-    trained = [row for row in rows if row.scheme == "int8"] if recipe.quantize.qat_epochs else []
+    # Where methods are searched, it is trained only if all of them miss: the last rung of a ladder.
+    asked = recipe.quantize.qat_epochs and recipe.quantize.search == "first"
+    trained = [row for row in rows if row.scheme == "int8"] if asked else []
     if recipe.prune is not None:
         # What pruning is timed against, and what goes on where it does not pay.
         rows += [replace(row, network="unpruned") for row in rows if row.open]
     return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
+
+
+def check_io(recipe: Recipe, rows: Sequence[Row]) -> None:
+    """Raises a RecipeError where whole numbers are asked for and no candidate could have them."""
+    io = recipe.export.io
+    if io == "float32" or any(row.open and row.scheme == IO_SCHEME for row in rows):
+        return
+    refused = dict.fromkeys(
+        f"{row.target}, {row.scheme}: {row.detail}" for row in rows if row.scheme == IO_SCHEME
+    )
+    raise RecipeError(
+        Fault(
+            what=f"No file of this recipe would take and give {io}.",
+            at="export.io",
+            got="; ".join(refused) or f"quantize.schemes of {listed(recipe.quantize.schemes)}",
+            expected=f"{IO_SCHEME!r} among quantize.schemes, and a target that takes it, "
+            f"of format {listed(IO_FORMATS)}",
+            fix="remove export.io; or add the scheme, or such a target",
+        )
+    )
 
 
 def _trainable(row: Row) -> Row:

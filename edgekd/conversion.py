@@ -18,29 +18,31 @@ from edgekd.errors import (
     ConversionError,
     EdgekdError,
     Fault,
-    MissingPackageError,
     RecipeError,
     RefusedError,
     listed,
 )
 from edgekd.evidence import Verdict
 from edgekd.execution import run_artifact
+from edgekd.exportable import check_exportable
 from edgekd.folding import channels_last as turn_channels
 from edgekd.folding import images_of, turned
-from edgekd.formats import find_format, format_names
-from edgekd.formats.onnx import OPSETS, opset_of
+from edgekd.formats import find_format, quantization
+from edgekd.formats.onnx import opset_of
 from edgekd.graph import READERS, read_graph
-from edgekd.need import missing, tool_versions
+from edgekd.integers import Io
+from edgekd.need import tool_versions
 from edgekd.network import Exportable, Network, call
 from edgekd.origin import origin
 from edgekd.overflow import check_half
 from edgekd.process import last_lines, output_to
 from edgekd.quantization.checks import unusable
-from edgekd.quantized import check_quantized, methods_of, suited, uses_samples
+from edgekd.quantized import quantized_facts, suited, uses_samples
 from edgekd.scheme import SCHEMES
 from edgekd.sizes import other_sizes, resized
 from edgekd.soundness import branching, check_sound
 from edgekd.store import written_atomically
+from edgekd.stored import read_stored
 
 MODEL = "model"
 LOG = "log.txt"
@@ -56,6 +58,7 @@ def export(
     method: str | None = None,
     opset: int | None = None,
     channels_last: bool | None = None,
+    io: Io = "float32",
 ) -> Artifact:
     """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
 
@@ -69,6 +72,8 @@ def export(
         opset: of ONNX: the version of its operators, for a runtime that is old.
         channels_last: whether the file takes images as NHWC: inputs in float32 of four axes and
             1, 3 or 4 channels; None: in LiteRT, where a transpose would come first otherwise.
+        io: int8 or uint8: what the file has in place of float32 inputs and outputs. Of static int8
+            alone; `artifact.quantization` says what the numbers stand for.
 
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
@@ -78,7 +83,7 @@ def export(
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
     """
-    check_exportable(format, scheme, opset, method)
+    check_exportable(format, scheme, opset, method, io)
     samples = _checked(network, scheme, calibration or (), method)
     check_half(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
@@ -95,63 +100,9 @@ def export(
             method=method,
             opset=opset,
             channels_last=channels_last,
+            io=io,
         )
     return load_artifact(folder)
-
-
-def check_exportable(
-    format: str, scheme: str, opset: int | None = None, method: str | None = None
-) -> None:
-    """Raises what `export` would raise of a format and a scheme, before any work."""
-    for kind, name, known in (
-        ("format", format, format_names()),
-        ("scheme", scheme, list(SCHEMES)),
-    ):
-        if name not in known:
-            raise RecipeError(
-                Fault(
-                    what=f"There is no {kind} {name!r}.",
-                    at=kind,
-                    got=repr(name),
-                    expected=listed(known),
-                    fix=f"use one of these: {listed(known)}",
-                )
-            )
-    if opset is not None and (format != "onnx" or not OPSETS[0] <= opset <= OPSETS[1]):
-        raise RecipeError(
-            Fault(
-                what="This file cannot have the operators of that version.",
-                at="opset",
-                got=f"{opset}, format {format}",
-                expected=f"{OPSETS[0]} to {OPSETS[1]}, format onnx",
-                fix="leave opset out, or take one that the runtime's release notes name",
-            )
-        )
-    module = find_format(format)
-    if scheme not in module.SCHEMES:
-        raise RefusedError(
-            Fault(
-                what=f"{format} cannot be written in {scheme} here.",
-                at=f"format {format}",
-                got=scheme,
-                expected=listed(module.SCHEMES),
-                fix=f"use one of these: {listed(module.SCHEMES)}",
-            )
-        )
-    methods = methods_of(format, scheme)
-    if method is not None and method not in methods:
-        raise RecipeError(
-            Fault(
-                what=f"{format} has no method {method!r} for {scheme}.",
-                at="method",
-                got=repr(method),
-                expected=listed(methods) or f"none: {scheme} is written in one way",
-                fix="leave the method out: the first that suits the network is taken",
-            )
-        )
-    absent = missing(module.PACKAGES, extra=module.EXTRA)
-    if absent:
-        raise MissingPackageError(absent)
 
 
 def convert(
@@ -167,6 +118,7 @@ def convert(
     weight_bits: int = 7,
     opset: int | None = None,
     channels_last: bool | None = None,
+    io: str = "float32",
 ) -> Artifact:
     """`network` written into `folder`, what the converter prints into `log`.
 
@@ -195,6 +147,7 @@ def convert(
             method = method or suited(network, format, scheme)
             own = {"method": method, "keep": tuple(keep), "opset": opset}
             own |= {"weight_bits": weight_bits if weight_bits != 7 else None}
+            own |= {"io": io if io != "float32" else None}
             given = {name: value for name, value in own.items() if value}
             how = write(network, scheme, calibration, path, **given)
     except EdgekdError:
@@ -213,6 +166,9 @@ def convert(
         lineage["quantizer"] = {"method": method, "keep": list(keep), "weight_bits": weight_bits}
     if images:
         lineage["channels_last"] = list(images)
+    if io != "float32":
+        steps = quantization(format, path)
+        lineage["quantization"] = {name: vars(step) for name, step in steps.items()}
     if format == "onnx":
         lineage["opset"] = opset_of(path)
     if network.free:
@@ -221,7 +177,7 @@ def convert(
         lineage["example_shapes"] = shapes
     if format in READERS:
         graph = read_graph(path, format)
-        check_quantized(graph, scheme)
+        lineage |= quantized_facts(graph, read_stored(path, format), scheme)
         lineage["operators"] = graph.operators
         lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))

@@ -60,11 +60,12 @@ class Conversion:
     method: str | None = None
     keep: tuple[str, ...] = ()
     weight_bits: int = 7
+    io: str = "float32"
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `convert` takes besides, as JSON can say it."""
-        names = ("opset", "channels_last", "method", "keep", "weight_bits")
+        names = ("opset", "channels_last", "method", "keep", "weight_bits", "io")
         return {name: getattr(self, name) for name in names}
 
 

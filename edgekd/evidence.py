@@ -114,6 +114,14 @@ class Agreement:
         value = self.validation_metric or 0.0
         return -value if self.smaller_is_better else value
 
+    @property
+    def sqnr_told(self) -> str:
+        """The SQNR in dB, and of what was trained to be rounded, that against its simulation."""
+        told = f"{self.sqnr_db:.1f}"
+        if self.simulation_db is None:
+            return told
+        return f"{told} ({self.simulation_db:.1f} of its simulation)"
+
     def _repr_html_(self) -> str:
         facts = ("sample_count", "max_abs_error", "sqnr_db", "task_agreement", "metric",
                  "evidence", "detail")  # fmt: skip
@@ -150,6 +158,7 @@ class Row:
         detail: a sentence on why it ended so, or why it was not chosen.
         notes: sentences on what of the file its target does not run well.
         instructions: of one inference on one thread of an emulated core; None where none counted.
+        core_instructions: the same by core, where no board of the target's kind was at hand.
         method: of quantizing; None where the scheme has no choice.
         keep: operators of the file that stay in float, by name.
         beside: whether its scheme was tried otherwise first; its name then tells the two apart.
@@ -167,6 +176,7 @@ class Row:
     network: Which = "student"
     notes: tuple[str, ...] = ()
     instructions: int | None = None
+    core_instructions: Mapping[str, int] = field(default_factory=dict)
     method: str | None = None
     keep: tuple[str, ...] = ()
     beside: bool = False
@@ -208,6 +218,7 @@ class Row:
             "zipped_bytes": self.artifact.zipped_bytes,
             "operators": sum(self.artifact.lineage.get("operators", {}).values()) or None,
             "transposes": self.artifact.lineage.get("transposes"),
+            "quantized_weights_frac": self.artifact.lineage.get("quantized_weights_frac"),
         }
         measurement = self.measurement.to_json() if self.measurement else None
         if measurement and not samples:
@@ -228,6 +239,7 @@ class Row:
             "agreement": self.agreement.to_json() if self.agreement else None,
             "measurement": measurement,
             "instructions": self.instructions,
+            "core_instructions": dict(self.core_instructions),
         }
 
 

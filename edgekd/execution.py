@@ -57,6 +57,7 @@ def run_artifact(
         artifacts={"artifact": artifact.path},
         batches={"artifact": batch or batch_of(artifact)},
         channels_last={"artifact": artifact.channels_last},
+        quantization={"artifact": artifact.quantization},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )

@@ -14,13 +14,15 @@ from edgekd.conversions import Conversion, convert_each
 from edgekd.devices.agent import device_facts
 from edgekd.errors import EdgekdError
 from edgekd.evidence import Outcome, Row, Which
-from edgekd.formats import find_format
+from edgekd.formats import find_format, io_refusal
 from edgekd.graph import READERS, read_graph
+from edgekd.integers import Io
 from edgekd.lint import lint
 from edgekd.need import tool_versions
 from edgekd.network import Network
 from edgekd.quantization import weight_bits
-from edgekd.quantized import methods_of, uses_samples
+from edgekd.quantized import little_quantized, methods_of, uses_samples
+from edgekd.recipe import Recipe
 from edgekd.signature import Signature, TensorSpec
 from edgekd.store import Run, copy_tree
 from edgekd.target import Target
@@ -68,7 +70,14 @@ def conversion_of(row: Row, work: Work, network: Network | None = None) -> Conve
         method=row.method,
         keep=row.keep,
         weight_bits=bits_on(target, row),
+        io=io_of(row, work.recipe),
     )
+
+
+def io_of(row: Row, recipe: Recipe) -> Io:
+    """What the file of `row` takes and gives: those that are not static int8 stay in float32."""
+    refused = io_refusal(row.format, row.scheme, recipe.export.io)
+    return "float32" if refused else recipe.export.io
 
 
 NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}
@@ -177,9 +186,12 @@ def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
 
 
 def _notes(artifact: Artifact, row: Row, work: Work) -> tuple[str, ...]:
-    """What of the file will not run well on its target, in sentences."""
+    """What of the file will not run well on its target, and how little of it is quantized, in
+    sentences."""
     if row.format not in READERS:
         return ()
     graph = read_graph(artifact.path, row.format)
     found = lint(graph, work.goal(row).target, row.scheme)
-    return tuple(f"{entry.count} of {entry.operator}: {entry.why}" for entry in found)
+    told = [f"{entry.count} of {entry.operator}: {entry.why}" for entry in found]
+    little = little_quantized(artifact.lineage, row.scheme)
+    return tuple([*told, little] if little else told)

@@ -53,6 +53,8 @@ def sqnr_by_group(
     A layer alone in float shows less: its neighbour may quantize the tensor between the two all the
     same. A group that the quantizer does not quantize alone has none.
     """
+    # Rounding what comes in and goes out is of no layer, and would hide what little one does.
+    conversion = replace(conversion, io="float32")
     samples = conversion.calibration
     module = copy.deepcopy(conversion.network.module).cpu().eval()
     with torch.no_grad():

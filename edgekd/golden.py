@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,22 +14,29 @@ from torch import Tensor
 from edgekd.bundles.manifest import Expected, Golden, Model
 from edgekd.data import Inputs
 from edgekd.errors import Fault
+from edgekd.integers import Step
 from edgekd.scheme import SCHEMES
 
 COUNT = 8
 """Inputs of a bundle: as many as a phone runs without anyone waiting."""
 
 
-def tolerance(scheme: str, outputs: Tensor) -> float:
-    """How far a value of `outputs` may lie off on another machine.
+def tolerance(scheme: str, outputs: Tensor, step: Step | None = None) -> float:
+    """How far a value of `outputs` may lie off on another machine, as the file gives it.
+
+    Args:
+        step: of whole numbers that stand for real ones: it is then a count of steps, one or more.
 
     Runtimes of one file differ by the order of their sums, and in whole numbers by a step here and
     there: a share of the largest value, three times the noise that the scheme's floor of SQNR
     stands for, at most a tenth.
     """
-    if not outputs.is_floating_point():
+    if not outputs.is_floating_point() and step is None:
         return 0.0
     frac = min(0.1, 3 * 10 ** (-SCHEMES[scheme].sqnr_floor_db / 20))
+    if step is not None:
+        far = (outputs.double() - step.zero_point).abs()
+        return float(max(1, math.ceil(frac * float(far.max())))) if far.numel() else 0.0
     finite = outputs[outputs.isfinite()].abs()
     return frac * float(finite.max()) if finite.numel() else 0.0
 
@@ -39,11 +47,13 @@ def write(
     outputs: Mapping[str, Tensor],
     model: str,
     scheme: str,
+    steps: Mapping[str, Step] | None = None,
 ) -> Golden:
     """Writes the vectors of the model of target `model` into the bundle `folder`.
 
     Args:
-        inputs: as the model takes them, of its types and layout.
+        inputs, outputs: as the model takes and gives them, of its types and layout.
+        steps: by name, what whole numbers stand for.
     """
     count = len(next(iter(inputs.values())))
     given, expected = {}, {}
@@ -54,7 +64,8 @@ def write(
         _write(folder / given[name], data)
     for number, (name, values) in enumerate(outputs.items()):
         path = f"golden/{model}/{number}.bin"
-        expected[name] = Expected(path=path, max_abs_error=tolerance(scheme, values))
+        far = tolerance(scheme, values, (steps or {}).get(name))
+        expected[name] = Expected(path=path, max_abs_error=far)
         _write(folder / path, _bytes(values))
     return Golden(count=count, inputs=given, outputs=expected)
 

@@ -12,6 +12,10 @@ from edgekd.evidence import Outcome, Verdict
 from edgekd.execution import batch_of
 from edgekd.formats import find_format
 
+DOT_PRODUCTS = {"cortex-a76": "with dot products", "cortex-a72": "without them"}
+"""Two cores of phones and boards that int8 is worth another thing to, and what tells them apart:
+SDOT and UDOT came with Armv8.2 (Arm Architecture Reference Manual, FEAT_DotProd)."""
+
 
 def count_instructions(
     artifacts: Mapping[str, Artifact], device: str, inputs: Inputs
@@ -27,25 +31,40 @@ def count_instructions(
         UnreachableError: the device is not set up.
         RecipeError: there is no such device.
     """
-    return {name: _counted(artifact, device, inputs) for name, artifact in artifacts.items()}
+    if not artifacts:
+        return {}
+    try:
+        return _counted(artifacts, device, inputs)
+    except ConversionError as error:
+        if len(artifacts) > 1:  # Which one took the runtime down shows alone.
+            alone = ({name: artifact} for name, artifact in artifacts.items())
+            return {
+                k: v for one in alone for k, v in count_instructions(one, device, inputs).items()
+            }
+        told = Verdict(Outcome.RUN_FAILED, f"{error.faults[0].what} {error.faults[0].got}")
+        return dict.fromkeys(artifacts, told)
 
 
-def _counted(artifact: Artifact, device: str, inputs: Inputs) -> Verdict | int:
-    """Of one artifact alone: what crashes takes no other along."""
+def _counted(
+    artifacts: Mapping[str, Artifact], device: str, inputs: Inputs
+) -> dict[str, Verdict | int]:
+    # Files of one name each: candidates' names have dots.
+    names = {f"artifact-{number}": name for number, name in enumerate(artifacts)}
     job = Job(
         action="count",
-        runtime=find_format(artifact.format).RUNTIME,
-        artifacts={"artifact": artifact.path},
-        batches={"artifact": batch_of(artifact)},
-        channels_last={"artifact": artifact.channels_last},
+        runtime=find_format(next(iter(artifacts.values())).format).RUNTIME,
+        artifacts={key: artifacts[name].path for key, name in names.items()},
+        batches={key: batch_of(artifacts[name]) for key, name in names.items()},
+        channels_last={key: artifacts[name].channels_last for key, name in names.items()},
+        quantization={key: artifacts[name].quantization for key, name in names.items()},
         threads=1,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
     )
-    try:
-        result = run_job(device, job).results["artifact"]
-    except ConversionError as error:
-        return Verdict(Outcome.RUN_FAILED, f"{error.faults[0].what} {error.faults[0].got}")
-    return failure_in(result) or int(result["instructions"]["per_inference"])
+    results = run_job(device, job).results
+    return {
+        name: failure_in(results[key]) or int(results[key]["instructions"]["per_inference"])
+        for key, name in names.items()
+    }
 
 
 def counted_by() -> str | None:

@@ -14,11 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekd.artifact import Artifact
+from edgekd.folding import turned
+from edgekd.integers import as_numbers
 from edgekd.mil import load_program
 from edgekd.ncnn_param import INPUT, WHOLE, read_param
 from edgekd.need import need
 
 Found = dict[str, Tensor]
+
+
+def as_taken(artifact: Artifact, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A network's `inputs` as the file takes them: images turned, real values as its numbers."""
+    arrays = {n: t.numpy() for n, t in turned(inputs, artifact.channels_last).items()}
+    numbers = as_numbers(arrays, artifact.quantization)
+    return {name: torch.from_numpy(value) for name, value in numbers.items()}
 
 
 def onnx(path: Path, inputs: Mapping[str, Tensor]) -> Found:

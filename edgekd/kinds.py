@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Word = Literal["attention", "recurrent", "depthwise", "convolutional", "dense"]
 
+SMALL, LARGE = 512, 2048
+"""Elements of a weight: with fewer than SMALL it is seldom worth rounding, and coremltools rounds
+none with fewer than LARGE unless told to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -26,12 +30,14 @@ class Kind:
         recurrent: GRU or LSTM.
         depthwise: convolutions of one channel each.
         convolutional: convolutions of any sort.
+        uneven: weights of 2048 elements or more, and others of 512 or more.
     """
 
     attention: bool = False
     recurrent: bool = False
     depthwise: bool = False
     convolutional: bool = False
+    uneven: bool = False
 
     @property
     def word(self) -> Word:
@@ -55,11 +61,14 @@ def kind_of(network: Network) -> Kind:
 
     attends = has("scaled_dot_product") or (has("softmax") and has("bmm", "baddbmm"))
     layers = {type(each) for each in module.modules()}
+    sizes = [each.numel() for each in module.parameters() if each.ndim > 1]
     return Kind(
         attention=attends or has("layer_norm", "rms_norm"),
         recurrent=has("lstm", "gru", "rnn") or any(issubclass(each, nn.RNNBase) for each in layers),
         depthwise=seen.depthwise,
         convolutional=has("convolution"),
+        uneven=any(size >= LARGE for size in sizes)
+        and any(SMALL <= size < LARGE for size in sizes),
     )
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from edgekd.artifact import Artifact
 from edgekd.errors import Fault, RecipeError
-from edgekd.folding import turned
-from edgekd.intermediates import READERS, rounded
+from edgekd.intermediates import READERS, as_taken, rounded
 from edgekd.localization import Layer, in_order_of, layer_outputs, localize
 from edgekd.network import Network
 
@@ -106,7 +105,7 @@ def sensitivity(
         for layer in localize(artifact, network, samples[0])
     ]
     for sample in samples:
-        found = READERS[artifact.format](artifact.path, turned(sample, artifact.channels_last))
+        found = READERS[artifact.format](artifact.path, as_taken(artifact, sample))
         outputs = layer_outputs(network, sample)
         for each, (_, kind, output) in zip(seen, outputs, strict=True):
             value = found.get(each.layer.tensor or "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -43,8 +43,27 @@ COOL_S = 10.0
 Measured = dict[str, Measurement | Verdict]
 
 
-def to_nobody(told: str) -> None:
+def to_nobody(told: str, done: int, total: int) -> None:
     """Drops what it is told."""
+
+
+@dataclass
+class Steps:
+    """How far a measurement is: what it does now, and how many of its processes have begun."""
+
+    tell: Callable[[str, int, int], None]
+    total: int
+    done: int = 0
+
+    def __call__(self, told: str) -> None:
+        """Tells what is done in the step that has begun."""
+        self.tell(told, self.done, self.total)
+
+    def begin(self, told: str) -> None:
+        """Tells of the next step."""
+        self.done += 1
+        self.total = max(self.total, self.done)
+        self(told)
 
 
 def measure(
@@ -59,7 +78,7 @@ def measure(
     seed: int,
     unpruned: Mapping[str, str] | None = None,
     still_open: Callable[[Measured], bool] | None = None,
-    tell: Callable[[str], None] = to_nobody,
+    tell: Callable[[str, int, int], None] = to_nobody,
 ) -> Measured:
     """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
 
@@ -68,23 +87,24 @@ def measure(
         unpruned: by name of an artifact, that of the network before it was pruned.
         still_open: whether more samples are wanted; asked after each look, three at most. Without
             it there is one look.
-        tell: hears how far it is.
+        tell: hears what is done, and the how many-th process of how many it is.
 
     Raises:
         UnreachableError: the device cannot be reached, or is in use.
         ConversionError: an artifact that had run took the process down with which all are timed.
     """
     job = _job(artifacts, threads, inputs, protocol, seed)
-    with exclusive(device, tell):
-        alone, failed = _each_alone(device, job, tell)
+    steps = Steps(tell, len(artifacts) + protocol.processes)
+    with exclusive(device, steps):
+        alone, failed = _each_alone(device, job, steps)
         well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
         rounds: list[Report] = []
         lost: EdgekdError | None = None
-        _wait_to_cool(device, job, list(alone.values()), protocol, tell)
+        _wait_to_cool(device, job, list(alone.values()), protocol, steps)
         measured: Measured = {}
         for look in range(LOOKS if still_open else 1):
             if well and lost is None:
-                lost = _timed(device, replace(job, artifacts=well), protocol, seed, rounds, tell)
+                lost = _timed(device, replace(job, artifacts=well), protocol, seed, rounds, steps)
             doubts, notes = _doubts(rounds, lost), _noise(alone)
             measured = {
                 name: failed[name]
@@ -100,7 +120,8 @@ def measure(
                     )
             if still_open is None or lost or look == LOOKS - 1 or not still_open(measured):
                 break
-            tell(f"undecided after look {look + 1} of {LOOKS}: more samples")
+            steps.total += protocol.processes
+            steps(f"undecided after look {look + 1} of {LOOKS}: more samples")
     return measured
 
 
@@ -129,6 +150,7 @@ def _job(
         artifacts={name: artifact.path for name, artifact in artifacts.items()},
         batches=sizes,
         channels_last={name: artifact.channels_last for name, artifact in artifacts.items()},
+        quantization={name: artifact.quantization for name, artifact in artifacts.items()},
         threads=threads,
         inputs={name: tensor.numpy() for name, tensor in inputs.items()} if inputs else None,
         options={**options, "seed": seed},
@@ -156,16 +178,16 @@ def _of_example_sizes(artifact: Artifact) -> Inputs | None:
 
 
 def _each_alone(
-    device: str, job: Job, tell: Callable[[str], None]
+    device: str, job: Job, steps: Steps
 ) -> tuple[dict[str, Report], dict[str, Verdict | None]]:
     """The reports of a process for each artifact, and how those failed that did."""
     reports: dict[str, Report] = {}
     failed: dict[str, Verdict | None] = {}
     for number, (name, path) in enumerate(job.artifacts.items()):
-        tell(f"load and first inference {number + 1}/{len(job.artifacts)}")
+        steps.begin(f"load and first inference {number + 1}/{len(job.artifacts)}")
         ours = replace(job, artifacts={name: path}, options={**job.options, "runs": 0})
         try:
-            reports[name] = _patiently(device, ours, tell, known=bool(reports))
+            reports[name] = _patiently(device, ours, steps, known=bool(reports))
             failed[name] = failure_in(reports[name].results[name])
         except ConversionError as error:  # It took its process down, and only its own.
             failed[name] = Verdict(Outcome.RUN_FAILED, error.faults[0].got)
@@ -178,18 +200,18 @@ def _timed(
     protocol: Protocol,
     seed: int,
     rounds: list[Report],
-    tell: Callable[[str], None],
+    steps: Steps,
 ) -> EdgekdError | None:
     """Adds a look's processes to `rounds`; how the device was lost, where it was after one."""
     for _ in range(protocol.processes):
         number = len(rounds)
         dice = random.Random(seed + number)
-        tell(f"process {number + 1}, {len(job.artifacts)} artifact(s) interleaved")
+        steps.begin(f"process {number + 1}, {len(job.artifacts)} artifact(s) interleaved")
         # What is loaded first lies elsewhere in memory: each process loads in another order.
         shuffled = dict(dice.sample(sorted(job.artifacts.items()), len(job.artifacts)))
         ours = replace(job, artifacts=shuffled, options={**job.options, "seed": seed + number})
         try:
-            rounds.append(_patiently(device, ours, tell, known=True))
+            rounds.append(_patiently(device, ours, steps, known=True))
         except UnreachableError as error:
             if not rounds:
                 raise

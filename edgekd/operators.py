@@ -35,3 +35,24 @@ PRODUCTS = {
 }
 STEPS = 4
 """The fewest candidates (TANH) that are taken for a recurrent layer written out."""
+
+WEIGHTED = frozenset(
+    [
+        *("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN", "Gather"),
+        *("Convolution", "GroupConvolution", "ConvolutionBackpropData"),
+        *("GroupConvolutionBackpropData", "LSTMSequence", "GRUSequence", "RNNSequence"),
+        *("LSTMCell", "GRUCell", "RNNCell"),
+        *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"),
+        *("GATHER", "EMBEDDING_LOOKUP", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
+        *("conv", "conv_transpose", "linear", "matmul", "lstm", "gru", "rnn", "gather"),
+    ]
+)
+"""Those whose constants are most of what a network has learnt, of all formats."""
+AFTER_WEIGHTS = frozenset(
+    [
+        *("DequantizeLinear", "Cast", "Transpose", "Reshape"),
+        *("Convert", "Multiply", "Subtract", "FakeQuantize"),
+        *("DEQUANTIZE", "DENSIFY", "TRANSPOSE", "RESHAPE"),
+    ]
+)
+"""Those between a weight, as it is stored, and what reads it."""

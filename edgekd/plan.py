@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from edgekd.black_box import is_black_box
-from edgekd.candidacy import candidates_of
-from edgekd.conversion import check_exportable
+from edgekd.candidacy import candidates_of, check_io
 from edgekd.devices import find_device
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
 from edgekd.evidence import Outcome, Row
+from edgekd.exportable import check_exportable
 from edgekd.formats import format_names
 from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.need import missing
@@ -103,6 +103,7 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
         raise RecipeError(*faults)
     _check_packages(recipe)
     rows = tuple(row for goal in goals for row in candidates_of(goal, recipe))
+    check_io(recipe, rows)
     _refuse(goals, rows)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(goals), rows, tuple(stages))

@@ -40,9 +40,13 @@ class Quantize(Part):
         bool, Field(description="records of each quantized file what it did to each layer")
     ] = False
     qat_epochs: Annotated[
-        int, Field(ge=0, description="in which the student learns to be rounded to int8")
+        int,
+        Field(
+            ge=0,
+            description="in which the student learns to be rounded to int8, where all else missed",
+        ),
     ] = 0
-    qat_learning_rate: Annotated[float, Field(gt=0, description="at its largest")] = 1e-4
+    qat_learning_rate: Annotated[float, Field(gt=0, description="at its largest")] = 1e-3
     qat_from: Annotated[
         Literal["float", "teacher", "both"],
         Field(description="who teaches it then: the student in float needs no label"),

@@ -67,6 +67,9 @@ class Shown:
                 full = task.total or 1
                 self.progress.update(task.id, completed=full, total=full)
             self.tasks[stage] = self.progress.add_task(stage, total=total or None, item=item)
+        known = self.progress.tasks[self.progress.task_ids.index(self.tasks[stage])]
+        if done < known.completed:  # Another count begins: that of the next target.
+            self.progress.reset(self.tasks[stage])
         self.progress.update(self.tasks[stage], completed=done, total=total or None, item=item)
 
     def write(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from edgekd.errors import ConversionError, Fault, listed
 from edgekd.formats import find_format
 from edgekd.graph import Graph
@@ -9,6 +12,7 @@ from edgekd.kinds import kind_of
 from edgekd.network import Network
 from edgekd.quantization import candidates
 from edgekd.scheme import SCHEMES
+from edgekd.stored import Stored
 
 
 def methods_of(format: str, scheme: str) -> dict[str, str]:
@@ -37,20 +41,28 @@ def uses_samples(scheme: str, method: str | None) -> bool:
     return SCHEMES[scheme].calibrated or method in ON_SAMPLES
 
 
-def check_quantized(graph: Graph, scheme: str) -> None:
-    """Raises where a file of an int8 or int4 scheme has nothing in it: quantizers skip what they do
-    not know, and say nothing. Core ML keeps small tensors in float by a threshold of its own.
+BITS = {"int8": 8, "int4": 4, "palettized": 8}
+"""By the first word of a scheme that quantizes weights, the bits of one, at most."""
+LITTLE = 0.5
+"""Of the weights: what quantizes less is told of."""
+
+
+def quantized_facts(graph: Graph, stored: Stored | None, scheme: str) -> dict[str, Any]:
+    """How much of a file of an int8, int4 or palettized scheme is, for its card; empty for others.
+
+    `quantized_weights_frac` is the share of the weights that take no more bits than the scheme
+    says, `weights_in_float` names the operators that read others.
 
     Raises:
-        ConversionError: nothing is quantized.
+        ConversionError: nothing is quantized: quantizers skip what they do not know, and what is
+            small, and say nothing.
     """
     bits = scheme.partition("-")[0]
-    if bits not in ("int8", "int4") or graph.format == "coreml":
-        return
-    if any(bits in kind for each in graph.kinds for kind in each.takes):
-        return
-    if bits == "int4" and any(each.operator == "MatMulNBits" for each in graph.kinds):
-        return
+    if bits not in BITS or stored is None:
+        return {}
+    share = stored.frac(BITS[bits])
+    if share or any(bits in kind for each in graph.kinds for kind in each.takes):
+        return {"quantized_weights_frac": share, "weights_in_float": stored.in_float}
     raise ConversionError(
         Fault(
             what=f"Nothing in the network was quantized in {scheme}.",
@@ -59,4 +71,18 @@ def check_quantized(graph: Graph, scheme: str) -> None:
             expected="an operator or weight that this format quantizes in this scheme",
             fix=f"leave {scheme} out for this target, or take another scheme",
         )
+    )
+
+
+def little_quantized(lineage: Mapping[str, Any], scheme: str) -> str | None:
+    """A sentence on a file of which the smaller part of the weights is quantized, by its card."""
+    share = lineage.get("quantized_weights_frac")
+    if share is None or share >= LITTLE:
+        return None
+    how = scheme.partition("-")[0]
+    how = how if how == "palettized" else f"in {how}"
+    told = f"{scheme}: {100 * share:.2g} % of the weights are {how}"
+    kept = lineage["weights_in_float"]
+    return (
+        f"{told}; {listed(kept)} {'stays' if len(kept) == 1 else 'stay'} in float" if kept else told
     )

@@ -20,6 +20,7 @@ from edgekd.acceptance import Accept
 from edgekd.errors import Fault, RecipeError
 from edgekd.faults import validation_faults
 from edgekd.folding import Head, Raw
+from edgekd.integers import Io
 from edgekd.packaging import Bundle
 from edgekd.part import Known, Part, one_of, refused
 from edgekd.precisions import Quantize
@@ -132,6 +133,10 @@ class Export(Part):
         dict[str, Raw], Field(description="by input, what the files take in its place")
     ] = Field(default_factory=dict)
     outputs: Annotated[Head, Field(description="what the files give of the logits")] = "logits"
+    io: Annotated[
+        Io,
+        Field(description="what files in static int8 have in place of float32 inputs and outputs"),
+    ] = "float32"
 
     @property
     def folds(self) -> bool:
@@ -257,7 +262,9 @@ class Recipe(Part):
         return self
 
 
-def load_recipe(path: Path, known: Known | None = None, settings: Collection[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path | str, known: Known | None = None, settings: Collection[str] = ()
+) -> Recipe:
     """The recipe in `path`, with `settings` ("key.path=value" each) put over it.
 
     Args:
@@ -266,7 +273,7 @@ def load_recipe(path: Path, known: Known | None = None, settings: Collection[str
     Raises:
         RecipeError: the file cannot be read, or anything in it is wrong; all faults are told.
     """
-    document = read_toml(path)
+    document = read_toml(Path(path))
     for setting in settings:
         _put(document, setting)
     return parse_recipe(document, str(path), known)

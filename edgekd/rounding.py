@@ -30,18 +30,22 @@ from edgekd.work import Work
 
 def train_rows(work: Work, run: Run) -> Work:
     """The work with a student trained for every open row of one, or with why there is none."""
-    quantized: dict[str, Tuned] = {}
     rows = []
     for row in work.rows:
         if row.network == "quantized" and row.open:
-            why = refusal(work.student, row.format)
-            if why is None:
-                quantized[row.target] = trained_for(row, work, run)
-                row = replace(row, method=quantized[row.target].method)
-            else:
-                row = replace(row, outcome=Outcome.REFUSED, detail=why)
+            row, work = train_row(row, work, run)
         rows.append(row)
-    return replace(work, rows=tuple(rows), quantized=quantized)
+    return replace(work, rows=tuple(rows))
+
+
+def train_row(row: Row, work: Work, run: Run) -> tuple[Row, Work]:
+    """`row` and the work with a student trained for it, or the row with why there is none."""
+    why = refusal(work.student, row.format)
+    if why is not None:
+        return replace(row, outcome=Outcome.REFUSED, detail=why), work
+    tuned = trained_for(row, work, run)
+    work = replace(work, quantized={**work.quantized, row.target: tuned})
+    return replace(row, method=tuned.method), work
 
 
 def trained_for(row: Row, work: Work, run: Run) -> Tuned:

@@ -22,6 +22,7 @@ from edgekd.evidence import Agreement, Outcome, Row, Verdict, Which
 from edgekd.execution import run_artifact
 from edgekd.formats import find_format
 from edgekd.gate import disagreeing, judged
+from edgekd.integers import as_numbers, as_values
 from edgekd.need import tool_versions
 from edgekd.quantization.fidelity import mismatch
 from edgekd.routing import DECISIONS
@@ -314,9 +315,15 @@ def _as_simulated(
 ) -> Agreement:
     """`agreement`, and whether the file gives what the network gave when it was trained."""
     tuned, test = work.quantized[row.target], work.samples("test")
+    assert row.artifact is not None
+    steps = row.artifact.quantization
+    simulated = outputs_of(tuned.simulated.module, test)
+    arrays = {name: value.numpy() for name, value in simulated.items()}
+    # What rounding to the file's own outputs costs was not trained.
+    rounded = as_values(as_numbers(arrays, steps), steps)
     near_db, why = mismatch(
         {name: value[:count] for name, value in outputs.items()},
-        outputs_of(tuned.simulated.module, test),
+        {name: torch.from_numpy(value) for name, value in rounded.items()},
         outputs_of(tuned.network.module, test),
     )
     agreement = replace(agreement, simulation_db=near_db)

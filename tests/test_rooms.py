@@ -37,6 +37,7 @@ RANKS = {
             "operators",
             "ncnn_param",
             "notebook",
+            "integers",
         ],
         1,
     ),
@@ -58,7 +59,7 @@ RANKS = {
     ),
     **dict.fromkeys(["samples", "work", "protocol", "told", "measurement"], 2),
     **dict.fromkeys(["routing", "reduction", "endings", "result"], 2),
-    **dict.fromkeys(["graph", "kinds", "precisions", "mil"], 2),
+    **dict.fromkeys(["graph", "stored", "kinds", "precisions", "mil"], 2),
     "environment": 2,
     **dict.fromkeys(["losses", "pruning", "quantization", "formats", "devices", "bundles"], 3),
     **dict.fromkeys(["lint", "soundness", "overflow", "junit", "provenance", "judge"], 3),
@@ -67,13 +68,13 @@ RANKS = {
     **dict.fromkeys(["measure", "doctor", "black_box", "terms", "teachers", "derive", "eager"], 4),
     **dict.fromkeys(["distillation", "conversion", "cut", "execution", "gate"], 4),
     **dict.fromkeys(["conversions", "converter", "golden", "releases", "intermediates"], 4),
-    **dict.fromkeys(["localization", "layerwise", "instructions", "report"], 4),
+    **dict.fromkeys(["localization", "layerwise", "instructions", "core_counts", "report"], 4),
     **dict.fromkeys(["quantized", "exporting", "verifying", "bundle_options"], 4),
-    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers"], 4),
+    **dict.fromkeys(["selecting", "freezing", "qat", "rounding", "float_layers", "exportable"], 4),
     **dict.fromkeys(["stages", "packing", "signing"], 5),
     **dict.fromkeys(["candidacy", "plan", "launch", "pipeline", "worker", "preview", "starter"], 6),
     **dict.fromkeys(["correctness", "calibrating"], 6),
-    **dict.fromkeys(["progress", "text", "timing_text"], 7),
+    **dict.fromkeys(["progress", "text", "plan_text", "timing_text"], 7),
     "cli": 8,
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
@@ -86,7 +87,8 @@ LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact"
            "evaluate", "teacher_outputs", "features", "checkpoint", "fit", "trained",
            "black_box", "terms", "teachers", "eager", "selecting", "quantized", "freezing",
            "distillation", "qat", "intermediates", "localization", "layerwise",
-           "execution", "instructions", "conversion", "conversions", "converter",
+           "execution", "instructions", "core_counts", "exportable", "conversion",
+           "conversions", "converter",
            "exporting", "gate", "verifying", "float_layers", "rounding", "candidacy",
            "plan", "launch", "pipeline", "worker", "preview", "starter", "calibrating"]
 # fmt: on

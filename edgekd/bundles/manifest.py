@@ -96,7 +96,9 @@ class Expected(Entry):
     """What an output must be, little-endian and row-major as `Tensor` says, samples first."""
 
     path: Inside
-    max_abs_error: Annotated[float, Field(ge=0, description="how far each value may lie off")]
+    max_abs_error: Annotated[
+        float, Field(ge=0, description="how far each may lie off, of the numbers in the file")
+    ]
 
 
 class Golden(Entry):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, console, print_json
+from edgekd.cli.words import AsJson, console, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
@@ -80,15 +80,30 @@ def bundle(
         lines.append("every file is the one in the manifest")
     said["manifest"] = manifest.to_json()
     if not lines:
-        lines += held_lines(path, str(said["bundle"]), manifest)
+        lines += held_lines(str(said["bundle"]), manifest)
+    error = packing.failure(checked)
     if as_json:
         print_json(said)
     else:
         for line in lines:
             typer.echo(line)
-    error = packing.failure(checked)
+        if error is None:
+            say_next(_after_bundle(path, checked=check, kind=kind, signed=sign is not None))
     if error is not None:
         raise error
+
+
+def _after_bundle(path: Path, *, checked: bool, kind: str | None, signed: bool) -> str:
+    """What to do with a bundle next."""
+    if kind == "archive":
+        return "keep it as a release; before the next one: edgekd diff OLD NEW"
+    if kind is not None:
+        return "give it to the app's build; docs/bundles.md says how each takes it"
+    if signed:
+        return f"edgekd bundle {path} --kind archive, and --verify with the public key there"
+    if not checked:
+        return f"edgekd bundle {path} --check"
+    return f"edgekd bundle {path} --kind archive, android, swift or linux"
 
 
 def diff(
@@ -117,5 +132,7 @@ def diff(
     else:
         console().print(changes_table(changes))
     error = failure(changes, new)
+    if error is None and not as_json:
+        say_next(f"release it: edgekd bundle {new} --kind archive")
     if error is not None:
         raise error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, Settings, print_json
+from edgekd.cli.words import AsJson, Settings, print_json, say_next
 
 
 def calibrate(
@@ -62,7 +62,7 @@ def calibrate(
     place = made.path
     if place.resolve().is_relative_to(recipe.parent.resolve()):
         place = place.resolve().relative_to(recipe.parent.resolve())
-    typer.echo(f'in the recipe, under [quantize]: calibration = "{place}"')
+    say_next(f'in the recipe, under [quantize]: calibration = "{place}"')
 
 
 def sensitivity(
@@ -88,3 +88,4 @@ def sensitivity(
         return
     for line in noise_lines(layers):
         typer.echo(line)
+    say_next("another --method of edgekd export, or more samples; a run's search tries them all")

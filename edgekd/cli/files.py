@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json
+from edgekd.cli.words import AsJson, print_json, say_next
 from edgekd.errors import Fault
+from edgekd.integers import Io
 
 
 def export(
@@ -45,20 +46,24 @@ def export(
             help="Of images; without it, LiteRT's files take them last.",
         ),
     ] = None,
+    io: Annotated[
+        str,
+        typer.Option(help="Of static int8: int8 or uint8 in place of float32 inputs and outputs."),
+    ] = "float32",
     calibration: Annotated[
         Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as one file."""
-    from edgekd.conversion import check_exportable
     from edgekd.conversion import export as export_network
+    from edgekd.exportable import check_exportable
     from edgekd.network import load_network
     from edgekd.samples import parse_example, read_samples
     from edgekd.sizes import parse_dynamic
     from edgekd.text import artifact_lines
 
-    check_exportable(format, scheme, opset, method)
+    check_exportable(format, scheme, opset, method, io)
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -75,12 +80,15 @@ def export(
         method=method,
         opset=opset,
         channels_last=channels_last,
+        io=cast(Io, io),
     )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})
     else:
         for line in artifact_lines(artifact):
             typer.echo(line)
+        known = f" --weights {weights}" if weights else ""
+        say_next(f"edgekd verify {artifact.path.parent} --against {model}{known} --samples FILE")
 
 
 def verify(
@@ -121,6 +129,8 @@ def verify(
             typer.echo(line)
         for line in agreement_lines(found):
             typer.echo(line)
+        if found.outcome is Outcome.PASSED:
+            say_next(_after_verify(artifact, device, found.evidence))
     if found.outcome is not Outcome.PASSED:
         known = loaded.lineage.get("network_sha256")
         other = known is not None and known != network.weights_digest()
@@ -136,3 +146,10 @@ def verify(
                 else "look where it begins, with --layers, or try another scheme",
             )
         )
+
+
+def _after_verify(artifact: Path, device: str, evidence: str) -> str:
+    """What to do with an artifact that agrees."""
+    if evidence in ("reference", "emulated"):
+        return "time it on a device of its own: docs/devices.md says how each is reached"
+    return f"edgekd benchmark {artifact}" + ("" if device == "local" else f" --device {device}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json
+from edgekd.cli.words import AsJson, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
@@ -32,6 +32,9 @@ def targets(
     if name:
         for line in target_lines(found[0], list(SCHEMES)):
             typer.echo(line)
+        say_next(f'in the recipe: [[targets]] name = "{found[0].name}"')
+    else:
+        say_next("edgekd targets NAME")
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -47,6 +50,12 @@ def doctor(as_json: AsJson = False) -> None:
         typer.echo(f"{mark} {finding.name:10} {finding.told}")
         if finding.fix:
             typer.echo(f"        fix: {finding.fix}")
+    lacks = [finding.name for finding in findings if not finding.works]
+    say_next(
+        f"of {', '.join(lacks)}: the fix above, if you need it; then edgekd init"
+        if lacks
+        else "edgekd init"
+    )
 
 
 def devices(
@@ -82,6 +91,7 @@ def devices(
         )
     if device == "emulated":
         emulated.setup(say, sources=sources)
+        _say_device("emulated://cortex-a76")
         return
     if target is None:
         what, fix = "A board is set up for a target.", "--target raspberry-pi-5-litert"
@@ -89,3 +99,9 @@ def devices(
         raise RecipeError(Fault(what, "edgekd devices setup", "no --target", expected, fix))
     runtime = find_format(load_target(target).format).RUNTIME
     board_setup.setup(device, runtime, say, wheels=wheels)
+    _say_device(device)
+
+
+def _say_device(url: str) -> None:
+    """What to do with a device that is ready."""
+    say_next(f"edgekd verify ARTIFACT --against MODEL --samples FILE --device {url}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.words import AsJson, Settings, console, print_json
+from edgekd.cli.words import AsJson, Settings, console, print_json, say_next
 
 
 def run(
@@ -60,7 +61,7 @@ def check(
     says which operators will fall back, be unrolled or be refused there.
     """
     from edgekd.plan import check as check_recipe
-    from edgekd.text import plan_lines, preview_lines
+    from edgekd.plan_text import plan_lines, preview_lines
 
     plan = check_recipe(recipe, settings or [])
     previewed = None
@@ -80,8 +81,9 @@ def check(
             }
         )
     else:
-        for line in (*preview_lines(previewed), *plan_lines(recipe, plan)):
+        for line in (*preview_lines(previewed), *plan_lines(plan)):
             typer.echo(line)
+        say_next(f"edgekd run {recipe}")
 
 
 def explain(
@@ -101,11 +103,18 @@ def explain(
     for value in found:
         told = f"  # {value.meaning}" if value.meaning and value.origin == "default" else ""
         typer.echo(f"{value.origin:10} {value.key:{wide}} = {value.value!r}{told}")
+    say_next(f"edgekd check {recipe}; a value alone: --set KEY=VALUE")
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where recipe.toml goes.")] = Path(),
     name: Annotated[str | None, typer.Option(help="Of the recipe; the folder's.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification, regression, embedding, segmentation or token-classification."
+        ),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="file.py:callable -> edgekd.Data.")] = None,
     student: Annotated[str | None, typer.Option(help="file.py:callable -> torch module.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The same; none: no distillation.")] = None,
@@ -116,6 +125,10 @@ def init(
     device: Annotated[str | None, typer.Option(help="local, ssh://user@host, adb://...")] = None,
     latency_p90_ms: Annotated[float | None, typer.Option(help="The budget.")] = None,
     size_bytes: Annotated[int | None, typer.Option(help="The budget.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of the metric against the teacher, absolute; 0.01 of a share."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of the student, and of the teacher.")] = 30,
     force: Annotated[bool, typer.Option("--force", help="Write over a recipe.")] = False,
     as_json: AsJson = False,
@@ -123,45 +136,79 @@ def init(
     """Write a first recipe: asks for what is not given, in a terminal."""
     import sys
 
-    from edgekd.starter import Answers, start
-    from edgekd.target import target_names
-    from edgekd.text import plan_lines
+    from edgekd.plan_text import plan_lines
+    from edgekd.starter import Answers, check_absent, start
 
+    check_absent(folder, replace=force)
+    given: dict[str, Any] = {
+        "task": task,
+        "data": data,
+        "student": student,
+        "teacher": teacher,
+        "targets": target,
+        "max_drop": max_drop,
+        "latency_p90_ms": latency_p90_ms,
+    }
     if sys.stdin.isatty() and not as_json:
-
-        def ask(question: str, given: str | None, default: str = "") -> str | None:
-            if given is not None:
-                return given
-            return typer.prompt(question, default=default, err=True).strip() or None
-
-        data = ask("data, a callable that returns edgekd.Data (data.py:load)", data)
-        student = ask("student, a callable that returns a module (models.py:student)", student)
-        teacher = ask("teacher, likewise; empty for none", teacher)
-        if not target:
-            typer.echo(f"targets: {', '.join(target_names())}", err=True)
-            target = (ask("targets, separated by blanks", None, "x86-cpu-onnx") or "").split()
-        if latency_p90_ms is None:
-            limit = ask("p90 of the latency at most, ms; empty for no limit", None)
-            latency_p90_ms = float(limit) if limit else None
+        given |= _asked(given)
     answers = Answers(
         name=name or folder.resolve().name,
-        data=data or "",
-        student=student or "",
-        teacher=teacher,
         teacher_weights=teacher_weights,
-        targets=target or [],
         epochs=epochs,
-        latency_p90_ms=latency_p90_ms,
         size_bytes=size_bytes,
         device=device,
+        **{key: value for key, value in given.items() if value is not None},
     )
     path, plan = start(folder, answers, replace=force)
     if as_json:
         print_json({"recipe": str(path), "stages": list(plan.stages)})
         return
     typer.echo(f"written: {path}")
-    for line in plan_lines(path, plan):
+    for line in plan_lines(plan):
         typer.echo(line)
+    say_next(f"edgekd run {path}; what its targets will make of the student: check {path} --lint")
+
+
+def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Answers to what is not given, from a terminal."""
+    from edgekd.starter import SHARE_DROP
+    from edgekd.target import target_names
+    from edgekd.task import TASKS
+
+    found: dict[str, Any] = {}
+
+    def ask(key: str, question: str, default: str = "", known: Sequence[str] = ()) -> None:
+        while given[key] is None and key not in found:
+            answer = typer.prompt(question, default=default, err=True).strip()
+            if known and answer not in known:
+                typer.echo(f"  one of: {', '.join(known)}", err=True)
+                continue
+            found[key] = answer or None
+
+    def ask_number(key: str, question: str, default: str = "") -> None:
+        while given[key] is None and key not in found:
+            answer = typer.prompt(question, default=default, err=True).strip()
+            try:
+                found[key] = float(answer) if answer else None
+            except ValueError:
+                typer.echo("  a number, such as 2.5", err=True)
+
+    ask("task", f"task ({', '.join(TASKS)})", "classification", list(TASKS))
+    ask("data", "data, a callable that returns edgekd.Data (data.py:load)")
+    ask("student", "student, a callable that returns a torch module (models.py:student)")
+    ask("teacher", "teacher, likewise, which the student learns from; empty for none")
+    if given["teacher"] or found.get("teacher"):
+        task = TASKS[given["task"] or found["task"]]
+        share = task.metrics[task.default_metric].share
+        unit = "a share" if share else "in your data's unit"
+        worse = f"how much worse {task.default_metric} than the teacher's may be, {unit}"
+        ask_number("max_drop", worse, str(SHARE_DROP) if share else "")
+    if not given["targets"]:
+        typer.echo(f"targets: {', '.join(target_names())}", err=True)
+        told = typer.prompt("targets, separated by blanks", default="x86-cpu-onnx", err=True)
+        found["targets"] = told.split()
+    ask_number("latency_p90_ms", "p90 of the latency at most, ms; empty for no limit")
+    return found
 
 
 def route(
@@ -194,6 +241,9 @@ def route(
     else:
         for line in route_lines(result):
             typer.echo(line)
+        say_next(
+            f"edgekd report {result.folder}; its bundle's manifest tells the app the threshold"
+        )
 
 
 def report(
@@ -212,6 +262,7 @@ def report(
         print_json({"report": str(place)})
     else:
         typer.echo(str(place))
+        say_next("open it in a browser; it is one file, and fetches nothing")
 
 
 def schema() -> None:

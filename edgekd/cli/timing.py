@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json
+from edgekd.cli.words import AsJson, print_json, say_next
 from edgekd.errors import Fault
 
 
@@ -72,7 +73,7 @@ def benchmark(
                 inputs=joined(inputs) if inputs else None,
                 protocol=QUICK if quick else THOROUGH,
                 budget=limits,
-                tell=lambda told: tell("benchmark", told),
+                tell=partial(tell, "benchmark"),
             )
         )
     measured = [wrong[n] if n in wrong else next(timed) for n in range(len(loaded))]
@@ -87,6 +88,17 @@ def benchmark(
     else:
         _print(loaded, measured, verdicts)
     _raise_worst(loaded, verdicts)
+    if not as_json:
+        say_next(_after_benchmark(artifacts[0], quick=quick, judged=bool(budget)))
+
+
+def _after_benchmark(artifact: Path, *, quick: bool, judged: bool) -> str:
+    """What to do with figures."""
+    if quick:
+        return "without --quick, for figures to rely on"
+    if not judged:
+        return f"edgekd benchmark {artifact} --budget latency_p90_ms=MS holds it against a limit"
+    return "edgekd init writes a recipe, which finds the best file that keeps its budget"
 
 
 def _check_words(samples: Path | None, against: str | None, weights: str | None) -> None:

@@ -22,6 +22,11 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
+def say_next(step: str) -> None:
+    """The last line of what a command tells people: what to do next."""
+    sys.stdout.write(f"next: {step}\n")
+
+
 def console() -> Any:
     """rich's console on stdout."""
     from rich.console import Console

@@ -22,6 +22,7 @@ from edgekd.errors import (
     listed,
 )
 from edgekd.evidence import Outcome, Verdict
+from edgekd.integers import Step, as_numbers, as_values
 
 AGENT = Path(__file__).with_name("agent.py")
 
@@ -92,6 +93,8 @@ class Job:
         artifacts: path of each by name.
         batches: the batch size each artifact was exported with.
         channels_last: by artifact, the inputs that it takes as NHWC; `inputs` are NCHW.
+        quantization: by artifact, its inputs and outputs that are whole numbers; `inputs`, and the
+            outputs that come back, are the values these stand for.
         inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
         providers: of ONNX Runtime, beside the CPU's: those that shall compute; where they take
             nothing the artifact fell back.
@@ -104,6 +107,7 @@ class Job:
     threads: int
     batches: Mapping[str, int] = field(default_factory=dict)
     channels_last: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    quantization: Mapping[str, Mapping[str, Step]] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     providers: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +161,11 @@ def run_job(url: str, job: Job) -> Report:
                 else:
                     shutil.copyfile(part, target)
             entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
+            steps = job.quantization.get(name)
+            if steps and job.inputs is not None:  # The device is sent numbers, of its own.
+                numbers: dict[str, Any] = as_numbers(job.inputs, steps)
+                np.savez(folder / f"inputs-{name}.npz", **numbers)
+                entry["inputs"] = f"inputs-{name}.npz"
             sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
             entries.append(
                 {
@@ -165,7 +174,7 @@ def run_job(url: str, job: Job) -> Report:
                     "files": {p.relative_to(folder).as_posix(): path_digest(p) for p in sent},
                 }
             )
-        if job.inputs is not None:
+        if job.inputs is not None and not all("inputs" in entry for entry in entries):
             np.savez(folder / "inputs.npz", **job.inputs)
         document = {
             "version": VERSION,
@@ -173,7 +182,7 @@ def run_job(url: str, job: Job) -> Report:
             "runtime": job.runtime,
             "threads": job.threads,
             "artifacts": entries,
-            "inputs": "inputs.npz" if job.inputs is not None else None,
+            "inputs": "inputs.npz" if (folder / "inputs.npz").exists() else None,
             "providers": list(job.providers),
             **job.options,
         }
@@ -183,7 +192,10 @@ def run_job(url: str, job: Job) -> Report:
         report = json.loads((folder / "report.json").read_text())
         if report.get("version") != VERSION:
             raise UnreachableError(_another_version(url, report.get("version")))
-        outputs = {name: _arrays(folder / f"outputs-{name}.npz") for name in job.artifacts}
+        outputs = {
+            name: as_values(_arrays(folder / f"outputs-{name}.npz"), job.quantization.get(name, {}))
+            for name in job.artifacts
+        }
     return Report(
         report["results"],
         outputs,

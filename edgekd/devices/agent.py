@@ -26,7 +26,7 @@ import time
 import traceback
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 
 
 class Unavailable(Exception):
@@ -339,7 +339,7 @@ def run(job, folder):
             continue
         try:
             collected = []
-            for feed in feeds(model, read_samples(job, folder), entry):
+            for feed in feeds(model, read_samples(job, folder, entry), entry):
                 model.put(feed)
                 model.invoke()
                 collected.append(model.take())
@@ -368,7 +368,7 @@ def time_all(job, folder):
         if model is None:
             continue
         try:
-            given = feeds(model, read_samples(job, folder), entry)
+            given = feeds(model, read_samples(job, folder, entry), entry)
             ring = Ring(given)
             result["first_ns"] = timed(model, ring)
             result["failure"] = result["failure"] or not_finite(model, given)
@@ -517,13 +517,14 @@ def failure(outcome):
     return {"outcome": outcome, "detail": lines[-1][:500]}
 
 
-def read_samples(job, folder):
-    """The input arrays by name, samples first, or None where the job brings none."""
+def read_samples(job, folder, entry):
+    """The input arrays by name, samples first, or None where the job brings an artifact none."""
     import numpy
 
-    if not job["inputs"]:
+    place = entry.get("inputs", job["inputs"])
+    if not place:
         return None
-    with numpy.load(folder / job["inputs"], allow_pickle=False) as file:
+    with numpy.load(folder / place, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -533,15 +534,7 @@ def feeds(model, samples, entry):
 
     if samples is None:
         dice = numpy.random.default_rng(0)
-        return [
-            {
-                # Zeros where the values may be indices, which must not be out of range.
-                name: dice.standard_normal([_size(size) for size in shape]).astype(_dtype(dtype))
-                if _dtype(dtype).kind == "f"
-                else numpy.zeros([_size(size) for size in shape], _dtype(dtype))
-                for name, shape, dtype in model.inputs
-            }
-        ]
+        return [{n: _drawn(dice, [*map(_size, s)], _dtype(d)) for n, s, d in model.inputs}]
     known = {name: (shape, _dtype(dtype)) for name, shape, dtype in model.inputs}
     if set(known) != set(samples):
         raise ValueError(
@@ -560,6 +553,14 @@ def feeds(model, samples, entry):
         }
         for i in range(0, count, batch)
     ]
+
+
+def _drawn(dice, shape, dtype):
+    if dtype.kind == "f":
+        return dice.standard_normal(shape).astype(dtype)
+    # Zeros where the values may be indices, which must not be out of range: no bytes are.
+    most = 128 if dtype.name in ("int8", "uint8") else 1
+    return dice.integers(0, most, shape).astype(dtype)
 
 
 def _dtype(name):

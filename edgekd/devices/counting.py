@@ -51,11 +51,11 @@ def nothing() -> None:
 def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The instructions per inference of every artifact."""
     results = {}
-    samples = agent.read_samples(job, folder)
     counter = Counter(folder)
     gc.disable()
     empty = min(counter.instructions(nothing) for _ in range(5))
     for entry in job["artifacts"]:
+        samples = agent.read_samples(job, folder, entry)
         model, result = agent.load(dict(job, threads=1), folder, entry)
         results[entry["name"]] = result
         if model is None:

@@ -205,9 +205,10 @@ def _feeds(
     """For each batch of the samples, the words that give it to trtexec; written to files."""
     import numpy as np
 
-    if not job["inputs"]:
+    place = entry.get("inputs", job["inputs"])
+    if not place:
         return []
-    with np.load(folder / job["inputs"], allow_pickle=False) as file:
+    with np.load(folder / place, allow_pickle=False) as file:
         samples = {name: file[name] for name in file.files}
     for name in entry.get("channels_last", ()):
         samples[name] = np.moveaxis(samples[name], 1, -1)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgekd.formats import _metadata, coreml, litert, ncnn, onnx, openvino
+from edgekd.artifact import Artifact
+from edgekd.formats import (
+    _litert_integer_io,
+    _metadata,
+    _onnx_integer_io,
+    _openvino_integer_io,
+    coreml,
+    litert,
+    ncnn,
+    onnx,
+    openvino,
+)
+from edgekd.formats._integer_io import IO_FORMATS as IO_FORMATS
+from edgekd.formats._integer_io import IO_SCHEME as IO_SCHEME
+from edgekd.formats._integer_io import io_refusal as io_refusal
+from edgekd.integers import Step
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -108,6 +124,23 @@ def embed(
     return True
 
 
-def quantization(name: str, path: Path) -> dict[str, tuple[float, int]]:
-    """By name, scale and zero point of inputs and outputs that the file takes as whole numbers."""
-    return litert.quantization(path) if name == "litert" else {}
+QUANTIZATION: dict[str, Callable[[Path], dict[str, Step]]] = {
+    "onnx": _onnx_integer_io.quantization,
+    "openvino": _openvino_integer_io.quantization,
+    "litert": _litert_integer_io.quantization,
+}
+
+
+def quantization(name: str, path: Path) -> dict[str, Step]:
+    """By name, what the whole numbers that the file at `path` takes and gives stand for, by the
+    file itself; ids, raw images and the like are not among them."""
+    return QUANTIZATION[name](path) if name in QUANTIZATION else {}
+
+
+def told_by_file(artifact: Artifact) -> Artifact:
+    """`artifact`; of one without a card with the `quantization` that its own file tells."""
+    if artifact.lineage or artifact.format not in QUANTIZATION:
+        return artifact
+    steps = quantization(artifact.format, artifact.path)
+    told = {name: vars(step) for name, step in steps.items()}
+    return replace(artifact, lineage={"quantization": told})

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgekd.kinds import LARGE, SMALL
 from edgekd.mil import load_program
+from edgekd.mil.program import Named
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 EXTRA = "coreml"
 
-WEIGHT_THRESHOLD = 512
+WEIGHT_THRESHOLD = SMALL
 """Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
 BLOCK = 32
 PRODUCTS = ("conv", "linear")
@@ -33,6 +35,8 @@ _W8A8 = (
 METHODS: dict[str, dict[str, str]] = {
     "int8": {
         "weights": "int8 weights per channel, fp16 activations",
+        "large-weights": f"int8 weights per channel of tensors of {LARGE} elements or more, "
+        "fp16 activations",
         "activations": _W8A8,
         "activations-linear": f"{_W8A8}; only {', '.join(PRODUCTS)}",
     },
@@ -77,7 +81,8 @@ def quantize(
             mode="kmeans", nbits=bits, weight_threshold=WEIGHT_THRESHOLD
         )
         return compressed(ct, model, optimize.palettize_weights, config, kept)
-    weights = {"mode": "linear_symmetric", "weight_threshold": WEIGHT_THRESHOLD}
+    threshold = LARGE if method == "large-weights" else WEIGHT_THRESHOLD
+    weights = {"mode": "linear_symmetric", "weight_threshold": threshold}
     if scheme == "int4-weights":
         weights |= {"dtype": "int4", "granularity": "per_block", "block_size": BLOCK}
     if method.startswith("activations"):
@@ -166,4 +171,13 @@ def measured_ranges(path: Path, calibration: Sequence[Inputs]) -> dict[str, dict
             low = min(found[name]["rmin"] for name in names)
             high = max(found[name]["rmax"] for name in names)
             found |= {name: {"rmin": low, "rmax": high} for name in names}
-    return {name: entry for name, entry in found.items() if name not in program.outputs}
+    read = {
+        each.name
+        for step in program.body.steps
+        for value in step.inputs.values()
+        for each in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(each, Named)
+    }
+    # An output is not rounded itself; one that an operator reads is, on its way there.
+    ends = set(program.outputs) - read
+    return {name: entry for name, entry in found.items() if name not in ends}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
+from edgekd.formats import _litert_integer_io
+from edgekd.formats._integer_io import with_room
 from edgekd.need import need
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ EXTRA = "litert"
 SIGNATURE = "serving_default"
 LINEAR = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 
-_STATIC = "static, weights per channel, float inputs and outputs"
+_STATIC = "static, weights per channel"
 _ONLY = f"; only {listed(LINEAR)}"
 METHODS: dict[str, dict[str, str]] = {
     "int8": {
@@ -59,11 +61,13 @@ def quantize(
     path: Path,
     *,
     keep: Sequence[str] = (),
+    io: str = "float32",
 ) -> None:
     """Writes the file at `plain`, quantized, to `path`.
 
     Args:
         keep: operators that stay in float, by the name of their first output.
+        io: what the file has in place of float32 inputs and outputs.
     """
     recipes = need("ai_edge_quantizer.recipe", extra=EXTRA)
     _flatten_biases(plain)
@@ -73,11 +77,15 @@ def quantize(
         ranges = None
     else:
         recipe = _static(method, 16 if scheme == "int8-int16" else 8)
-        ranges = _ranges(plain, calibration, method, recipe)
-    recipe = [*recipe, *_kept(keep)]
+        ranges = _ranges(plain, calibration, method, [*recipe, *_ends(io)])
+    # What is said last holds: a layer kept in float has no say in what the file takes and gives.
+    recipe = [*recipe, *_kept(keep), *([] if ranges is None else _ends(io))]
     quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
     quantizer.quantize(ranges).export_model(str(path), overwrite=True)
     check_outputs(path)
+    if io != "float32" and ranges is not None:
+        ends = {n: (float(r["min"].min()), float(r["max"].max())) for n, r in ranges.items()}
+        _litert_integer_io.finish(path, ends, io)
 
 
 def _flatten_biases(path: Path) -> None:
@@ -133,20 +141,13 @@ def _ranges(plain: Path, calibration: Sequence[Inputs], method: str, recipe: Any
     return _with_headroom(plain, ranges.get_model_qsvs())
 
 
-HEADROOM = 0.125
-"""Of the range of an output, on either side. A step of int8 grows by a quarter, and outputs beyond
-what calibration has seen are not clipped: 10 dB on one small network, at worst 0.4 lost."""
-
-
 def _with_headroom(plain: Path, ranges: Any) -> Any:
     """`ranges` with room in the outputs of the file at `plain`, whose clipping nothing mends."""
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(plain))
     outputs = {str(entry["name"]) for entry in interpreter.get_output_details()}
     for name in outputs.intersection(ranges):
-        low, high = ranges[name]["min"], ranges[name]["max"]
-        room = HEADROOM * (high - low)
-        # What is never negative, as after a ReLU, stays so.
-        ranges[name] = {**ranges[name], "min": low - room * (low < 0), "max": high + room}
+        low, high = with_room(ranges[name]["min"], ranges[name]["max"])
+        ranges[name] = {**ranges[name], "min": low, "max": high}
     return ranges
 
 
@@ -164,10 +165,28 @@ def _static(method: str, activation_bits: int) -> list[Any]:
             weight_num_bits=8,
             algorithm_key=algorithm.get(method, algorithms.MIN_MAX_UNIFORM_QUANT),
         )
+    made: list[Any] = recipes.get_quantization_recipe()
+    return made
+
+
+def _ends(io: str) -> list[Any]:
+    """The recipe's entries of the inputs and outputs: of `io`, float32 or what has 8 bits."""
+    names = need("ai_edge_quantizer.qtyping", extra=EXTRA).TFLOperationName
+    algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
+    recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
     for name in (names.INPUT, names.OUTPUT):
-        recipes.add_quantization_config(
-            regex=".*", operation_name=name, algorithm_key=algorithms.NO_QUANTIZE
-        )
+        if io == "float32":
+            recipes.add_quantization_config(
+                regex=".*", operation_name=name, algorithm_key=algorithms.NO_QUANTIZE
+            )
+        else:
+            recipes.add_static_config(
+                regex=".*",
+                operation_name=name,
+                activation_num_bits=8,
+                weight_num_bits=8,
+                algorithm_key=algorithms.MIN_MAX_UNIFORM_QUANT,
+            )
     made: list[Any] = recipes.get_quantization_recipe()
     return made
 

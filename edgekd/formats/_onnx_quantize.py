@@ -5,8 +5,10 @@ Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +92,33 @@ def prepare(plain: Path) -> Path:
     onnx = need("onnx", extra=EXTRA)
     shapes = need("onnxruntime.quantization.shape_inference", extra=EXTRA)
     prepared = plain.with_name("prepared.onnx")
-    shapes.quant_pre_process(str(plain), str(prepared))
+    try:
+        with _working_in(plain.parent):
+            shapes.quant_pre_process(str(plain.resolve()), str(prepared.resolve()))
+    except Exception as error:
+        # Sizes that are free it does not always work out (onnxruntime 1.32); what follows it does
+        # without: the runtime's own optimizer and ONNX's inference.
+        if "symbolic shape inference" not in str(error):
+            raise
+        shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
     for number, node in enumerate(model.graph.node):
         # Nodes are kept in float by name, and some exporters give none.
         node.name = node.name or f"{node.op_type}_{number}"
     onnx.save(model, prepared)
     return prepared
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """While open, `folder` is the working one: where its symbolic inference of shapes gives up,
+    onnxruntime leaves what it came to there, weights and all."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _dynamic(plain: Path, keep: Sequence[str], weight_bits: int) -> Any:

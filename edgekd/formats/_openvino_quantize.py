@@ -43,6 +43,8 @@ METHODS: dict[str, dict[str, str]] = {
 """The onnxruntime methods quantize the ONNX file that the rest is converted from."""
 
 GROUP = 32
+HELD_OUT = 0.25
+"""Of the samples, by which one of two files is taken."""
 
 
 def by_onnxruntime(method: str) -> str | None:
@@ -76,12 +78,15 @@ def quantize(
     if method != "transformer":
         return _once(model, arrays, method, **settings), how
     # With SmoothQuant, the default for transformers, some networks are computed wrongly; others
-    # need it. Both are made, and the calibration samples decide.
+    # need it. Both are made of most of the samples, and the rest decides: on the samples that it
+    # has seen, SmoothQuant is always good (a TCN: 47.6 dB, and 27.3 on others; without 47.1, 45.2).
     names = ("transformer-smooth", "transformer-unsmoothed")
-    made = {name: _once(model.clone(), arrays, name, **settings) for name in names}
-    noise = {name: _noise(ov, model, candidate, arrays) for name, candidate in made.items()}
+    held = max(1, int(HELD_OUT * len(arrays)))
+    seen, others = arrays[:-held] or arrays, arrays[-held:]
+    made = {name: _once(model.clone(), seen, name, **settings) for name in names}
+    noise = {name: _noise(ov, model, candidate, others) for name, candidate in made.items()}
     best = min(noise, key=lambda name: noise[name])
-    return made[best], METHODS[scheme][best]
+    return _once(model, arrays, best, **settings), METHODS[scheme][best]
 
 
 def _compressed(model: Any, keep: Sequence[str]) -> Any:

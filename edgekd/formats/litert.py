@@ -46,11 +46,13 @@ def convert(
     *,
     method: str | None = None,
     keep: Sequence[str] = (),
+    io: str = "float32",
 ) -> str:
     """Writes `network` to `path`; see `Format`.
 
     Args:
         keep: operators that stay in float, by the name of their first output.
+        io: what the file has in place of float32 inputs and outputs; static int8 alone.
     """
     edge_model, note = _edge_model(network)
     if scheme == "fp32":
@@ -63,7 +65,7 @@ def convert(
             _halve(plain, path)
             return SCHEMES[scheme] + note
         method = method or next(iter(METHODS[scheme]))
-        _litert_quantize.quantize(plain, scheme, method, calibration, path, keep=keep)
+        _litert_quantize.quantize(plain, scheme, method, calibration, path, keep=keep, io=io)
         return METHODS[scheme][method] + note
 
 
@@ -142,12 +144,3 @@ def _halve(plain: Path, path: Path) -> None:
         algorithm_key=need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName.FLOAT_CASTING,
     )
     quantizer.quantize().export_model(str(path), overwrite=True)
-
-
-def quantization(path: Path) -> dict[str, tuple[float, int]]:
-    """By name, scale and zero point of inputs and outputs that are whole numbers in the file."""
-    interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
-    runner = interpreter.get_signature_runner()
-    tensors = {**runner.get_input_details(), **runner.get_output_details()}
-    steps = {name: entry["quantization"] for name, entry in tensors.items()}
-    return {name: (float(scale), int(zero)) for name, (scale, zero) in steps.items() if scale}

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.formats import _onnx_quantize
+from edgekd.formats import _onnx_integer_io, _onnx_quantize
+from edgekd.formats._integer_io import ranges
 from edgekd.formats._onnx_quantize import METHODS as METHODS
 from edgekd.formats._ways import exported_or_fixed, first_way, traced
 from edgekd.need import need
@@ -50,6 +51,7 @@ def convert(
     keep: Sequence[str] = (),
     weight_bits: int = 7,
     opset: int | None = None,
+    io: str = "float32",
 ) -> str:
     """Writes `network` to `path`; see `Format`.
 
@@ -57,6 +59,7 @@ def convert(
         keep: nodes that stay in float, by name.
         weight_bits: 7 or 8, of the int8 of weights that are used: 7 are safe on every processor.
         opset: of the file's operators; the exporter's own without it.
+        io: what the file has in place of float32 inputs and outputs; static int8 alone.
     """
     onnx = need("onnx", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,6 +81,8 @@ def convert(
             made = _onnx_quantize.quantize(
                 plain, scheme, method, calibration, keep=keep, weight_bits=weight_bits
             )
+            if io != "float32":
+                made = _onnx_integer_io.retype(made, ranges(network, calibration), io)
             onnx.save(_strip(made), path)
             return METHODS[scheme][method] + note
     return SCHEMES[scheme] + note

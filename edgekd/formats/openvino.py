@@ -14,7 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.formats import _onnx_quantize, _openvino_quantize
+from edgekd.formats import (
+    _onnx_integer_io,
+    _onnx_quantize,
+    _openvino_integer_io,
+    _openvino_quantize,
+)
+from edgekd.formats._integer_io import ranges
 from edgekd.formats._openvino_quantize import METHODS as METHODS
 from edgekd.formats.onnx import operators, write_plain
 from edgekd.need import need
@@ -53,17 +59,19 @@ def convert(
     method: str | None = None,
     keep: Sequence[str] = (),
     weight_bits: int = 7,
+    io: str = "float32",
 ) -> str:
     """Writes `network` to `path` and its weights beside it; see `Format`.
 
     Args:
         keep: operations that stay in float, by friendly name.
         weight_bits: 7 or 8, of the int8 of weights that are used: 7 are safe on every processor.
+        io: what the file has in place of float32 inputs and outputs; static int8 alone.
     """
     if scheme in METHODS:
         method = method or next(iter(METHODS[scheme]))
     with _no_telemetry():
-        return _convert(network, scheme, calibration, path, method, keep, weight_bits)
+        return _convert(network, scheme, calibration, path, method, keep, weight_bits, io)
 
 
 @contextmanager
@@ -90,6 +98,7 @@ def _convert(
     method: str | None,
     keep: Sequence[str],
     weight_bits: int,
+    io: str,
 ) -> str:
     ov = need("openvino", extra=EXTRA)
     onnx = need("onnx", extra=EXTRA)
@@ -104,13 +113,19 @@ def _convert(
             if keep:
                 raise RuntimeError(f"{method} quantizes in ONNX, where layers have other names")
             made = _onnx_quantize.quantize(plain, scheme, theirs, calibration, **settings)
+            if io != "float32":
+                _onnx_integer_io.retype(made, ranges(network, calibration), io)
             onnx.save(made, plain)
             how = METHODS[scheme][method]
         model = ov.convert_model(str(plain))
+        if theirs and io != "float32":
+            model = _openvino_integer_io.tell(model, _onnx_integer_io.quantization(plain))
         if method and not theirs:
             model, how = _openvino_quantize.quantize(
                 ov, model, scheme, method, calibration, **settings
             )
+            if io != "float32":
+                model = _openvino_integer_io.retype(ov, model, ranges(network, calibration), io)
     _name_in_order(model)
     if scheme == "bf16":
         model.set_rt_info("bf16", PRECISION)

@@ -23,7 +23,7 @@ _NNCF: Mapping[Word, tuple[str, ...]] = {
     "attention": ("transformer", "onnxruntime-linear"),
     "recurrent": ("min-max", "min-max-uncorrected"),
     "depthwise": ("min-max", "min-max-uncorrected", "onnxruntime"),
-    "convolutional": ("min-max", "min-max-uncorrected", "mean", "onnxruntime"),
+    "convolutional": ("min-max", "min-max-uncorrected", "transformer-unsmoothed", "onnxruntime"),
     "dense": ("min-max", "min-max-uncorrected", "onnxruntime"),
 }
 _LITERT: Mapping[Word, tuple[str, ...]] = {
@@ -34,11 +34,11 @@ _LITERT: Mapping[Word, tuple[str, ...]] = {
     "dense": ("min-max", "linear"),
 }
 _COREML: Mapping[Word, tuple[str, ...]] = {
-    "attention": ("weights", "activations-linear"),
-    "recurrent": ("weights",),
-    "depthwise": ("weights", "activations"),
-    "convolutional": ("weights", "activations"),
-    "dense": ("weights", "activations"),
+    "attention": ("large-weights", "weights", "activations-linear"),
+    "recurrent": ("large-weights", "weights"),
+    "depthwise": ("large-weights", "weights", "activations"),
+    "convolutional": ("large-weights", "weights", "activations"),
+    "dense": ("large-weights", "weights", "activations"),
 }
 
 CANDIDATES: Mapping[tuple[str, str], Mapping[Word, tuple[str, ...]]] = {
@@ -79,7 +79,9 @@ def candidates(format: str, scheme: str, kind: Kind, methods: Collection[str]) -
     """
     by_kind = CANDIDATES.get((format, scheme))
     chosen = by_kind[kind.word] if by_kind else tuple(methods)
-    return tuple(name for name in chosen if name in methods)
+    # Where weights are all large, or none is, it gives the file of "weights", or that of no scheme.
+    useless = () if kind.uneven else ("large-weights",)
+    return tuple(name for name in chosen if name in methods and name not in useless)
 
 
 def ladder(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
+from typing import Any
 
 from edgekd.measurement import LEAST_OF_P99
 from edgekd.report import charts
@@ -94,6 +95,13 @@ def _conditions(run: Told) -> Iterator[str]:
         yield table(["target", "candidates", "of their figures"], cells, "  w", stacked=True)
 
 
+def _sqnr(row: Mapping[str, Any]) -> str:
+    """In dB, and of what was trained to be rounded, that against its simulation."""
+    told = shown(figure_of(row, "agreement", "sqnr_db"), ".1f")
+    simulation = figure_of(row, "agreement", "simulation_db")
+    return told if simulation is None else f"{told} ({simulation:.1f} of its simulation)"
+
+
 def candidates(run: Told) -> Iterator[str]:
     """Every row of the result, with why it ships or not."""
     metric = str(run.result["metric"])
@@ -111,7 +119,7 @@ def candidates(run: Told) -> Iterator[str]:
                 str(row["outcome"] or "not judged"),
                 shown(figure_of(row, "agreement", "metric"), ".4f"),
                 shown(figure_of(row, "agreement", "task_agreement"), ".4f"),
-                shown(figure_of(row, "agreement", "sqnr_db"), ".1f"),
+                _sqnr(row),
                 shown(figure_of(row, "agreement", "max_abs_error"), ".2g"),
                 f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
                 if ratio
@@ -122,3 +130,27 @@ def candidates(run: Told) -> Iterator[str]:
     yield f"<h2>Every candidate</h2>{table(head, rows, '  snnnnnw', stacked=True)}"
     yield "<p><small>Each ran in its own runtime on the whole test split. The eight samples that "
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"
+
+
+def instructions(run: Told) -> Iterator[str]:
+    """What each candidate executes on emulated cores, where no board timed its target."""
+    counted = [row for row in run.result["rows"] if row.get("core_instructions")]
+    if not counted:
+        return
+    cores = list(dict.fromkeys(core for row in counted for core in row["core_instructions"]))
+    rows = []
+    for row in counted:
+        floats = [each for each in counted if each["target"] == row["target"]]
+        first = next((each for each in floats if name_of(each) == "fp32"), None)
+        cells = []
+        for core in cores:
+            count = row["core_instructions"].get(core)
+            whole = first["core_instructions"].get(core) if first else None
+            share = f" ({count / whole:.2f})" if count and whole else ""
+            cells.append(f"{count:,}{share}" if count else "not counted")
+        rows.append([row["target"], name_of(row), *cells])
+    head = ["target", "candidate", *(f"{core}, of fp32's" for core in cores)]
+    yield f"<h2>Instructions of an inference</h2>{table(head, rows, '  ' + 'n' * len(cores))}"
+    yield "<p><small>Counted on one thread of emulated cores, as no board of the target's kind was "
+    yield "at hand: cortex-a76 has dot products of int8, cortex-a72 has none. A count is no time, "
+    yield "and decides nothing of what ships.</small></p>"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from edgekd.report.candidates import candidates, latencies, trade_offs
+from edgekd.report.candidates import candidates, instructions, latencies, trade_offs
 from edgekd.report.decisions import classes, routes, slices
 from edgekd.report.html import STYLE
 from edgekd.report.layers import layers
@@ -22,6 +22,7 @@ SECTIONS = (
     trade_offs,
     latencies,
     candidates,
+    instructions,
     layers,
     classes,
     slices,

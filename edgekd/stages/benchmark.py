@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from edgekd.artifact import Artifact
+from edgekd.core_counts import counted_rows, counts_on
 from edgekd.data import Inputs
 from edgekd.devices import failure_error
 from edgekd.devices.agent import device_facts
@@ -20,7 +21,6 @@ from edgekd.eager import eager_ms
 from edgekd.errors import EdgekdError, RefusedError, UnreachableError
 from edgekd.evidence import Measurement, Outcome, Row, Verdict
 from edgekd.formats import find_format
-from edgekd.instructions import count_instructions, counted_by
 from edgekd.judge import judge
 from edgekd.measure import Measured, measure, to_nobody
 from edgekd.need import tool_versions
@@ -86,7 +86,7 @@ def time_all(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
     budget: Budget | None = None,
-    tell: Callable[[str], None] = to_nobody,
+    tell: Callable[[str, int, int], None] = to_nobody,
 ) -> list[Measurement | Verdict]:
     """As `benchmark_all`; what failed is a verdict in its place.
 
@@ -154,7 +154,7 @@ def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
     rows: dict[int, Row] = {}
     for goal in goals:
         number = work.goals.index(goal) + 1
-        run.tell("benchmark", goal.target.name, number, len(work.goals))
+        run.tell("benchmark", f"{goal.target.name}, target {number} of {len(work.goals)}")
         places = {i: row for i, row in enumerate(work.rows) if row.target == goal.target.name}
         written = is_imported(goal.target.device)  # Timed by hand, whatever computed the outputs.
         timed = {
@@ -165,38 +165,16 @@ def _on_device(goals: Sequence[Goal], work: Work, run: Run) -> dict[int, Row]:
         judged = _judged(timed, goal, work, run)
         if is_emulated(goal.target.device):
             judged |= _counted({i: row for i, row in places.items() if row.open}, goal, work, run)
-        rows |= {i: judged.get(i) or _sized(row, goal) for i, row in places.items()}
+        ours = {i: judged.get(i) or _sized(row, goal) for i, row in places.items()}
+        rows |= counted_rows(ours, goal, work, run)
     return rows
 
 
 def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
     """Rows of an emulated core with the instructions of an inference, and their verdicts."""
     artifacts = {row.candidate: row.artifact for row in rows.values() if row.artifact is not None}
-    if not artifacts:
-        return {}
-    target, samples = goal.target, work.samples("test")
-    device = target.device or "local"
-    inputs = samples.take(torch.arange(min(8, len(samples))))[0]
-
-    def make(folder: Path) -> None:
-        found = count_instructions(artifacts, device, inputs)
-        if any(isinstance(each, Verdict) for each in found.values()):
-            raise _NotCounted(found)
-        write_json(folder / "instructions.json", found)
-
-    key = {
-        "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
-        "device": device,
-        "counter": counted_by(),
-        "runtime": tool_versions(find_format(target.format).PACKAGES),
-        "data": work.data_key,
-    }
-    found: Mapping[str, Verdict | int]
     try:
-        made = run.make("benchmark", target.name, key, make)
-        found = json.loads((made.folder / "instructions.json").read_text())
-    except _NotCounted as error:
-        found = error.found
+        found = counts_on(goal.target.device or "local", artifacts, goal, work, run)
     except EdgekdError as error:
         fault = error.faults[0]
         return {i: _stopped(row, error, f"{fault.what} {fault.got}") for i, row in rows.items()}
@@ -210,13 +188,6 @@ def _counted(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[
         detail = verdict.detail or row.detail
         counted[i] = replace(row, instructions=result, outcome=verdict.outcome, detail=detail)
     return counted
-
-
-class _NotCounted(Exception):
-    """Carries counts, and what failed, out of the making of a result that is not kept."""
-
-    def __init__(self, found: Mapping[str, Verdict | int]) -> None:
-        self.found = found
 
 
 def _stopped(row: Row, error: EdgekdError, detail: str) -> Row:
@@ -335,13 +306,12 @@ def _decided(
     run: Run,
 ) -> Measured:
     """Measurements of as many looks as decide the budget, three at most."""
-    number, name = work.goals.index(goal) + 1, goal.target.name
 
     def still_open(found: Measured) -> bool:
         return _any_open(artifacts, goal.budget, _of_machine(found, goal))
 
-    def tell(told: str) -> None:
-        run.tell("benchmark", f"{name}: {told}", number, len(work.goals))
+    def tell(told: str, done: int, total: int) -> None:
+        run.tell("benchmark", f"{goal.target.name}: {told}", done, total)
 
     found = measure(
         artifacts,

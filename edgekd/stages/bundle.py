@@ -34,6 +34,7 @@ from edgekd.evidence import Row
 from edgekd.execution import Ran, run_artifact
 from edgekd.folding import NCHW, images_of, turned
 from edgekd.formats import embed, find_format, quantization
+from edgekd.integers import Step, as_numbers
 from edgekd.need import tool_versions
 from edgekd.packaging import Bundle
 from edgekd.recipe import Recipe
@@ -125,15 +126,16 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
     entry = home / artifact.path.name
     told = embed(row.format, entry, _metadata(row, work, options), options.preprocessing)
     ran = _same(row, entry, inputs) if told else _run(row, artifact.path, inputs)
+    steps = quantization(row.format, entry)
     # The file's own types: some formats hold what the network has in 64 bits in 32.
     given = {
         name: values.to(getattr(torch, ran.dtypes[name].rstrip("_")))
-        for name, values in turned(inputs, artifact.channels_last).items()
+        for name, values in _numbers(turned(inputs, artifact.channels_last), steps).items()
     }
+    outputs = _numbers(ran.outputs, steps)
     target = work.goal(row).target
     files = {f"models/{row.target}/{name}": path for name, path in files_under(home).items()}
     sizes = [path.stat().st_size for path in files.values()]
-    steps = quantization(row.format, entry)
     images = images_of(work.network(row))
     meaning = None if work.task.classes_axis is None else "logits"
     document = row.to_json()
@@ -154,20 +156,26 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
             for spec in artifact.signature.inputs
         ],
         outputs=[
-            _spec(spec, ran.outputs[spec.name], steps, meaning=None if number else meaning)
+            _spec(spec, outputs[spec.name], steps, meaning=None if number else meaning)
             for number, spec in enumerate(artifact.signature.outputs)
         ],
-        golden=golden.write(bundle, given, ran.outputs, row.target, row.scheme),
+        golden=golden.write(bundle, given, outputs, row.target, row.scheme, steps),
         why=work.chosen[row.target].why,
         evidence=Evidence(**{name: document[name] for name in Evidence.model_fields}),
         routing=Routed(**work.routes[row.target].to_json()) if row.target in work.routes else None,
     )
 
 
+def _numbers(tensors: Mapping[str, Tensor], steps: Mapping[str, Step]) -> Inputs:
+    """`tensors`, those that `steps` name as the whole numbers that the file takes and gives."""
+    arrays = as_numbers({name: values.numpy() for name, values in tensors.items()}, steps)
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
 def _spec(
     spec: TensorSpec,
     values: Tensor,
-    steps: Mapping[str, tuple[float, int]],
+    steps: Mapping[str, Step],
     layout: str | None = None,
     meaning: str | None = None,
 ) -> Spec:
@@ -176,14 +184,16 @@ def _spec(
     Args:
         layout, meaning: what they are where `spec` does not say.
     """
-    scale, zero_point = steps.get(spec.name, (None, 0))
+    step = steps.get(spec.name)
     told: dict[str, Any] = {
         "name": spec.name,
         "shape": list(spec.shape),
         "dtype": str(values.dtype).removeprefix("torch."),
         "layout": spec.layout or layout,
         "meaning": spec.meaning or meaning,
-        "quantization": Quantization(scale=scale, zero_point=zero_point) if scale else None,
+        "quantization": Quantization(scale=step.scale, zero_point=step.zero_point)
+        if step
+        else None,
     }
     return Spec(**told)
 

@@ -1,13 +1,15 @@
 """Where every quantized candidate of a target missed what is accepted: try what costs more.
 
 Other ranges and roundings come first, then the most sensitive layers in float, one more group at a
-time. A rung is tried only if the one before missed; each is a row with its metric, size and time.
+time, then the student is trained to be rounded. A rung is tried only if the one before missed; each
+is a row with its metric, size and time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from edgekd.errors import EdgekdError
 from edgekd.evidence import Outcome, Row
@@ -15,6 +17,7 @@ from edgekd.exporting import conversion_of, export_rows
 from edgekd.float_layers import grouped, layers_of, sqnr_by_group
 from edgekd.quantization import ladder
 from edgekd.quantized import methods_of
+from edgekd.rounding import train_row
 from edgekd.store import Run
 from edgekd.verifying import verify_rows
 from edgekd.work import Work
@@ -22,9 +25,9 @@ from edgekd.work import Work
 MOST_IN_FLOAT = 0.5
 """Of the layers' groups: with more in float, the float file is the better one."""
 
-Rung = Callable[[Sequence[Row], Work, Run], Iterator[Row]]
-"""Candidates to try next, given those of one target and scheme that missed; each is asked for only
-if the one before missed too."""
+Rung = Callable[[Sequence[Row], Work, Run], Iterator[tuple[Row, Work]]]
+"""Candidates to try next, given those of one target and scheme that missed, each with the work that
+has its network; each is asked for only if the one before missed too."""
 
 
 def step(work: Work, run: Run) -> Work:
@@ -34,32 +37,34 @@ def step(work: Work, run: Run) -> Work:
     rows: list[Row] = []
     for goal in work.goals:
         ours = [row for row in work.rows if row.target == goal.target.name]
-        rivals = [row for row in ours if row.network != "unpruned"]
-        quantized = [row for row in rivals if methods_of(row.format, row.scheme)]
-        tried: list[Row] = []
-        for scheme in dict.fromkeys(row.scheme for row in quantized):
-            if any(_accepted(row, work) for row in [*quantized, *tried]):
-                break
-            tried += climb([row for row in quantized if row.scheme == scheme], work, run)
+        tried, work = climb(ours, work, run)
         rows += [*ours, *tried]
     return replace(work, rows=tuple(rows))
 
 
-def climb(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
-    """What was tried besides `rows`, those of one target and scheme, until one was accepted;
-    nothing where none of them has missed for what it computes."""
-    student = [row for row in rows if row.network == "student"]
-    if not any(row.outcome is Outcome.DISAGREES for row in student):
-        return []
+def climb(rows: Sequence[Row], work: Work, run: Run) -> tuple[list[Row], Work]:
+    """What was tried besides `rows`, those of one target, until one was accepted, and the work with
+    what was trained for them; of each scheme of which one has missed for what it computes."""
+    quantized = [
+        row for row in rows if row.network == "student" and methods_of(row.format, row.scheme)
+    ]
     tried: list[Row] = []
+    if any(_accepted(row, work) for row in quantized):
+        return tried, work
+    missed = dict.fromkeys(row.scheme for row in quantized if row.outcome is Outcome.DISAGREES)
     for rung in RUNGS:
-        for row in rung([*student, *tried], work, run):
-            run.tell("ladder", f"{row.target} {row.candidate}")
-            (row,) = verify_rows(export_rows([row], work, run), work, run)
-            tried.append(row)
-            if _accepted(row, work) or len(tried) >= work.recipe.quantize.candidates:
-                return tried
-    return tried
+        for scheme in missed:
+            ours = [row for row in [*quantized, *tried] if row.scheme == scheme]
+            # What nothing else could mend is trained, however many candidates that took.
+            most = work.recipe.quantize.candidates
+            room = most if rung is trained else most - sum(row.scheme == scheme for row in tried)
+            for row, work in islice(rung(ours, work, run), room):  # noqa: B020  What it has seen.
+                run.tell("ladder", f"{row.target} {row.candidate}")
+                (row,) = verify_rows(export_rows([row], work, run), work, run)
+                tried.append(row)
+                if _accepted(row, work):
+                    return tried, work
+    return tried, work
 
 
 def _accepted(row: Row, work: Work) -> bool:
@@ -77,15 +82,19 @@ def _student_passes(work: Work) -> bool:
     return ours.metric >= against.metric - work.recipe.accept.max_drop
 
 
-def other_methods(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:  # noqa: ARG001
+def other_methods(
+    rows: Sequence[Row],
+    work: Work,
+    run: Run,  # noqa: ARG001
+) -> Iterator[tuple[Row, Work]]:
     """The methods of the format that were not tried, in the ladder's order."""
     first = rows[0]
     tried = [row.method for row in rows if row.method]
     for method in ladder(first.format, first.scheme, tried, methods_of(first.format, first.scheme)):
-        yield _again(first, method=method)
+        yield _again(first, method=method), work
 
 
-def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]:
+def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tuple[Row, Work]]:
     """The best so far with its most sensitive layers in float: one group of them, two, four.
 
     How much a group costs is measured on files in which it alone is quantized, on the calibration
@@ -121,12 +130,30 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[Row]
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)
-        yield _again(best, method=best.method, keep=kept)
+        yield _again(best, method=best.method, keep=kept), work
         count *= 2
 
 
-RUNGS: tuple[Rung, ...] = (other_methods, sensitive_layers)
-"""In order. What trains the network again, for a scheme of a target, goes last."""
+def trained(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tuple[Row, Work]]:
+    """The student trained to be rounded as its file will be, where the recipe has epochs for it.
+
+    One process trains it: others that took part in the stages before are gone.
+    """
+    first = rows[0]
+    if not work.recipe.quantize.qat_epochs or first.scheme != "int8":
+        return
+    row = Row(first.target, first.format, first.scheme, network="quantized")
+    run.tell("ladder", f"{row.target} {row.candidate}: trained to be rounded")
+    try:
+        row, work = train_row(row, work, replace(run, spawn=None))
+    except EdgekdError as error:
+        why = f"{error.faults[0].what} {error.faults[0].got}"
+        row = replace(row, outcome=Outcome.CONVERT_FAILED, detail=why)
+    yield row, work
+
+
+RUNGS: tuple[Rung, ...] = (other_methods, sensitive_layers, trained)
+"""In order, the cheapest first."""
 
 
 def _fidelity(row: Row) -> tuple[float, float]:

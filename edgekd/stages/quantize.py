@@ -17,7 +17,8 @@ from edgekd.work import Work
 
 def step(work: Work, run: Run) -> Work:
     """The work with its calibration samples, where a scheme needs them, and a row for every
-    method that is tried; with the student trained to be rounded, where the recipe asks for it."""
+    method that is tried; with the student trained to be rounded, where the recipe asks for it and
+    searches for no other way."""
     work = replace(work, rows=tuple(expanded(work.rows, work)))
     if not any(
         uses_samples(row.scheme, method)

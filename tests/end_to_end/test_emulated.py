@@ -338,6 +338,10 @@ def test_a_recipe_is_judged_by_instructions(tmp_path: Path, edgekd_cli: Any) -> 
         assert 0 < row["instructions"] < 1_000_000
         assert row["outcome"] == "passed"
     counts = {scheme: row["instructions"] for scheme, row in rows.items()}
+    for row in rows.values():
+        assert set(row["core_instructions"]) == {"cortex-a76", "cortex-a72"}
+        ours = row["core_instructions"]["cortex-a72"]
+        assert ours == pytest.approx(row["instructions"], rel=0.001)
     again = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json").json
     assert {row["scheme"]: row["instructions"] for row in again["rows"]} == counts
     limit = f"targets.0.budget.instructions={counts['fp32'] // 2}"
@@ -347,3 +351,32 @@ def test_a_recipe_is_judged_by_instructions(tmp_path: Path, edgekd_cli: Any) -> 
     open_ = edgekd_cli("run", path, "--out", tmp_path / "runs", "--set", timed, "--json")
     assert open_.code == 9
     assert "emulated" in open_.json["rows"][0]["detail"]
+
+
+def test_where_no_board_is_at_hand_rows_say_what_arm_cores_execute(
+    tmp_path: Path, edgekd_cli: Any
+) -> None:
+    """Beside the host's times, which they neither are nor replace."""
+    (tmp_path / "data.py").write_text(DATA)
+    (tmp_path / "models.py").write_text(MODELS)
+    document = tiny_recipe()
+    document["quantize"]["schemes"] = ["fp32", "int8"]
+    document["targets"] = [{"name": "raspberry-pi-5-litert"}]
+    document["benchmark"] = {"protocol": "quick"}
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(document))
+    said = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
+    assert said.code == 0, said.err
+    board = said.json["rows"]
+    assert [row["scheme"] for row in board] == ["fp32", "int8"]
+    for row in board:
+        assert row["evidence"] == "host"
+        assert row["instructions"] is None, "no budget of them, no choice by them"
+        assert min(row["core_instructions"].values()) > 0
+    plain, small = (row["core_instructions"] for row in board)
+    note = next(note for note in board[1]["notes"] if "instructions" in note)
+    for core in ("cortex-a76", "cortex-a72"):
+        assert f"{small[core] / plain[core]:.2f}" in note
+    assert note.endswith("counted on emulated cores, no time")
+    report = (Path(said.json["run"]) / "report.html").read_text()
+    assert "Instructions of an inference" in report

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, assert_five_parts, tiny_recipe
+from conftest import OUTLIER, Project, assert_five_parts, tiny_recipe
 from needs import need_modules
 
+from edgekd.evidence import Outcome, Row
+from edgekd.pipeline import begin
+from edgekd.plan import check
+from edgekd.stages import ladder
+from edgekd.store import open_run, told_to_nobody
+
 pytestmark = pytest.mark.converter
+
+NORMED = """
+
+def normed():
+    return nn.Sequential(nn.LayerNorm(8), Outlier())
+"""
 
 
 def trained_recipe() -> dict[str, Any]:
@@ -46,6 +61,105 @@ def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
     assert any("trained-onnx" in name for name in again.json["reused"])
     digests = [[row["artifact"]["sha256"] for row in each.json["rows"]] for each in (said, again)]
     assert digests[0] == digests[1]
+
+
+def outlier_recipe(project: Project, **more: Any) -> dict[str, Any]:
+    """Of a student that int8 cannot render: by its methods it misses what is accepted."""
+    models = project.folder / "models.py"
+    models.write_text(models.read_text() + OUTLIER)
+    recipe = trained_recipe()
+    recipe["student"]["load"] = "models.py:Outlier"
+    recipe["accept"] = {"max_drop": 0.5, "min_agreement": 0.97}
+    # One more candidate than the first of int8: layers in float are not tried.
+    recipe["quantize"].update(search="auto", candidates=1, **more)
+    return recipe
+
+
+def candidates_of(said: Any) -> dict[str, dict[str, Any]]:
+    assert said.code in (0, 9), said.err
+    return {row["candidate"]: row for row in said.json["rows"]}
+
+
+def epochs_of(said: Any) -> list[int]:
+    """The epochs of the one training to be rounded that the run has."""
+    (path,) = Path(said.json["run"]).glob("quantize/trained-onnx-*/history.jsonl")
+    return [json.loads(row)["epoch"] for row in path.read_text().splitlines()]
+
+
+def test_where_all_else_missed_the_student_is_trained(project: Project, edgekd_cli: Any) -> None:
+    """By one process, though two taught it before; what it came to is there for the next run."""
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    recipe = outlier_recipe(project, qat_learning_rate=1e-2)
+    recipe["distill"]["devices"] = 2
+    words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
+    words += ("--until", "ladder")
+    said = edgekd_cli(*words)
+    rows = candidates_of(said)
+    *missed, last = rows
+    assert list(rows)[:2] == ["fp32", "int8"]
+    assert len(missed) == 3
+    assert {rows[name]["outcome"] for name in missed[1:]} == {"disagrees"}
+    assert last == "quantized-int8"
+    trained = rows[last]
+    assert trained["method"] == "min-max"
+    assert trained["agreement"]["simulation_db"] > trained["agreement"]["sqnr_db"]
+    assert epochs_of(said) == [1, 2]
+    again = edgekd_cli(*words)
+    assert any("trained-onnx" in name for name in again.json["reused"])
+    assert candidates_of(again)[last]["artifact"] == {
+        **trained["artifact"],
+        "path": candidates_of(again)[last]["artifact"]["path"],
+    }
+
+
+def test_what_is_accepted_without_training_is_not_trained(
+    project: Project, edgekd_cli: Any
+) -> None:
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    recipe = trained_recipe()
+    recipe["quantize"]["search"] = "auto"
+    words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
+    rows = candidates_of(edgekd_cli(*words, "--until", "ladder"))
+    assert set(rows) == {"fp32", "int8", "int8.percentile"}
+
+
+def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Project) -> None:
+    need_modules("openvino", "nncf")
+    recipe = outlier_recipe(project)
+    models = project.folder / "models.py"
+    models.write_text(models.read_text() + NORMED)
+    recipe["student"]["load"] = "models.py:normed"
+    recipe["targets"] = [{"name": "x86-cpu-openvino"}]
+    run = open_run(project.folder / "runs", "tiny", seed=0, tell=told_to_nobody)
+    work = begin(check(project.write(recipe)), run)
+    missed = Row("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
+    ((row, _),) = ladder.trained([missed], work, run)
+    assert (row.candidate, row.outcome) == ("quantized-int8", Outcome.REFUSED)
+    assert row.detail == "how openvino rounds inside of layer_norm is not simulated"
+    assert not list(ladder.trained([replace(missed, scheme="int8-weights")], work, run))
+
+
+def test_a_training_that_fails_on_the_ladder_does_not_end_the_run(
+    project: Project, edgekd_cli: Any
+) -> None:
+    need_modules("onnx", "onnxscript", "onnxruntime")
+    recipe = outlier_recipe(project, qat_learning_rate=1e30)
+    words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
+    rows = candidates_of(edgekd_cli(*words, "--until", "ladder"))
+    assert rows["fp32"]["outcome"] is None
+    assert rows["quantized-int8"]["outcome"] == "convert-failed"
+    assert "The training loss is not finite." in rows["quantized-int8"]["detail"]
+
+
+def test_two_processes_train_a_student_to_be_rounded(project: Project, edgekd_cli: Any) -> None:
+    """Where it is not left to the ladder: they are there still."""
+    recipe = trained_recipe()
+    recipe["distill"]["devices"] = 2
+    words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
+    said = edgekd_cli(*words, "--until", "quantize")
+    assert said.code == 0, said.err
+    assert "quantize 2/2" in said.err
+    assert epochs_of(said) == [1, 2]
 
 
 def test_a_format_whose_rounding_is_not_simulated_is_refused_with_the_reason(

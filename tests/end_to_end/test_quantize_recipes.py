@@ -6,33 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, tiny_recipe
+from conftest import OUTLIER, Project, tiny_recipe
 from needs import need_modules
 
 from edgekd.formats import FORMATS
 
 pytestmark = pytest.mark.converter
-
-OUTLIER = """
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-
-class Outlier(nn.Module):
-    \"\"\"As good as any, but one channel is two thousand times as large as the others.\"\"\"
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.second = nn.Linear(8, 12), nn.Linear(12, 12)
-        self.third, self.head = nn.Linear(12, 12), nn.Linear(12, 3)
-        self.register_buffer("size", torch.tensor([2000.0] + 11 * [1.0]))
-
-    def forward(self, x):
-        hidden = F.relu(self.enter(x)) * self.size
-        hidden = F.relu(F.linear(hidden, self.second.weight / self.size, self.second.bias))
-        return self.head(F.relu(self.third(hidden)))
-"""
 
 
 @pytest.fixture

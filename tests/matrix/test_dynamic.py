@@ -63,6 +63,21 @@ class Unrolled(nn.Module):
         return state
 
 
+class Placed(nn.Module):
+    """As sentence encoders do, takes as many of its places as there are tokens: of what follows,
+    onnxruntime's symbolic inference of shapes is at a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 16), nn.Parameter(torch.randn(40, 16))
+        self.key, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids) + self.places[: ids.shape[1]]
+        scores = x @ self.key(x).transpose(1, 2) + (ids == 0)[:, None, :] * -1e4
+        return self.head((scores.softmax(-1) @ x).mean(1))
+
+
 def signal() -> dict[str, torch.Tensor]:
     return {"signal": torch.randn(1, 12, 6, generator=torch.Generator().manual_seed(0))}
 
@@ -92,6 +107,21 @@ CASES: dict[str, tuple[Any, Any, tuple[FreeSize, ...]]] = {
 def network(make: Any, example: Any, free: tuple[FreeSize, ...]) -> Any:
     torch.manual_seed(0)
     return edgekd.load_network(make().eval(), example=example(), dynamic=free)
+
+
+def test_onnx_quantizes_what_it_cannot_infer_the_shapes_of(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    need_modules(*FORMATS["onnx"].PACKAGES)
+    tokens = FreeSize("tokens", 4, 32, {"ids": 1})
+    drawn = [{"ids": torch.arange(first, first + 12)[None]} for first in range(0, 32, 4)]
+    made = network(Placed, lambda: drawn[0], (tokens,))
+    artifact = edgekd.export(made, format="onnx", scheme="int8-dynamic", out=tmp_path)
+    assert not list((tmp_path / "here").iterdir()), "nothing of onnxruntime's is left"
+    assert artifact.lineage["quantized_weights_frac"] > 0
+    assert edgekd.verify(artifact, made, drawn).outcome is edgekd.Outcome.PASSED
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "coreml"])

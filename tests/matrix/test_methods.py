@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from models import TRAPS
@@ -15,7 +17,7 @@ from edgekd.conversion import convert
 from edgekd.devices.agent import device_facts
 from edgekd.errors import ConversionError, DisagreementError, RecipeError
 from edgekd.float_layers import layers_of
-from edgekd.formats import FORMATS
+from edgekd.formats import FORMATS, _openvino_quantize
 from edgekd.scheme import SCHEMES
 
 pytestmark = pytest.mark.converter
@@ -81,6 +83,54 @@ def test_a_method_gives_a_file_that_computes_the_network(
     # Averages of the samples' ranges clip the largest ones.
     averaged = 6.0 if "moving-average" in method else 0.0
     assert found.sqnr_db >= SCHEMES[scheme].sqnr_floor_db - averaged
+
+
+@pytest.mark.parametrize("method", ["activations", "activations-linear"])
+def test_core_ml_rounds_an_output_on_its_way_to_an_operator_that_reads_it(
+    method: str, tmp_path: Path
+) -> None:
+    need_modules("coremltools")
+    trap = TRAPS["two-inputs"]
+    dice = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    given = [trap.draw(1, dice) for _ in range(32)]
+    artifact = convert(network, "coreml", "int8", given, tmp_path, method=method)
+    found = edgekd.verify(artifact, network, given, min_agreement=0.0)
+    assert 30 < found.sqnr_db < 60
+
+
+def test_smooth_quant_is_judged_on_samples_that_it_has_not_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need_modules("openvino", "nncf")
+    seen: list[list[float]] = []
+    judged: list[list[float]] = []
+
+    def firsts(arrays: list[dict[str, np.ndarray]]) -> list[float]:
+        return [float(next(iter(each.values())).flat[0]) for each in arrays]
+
+    def once(
+        model: object, arrays: list[dict[str, np.ndarray]], *rest: str, **more: object
+    ) -> object:
+        seen.append(firsts(arrays))
+        return made(model, arrays, *rest, **more)
+
+    def noise(ov: object, model: object, candidate: object, arrays: list[Any]) -> float:
+        judged.append(firsts(arrays))
+        return measured(ov, model, candidate, arrays)
+
+    made, measured = _openvino_quantize._once, _openvino_quantize._noise
+    monkeypatch.setattr(_openvino_quantize, "_once", once)
+    monkeypatch.setattr(_openvino_quantize, "_noise", noise)
+    network = wide()
+    given = samples(network, 16, 1)
+    convert(network, "openvino", "int8", given, tmp_path, method="transformer")
+    everything = firsts([{name: t.numpy() for name, t in each.items()} for each in given])
+    smooth, unsmoothed, last = seen
+    assert last == everything, "the file that is kept is made of all samples"
+    for used, held in zip((smooth, unsmoothed), judged, strict=True):
+        assert used + held == everything
+        assert held
 
 
 @pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].METHODS])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,12 @@ def test_neighbours_are_grouped_evenly_and_none_is_lost() -> None:
     assert [name for group in groups for name in group] == layers
     assert len(groups) <= 24
     assert grouped(layers[:3]) == [("layer-0",), ("layer-1",), ("layer-2",)]
+
+
+def test_core_ml_weights_of_two_sizes_are_tried_both_ways() -> None:
+    methods = FORMATS["coreml"].METHODS["int8"]
+    for widths, both in (((8, 64, 128), True), ((64, 128), False), ((8, 64), False)):
+        layers = (nn.Linear(ins, outs) for ins, outs in itertools.pairwise(widths))
+        network = edgekd.load_network(nn.Sequential(*layers), example=torch.zeros(1, widths[0]))
+        tried = candidates("coreml", "int8", kind_of(network), methods)
+        assert ("large-weights" in tried) is both

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import tomli_w
 from conftest import Project, assert_five_parts, tiny_recipe
+from terminal import in_a_terminal
 
-from edgekd.recipe import Recipe
+from edgekd.recipe import Recipe, load_recipe
+from edgekd.task import TASKS
 
 FLAGS = ("--data", "data.py:blobs", "--student", "models.py:student", "--teacher",
          "models.py:teacher", "--target", "x86-cpu-onnx", "--epochs", "3")  # fmt: skip
@@ -33,6 +35,45 @@ def test_flags_make_a_short_recipe_that_check_accepts(bare: Path, edgekd_cli: An
     assert edgekd_cli("check", bare / "recipe.toml").code == 0
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_recipe_of_each_task_is_short_and_names_its_metric(
+    bare: Path, edgekd_cli: Any, task: str
+) -> None:
+    said = edgekd_cli("init", bare, "--name", "first", *FLAGS, "--task", task, "--max-drop", "0.25",
+                      "--device", "local", "--latency-p90-ms", "2.5")  # fmt: skip
+    assert said.code == 0, said.err
+    text = (bare / "recipe.toml").read_text()
+    assert len(text.splitlines()) < 25
+    recipe = load_recipe(bare / "recipe.toml")
+    assert (recipe.task, recipe.accept.max_drop) == (task, 0.25)
+    assert recipe.accept.metric == TASKS[task].default_metric
+    assert recipe.distill is not None
+    assert recipe.distill.losses[0].method == "hard"
+    assert edgekd_cli("check", bare / "recipe.toml").code == 0
+
+
+def test_what_an_error_may_rise_by_has_to_be_said(bare: Path, edgekd_cli: Any) -> None:
+    said = edgekd_cli("init", bare, *FLAGS, "--task", "regression")
+    assert said.code == 2
+    assert "--max-drop" in said.err
+    assert_five_parts(said.err)
+    alone = [word for word in FLAGS if word not in ("--teacher", "models.py:teacher")]
+    assert edgekd_cli("init", bare, *alone, "--task", "regression").code == 0
+
+
+def test_a_terminal_is_asked_until_it_answers(bare: Path) -> None:
+    answers = ["classifcation", "regression", "data.py:blobs", "models.py:student",
+               "models.py:teacher", "much", "0.5", "x86-cpu-onnx", "fast", "2.5"]  # fmt: skip
+    code, said = in_a_terminal(["init", str(bare), "--name", "first"], "\n".join(answers) + "\n")
+    assert code == 0, said
+    assert "one of: classification" in said
+    assert said.count("a number, such as") == 2
+    recipe = load_recipe(bare / "recipe.toml")
+    assert (recipe.task, recipe.accept.metric) == ("regression", "mae")
+    assert recipe.accept.max_drop == 0.5
+    assert recipe.targets[0].budget.latency_p90_ms == 2.5
+
+
 def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
     bare: Path, edgekd_cli: Any
 ) -> None:
@@ -52,6 +93,8 @@ def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
          "no callable 'none'"),
         (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "pixel"),
          "pixel"),
+        (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "x86-cpu-onnx",
+          "--task", "classifcation"), "--task classification"),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_writes_nothing(

@@ -35,6 +35,8 @@ def test_the_fastest_that_keeps_fidelity_and_pays_is_chosen(tool: ModuleType) ->
     broken, slow = row("min-max", 11.0, 0.83, 0.5), row("mse", 45.0, 1.0, 1.2)
     plain = row("plain", 35.0, 1.0, 0.4)
     assert tool.chosen([FP32, plain, faithful, fast, broken, slow]) is fast
+    as_fast = row("linear", 38.0, 1.0, 0.61)
+    assert tool.chosen([FP32, fast, as_fast]) is as_fast
     assert tool.chosen([FP32, plain, broken, slow]) is FP32
     assert tool.best([FP32, plain, faithful, slow, broken]) is slow
 

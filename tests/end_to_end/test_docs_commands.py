@@ -1,0 +1,313 @@
+"""The commands and the Python of README.md and docs/ do what they say, in a folder as they mean it.
+
+Each is run as it stands there, its placeholders replaced by what `STANDS_FOR` says. What cannot be
+run here stands in `NOT_HERE`, with the reason or the test that does it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from needs import need_modules, need_program
+from pages import HOME, PAGES, commands, python_blocks, variants
+from safetensors.torch import save_file
+from torch.utils.data import Subset
+
+import edgekd
+from edgekd.formats import FORMATS
+from edgekd.stages.benchmark import QUICK
+from edgekd.stages.benchmark import benchmark as benchmark_stage
+from edgekd.toml import tomllib
+
+pytestmark = pytest.mark.converter
+
+STANDS_FOR = {
+    # The longer ones first: a NAME is one of several things.
+    "targets NAME": "targets x86-cpu-onnx",
+    "NAME-VERSION.zip": "sensor-0.1.0.zip",
+    "NAME-1.0.0/models/T": "sensor-0.1.0/models/x86-cpu-litert",
+    "NAME": "sensor",
+    "MODEL": "app.py:net",
+    "RECIPE": "recipe.toml",
+    "ARTIFACT ...": "app/litert-fp32 --against app.py:net --samples s.npz",
+    "ARTIFACT...": "app/litert-fp32 app/litert-fp16",
+    "ARTIFACT": "app/litert-fp32",
+    "RUN...": "runs/sensor/latest runs/sensor/latest",
+    "RUN": "runs/sensor/latest",
+    "OLD": "runs/sensor/latest",
+    "NEW": "runs/sensor/latest",
+    "NEW_FOLDER": "new",
+    "FILE": "s.npz",
+    "F": "s.npz",
+    "init DIR": "init .",
+    "DIR": "new",
+    "A B": "A.tflite B.tflite",
+    "KEY": "key.pem",
+    "PUB": "pub.pem --check",
+    # That a device is reached so: tests/end_to_end/test_ssh.py, test_adb.py, test_emulated.py.
+    "URL": "local",
+    "ssh://pi@pi5.local": "local",
+    '"adb://SERIAL?benchmark_model=benchmark_model&cores=big"': "local",
+    "emulated://cortex-a76": "local",
+}
+"""What is written in the docs -> what is in the folder."""
+
+ADDED = {
+    "edgekd init": "--data data.py:signals --student models.py:student --target x86-cpu-onnx "
+    "--force",  # A terminal is asked for these.
+    "edgekd benchmark": "--quick",
+    "edgekd benchmark --junit": "A.tflite",
+    "edgekd export MODEL --scheme": "--format onnx --example image=1x3x32x32 --calibration s.npz "
+    "--out new",
+    "edgekd bundle RUN --verify": "--sign key.pem",
+}
+"""Commands that begin so are told in part, or would ask, or take longer than is needed to see
+that they work."""
+
+NOT_HERE = {
+    "make *": ".ci/run has these",
+    "pip install *": "from a package index; tests/unit/test_docs.py knows their extras",
+    "pip download *": "from a package index",
+    "python tools/*": "minutes of a quiet machine; tests/unit/test_studies.py",
+    "adb devices *": "a phone; tests/end_to_end/test_adb.py",
+    "edgekd devices setup emulated": "hundreds of MB of Debian; tests/end_to_end/test_emulated.py",
+    "edgekd devices setup ssh://*": "a board; tests/end_to_end/test_ssh_setup.py",
+    "edgekd run examples/*": "minutes of training; tests/end_to_end/test_examples.py",
+}
+"""Commands that are not run, and why, or where they are."""
+
+APP = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, stride=2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, image):
+        return self.head(self.body(image).relu().mean((2, 3)))
+
+
+def net():
+    torch.manual_seed(0)
+    return Net()
+"""
+
+
+def recipe() -> dict[str, Any]:
+    """That of the sensor example, short."""
+    document = tomllib.loads((HOME / "examples/sensor/recipe.toml").read_text())
+    document["teacher"]["train"]["epochs"] = 2
+    document["distill"] |= {"epochs": 2, "views": 1}
+    document["quantize"] |= {"schemes": ["fp32", "int8"], "search": "first"}
+    document["export"] = {"processes": 0}
+    document["benchmark"] = {"protocol": "quick"}
+    document["accept"] |= {"max_drop": 0.9, "min_agreement": 0.5}
+    document["targets"] = document["targets"][:1] + document["targets"][2:3]
+    document["bundle"]["kinds"] = ["folder", "linux"]
+    document["bundle"]["android"] = {"group": "com.acme.models"}
+    return document
+
+
+def keys(folder: Path) -> None:
+    """A new pair of Ed25519 keys."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pem, plain = form.Encoding.PEM, form.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, form.PrivateFormat.PKCS8, plain))
+    public = key.public_key().public_bytes(pem, form.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "pub.pem").write_bytes(public)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the docs mean it: a run that ended, a network, its files and samples."""
+    for name in ("onnx", "litert"):
+        need_modules(*FORMATS[name].PACKAGES)
+    need_modules("cryptography", "mnist1d", "torch_pruning", "vl_convert")
+    from edgekd import packing, signing
+
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("data.py", "models.py"):
+        shutil.copy(HOME / "examples/sensor" / name, folder)
+    # Elsewhere when it is loaded: what the run was made of are the modules under its folder.
+    aside = tmp_path_factory.mktemp("app")
+    (aside / "app.py").write_text(APP)
+    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe()))
+    result = edgekd.run(folder / "recipe.toml", out=folder / "runs")
+    assert result.passed
+    dice = torch.Generator().manual_seed(0)
+    images = torch.randn(40, 3, 32, 32, generator=dice)
+    signals = {"signal": torch.randn(200, 1, 40, generator=dice)}
+    np.savez(folder / "s.npz", image=images.numpy())
+    for name in ("samples", "x"):
+        save_file(signals, folder / f"{name}.safetensors")
+    app = edgekd.load_network(f"{aside}/app.py:net", example={"image": images[:1]})
+    one = {"signal": signals["signal"][:1]}
+    student = edgekd.load_network(f"{folder}/models.py:student", example=one)
+    save_file(dict(student.module.state_dict()), folder / "w.safetensors")
+    samples = [{"signal": one[None]} for one in signals["signal"]]
+    for network, format, scheme, name in (
+        (app, "litert", "fp32", "model.tflite"),
+        (app, "litert", "fp16", None),
+        (student, "litert", "fp32", "A.tflite"),
+        (student, "litert", "int8", "B.tflite"),
+        (student, "onnx", "fp32", "A.onnx"),
+    ):
+        out = folder / ("app" if network is app else "out")
+        made = edgekd.export(network, format=format, scheme=scheme, calibration=samples, out=out)
+        if name:
+            shutil.copy(made.path, folder / name)
+    shutil.copy(aside / "app.py", folder)
+    keys(folder)
+    latest = folder / "runs/sensor/latest"
+    with packing.opened(latest) as place:
+        signing.sign(place, folder / "key.pem")
+    packed = packing.pack(latest, "archive", folder / "zip")
+    shutil.copy(packed / "sensor-0.1.0.zip", folder)
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder, in which a reader works."""
+    copy = tmp_path / "work"
+    shutil.copytree(prepared, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def meant(command: str) -> list[str]:
+    """The words of a command, its placeholders replaced, and what is left out of it added."""
+    added = [more for start, more in ADDED.items() if command.startswith(start)]
+    for written, there in STANDS_FOR.items():
+        command = re.sub(rf"(?<![\w.-]){re.escape(written)}(?!\w)", there, command)
+    return shlex.split(" ".join([command, *added]))
+
+
+def told() -> list[Any]:
+    """Each once, though several pages tell it."""
+    pages: dict[str, Path] = {}
+    for page in PAGES:
+        for command in (command for whole in commands(page) for command in variants(whole)):
+            if not any(fnmatch(command, pattern) for pattern in NOT_HERE):
+                pages.setdefault(shlex.join(meant(command)), page)
+    return [
+        pytest.param(page, command, id=f"{page.name}: {command}") for command, page in pages.items()
+    ]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("page", "command"), told())
+def test_a_command_does_what_its_page_says(page: Path, command: str, edgekd_cli: Any) -> None:
+    words = shlex.split(command)
+    assert words[0] == "edgekd", f"{page.name}: give a reason in NOT_HERE, or run it"
+    if "android" in words:
+        need_program("javac")
+    said = edgekd_cli(*words[1:])
+    assert said.code == 0, said.err
+    if words[1] != "schema":
+        assert said.out.splitlines()[-1].startswith("next: "), "it does not say what to do next"
+
+
+def test_everything_that_is_not_run_is_in_the_docs_and_somewhere_else() -> None:
+    told = [command for page in PAGES for command in commands(page)]
+    for pattern, reason in NOT_HERE.items():
+        assert any(fnmatch(command, pattern) for command in told), pattern
+        for path in re.findall(r"[\w./]+\.py|\.ci/run", reason):
+            assert (HOME / path).exists(), path
+    for command in told:
+        if command.startswith("python tools/"):
+            script = HOME / command.split()[1]
+            for option in re.findall(r"--[a-z-]+", command):
+                assert option in script.read_text(), command
+    extras = tomllib.loads((HOME / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for named in re.findall(r"edgekd\[([\w,]+)\]", "\n".join(told)):
+        assert set(named.split(",")) <= set(extras)
+
+
+@pytest.fixture
+def names(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the Python of the docs takes as there: data, networks, samples."""
+    monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
+    monkeypatch.syspath_prepend(str(place))
+    from importlib import util
+
+    def load(name: str) -> Any:
+        spec = util.spec_from_file_location(f"docs_{name}", place / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    document = {**recipe(), "prune": {"keep": 0.8}}
+    (place / "recipe.toml").write_text(tomli_w.dumps(document))
+    whole = load("data").signals()
+    few = [Subset(split, range(200)) for split in (whole.train, whole.validation, whole.test)]
+    example = {"signal": whole.test[0][0][None]}
+    return {
+        "edgekd": edgekd,
+        "train": few[0],
+        "validation": few[1],
+        "test": few[2],
+        "night_mask": [number % 2 == 0 for number in range(200)],
+        "data": edgekd.Data(*few),
+        "teacher": edgekd.load_network(load("models").teacher(), example=example),
+        "student": edgekd.load_network(load("models").student(), example=example),
+        "config": edgekd.load_recipe("recipe.toml").distill,
+        "student_logits": torch.zeros(4, 10),
+        "teacher_logits": torch.ones(4, 10),
+    }
+
+
+def of_signals(names: dict[str, Any]) -> dict[str, Any]:
+    samples = [{"signal": names["train"][number][0][None]} for number in range(128)]
+    return {"network": names["student"], "samples": samples}
+
+
+def of_images(_: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    exec(APP, made)
+    images = torch.from_numpy(np.load("s.npz")["image"])
+    return {"module": made["net"](), "samples": [{"image": image[None]} for image in images]}
+
+
+MEANT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "README.md": of_images,
+    "qat.md": of_signals,
+}
+"""Which network and samples the Python of a page is of."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name
+)
+def test_the_python_of_a_page_does_what_it_says(page: Path, names: dict[str, Any]) -> None:
+    if page.name in MEANT:
+        names |= MEANT[page.name](names)
+    for number, block in enumerate(python_blocks(page)):
+        exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
+    if page.name == "extending.md":
+        logits = names["teacher_logits"]
+        assert names["my_loss"](logits, logits) == 0
+        assert names["my_loss"](names["student_logits"], logits, power=1.0) == 1
+    if page.name in MEANT:
+        assert names["artifact"].path.exists()

@@ -1,0 +1,72 @@
+"""What instructions on two Arm cores say of a candidate, and where none are counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd.artifact import describe
+from edgekd.core_counts import comparison, counted_rows
+from edgekd.evidence import Outcome, Row
+from edgekd.store import Run
+from edgekd.target import Budget, load_target
+from edgekd.work import Goal
+
+
+def counted_row(scheme: str, a76: int, a72: int) -> Row:
+    counts = {"cortex-a76": a76, "cortex-a72": a72}
+    return Row("board", "litert", scheme, Outcome.PASSED, core_instructions=counts)
+
+
+@pytest.mark.parametrize(
+    ("small", "told"),
+    [
+        (
+            (61, 118),
+            "int8 takes 0.61 of fp32's instructions on a core with dot products, 1.18 on a core "
+            "without them; counted on emulated cores, no time",
+        ),
+        ((120, 140), "without them: more on both; counted"),
+        ((101, 140), "1.40 on a core without them; counted"),
+    ],
+)
+def test_what_takes_more_instructions_on_both_is_said_so(small: tuple[int, int], told: str) -> None:
+    plain, row = counted_row("fp32", 100, 100), counted_row("int8", *small)
+    assert told in str(comparison(row, {"fp32": plain, "int8": row}))
+    assert comparison(plain, {"fp32": plain, "int8": row}) is None
+    assert comparison(row, {"int8": row}) is None
+
+
+def test_what_would_be_counted_says_how_where_nothing_emulates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "model.tflite").write_bytes(b"any")
+    artifact = describe(tmp_path / "model.tflite", "litert", "fp32")
+    told: list[str] = []
+
+    def tell(*words: Any) -> None:
+        told.append(" ".join(words[:2]))
+
+    run = Run(tmp_path / "run", tmp_path / "store", 0, tell)
+    work: Any = None
+    board = load_target("raspberry-pi-5-litert")
+    row = Row(board.name, "litert", "fp32", Outcome.PASSED, artifact=artifact)
+    goal = Goal(board, Budget(), "latency", required=True)
+    assert counted_rows({3: row}, goal, work, run) == {3: row}
+    assert len(told) == 1
+    assert "`edgekd devices setup emulated` has its instructions counted" in told[0]
+    # Nothing to say of what agrees with nothing, of no Arm processor, and of a GPU's work.
+    for target, outcome in (
+        (board, Outcome.DISAGREES),
+        (load_target("x86-cpu-litert"), Outcome.PASSED),
+        (replace(board, accelerator="gpu"), Outcome.PASSED),
+    ):
+        other = replace(row, outcome=outcome)
+        goal = Goal(target, Budget(), "latency", required=True)
+        assert counted_rows({3: other}, goal, work, run) == {3: other}
+    assert len(told) == 1
