@@ -86,7 +86,7 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
-WIDER = "(each) => each.scrollWidth > each.clientWidth + 1"
+WIDER = "(each) => !each.closest('figure details') && each.scrollWidth > each.clientWidth + 1"
 CONTRASTS = """
 (() => {
   const light = (colour) => {
