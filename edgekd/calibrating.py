@@ -11,12 +11,13 @@ import tomli_w
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.freezing import freeze, read_told
+from edgekd.notebook_progress import default_tell
 from edgekd.pipeline import begin, fold
 from edgekd.plan import check
 from edgekd.quantization import CalibrationSet, check_calibration, load_calibration
 from edgekd.recipe import Recipe
 from edgekd.stages import fold as fold_stage
-from edgekd.store import Tell, open_run, path_digest, told_to_nobody, write_text
+from edgekd.store import Tell, open_run, path_digest, write_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def calibrate(
     runs: Path | str = "runs",
     settings: Sequence[str] = (),
     replace_it: bool = False,
-    tell: Tell = told_to_nobody,
+    tell: Tell | None = None,
 ) -> MadeSet:
     """The calibration set `out/NAME.toml` of samples of the recipe's data, made now.
 
@@ -82,7 +83,7 @@ def calibrate(
                 fix="give another --name, or --force to write over it",
             )
         )
-    run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, tell)
+    run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, tell or default_tell())
     work = begin(plan, run)
     until = _needed(plan.recipe, selection)
     if until is not None:

@@ -15,8 +15,9 @@ from edgekd.distributed import join
 from edgekd.errors import Fault, RecipeError
 from edgekd.evaluate import check_labels, score
 from edgekd.features import Observed, observe
-from edgekd.fit import Batch, Record, fit, ignore, silent
+from edgekd.fit import Batch, Record, fit, silent, told
 from edgekd.network import Network
+from edgekd.notebook_progress import default_tell
 from edgekd.task import TASKS, Task
 from edgekd.teachers import (
     Teacher,
@@ -43,7 +44,7 @@ def distill(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    tell: Callable[[int, int, Record], None] = ignore,
+    tell: Callable[[int, int, Record], None] | None = None,
     say: Callable[[str], None] = silent,
     checkpoint: Path | None = None,
     cache: Path | None = None,
@@ -60,7 +61,8 @@ def distill(
         teacher: one, several with their weights, or None where every loss needs labels alone or
             the student's own tensors.
         metric: of the task; recorded on the validation split after each epoch.
-        tell: called after each epoch with (epochs done, epochs, record).
+        tell: called after each epoch with (epochs done, epochs, record). Without it that is drawn
+            under the cell of a notebook, and elsewhere nowhere.
         say: told, in a sentence, what is being done, and what was asked for and cannot be had.
         checkpoint: where the state is kept after each epoch, and read from if it is there.
         cache: a folder for the teachers' outputs on these very data; without it, memory is used.
@@ -103,7 +105,7 @@ def distill(
             augment=data.augment,
             view_of=asked.view_of,
             validate=lambda _: {metric: score(module, output, validation, task, metric)},
-            tell=tell,
+            tell=tell or _drawn(),
             say=say,
             checkpoint=checkpoint,
             together=True,
@@ -113,6 +115,12 @@ def distill(
     if history is not None:
         history.extend(records)
     return student.with_module(module)
+
+
+def _drawn() -> Callable[[int, int, Record], None]:
+    """A `tell` that draws where a notebook's cell has asked."""
+    tell = default_tell()
+    return lambda done, total, record: tell("distill", told(record), done, total)
 
 
 def _asked(

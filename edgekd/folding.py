@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from edgekd.artifact import Artifact
 from edgekd.data import Data, Dataset, Inputs, is_plain
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.network import Network, as_network, call
@@ -153,6 +154,18 @@ def images_of(network: Network) -> tuple[str, ...]:
         if len(spec.shape) == 4 and spec.shape[1] in (1, 3, 4) and spec.layout is None
         if spec.dtype == "float32" and spec.name not in folds
     )
+
+
+def laid_out(artifact: Artifact, network: Network) -> Artifact:
+    """`artifact`, which is said to be `network`'s, with the layout of its images known.
+
+    A card beside a file tells it. A LiteRT file that was copied without its card takes images as
+    LiteRT's files do, and `edgekd export` writes them: channels last.
+    """
+    if artifact.format != "litert" or artifact.signature is not None:
+        return artifact
+    images = list(images_of(network))
+    return replace(artifact, lineage={**artifact.lineage, "channels_last": images})
 
 
 def channels_last(network: Network, images: tuple[str, ...]) -> Network:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgekd.artifact import Artifact
 from edgekd.errors import Fault, RecipeError
+from edgekd.folding import laid_out
 from edgekd.intermediates import READERS, as_taken, rounded
 from edgekd.localization import Layer, in_order_of, layer_outputs, localize
 from edgekd.network import Network
@@ -99,6 +100,7 @@ def sensitivity(
                 fix="give samples=[{input name: tensor}, ...], on the command line --samples FILE",
             )
         )
+    artifact = laid_out(artifact, network)
     twins = rounded(artifact.path, artifact.format)
     seen = [
         _Seen(replace(layer, tensor=twins.get(layer.tensor or "", layer.tensor)))

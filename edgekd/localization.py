@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgekd.artifact import Artifact
 from edgekd.errors import Fault, RefusedError, listed
+from edgekd.folding import laid_out
 from edgekd.intermediates import READERS, as_taken
 from edgekd.network import Network, call
 from edgekd.scheme import SCHEMES
@@ -70,6 +71,7 @@ def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor])
                 fix="verify it without --layers",
             )
         )
+    artifact = laid_out(artifact, network)
     found = READERS[artifact.format](artifact.path, as_taken(artifact, sample))
     by_size: dict[int, list[tuple[str, Tensor]]] = {}
     for name, value in found.items():

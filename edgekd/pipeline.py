@@ -27,6 +27,7 @@ from edgekd.junit import cases, junit, summary
 from edgekd.launch import aside, check_processes, processes, train_in_processes
 from edgekd.need import missing
 from edgekd.network import Network, as_network, load_module
+from edgekd.notebook_progress import default_tell
 from edgekd.plan import Plan, applies, check
 from edgekd.recipe import Recipe, Student, Teacher
 from edgekd.reference import call_user, resolve, sources_digest
@@ -42,7 +43,6 @@ from edgekd.store import (
     digest,
     mark_latest,
     open_run,
-    told_to_nobody,
     write_json,
     write_text,
 )
@@ -58,7 +58,7 @@ def run(
     until: str | None = None,
     settings: Sequence[str] = (),
     base: Path | None = None,
-    tell: Tell = told_to_nobody,
+    tell: Tell | None = None,
 ) -> RunResult:
     """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
 
@@ -68,6 +68,8 @@ def run(
         until: the last stage to do.
         settings: "key.path=value" each, put over the recipe.
         base: the folder that references are relative to, if it is not the recipe's own.
+        tell: hears how far it is. Without it that is drawn under the cell of a notebook, and
+            elsewhere nowhere.
 
     Raises:
         EdgekdError: before export, whatever stops a stage; see `check` too. From export on a
@@ -89,7 +91,7 @@ def run(
     join()
     if world()[0]:
         return _take_part(plan, Path(out), until)
-    place = open_run(Path(out), recipe.name, recipe.seed, tell)
+    place = open_run(Path(out), recipe.name, recipe.seed, tell or default_tell())
     document = recipe.model_dump(exclude_none=True)
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     told = {**environment(), "recipe_folder": str(plan.base.resolve())}
@@ -119,7 +121,7 @@ def route(
     *,
     agreement: float | None = None,
     confidence: float | None = None,
-    tell: Tell = told_to_nobody,
+    tell: Tell | None = None,
 ) -> RunResult:
     """The run in `folder` again with `[route]`: a new run, in which nothing is done twice.
 

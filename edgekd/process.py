@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 Result = TypeVar("Result")
 LOOK_S = 0.2
@@ -250,7 +251,11 @@ def output_to(log: Path) -> Iterator[None]:
         with log.open("a", encoding="utf-8", buffering=1) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            with (
+                _logged_to(file),
+                contextlib.redirect_stdout(file),
+                contextlib.redirect_stderr(file),
+            ):
                 yield
     finally:
         _flush()
@@ -258,6 +263,30 @@ def output_to(log: Path) -> Iterator[None]:
         os.dup2(kept[1], 2)
         os.close(kept[0])
         os.close(kept[1])
+
+
+@contextlib.contextmanager
+def _logged_to(file: TextIO) -> Iterator[None]:
+    """While open, what loggers write on stdout or stderr goes to `file`.
+
+    They keep the stream that they began with. In a notebook that is no file, and what it gets is
+    seen whatever the descriptors are.
+    """
+    known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    streams = {
+        handler: handler.stream
+        for logger in known
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+    }
+    for handler in streams:
+        handler.setStream(file)
+    try:
+        yield
+    finally:
+        for handler, stream in streams.items():
+            handler.setStream(stream)
 
 
 def _flush() -> None:

@@ -9,35 +9,46 @@ HOME = Path(__file__).parents[1]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
 PROGRAMS = ("edgekd", "make", "pip", "python", "adb", "torchrun", "apt-get")
 
-_FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
+_BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$|^((?: {4}\S[^\n]*\n)+)")
+"""Code: a fence with its language, or lines that are set in."""
 
 
-def commands(page: Path) -> list[str]:
-    """Every command that a page tells, as it stands there.
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The blocks of code of a page in their order: the language, "" for commands, and the text."""
+    return [
+        (found[1] or "", found[2] if found[3] is None else found[3])
+        for found in _BLOCK.finditer(page.read_text())
+    ]
 
-    They are the lines of code blocks that begin with a program, without what is told beside them,
-    and the spans of code in its prose that are more than a command's name. A line that begins with
-    an option belongs to the command before it, and may be left out of it.
+
+def lines(block: str) -> list[str]:
+    """The commands of a block.
+
+    What is told beside one is no part of it. A line that begins with an option belongs to the
+    command before it, and may be left out of it.
     """
-    text = page.read_text()
-    blocks = "".join(body for language, body in _FENCE.findall(text) if not language)
-    prose = _FENCE.sub("", text)
     found: list[str] = []
-    for line in [*blocks.splitlines(), *re.findall(r"(?m)^ {4}\S.*$", prose)]:
+    for line in block.splitlines():
         told = re.split(r"\s{2,}|\s#\s", line.strip())[0]
         if told.startswith("--") and found:
             found[-1] += f" [{told}]"
         elif told.startswith(PROGRAMS):
             found.append(told)
-    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose)]
-    found += [span for span in spans if span.partition(" ")[0] in PROGRAMS and span.count(" ") > 1]
-    alternatives = [
-        f"{first} {other}" if number else other
+    return [
+        f"{each.split()[0]} {other}" if number else other
         for each in found
-        for first in [each.split()[0]]
         for number, other in enumerate(each.split(" | "))
     ]
-    return list(dict.fromkeys(alternatives))
+
+
+def commands(page: Path) -> list[str]:
+    """Every command that a page tells, as it stands there: in blocks, and in its prose those that
+    are more than a command's name."""
+    prose = _BLOCK.sub("", page.read_text())
+    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose)]
+    told = [span for span in spans if span.partition(" ")[0] in PROGRAMS and span.count(" ") > 1]
+    shell = [body for language, body in blocks(page) if not language]
+    return list(dict.fromkeys([line for body in shell for line in lines(body)] + told))
 
 
 def variants(command: str) -> list[str]:
@@ -52,4 +63,4 @@ def variants(command: str) -> list[str]:
 
 def python_blocks(page: Path) -> list[str]:
     """The blocks of Python of a page, in their order."""
-    return [body for language, body in _FENCE.findall(page.read_text()) if language == "python"]
+    return [body for language, body in blocks(page) if language == "python"]

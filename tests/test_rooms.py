@@ -37,6 +37,7 @@ RANKS = {
             "operators",
             "ncnn_param",
             "notebook",
+            "notebook_progress",
             "integers",
         ],
         1,
@@ -79,8 +80,8 @@ RANKS = {
 }
 # Files of one rank build on each other in this order; the rooms of rank 3 do not see each other.
 # fmt: off
-LAYERED = ["scheme", "toml", "store", "percentile", "task", "target", "artifact", "told",
-           "measurement", "evidence", "data", "samples", "reference", "part",
+LAYERED = ["scheme", "toml", "store", "notebook_progress", "percentile", "task", "target",
+           "artifact", "told", "measurement", "evidence", "data", "samples", "reference", "part",
            "acceptance", "sizes", "origin", "program", "network", "kinds", "precisions",
            "faults", "folding", "packaging", "training", "protocol", "reduction",
            "routing", "recipe", "work", "endings", "result", "distributed", "schedule",

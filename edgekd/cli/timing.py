@@ -56,6 +56,7 @@ def benchmark(
     _check_words(samples, against, weights)
     loaded = [load_artifact(path) for path in artifacts]
     inputs = read_samples(samples) if samples else []
+    loaded = _laid_out(loaded, against, weights, inputs) if against else loaded
     with Shown() as tell:
         wrong: dict[int, Verdict] = {}
         for number, artifact in enumerate(loaded if against or golden else ()):
@@ -90,6 +91,18 @@ def benchmark(
     _raise_worst(loaded, verdicts)
     if not as_json:
         say_next(_after_benchmark(artifacts[0], quick=quick, judged=bool(budget)))
+
+
+def _laid_out(
+    artifacts: Sequence[Any], against: str, weights: str | None, inputs: Sequence[Any]
+) -> list[Any]:
+    """Artifacts that say how they take their images, also those without their card."""
+    from edgekd.folding import laid_out
+    from edgekd.formats import told_by_file
+    from edgekd.network import load_network
+
+    network = load_network(against, example=inputs[0], weights=weights)
+    return [laid_out(told_by_file(artifact), network) for artifact in artifacts]
 
 
 def _after_benchmark(artifact: Path, *, quick: bool, judged: bool) -> str:

@@ -16,6 +16,7 @@ from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evaluate import check_labels
 from edgekd.evidence import Agreement, Verdict
 from edgekd.execution import run_artifact
+from edgekd.folding import laid_out
 from edgekd.formats import told_by_file
 from edgekd.gate import no_slices
 from edgekd.network import Network, call
@@ -55,7 +56,8 @@ def verify(
     for number, sample in enumerate(samples):
         _check_fit(network, sample, number)
     reference = _reference(network, samples)
-    ran = run_artifact(told_by_file(artifact), joined(samples), device)
+    artifact = laid_out(told_by_file(artifact), network)
+    ran = run_artifact(artifact, joined(samples), device)
     if isinstance(ran, Verdict):
         raise failure_error(ran, artifact)
     evidence: Evidence = "emulated" if is_emulated(device) else "device"

@@ -19,7 +19,7 @@ import pytest
 import tomli_w
 import torch
 from needs import need_modules, need_program
-from pages import HOME, PAGES, commands, python_blocks, variants
+from pages import HOME, PAGES, blocks, commands, lines, python_blocks, variants
 from safetensors.torch import save_file
 from torch.utils.data import Subset
 
@@ -39,8 +39,8 @@ STANDS_FOR = {
     "NAME": "sensor",
     "MODEL": "app.py:net",
     "RECIPE": "recipe.toml",
-    "ARTIFACT ...": "app/litert-fp32 --against app.py:net --samples s.npz",
-    "ARTIFACT...": "app/litert-fp32 app/litert-fp16",
+    "ARTIFACT ...": "model.tflite --against app.py:net --samples s.npz",
+    "ARTIFACT...": "model.tflite app/litert-fp16",
     "ARTIFACT": "app/litert-fp32",
     "RUN...": "runs/sensor/latest runs/sensor/latest",
     "RUN": "runs/sensor/latest",
@@ -85,6 +85,16 @@ NOT_HERE = {
     "edgekd run examples/*": "minutes of training; tests/end_to_end/test_examples.py",
 }
 """Commands that are not run, and why, or where they are."""
+
+SHORT = """
+benchmark = { protocol = "quick" }
+export = { processes = 0 }
+"""
+"""Put over the recipe of the first hour, so that it takes seconds."""
+
+FIRST_HOUR = HOME / "docs" / "first-hour.md"
+APART = [page for page in PAGES if page != FIRST_HOUR]
+"""The pages whose commands do not follow one another."""
 
 APP = """
 import torch
@@ -203,7 +213,7 @@ def meant(command: str) -> list[str]:
 def told() -> list[Any]:
     """Each once, though several pages tell it."""
     pages: dict[str, Path] = {}
-    for page in PAGES:
+    for page in APART:
         for command in (command for whole in commands(page) for command in variants(whole)):
             if not any(fnmatch(command, pattern) for pattern in NOT_HERE):
                 pages.setdefault(shlex.join(meant(command)), page)
@@ -247,7 +257,6 @@ def test_everything_that_is_not_run_is_in_the_docs_and_somewhere_else() -> None:
 def names(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the Python of the docs takes as there: data, networks, samples."""
     monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
-    monkeypatch.syspath_prepend(str(place))
     from importlib import util
 
     def load(name: str) -> Any:
@@ -298,7 +307,7 @@ MEANT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name
+    "page", [page for page in APART if python_blocks(page)], ids=lambda page: page.name
 )
 def test_the_python_of_a_page_does_what_it_says(page: Path, names: dict[str, Any]) -> None:
     if page.name in MEANT:
@@ -311,3 +320,34 @@ def test_the_python_of_a_page_does_what_it_says(page: Path, names: dict[str, Any
         assert names["my_loss"](names["student_logits"], logits, power=1.0) == 1
     if page.name in MEANT:
         assert names["artifact"].path.exists()
+
+
+def test_the_first_hour_goes_as_it_is_told(
+    tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_modules("torch_pruning", "vl_convert", *FORMATS["onnx"].PACKAGES)
+    monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: dict[str, Any] = {}
+    for language, block in blocks(FIRST_HOUR):
+        if language == "python" and block.startswith("# "):
+            (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+        elif language == "python":
+            assert len(block.splitlines()) <= 10, "each stage alone in ten lines"
+            exec(compile(block, FIRST_HOUR.name, "exec"), names)
+        for line in [] if language else lines(block):
+            if any(fnmatch(line, pattern) for pattern in NOT_HERE):
+                continue
+            words = shlex.split(line)
+            said = edgekd_cli(*words[1:])
+            assert said.code == 0, f"{line}\n{said.err}"
+            assert said.out.splitlines()[-1].startswith("next: ")
+        recipe = tmp_path / "recipe.toml"
+        if recipe.exists() and SHORT not in recipe.read_text():
+            assert len(recipe.read_text().splitlines()) < 25
+            recipe.write_text(SHORT + recipe.read_text())
+    assert names["result"].passed
+    assert names["agreement"].sqnr_db > 20
+    assert names["agreement"].top1_agreement_frac > 0.95
+    assert names["measured"].quick

@@ -156,6 +156,24 @@ def test_a_task_goes_from_recipe_to_files_judged_by_its_figures(
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_recipe_that_init_writes_teaches_the_task(
+    task: str, project: Project, edgekd_cli: Any
+) -> None:
+    task_recipe(project, task)  # For its data and networks alone.
+    load = TASKS[task][0]
+    said = edgekd_cli(
+        "init", project.folder, "--name", "first", "--task", task, "--data", f"data.py:{load}",
+        "--teacher", f"models.py:{load}", "--student", f"models.py:{load}", "--target",
+        "x86-cpu-onnx", "--max-drop", "0.5", "--epochs", "2", "--force",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    recipe, out = project.folder / "recipe.toml", project.folder / "runs"
+    said = edgekd_cli("run", recipe, "--out", out, "--until", "distill", "--json")
+    assert said.code == 0, said.err
+    assert said.json["metric"] == TASKS[task][3]
+
+
 def test_an_error_that_grows_too_much_is_a_disagreement(project: Project, edgekd_cli: Any) -> None:
     document = task_recipe(project, "regression")
     document["accept"] = {"metric": "rmse", "max_drop": 0.001}

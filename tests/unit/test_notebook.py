@@ -6,7 +6,9 @@ from pathlib import Path
 
 import edgekd
 from edgekd.evidence import Agreement, Choice, Measurement, Outcome, Row
+from edgekd.notebook_progress import Line, Lines, default_tell
 from edgekd.result import RunResult
+from edgekd.store import told_to_nobody
 
 
 def agreement(detail: str = "") -> Agreement:
@@ -35,3 +37,29 @@ def test_figures_show_themselves_and_leave_out_what_is_not_known() -> None:
     assert "60 inferences on 1 thread(s)" in shown
     assert "peak memory" not in shown
     assert "1.0000" in shown
+
+
+def test_lines_are_drawn_stage_by_stage_and_names_in_them_are_only_names() -> None:
+    drawn: list[str] = []
+    tell = Lines(drawn.append)
+    tell("train", "<b>loss</b>", 1, 4)
+    assert '<progress value="1" max="4">' in drawn[-1]
+    assert "&lt;b&gt;loss&lt;/b&gt;" in drawn[-1]
+    for _ in range(100):
+        tell("train", "quick", 2, 4)
+    assert len(drawn) < 50, "not every step is drawn"
+    tell("train", "", 4, 4)
+    assert "4/4" in drawn[-1]
+    tell("export", "onnx")
+    assert drawn[-1].count("<tr>") == 2
+    assert '<progress value="1" max="1">' in drawn[-1]
+    assert " left" not in drawn[-1]
+
+
+def test_time_left_goes_by_what_was_done() -> None:
+    line = Line("", begun_s=100.0, done=3, total=12)
+    assert line.left(now_s=130.0) == "1:30 left"
+
+
+def test_outside_of_a_notebook_nothing_is_drawn() -> None:
+    assert default_tell() is told_to_nobody

@@ -1,0 +1,49 @@
+"""What a person sees in a terminal, and what a pipe gets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from conftest import Project, tiny_recipe
+from terminal import in_a_terminal
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+"""The escape codes that choose a colour.
+
+Source: ECMA-48, 5th edition, 8.3.117, and the bright ones of xterm.
+"""
+
+WORDS = ["run", "recipe.toml", "--until", "distill"]
+
+
+def test_a_terminal_gets_bars_with_the_time_left_and_colours_unless_it_wants_none(
+    project: Project,
+) -> None:
+    code, said = in_a_terminal(WORDS, folder=project.folder)
+    assert code == 0, said
+    assert COLOUR.search(said)
+    assert "3/3" in said
+    assert re.search(r"\d:\d\d", said), "no time left"
+    assert said.rstrip().splitlines()[-1].startswith("next: ")
+    code, said = in_a_terminal(WORDS, folder=project.folder, NO_COLOR="1")
+    assert code == 0, said
+    assert not COLOUR.search(said)
+    assert "distill" in said
+
+
+def test_a_pipe_gets_plain_lines(project: Project) -> None:
+    document = tiny_recipe()
+    document["distill"]["epochs"] = 4
+    project.write(document)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekd.cli", *WORDS],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "distill 4/4: loss" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("next: ")
