@@ -303,11 +303,16 @@ def _connection(target: Target) -> Iterator[str]:
 
 def artifact_lines(artifact: Artifact) -> Iterator[str]:
     """A file that was written: by which way, what is in it, and what it takes and gives."""
+    from edgekd.quantized import little_quantized
+
     yield f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}"
     made = artifact.lineage
     count = sum(made["operators"].values()) if "operators" in made else None
     graph = "" if count is None else f": {count} operators, {made['transposes']} transposes"
     yield f"  by {made['method']}{graph}"
+    little = little_quantized(made, artifact.scheme or "")
+    if little:
+        yield f"  {little}"
     if artifact.signature is not None:
         inputs = ", ".join(map(_tensor, artifact.signature.inputs))
         yield f"  takes {inputs}; gives {', '.join(map(_tensor, artifact.signature.outputs))}"

@@ -216,7 +216,8 @@ def _by_name(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     """One of `values` for each name, over again where they are more."""
     found = [values[number % len(values)] for number in range(len(names))]
     scale = {"domain": list(names), "range": found}
-    legend = {"columns": 1 if max(map(len, names), default=0) > 16 else 3}
+    longest = max(map(len, names), default=0)
+    legend = {"columns": 3 if longest <= 8 else 2 if longest <= 16 else 1, "columnPadding": 28}
     return {"field": "name", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 

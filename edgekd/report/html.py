@@ -17,12 +17,12 @@ body { margin: 0 auto; max-width: 78rem; padding: 1.2rem; color: var(--ink);
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem } p { margin: .3rem 0 }
 h1, h2, h3 { line-height: 1.25; break-after: avoid }
-.wide { overflow-x: auto } .wide:focus-visible { outline: 2px solid currentColor }
+.wide { overflow-x: auto; margin: .4rem 0 } .wide:focus-visible { outline: 2px solid currentColor }
 table { border-collapse: collapse; min-width: 100%; font-size: .92rem }
-th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line);
+th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: normal } td.n, th.n { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums } th { font-weight: 600; vertical-align: bottom }
-td:first-child, th:first-child, td.s { white-space: nowrap } td.w { min-width: 20rem }
+td:first-child, th:first-child, td.s { white-space: nowrap } td.w { min-width: 12rem }
 th:last-child, td:last-child { padding-right: .2rem } tr { break-inside: avoid }
 .cards { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
 .card { border: 1px solid var(--line); border-left: 6px solid var(--good); padding: .6rem .8rem }
@@ -36,8 +36,9 @@ figure { margin: 0; min-width: 0 } figure svg { max-width: 100%; height: auto; d
 figcaption, small { font-size: .85rem } pre { overflow-x: auto; background: var(--soft);
   padding: .6rem; overflow-wrap: normal } details { margin: .4rem 0 }
 summary { cursor: pointer; width: fit-content }
-@media (max-width: 30rem) { body { padding: .8rem } td.w { min-width: 14rem }
+@media (max-width: 30rem) { body { padding: .8rem } td.w { min-width: 11rem }
   .cards, .plots { grid-template-columns: minmax(0, 1fr) }
+  td:first-child, th:first-child { white-space: normal }
   .stacked thead { display: none } .stacked tr { display: block; padding: .4rem 0;
     border-bottom: 1px solid var(--line) }
   .stacked td { display: flex; justify-content: space-between; gap: 1rem; border: 0;

@@ -101,7 +101,7 @@ def networks(run: Told) -> Iterator[str]:
         ratio = f"{values[-1] / values[0]:.3f}" if known else ""
         rows.append([name, *(shown(value, form) for value in values), ratio])
     yield "<h2>Teacher and student</h2>"
-    yield table(["", *roles, "student / teacher"], rows, " nnnn")
+    yield table(["", *roles, "ratio"], rows, " nnnn")
     if any(score.get("eager_ms") for score in scores):
         yield "<p><small>In PyTorch: the median of alternating calls on one thread of this "
         yield "machine, before any converter. It is no device's latency; those are below.</small>"

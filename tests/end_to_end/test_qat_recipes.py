@@ -33,7 +33,7 @@ def trained_recipe() -> dict[str, Any]:
         "search": "first",
         "calibration": "random-128",
         "qat_epochs": 2,
-        "qat_learning_rate": 1e-3,
+        "qat_learning_rate": 2e-3,
     }
     return recipe
 

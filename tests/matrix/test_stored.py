@@ -16,6 +16,7 @@ from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
 from edgekd.quantized import little_quantized
 from edgekd.stored import read_stored
+from edgekd.text import artifact_lines
 
 pytestmark = pytest.mark.converter
 
@@ -105,6 +106,7 @@ def test_what_stays_in_float_is_told(
         f"{scheme}: {100 * share:.2g} % of the weights are in {scheme.partition('-')[0]}; {stays}"
     )
     assert little_quantized(artifact.lineage, scheme) == told
+    assert f"  {told}" in list(artifact_lines(artifact))
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4-weights", "palettized"])
