@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.artifact import Artifact
-from edgekd.errors import Fault, RefusedError, listed
+from edgekd.errors import ConversionError, Fault, RefusedError, listed
 from edgekd.folding import laid_out
 from edgekd.intermediates import READERS, as_taken
 from edgekd.network import Network, call
@@ -60,6 +60,7 @@ def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor])
 
     Raises:
         RefusedError: the format is a third party's, whose inner tensors are not known.
+        ConversionError: its runtime does not load or run the file.
     """
     if artifact.format not in READERS:
         raise RefusedError(
@@ -72,7 +73,18 @@ def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor])
             )
         )
     artifact = laid_out(artifact, network)
-    found = READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+    try:
+        found = READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+    except (ValueError, RuntimeError) as error:
+        raise ConversionError(
+            Fault(
+                what=f"The inner tensors of {artifact.path} cannot be read.",
+                at=str(artifact.path),
+                got=str(error).strip().partition("\n")[0] or type(error).__name__,
+                expected=f"a file that {artifact.format}'s runtime loads and runs on the samples",
+                fix="export it again, and give --samples of the network's inputs",
+            )
+        ) from error
     by_size: dict[int, list[tuple[str, Tensor]]] = {}
     for name, value in found.items():
         by_size.setdefault(value.numel(), []).append((name, value))

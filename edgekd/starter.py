@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekd.errors import Fault, RecipeError, listed, nearest
@@ -103,35 +103,47 @@ def recipe_lines(answers: Answers) -> list[str]:
     return lines
 
 
-def start(folder: Path, answers: Answers, *, replace: bool = False) -> tuple[Path, Plan]:
+def start(folder: Path, answers: Answers, *, over: bool = False) -> tuple[Path, Plan]:
     """Writes the recipe into `folder` where it is valid, and returns its path and plan.
 
     Args:
-        replace: whether a recipe that is there already may go.
+        over: whether a recipe that is there already may go.
 
     Raises:
         RecipeError: a recipe is there already, or an answer is wrong; then none is written.
     """
-    path = check_absent(folder, replace=replace)
+    path = check_absent(folder, over=over)
     _check_answers(answers)
     draft = path.with_name(f".{RECIPE}")
     try:
         write_text(draft, "\n".join(recipe_lines(answers)) + "\n")
         plan = check(draft)
         draft.replace(path)
+    except RecipeError as error:
+        # The draft goes; what is wrong is an answer.
+        raise RecipeError(*(_of_answer(fault, draft) for fault in error.faults)) from error
     finally:
         draft.unlink(missing_ok=True)
     return path, plan
 
 
-def check_absent(folder: Path, *, replace: bool = False) -> Path:
+def _of_answer(fault: Fault, draft: Path) -> Fault:
+    """A fault of the recipe in `draft`, as one of the answers that it was made of."""
+    return replace(
+        fault,
+        at=fault.at.replace(str(draft), "edgekd init"),
+        fix=fault.fix.replace(str(draft), "the answers"),
+    )
+
+
+def check_absent(folder: Path, *, over: bool = False) -> Path:
     """Where the recipe of `folder` goes.
 
     Raises:
-        RecipeError: one is there already, and may not be replaced.
+        RecipeError: one is there already, and may not go.
     """
     path = folder / RECIPE
-    if path.exists() and not replace:
+    if path.exists() and not over:
         raise RecipeError(
             Fault(
                 what="There is a recipe already.",

@@ -139,7 +139,7 @@ def init(
     from edgekd.plan_text import plan_lines
     from edgekd.starter import Answers, check_absent, start
 
-    check_absent(folder, replace=force)
+    check_absent(folder, over=force)
     given: dict[str, Any] = {
         "task": task,
         "data": data,
@@ -159,7 +159,7 @@ def init(
         device=device,
         **{key: value for key, value in given.items() if value is not None},
     )
-    path, plan = start(folder, answers, replace=force)
+    path, plan = start(folder, answers, over=force)
     if as_json:
         print_json({"recipe": str(path), "stages": list(plan.stages)})
         return

@@ -110,7 +110,7 @@ def _after_benchmark(artifact: Path, *, quick: bool, judged: bool) -> str:
     if quick:
         return "without --quick, for figures to rely on"
     if not judged:
-        return f"edgekd benchmark {artifact} --budget latency_p90_ms=MS holds it against a limit"
+        return f"edgekd benchmark {artifact} --budget latency_p90_ms=MS judges it"
     return "edgekd init writes a recipe, which finds the best file that keeps its budget"
 
 
@@ -197,6 +197,7 @@ def _write_summaries(
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
+    from edgekd.endings import FIXES
     from edgekd.errors import ERRORS
 
     codes = {verdict.outcome.exit_code for verdict in verdicts} - {0}
@@ -205,11 +206,11 @@ def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
     raise ERRORS[min(codes)](
         *(
             Fault(
-                what=f"{artifact.path} does not keep the budget: {verdict.outcome.value}.",
+                what=f"{artifact.path} may not ship: {verdict.outcome.value}.",
                 at=str(artifact.path),
                 got=verdict.detail,
                 expected="outputs of its network, and every limit kept for sure",
-                fix="widen the budget, try another scheme, or measure on a quieter machine",
+                fix=FIXES[verdict.outcome],
             )
             for artifact, verdict in zip(artifacts, verdicts, strict=True)
             if verdict.outcome.exit_code

@@ -95,6 +95,8 @@ def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
          "pixel"),
         (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "x86-cpu-onnx",
           "--task", "classifcation"), "--task classification"),
+        (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "x86-cpu-onnx",
+          "--size-bytes", "-5"), "in the answers"),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_writes_nothing(
