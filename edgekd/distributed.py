@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +27,23 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While open, what is trained meets no other process: they have ended, or do something else."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
+
+
 def join() -> None:
-    """Meets the other processes, where a launcher started several; does nothing the second time."""
-    if launched() > 1 and not distributed.is_initialized():
+    """Meets the other processes, where a launcher started several; does nothing the second time,
+    and where this one is `alone`."""
+    if launched() > 1 and not distributed.is_initialized() and not _ALONE.get():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from edgekd.distributed import alone
 from edgekd.errors import EdgekdError
 from edgekd.evidence import Outcome, Row
 from edgekd.exporting import conversion_of, export_rows
@@ -145,7 +146,8 @@ def trained(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tuple[Row, Wo
     row = Row(first.target, first.format, first.scheme, network="quantized")
     run.tell("ladder", f"{row.target} {row.candidate}: trained to be rounded")
     try:
-        row, work = train_row(row, work, replace(run, spawn=None))
+        with alone():
+            row, work = train_row(row, work, replace(run, spawn=None))
     except EdgekdError as error:
         why = f"{error.faults[0].what} {error.faults[0].got}"
         row = replace(row, outcome=Outcome.CONVERT_FAILED, detail=why)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,13 @@ def test_where_all_else_missed_the_student_is_trained(project: Project, edgekd_c
         **trained["artifact"],
         "path": candidates_of(again)[last]["artifact"]["path"],
     }
+    # Under a user's own launcher the others have ended, and are not waited for.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    argv = [sys.executable, *launcher, "-m", "edgekd.cli", *map(str, words)]
+    argv += ["--set", "quantize.qat_epochs=1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "quantize 1/1" in done.stderr
 
 
 def test_what_is_accepted_without_training_is_not_trained(
