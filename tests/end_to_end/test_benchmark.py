@@ -306,7 +306,12 @@ def test_more_looks_are_taken_while_a_budget_is_open_and_three_at_most(
     way = Way()
     monkeypatch.setitem(DEVICES, "counted", way)
     heard: list[str] = []
-    options: dict[str, Any] = {"device": "counted://x", "protocol": SHORT, "tell": heard.append}
+
+    def hear(told: str, done: int, total: int) -> None:
+        assert done <= total
+        heard.append(told)
+
+    options: dict[str, Any] = {"device": "counted://x", "protocol": SHORT, "tell": hear}
     found = time_all([onnx], budget=Budget(latency_p99_ms=1e9), **options)[0]
     assert isinstance(found, Measurement)
     looks = (len(way.jobs) - 1) // 3
