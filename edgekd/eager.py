@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import torch
 
 from edgekd.network import Network, call
-from edgekd.teachers import renamed
 
 WARM_UP, LEAST, MOST = 3, 10, 200
 """Calls of each network before those that count, and of these."""
@@ -25,14 +24,10 @@ def eager_ms(networks: Mapping[str, Network]) -> dict[str, float]:
     Calls of the networks alternate, so that what else the machine does meets all of them. It is no
     device's latency: no converter or runtime has had its part in it.
 
-    Args:
-        networks: with inputs of the same shapes, which the first one's example has.
+    Each has its own example: what was folded into one of them takes camera images.
     """
-    if not networks:
-        return {}
-    example = next(iter(networks.values())).example
     ready = {
-        name: (copy.deepcopy(network.module).cpu().eval(), renamed(example, network))
+        name: (copy.deepcopy(network.module).cpu().eval(), dict(network.example))
         for name, network in networks.items()
     }
     found: dict[str, list[float]] = {name: [] for name in networks}

@@ -141,6 +141,9 @@ def told_by_file(artifact: Artifact) -> Artifact:
     """`artifact`; of one without a card with the `quantization` that its own file tells."""
     if artifact.lineage or artifact.format not in QUANTIZATION:
         return artifact
-    steps = quantization(artifact.format, artifact.path)
+    try:
+        steps = quantization(artifact.format, artifact.path)
+    except Exception:  # noqa: BLE001  What is no such file its runtime refuses, and says why.
+        return artifact
     told = {name: vars(step) for name, step in steps.items()}
     return replace(artifact, lineage={"quantization": told})

@@ -61,7 +61,8 @@ def read_run(folder: Path) -> Told:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict) and "samples_ns" in found:
             times = [ns / 1e6 for process in found["samples_ns"] for ns in process]
-            samples.setdefault(path.parent.name, {})[path.stem] = times
+            if times:  # A tool that tells percentiles keeps none.
+                samples.setdefault(path.parent.name, {})[path.stem] = times
     recipe = read_toml(folder / "recipe.toml")
     decisions = {}
     for path in sorted(folder.glob(f"verify/*/{DECISIONS}")):

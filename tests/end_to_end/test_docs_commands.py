@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -329,6 +330,9 @@ def test_the_first_hour_goes_as_it_is_told(
     monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("data", "models"):  # Not what the tests call so.
+        monkeypatch.setitem(sys.modules, module, None)
+        del sys.modules[module]
     names: dict[str, Any] = {}
     for language, block in blocks(FIRST_HOUR):
         if language == "python" and block.startswith("# "):

@@ -130,7 +130,8 @@ def test_a_file_takes_sizes_that_no_exporter_saw(tmp_path: Any, name: str, forma
     need_modules(*FORMATS[format].PACKAGES)
     make, example, free = CASES[name]
     made = network(make, example, free)
-    for scheme in ("fp32", "int8"):
+    # The weights are too few for coremltools to quantize any.
+    for scheme in ("fp32", "fp16" if format == "coreml" else "int8"):
         artifact = edgekd.export(
             made, format=format, scheme=scheme, calibration=[example()], out=tmp_path
         )

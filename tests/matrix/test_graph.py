@@ -287,8 +287,8 @@ def test_the_neural_engine_refuses_float32_and_takes_float16(tmp_path: Path) -> 
     assert [each.kind for each in single] == ["refused"]
     half = findings(export("residual", "coreml", "fp16", tmp_path / "b")[1], "coreml", "fp16")[1]
     assert half == []
-    path = export("attention", "coreml", "int8", tmp_path / "c")[1]
-    assert fallen(findings(path, "coreml", "int8")[1]) == {"gather": 1}
+    path = export("attention", "coreml", "fp16", tmp_path / "c")[1]
+    assert fallen(findings(path, "coreml", "fp16")[1]) == {"gather": 1}
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -170,7 +170,8 @@ def test_a_scheme_that_would_change_nothing_is_an_error(tmp_path: Path) -> None:
 def test_the_same_network_gives_the_same_bytes(format: str, tmp_path: Path) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     scheme = "int8" if "int8" in FORMATS[format].SCHEMES else "fp16"
-    cell = Cell("signal", format, scheme)
+    # Of "signal" every tensor is too small for coremltools to quantize it.
+    cell = Cell("residual" if format == "coreml" else "signal", format, scheme)
     digests = [export(cell, tmp_path / str(number))[1].sha256 for number in range(2)]
     assert digests[0] == digests[1]
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import edgekd
 from edgekd.formats import embed, quantization
+from edgekd.integers import Step
 from edgekd.packaging import Preprocessing
 
 pytestmark = pytest.mark.converter
@@ -135,4 +136,4 @@ def test_quantized_inputs_and_outputs_are_read_from_the_file(tmp_path: Path) -> 
     found = quantization("litert", place)
     assert set(found) == {"input", "output"}
     # ai-edge-quantizer makes softmax's output what TFLite demands of it.
-    assert found["output"] == (pytest.approx(1 / 256), -128)
+    assert found["output"] == Step(1 / 256, -128, "int8")
