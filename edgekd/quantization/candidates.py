@@ -20,12 +20,14 @@ _STATIC: Mapping[Word, tuple[str, ...]] = {
     "dense": ("min-max", "percentile"),
 }
 _NNCF: Mapping[Word, tuple[str, ...]] = {
-    "attention": ("transformer", "onnxruntime-linear"),
+    "attention": ("transformer", "transformer-symmetric", "onnxruntime-linear"),
     "recurrent": ("min-max", "min-max-uncorrected"),
-    "depthwise": ("min-max", "min-max-uncorrected", "onnxruntime"),
-    "convolutional": ("min-max", "min-max-uncorrected", "transformer-unsmoothed", "onnxruntime"),
+    "depthwise": ("min-max", "min-max-uncorrected", "symmetric", "onnxruntime"),
+    "convolutional": (
+        "min-max", "min-max-uncorrected", "symmetric", "transformer-unsmoothed", "onnxruntime",
+    ),
     "dense": ("min-max", "min-max-uncorrected", "onnxruntime"),
-}
+}  # fmt: skip
 _LITERT: Mapping[Word, tuple[str, ...]] = {
     "attention": ("linear", "linear-moving-average"),
     "recurrent": ("linear", "min-max"),

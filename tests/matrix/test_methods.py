@@ -133,6 +133,34 @@ def test_smooth_quant_is_judged_on_samples_that_it_has_not_seen(
         assert held
 
 
+@pytest.mark.parametrize("method", ["symmetric", "transformer-symmetric"])
+def test_symmetric_activations_have_no_zero_point(method: str, tmp_path: Path) -> None:
+    need_modules("openvino", "nncf")
+    import openvino as ov
+
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10)).eval()
+    network = edgekd.load_network(module, example=torch.zeros(1, 64))
+    # Mostly positive, so that another range than a symmetric one would fit better.
+    given = [{name: x.abs() + 0.1 * x for name, x in one.items()} for one in samples(wide(), 32, 1)]
+    ranges = {}
+    for each in (method, "min-max-uncorrected"):
+        folder = tmp_path / each
+        artifact = convert(network, "openvino", "int8", given, folder, method=each, weight_bits=8)
+        steps = [
+            node
+            for node in ov.Core().read_model(artifact.path).get_ops()
+            if node.get_type_name() == "FakeQuantize"
+        ]
+        ranges[each] = [
+            [float(node.input_value(place).get_node().data.flat[0]) for place in (1, 2)]
+            for node in steps
+        ]
+    assert all(low == pytest.approx(-high, rel=0.02) or low == 0 for low, high in ranges[method])
+    others = ranges["min-max-uncorrected"]
+    assert any(low != pytest.approx(-high, rel=0.02) and low != 0 for low, high in others)
+
+
 @pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].METHODS])
 def test_a_layer_that_is_kept_is_in_float_and_the_file_nearer_to_the_network(
     format: str, tmp_path: Path
