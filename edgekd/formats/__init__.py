@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgekd.artifact import Artifact
+from edgekd.errors import EdgekdError
 from edgekd.formats import (
     _litert_integer_io,
     _metadata,
@@ -138,11 +139,17 @@ def quantization(name: str, path: Path) -> dict[str, Step]:
 
 
 def told_by_file(artifact: Artifact) -> Artifact:
-    """`artifact`; of one without a card with the `quantization` that its own file tells."""
+    """`artifact`; of one without a card with the `quantization` that its own file tells.
+
+    Raises:
+        MissingPackageError: the package that reads the format is not installed.
+    """
     if artifact.lineage or artifact.format not in QUANTIZATION:
         return artifact
     try:
         steps = quantization(artifact.format, artifact.path)
+    except EdgekdError:
+        raise
     except Exception:  # noqa: BLE001  What is no such file its runtime refuses, and says why.
         return artifact
     told = {name: vars(step) for name, step in steps.items()}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import edgekd
 from edgekd import golden
+from edgekd.errors import Fault, MissingPackageError
+from edgekd.formats import QUANTIZATION, told_by_file
 from edgekd.formats._integer_io import retyped, step_of, with_room
 from edgekd.integers import Step, as_numbers, as_values
 
@@ -81,3 +86,17 @@ def test_golden_numbers_may_be_off_by_a_count_of_steps() -> None:
     assert -1e-9 <= count * step.scale - wide < step.scale
     assert golden.tolerance("int8", torch.full((3,), 100, dtype=torch.uint8), step) == 1.0
     assert golden.tolerance("int8", numbers) == 0.0  # Classes and ids must be the same.
+
+
+def test_a_package_that_is_missing_is_told_and_not_taken_for_a_file_without_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(path: Path) -> dict[str, Step]:
+        raise MissingPackageError(Fault("onnx is absent", str(path), "none", "onnx", "install it"))
+
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"no such file")
+    bare = edgekd.load_artifact(path)
+    monkeypatch.setitem(QUANTIZATION, "onnx", absent)
+    with pytest.raises(MissingPackageError):
+        told_by_file(bare)
