@@ -1,21 +1,17 @@
 """edgekd: from a trained teacher to small model files that run within a stated budget on phones,
 boards and CPUs, with the evidence to ship them.
 
-The rooms, each importing only from those before it:
+The rooms by floor; a file imports from its own room or from a room on a lower floor:
 
-    errors                                every way to stop, and its exit code
-    need process signature scheme         the one import of optional packages, the one subprocess,
-    store percentile toml                 names, precisions, what is on disk, what latencies tell
-    recipe faults target reference        what a user asks for, and what is wrong with it
-    artifact evidence                     files, and the rows of the report
-    network data samples task work        networks and data with names, and what flows
-    losses pruning quantization           numbers and tensors alone, one method per file
-    formats devices bundles               one format, one connection, one packaging per file
-    fit checkpoint evaluate trained       the training loop, its state on disk, scores
-    measure distillation cut conversion   the stopwatch; a network taught, pruned, written
-    stages                                one stage per file
-    packing signing plan pipeline         bundles after their run; a valid recipe; STAGES folded
-    progress text cli                     words -> this package -> text
+    8  cli
+    7  pipeline (stages, candidates)
+    6  conversion  verification  benchmarking  distillation  bundles
+    5  devices  training  pruning  calibration  report
+    4  formats  quantization  tasks  evidence
+    3  recipe  network
+    2  artifacts
+    1  system  losses  data
+    0  errors
 """
 
 from __future__ import annotations
@@ -25,61 +21,61 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekd import losses as losses
-    from edgekd.artifact import Artifact as Artifact
-    from edgekd.artifact import load_artifact as load_artifact
-    from edgekd.calibrating import calibrate as calibrate
-    from edgekd.conversion import export as export
-    from edgekd.cut import prune as prune
+    from edgekd.artifacts.artifact import Artifact as Artifact
+    from edgekd.artifacts.artifact import load_artifact as load_artifact
+    from edgekd.artifacts.signature import Signature as Signature
+    from edgekd.artifacts.signature import TensorSpec as TensorSpec
+    from edgekd.artifacts.target import Target as Target
+    from edgekd.artifacts.target import load_target as load_target
+    from edgekd.benchmarking.benchmark import benchmark as benchmark
+    from edgekd.conversion.export import export as export
+    from edgekd.conversion.preprocessing import folded as folded
     from edgekd.data import Data as Data
-    from edgekd.distillation import distill as distill
+    from edgekd.distillation.distill import distill as distill
     from edgekd.errors import EdgekdError as EdgekdError
-    from edgekd.evidence import Agreement as Agreement
-    from edgekd.evidence import Measurement as Measurement
-    from edgekd.evidence import Outcome as Outcome
-    from edgekd.folding import folded as folded
-    from edgekd.layerwise import sensitivity as sensitivity
-    from edgekd.network import Network as Network
-    from edgekd.network import load_network as load_network
-    from edgekd.pipeline import run as run
-    from edgekd.plan import check as check
-    from edgekd.recipe import load_recipe as load_recipe
-    from edgekd.result import RunResult as RunResult
-    from edgekd.signature import Signature as Signature
-    from edgekd.signature import TensorSpec as TensorSpec
-    from edgekd.stages.benchmark import benchmark as benchmark
-    from edgekd.stages.verify import verify as verify
-    from edgekd.target import Target as Target
-    from edgekd.target import load_target as load_target
+    from edgekd.evidence.agreement import Agreement as Agreement
+    from edgekd.evidence.measurement import Measurement as Measurement
+    from edgekd.evidence.outcome import Outcome as Outcome
+    from edgekd.network.network import Network as Network
+    from edgekd.network.network import load_network as load_network
+    from edgekd.pipeline.calibrate import calibrate as calibrate
+    from edgekd.pipeline.plan import check as check
+    from edgekd.pipeline.result import RunResult as RunResult
+    from edgekd.pipeline.run import run as run
+    from edgekd.pruning.prune import prune as prune
+    from edgekd.recipe.load import load_recipe as load_recipe
+    from edgekd.verification.layer_sensitivity import sensitivity as sensitivity
+    from edgekd.verification.verify import verify as verify
 
 __version__ = "0.1.0"
 
 # Names are imported when they are first used: `edgekd --help` must not wait for torch.
 _HOMES = {
-    "Agreement": "evidence",
-    "Artifact": "artifact",
+    "Agreement": "evidence.agreement",
+    "Artifact": "artifacts.artifact",
     "Data": "data",
     "EdgekdError": "errors",
-    "Measurement": "evidence",
-    "Network": "network",
-    "Outcome": "evidence",
-    "RunResult": "result",
-    "Signature": "signature",
-    "Target": "target",
-    "TensorSpec": "signature",
-    "benchmark": "stages.benchmark",
-    "calibrate": "calibrating",
-    "check": "plan",
-    "distill": "distillation",
-    "export": "conversion",
-    "folded": "folding",
-    "load_artifact": "artifact",
-    "load_network": "network",
-    "load_recipe": "recipe",
-    "load_target": "target",
-    "prune": "cut",
-    "run": "pipeline",
-    "sensitivity": "layerwise",
-    "verify": "stages.verify",
+    "Measurement": "evidence.measurement",
+    "Network": "network.network",
+    "Outcome": "evidence.outcome",
+    "RunResult": "pipeline.result",
+    "Signature": "artifacts.signature",
+    "Target": "artifacts.target",
+    "TensorSpec": "artifacts.signature",
+    "benchmark": "benchmarking.benchmark",
+    "calibrate": "pipeline.calibrate",
+    "check": "pipeline.plan",
+    "distill": "distillation.distill",
+    "export": "conversion.export",
+    "folded": "conversion.preprocessing",
+    "load_artifact": "artifacts.artifact",
+    "load_network": "network.network",
+    "load_recipe": "recipe.load",
+    "load_target": "artifacts.target",
+    "prune": "pruning.prune",
+    "run": "pipeline.run",
+    "sensitivity": "verification.layer_sensitivity",
+    "verify": "verification.verify",
 }
 
 __all__ = ["__version__", "losses", *_HOMES]

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from edgekd import golden
 from edgekd.bundles import folder
+from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import Lineage, Manifest, Model, Quantization, Tensor
-from edgekd.packaging import Android, Licences
+from edgekd.recipe.bundle import Android, Licences
 
 FILES = {"litert": "model.tflite", "onnx": "model.onnx", "coreml": "model.mlpackage/Manifest.json"}
 LABELS = ["cat", 'a "quoted" \\(name)', "Grüße ??/", "*/ x"]

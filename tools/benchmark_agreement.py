@@ -28,9 +28,9 @@ import torch
 from torch import nn
 
 import edgekd
-from edgekd.evidence import Measurement
-from edgekd.protocol import Protocol
-from edgekd.stages.benchmark import benchmark
+from edgekd.benchmarking.benchmark import benchmark
+from edgekd.evidence.measurement import Measurement
+from edgekd.recipe.benchmark import Protocol
 
 WITHIN = 0.05
 BOOTSTRAPS = 2000

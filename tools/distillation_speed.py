@@ -26,10 +26,10 @@ from torch.utils.data import TensorDataset
 
 import edgekd
 from edgekd.data import Data
-from edgekd.evaluate import count_macs
-from edgekd.fit import Record
-from edgekd.network import Network, as_network
-from edgekd.training import Distill
+from edgekd.network.network import Network, as_network
+from edgekd.recipe.training import Distill
+from edgekd.tasks.evaluate import count_macs
+from edgekd.training.loop import Record
 
 SAMPLES, BATCH_SIZE, WARM_UP = 4096, 64, 2
 STEPS = SAMPLES // BATCH_SIZE

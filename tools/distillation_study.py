@@ -40,12 +40,12 @@ from torch.utils.data import TensorDataset
 
 import edgekd
 from edgekd.data import Inputs, Samples
-from edgekd.evaluate import score
-from edgekd.network import Network, as_network
-from edgekd.reference import resolve
-from edgekd.stages.train import train
-from edgekd.task import TASKS
-from edgekd.training import Distill, Loss, Optimizer, Training
+from edgekd.network.network import Network, as_network
+from edgekd.recipe.training import Distill, Loss, Optimizer, Training
+from edgekd.system.import_string import resolve
+from edgekd.tasks import TASKS
+from edgekd.tasks.evaluate import score
+from edgekd.training.train import train
 
 SENSOR = Path(__file__).parents[1] / "examples" / "sensor"
 CLASSES = 10

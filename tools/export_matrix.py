@@ -27,18 +27,19 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import zoo  # noqa: E402
-from architectures import ARCHITECTURES  # noqa: E402
-from models import TRAPS, Trap  # noqa: E402
+import zoo
+from architectures import ARCHITECTURES
+from models import TRAPS, Trap
 
-import edgekd  # noqa: E402
-from edgekd.artifact import load_artifact  # noqa: E402
-from edgekd.conversion import sqnr_db  # noqa: E402
-from edgekd.errors import EdgekdError  # noqa: E402
-from edgekd.formats import FORMATS  # noqa: E402
-from edgekd.graph import read_graph  # noqa: E402
-from edgekd.process import output_to, run_process  # noqa: E402
-from edgekd.stages.benchmark import benchmark_all  # noqa: E402
+import edgekd
+from edgekd.artifacts.artifact import load_artifact
+from edgekd.benchmarking.benchmark import benchmark_all
+from edgekd.conversion.export import sqnr_db
+from edgekd.errors import EdgekdError
+from edgekd.formats import FORMATS
+from edgekd.formats.inspection import read_graph
+from edgekd.system.output import output_to
+from edgekd.system.process import run_process
 
 ROW_TIMEOUT_S = 300.0
 TIMED = ("resnet", "mobilenet-v2", "mobilenet-v3", "convnext", "unet", "vit", "bert", "tcn", "crnn")

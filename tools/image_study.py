@@ -28,13 +28,13 @@ from distillation_study import paired, progress
 
 import edgekd
 from edgekd.data import Data, Samples
-from edgekd.evaluate import score
-from edgekd.network import Network, as_network
-from edgekd.recipe import Recipe
-from edgekd.reference import resolve
-from edgekd.stages.train import train
-from edgekd.task import TASKS
-from edgekd.training import Loss
+from edgekd.network.network import Network, as_network
+from edgekd.recipe.schema import Recipe
+from edgekd.recipe.training import Loss
+from edgekd.system.import_string import resolve
+from edgekd.tasks import TASKS
+from edgekd.tasks.evaluate import score
+from edgekd.training.train import train
 
 HERE = Path(__file__).parents[1] / "examples" / "image"
 TASK = TASKS["classification"]

@@ -19,8 +19,8 @@ import quantization_zoo as zoo
 import torch
 
 import edgekd
-from edgekd.evidence import Verdict
-from edgekd.instructions import DOT_PRODUCTS, count_instructions
+from edgekd.benchmarking.instruction_counts import DOT_PRODUCTS, count_instructions
+from edgekd.evidence.outcome import Verdict
 
 NETWORKS = {"mobilenet-v2": zoo.mobilenet_v2, "resnet": zoo.resnet, "vit": zoo.ViT}
 SCHEMES = ("fp32", "int8", "int8-dynamic")

@@ -22,7 +22,7 @@ from nncf.quantization.advanced_parameters import OverflowFix
 from onnxruntime import quantization
 
 import edgekd
-from edgekd.devices.agent import device_facts
+from edgekd.devices.on_device.agent import device_facts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from models import TRAPS

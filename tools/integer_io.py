@@ -17,15 +17,15 @@ from quantization_matrix import judged
 from quantization_zoo import KINDS, trained
 
 import edgekd
-from edgekd.conversion import convert
+from edgekd.artifacts.quantization_params import Io
+from edgekd.conversion.export import convert
 from edgekd.data import single
-from edgekd.devices.agent import device_facts
+from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import EdgekdError
-from edgekd.exporting import NARROW
-from edgekd.formats import IO_FORMATS
-from edgekd.integers import Io
-from edgekd.network import call
-from edgekd.quantization import weight_bits
+from edgekd.formats.integer_io import IO_FORMATS
+from edgekd.formats.method_ranking import weight_bits
+from edgekd.network.network import call
+from edgekd.pipeline.candidates.export import NARROW
 
 CALIBRATED_WITH, JUDGED_ON = 64, 128
 ENDS: tuple[Io, ...] = ("float32", "uint8")

@@ -35,13 +35,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import edgekd
-from edgekd.cut import prune
 from edgekd.data import Samples
-from edgekd.network import Network, as_network
-from edgekd.reduction import Prune
-from edgekd.stages.train import train
-from edgekd.task import TASKS
-from edgekd.training import Distill, Loss, Optimizer, Training
+from edgekd.network.network import Network, as_network
+from edgekd.pruning.prune import prune
+from edgekd.recipe.pruning import Prune
+from edgekd.recipe.training import Distill, Loss, Optimizer, Training
+from edgekd.tasks import TASKS
+from edgekd.training.train import train
 
 KEPT = (0.5, 0.25)
 LABELS = (400, 4000)

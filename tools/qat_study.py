@@ -46,21 +46,21 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from edgekd.conversion import convert
+from edgekd.conversion.export import convert
 from edgekd.data import Data, Inputs, Samples
-from edgekd.evaluate import outputs_of
-from edgekd.evidence import Verdict
-from edgekd.execution import run_artifact
-from edgekd.kinds import kind_of
-from edgekd.network import Network, as_network
-from edgekd.qat import method_of, simulate, training_of, tune, tuned_by
-from edgekd.quantization import candidates, ladder
-from edgekd.quantization.fidelity import sqnr_db
-from edgekd.quantization.norms import fold_norms
-from edgekd.quantized import methods_of
-from edgekd.stages.train import train
-from edgekd.task import TASKS, accuracy
-from edgekd.training import Optimizer, Training
+from edgekd.devices.execution import run_artifact
+from edgekd.distillation.qat import method_of, simulate, training_of, tune, tuned_by
+from edgekd.evidence.outcome import Verdict
+from edgekd.formats.method_ranking import candidates, ladder
+from edgekd.formats.quantization_methods import methods_of
+from edgekd.network.architecture import kind_of
+from edgekd.network.network import Network, as_network
+from edgekd.quantization.batch_norm_folding import fold_norms
+from edgekd.quantization.simulation_match import sqnr_db
+from edgekd.recipe.training import Optimizer, Training
+from edgekd.tasks import TASKS, accuracy
+from edgekd.tasks.evaluate import outputs_of
+from edgekd.training.train import train
 
 FORMATS = ("onnx", "openvino", "litert")
 FACTOR = 16.0

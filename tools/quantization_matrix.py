@@ -35,27 +35,43 @@ from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 
-from quantization_zoo import KINDS, accuracy, trained  # noqa: E402
+from quantization_zoo import KINDS, accuracy, trained
 
-import edgekd  # noqa: E402
-from edgekd.artifact import Artifact, describe, load_artifact, save_card  # noqa: E402
-from edgekd.conversion import convert, sqnr_db  # noqa: E402
-from edgekd.data import Inputs, single  # noqa: E402
-from edgekd.devices.agent import device_facts  # noqa: E402
-from edgekd.errors import EdgekdError  # noqa: E402
-from edgekd.evidence import Verdict  # noqa: E402
-from edgekd.execution import run_artifact  # noqa: E402
-from edgekd.exporting import NARROW  # noqa: E402
-from edgekd.folding import turned  # noqa: E402
-from edgekd.formats import FORMATS  # noqa: E402
-from edgekd.kinds import kind_of  # noqa: E402
-from edgekd.measure import Protocol  # noqa: E402
-from edgekd.network import Network, call  # noqa: E402
-from edgekd.process import output_to, run_process  # noqa: E402
-from edgekd.quantization import SELECTIONS, candidates, select, weight_bits  # noqa: E402
-from edgekd.quantization.checks import doubts  # noqa: E402
-from edgekd.quantized import methods_of  # noqa: E402
-from edgekd.stages.benchmark import benchmark_all  # noqa: E402
+import edgekd
+from edgekd.artifacts.artifact import (
+    Artifact,
+    describe,
+    load_artifact,
+    save_card,
+)
+from edgekd.benchmarking.benchmark import benchmark_all
+from edgekd.calibration.checks import doubts
+from edgekd.calibration.selection import SELECTIONS, select
+from edgekd.conversion.export import (
+    convert,
+    sqnr_db,
+)
+from edgekd.data import (
+    Inputs,
+    single,
+)
+from edgekd.devices.execution import run_artifact
+from edgekd.devices.on_device.agent import device_facts
+from edgekd.errors import EdgekdError
+from edgekd.evidence.outcome import Verdict
+from edgekd.formats import FORMATS
+from edgekd.formats.method_ranking import candidates, weight_bits
+from edgekd.formats.quantization_methods import methods_of
+from edgekd.network.architecture import kind_of
+from edgekd.network.network import (
+    Network,
+    call,
+)
+from edgekd.network.preprocessing import turned
+from edgekd.pipeline.candidates.export import NARROW
+from edgekd.recipe.benchmark import Protocol
+from edgekd.system.output import output_to
+from edgekd.system.process import run_process
 
 FORMATS_HERE = ("onnx", "openvino", "litert", "coreml")
 CALIBRATED_WITH, JUDGED_ON, REFERENCE_JUDGED_ON = 128, 128, 64

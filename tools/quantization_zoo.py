@@ -20,7 +20,7 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from architectures import (  # noqa: E402
+from architectures import (
     Around,
     BertLayer,
     ConvNextBlock,
@@ -31,7 +31,7 @@ from architectures import (  # noqa: E402
     TemporalBlock,
     conv_norm,
 )
-from models import TRAPS  # noqa: E402
+from models import TRAPS
 
 CLASSES = 10
 BATCH = 32

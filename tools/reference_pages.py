@@ -21,13 +21,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.artifacts.target import Target, load_target, target_names
+from edgekd.cli.result_text import target_lines
 from edgekd.devices import DEVICES
 from edgekd.formats import FORMATS
 from edgekd.losses import LOSSES, options_of
-from edgekd.recipe import Recipe
-from edgekd.scheme import SCHEMES
-from edgekd.target import Target, load_target, target_names
-from edgekd.text import target_lines
+from edgekd.recipe.schema import Recipe
 
 HOME = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- made by tools/reference_pages.py; what it says is changed in the code -->\n\n"

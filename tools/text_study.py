@@ -33,12 +33,12 @@ from torch.utils.data import Subset
 
 import edgekd
 from edgekd.data import Data
-from edgekd.derive import keep_every
-from edgekd.network import Network, as_network
-from edgekd.reference import resolve
-from edgekd.task import TASKS
-from edgekd.task.embedding import agreement, linear_probe
-from edgekd.training import Distill, Loss
+from edgekd.network.network import Network, as_network
+from edgekd.pruning.derive_student import keep_every
+from edgekd.recipe.training import Distill, Loss
+from edgekd.system.import_string import resolve
+from edgekd.tasks import TASKS
+from edgekd.tasks.embedding import agreement, linear_probe
 
 HERE = Path(__file__).parents[1] / "examples" / "text"
 TASK = TASKS["embedding"]

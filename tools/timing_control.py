@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgekd.artifact import load_artifact
-from edgekd.evidence import LEAST_GAIN, Measurement
-from edgekd.measure import measure
-from edgekd.stages.benchmark import THOROUGH
+from edgekd.artifacts.artifact import load_artifact
+from edgekd.benchmarking.measure import measure
+from edgekd.evidence.measurement import LEAST_GAIN, Measurement
+from edgekd.recipe.benchmark import THOROUGH
 
 
 def main() -> None:

@@ -16,13 +16,13 @@ import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from edgekd.bundles.android_test import write_golden_test
 from edgekd.bundles.archive import files_under, write_zip
 from edgekd.bundles.identifiers import camel, quoted, snake, titled
-from edgekd.bundles.instrumented import write_golden_test
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import ConversionError, Fault
-from edgekd.process import run_process
-from edgekd.store import write_text
+from edgekd.system.files import write_text
+from edgekd.system.process import run_process
 
 FORMATS: tuple[str, ...] = ("litert", "onnx")
 MIN_SDK = 21

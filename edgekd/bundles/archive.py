@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekd.bundles.manifest import Manifest, inside
 from edgekd.errors import Fault, RecipeError
-from edgekd.store import written_atomically
+from edgekd.system.files import written_atomically
 
 FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, Tensor, json_schema
 from edgekd.errors import Fault, listed
-from edgekd.store import path_digest, write_json, write_text
+from edgekd.system.files import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from edgekd.bundles.manifest import Manifest, Model
-from edgekd.packaging import JAVA_WORDS
+from edgekd.recipe.bundle import JAVA_WORDS
 
 
 def words(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from edgekd.bundles.archive import files_under
 from edgekd.bundles.folder import SIGNATURE, SUMS, sums
 from edgekd.bundles.manifest import MANIFEST, Manifest, Model, read_manifest
 from edgekd.errors import Fault, RecipeError, listed
-from edgekd.store import path_digest
+from edgekd.system.files import path_digest
 
 
 def whole(bundle: Path) -> Manifest:

@@ -15,7 +15,7 @@ from edgekd.bundles.archive import write_zip
 from edgekd.bundles.identifiers import c_quoted, snake, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
-from edgekd.store import write_text
+from edgekd.system.files import write_text
 
 FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino", "ncnn")
 

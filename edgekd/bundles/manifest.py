@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from edgekd.errors import Fault, RecipeError
-from edgekd.faults import validation_faults
-from edgekd.folding import Raw
-from edgekd.packaging import Android, Licences, Preprocessing
-from edgekd.part import Frac
+from edgekd.recipe.bundle import Android, Licences, Preprocessing
+from edgekd.recipe.preprocessing import Raw
+from edgekd.recipe.table import Frac
+from edgekd.recipe.validation import validation_faults
 
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"

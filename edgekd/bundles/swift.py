@@ -14,7 +14,7 @@ from edgekd.bundles.archive import files_under, write_zip
 from edgekd.bundles.identifiers import camel, rows, swift_quoted, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
 from edgekd.errors import Fault
-from edgekd.store import path_digest, write_json, write_text
+from edgekd.system.files import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("coreml",)
 

@@ -14,11 +14,11 @@ from edgekd.cli.bundles import bundle, diff
 from edgekd.cli.calibration import calibrate, sensitivity
 from edgekd.cli.files import export, verify
 from edgekd.cli.machines import devices, doctor, targets
+from edgekd.cli.options import print_json, printed
 from edgekd.cli.recipes import check, explain, init, report, route, run, schema
 from edgekd.cli.timing import benchmark
-from edgekd.cli.words import print_json, printed
+from edgekd.cli.usage import usage_fault
 from edgekd.errors import EdgekdError, Fault, InternalError
-from edgekd.usage import usage_fault
 
 COMMANDS = (
     init,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, console, print_json, say_next
+from edgekd.cli.options import AsJson, console, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
@@ -39,9 +39,10 @@ def bundle(
     Without an option it says what the bundle holds. Exit codes: 2 the bundle is not what its
     manifest says, 4 a program or package is missing, 7 a model does not give its golden outputs.
     """
-    from edgekd import packing, signing
+    from edgekd.bundles import pack as packing
+    from edgekd.bundles import signing
     from edgekd.bundles.manifest import read_manifest
-    from edgekd.text import held_lines
+    from edgekd.cli.result_text import held_lines
 
     if sign is not None and path.is_file():
         raise RecipeError(
@@ -119,9 +120,9 @@ def diff(
 
     Exit codes: 7 less accurate, or its inputs, outputs or labels changed; 8 slower or larger.
     """
-    from edgekd import packing
-    from edgekd.releases import Tolerance, compare, failure
-    from edgekd.text import changes_table
+    from edgekd.bundles import pack as packing
+    from edgekd.bundles.diff import Tolerance, compare, failure
+    from edgekd.cli.result_text import changes_table
 
     tolerance = Tolerance(metric=metric, agreement=agreement, latency=latency, size=size)
     with packing.opened(old) as before, packing.opened(new) as after:

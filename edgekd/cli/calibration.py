@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, Settings, print_json, say_next
+from edgekd.cli.options import AsJson, Settings, print_json, say_next
 
 
 def calibrate(
@@ -32,11 +32,11 @@ def calibrate(
     A k-centre selection spreads the samples over the teacher's features, worst-loss takes those
     that the student gets most wrong; what these look at is trained first, as a run would.
     """
-    from edgekd.progress import Shown
+    from edgekd.cli.progress import Shown
 
     with Shown() as tell:
         tell("load", "edgekd")
-        from edgekd.calibrating import calibrate as make
+        from edgekd.pipeline.calibrate import calibrate as make
 
         made = make(
             recipe,
@@ -74,11 +74,11 @@ def sensitivity(
     as_json: AsJson = False,
 ) -> None:
     """Say what a quantized file did to each layer: noise, ranges, what is cut off, outliers."""
-    from edgekd.artifact import load_artifact
-    from edgekd.layerwise import sensitivity as look
-    from edgekd.network import load_network
-    from edgekd.samples import read_samples
-    from edgekd.text import noise_lines
+    from edgekd.artifacts.artifact import load_artifact
+    from edgekd.cli.result_text import noise_lines
+    from edgekd.network.network import load_network
+    from edgekd.network.sample_files import read_samples
+    from edgekd.verification.layer_sensitivity import sensitivity as look
 
     inputs = read_samples(samples)
     network = load_network(against, example=inputs[0], weights=weights)

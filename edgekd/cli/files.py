@@ -7,9 +7,9 @@ from typing import Annotated, cast
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json, say_next
+from edgekd.artifacts.quantization_params import Io
+from edgekd.cli.options import AsJson, print_json, say_next
 from edgekd.errors import Fault
-from edgekd.integers import Io
 
 
 def export(
@@ -56,12 +56,13 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a network as one file."""
-    from edgekd.conversion import export as export_network
-    from edgekd.exportable import check_exportable
-    from edgekd.network import load_network
-    from edgekd.samples import parse_example, read_samples
-    from edgekd.sizes import parse_dynamic
-    from edgekd.text import artifact_lines
+    from edgekd.cli.parse import parse_example
+    from edgekd.cli.result_text import artifact_lines
+    from edgekd.conversion.export import export as export_network
+    from edgekd.conversion.options import check_exportable
+    from edgekd.network.dynamic_shapes import parse_dynamic
+    from edgekd.network.network import load_network
+    from edgekd.network.sample_files import read_samples
 
     check_exportable(format, scheme, opset, method, io)
     network = load_network(
@@ -104,13 +105,13 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Run an artifact in its own runtime and compare it with the network it came from."""
-    from edgekd.artifact import load_artifact
+    from edgekd.artifacts.artifact import load_artifact
+    from edgekd.cli.result_text import agreement_lines, layer_lines
     from edgekd.errors import DisagreementError
-    from edgekd.evidence import Outcome
-    from edgekd.network import load_network
-    from edgekd.samples import read_samples
-    from edgekd.stages.verify import verify as verify_artifact
-    from edgekd.text import agreement_lines, layer_lines
+    from edgekd.evidence.outcome import Outcome
+    from edgekd.network.network import load_network
+    from edgekd.network.sample_files import read_samples
+    from edgekd.verification.verify import verify as verify_artifact
 
     loaded = load_artifact(artifact)
     inputs = read_samples(samples, loaded.signature.input_names if loaded.signature else None)
@@ -118,7 +119,7 @@ def verify(
     found = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
     looked = []
     if layers:
-        from edgekd.localization import localize
+        from edgekd.verification.divergence import localize
 
         number = found.worst[0] if found.worst else 0
         looked = localize(loaded, network, inputs[number])

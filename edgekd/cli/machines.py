@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json, say_next
+from edgekd.cli.options import AsJson, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
@@ -17,9 +17,9 @@ def targets(
     as_json: AsJson = False,
 ) -> None:
     """List the devices artifacts can be made for, or show one with its facts and their sources."""
-    from edgekd.scheme import SCHEMES
-    from edgekd.target import load_target, target_names
-    from edgekd.text import target_line, target_lines
+    from edgekd.artifacts.scheme import SCHEMES
+    from edgekd.artifacts.target import load_target, target_names
+    from edgekd.cli.result_text import target_line, target_lines
 
     found = [load_target(each) for each in ([name] if name else target_names())]
     if as_json:
@@ -39,7 +39,7 @@ def targets(
 
 def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, what works, and how to mend what does not."""
-    from edgekd.doctor import examine
+    from edgekd.pipeline.doctor import examine
 
     findings = examine()
     if as_json:
@@ -76,9 +76,9 @@ def devices(
     ] = None,
 ) -> None:
     """Set up a device: one that is made of software, or a board's Python and runtime."""
+    from edgekd.artifacts.target import load_target
     from edgekd.devices import board_setup, emulated
     from edgekd.formats import find_format
-    from edgekd.target import load_target
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.words import AsJson, Settings, console, print_json, say_next
+from edgekd.cli.options import AsJson, Settings, console, print_json, say_next
 
 
 def run(
@@ -25,13 +25,13 @@ def run(
     3 a target refuses it, 4 a package is missing, 5 a converter failed, 6 a device is unreachable,
     7 an artifact disagrees, 8 a budget is missed, 9 a budget is undecided, 1 a bug.
     """
-    from edgekd.progress import Shown
-    from edgekd.text import after_table, before_table, table
+    from edgekd.cli.progress import Shown
+    from edgekd.cli.result_text import after_table, before_table, table
 
     with Shown() as tell:
         tell("load", "edgekd")
-        from edgekd.pipeline import run as run_recipe
-        from edgekd.result import failure
+        from edgekd.pipeline.result import failure
+        from edgekd.pipeline.run import run as run_recipe
 
         result = run_recipe(recipe, out, until=until, settings=settings or [], tell=tell)
     if os.environ.get("RANK", "0") != "0":  # torchrun's, where this is not the first process
@@ -60,14 +60,14 @@ def check(
     With --lint it also converts the untrained student for every target, which takes seconds, and
     says which operators will fall back, be unrolled or be refused there.
     """
-    from edgekd.plan import check as check_recipe
-    from edgekd.plan_text import plan_lines, preview_lines
+    from edgekd.cli.plan_text import plan_lines, preview_lines
+    from edgekd.pipeline.plan import check as check_recipe
 
     plan = check_recipe(recipe, settings or [])
     previewed = None
     if lint:
-        from edgekd.preview import preview
-        from edgekd.progress import Shown
+        from edgekd.cli.progress import Shown
+        from edgekd.pipeline.lint_preview import preview
 
         with Shown() as tell:
             previewed = preview(plan, tell)
@@ -92,8 +92,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Print every value a run will use, and where it came from: recipe, --set, profile, default."""
-    from edgekd.plan import known_names
-    from edgekd.provenance import explain as values_of
+    from edgekd.pipeline.plan import known_names
+    from edgekd.recipe.provenance import explain as values_of
 
     found = values_of(recipe, settings or [], known_names())
     if as_json:
@@ -136,8 +136,8 @@ def init(
     """Write a first recipe: asks for what is not given, in a terminal."""
     import sys
 
-    from edgekd.plan_text import plan_lines
-    from edgekd.starter import Answers, check_absent, start
+    from edgekd.cli.plan_text import plan_lines
+    from edgekd.pipeline.scaffold import Answers, check_absent, start
 
     check_absent(folder, over=force)
     given: dict[str, Any] = {
@@ -171,9 +171,9 @@ def init(
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Answers to what is not given, from a terminal."""
-    from edgekd.starter import SHARE_DROP
-    from edgekd.target import target_names
-    from edgekd.task import TASKS
+    from edgekd.artifacts.target import target_names
+    from edgekd.pipeline.scaffold import SHARE_DROP
+    from edgekd.tasks import TASKS
 
     found: dict[str, Any] = {}
 
@@ -227,12 +227,12 @@ def route(
     The threshold is calibrated on the validation split and tried on the test split. It goes into a
     new run, its report and its bundle; nothing that the run has done is done again.
     """
-    from edgekd.progress import Shown
-    from edgekd.text import route_lines
+    from edgekd.cli.progress import Shown
+    from edgekd.cli.result_text import route_lines
 
     with Shown() as tell:
         tell("load", "edgekd")
-        from edgekd.pipeline import route as route_run
+        from edgekd.pipeline.run import route as route_run
 
         result = route_run(run, agreement=agreement, confidence=confidence, tell=tell)
     if as_json:
@@ -267,6 +267,6 @@ def report(
 
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
-    from edgekd.recipe import Recipe
+    from edgekd.recipe.schema import Recipe
 
     print_json(Recipe.model_json_schema())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.words import AsJson, print_json, say_next
+from edgekd.cli.options import AsJson, print_json, say_next
 from edgekd.errors import Fault
 
 
@@ -43,14 +43,16 @@ def benchmark(
     as_json: AsJson = False,
 ) -> None:
     """Time artifacts where they will run, and hold them against a budget."""
-    from edgekd.artifact import load_artifact
-    from edgekd.correctness import disagreement
+    from edgekd.artifacts.artifact import load_artifact
+    from edgekd.benchmarking.benchmark import time_all
+    from edgekd.cli.parse import parse_budget
+    from edgekd.cli.progress import Shown
     from edgekd.data import joined
-    from edgekd.evidence import Verdict
-    from edgekd.judge import judge
-    from edgekd.progress import Shown
-    from edgekd.samples import parse_budget, read_samples
-    from edgekd.stages.benchmark import QUICK, THOROUGH, time_all
+    from edgekd.evidence.budget import judge
+    from edgekd.evidence.outcome import Verdict
+    from edgekd.network.sample_files import read_samples
+    from edgekd.pipeline.correctness_check import disagreement
+    from edgekd.recipe.benchmark import QUICK, THOROUGH
 
     limits = parse_budget(budget or [])
     _check_words(samples, against, weights)
@@ -97,9 +99,9 @@ def _laid_out(
     artifacts: Sequence[Any], against: str, weights: str | None, inputs: Sequence[Any]
 ) -> list[Any]:
     """Artifacts that say how they take their images, also those without their card."""
-    from edgekd.folding import laid_out
     from edgekd.formats import told_by_file
-    from edgekd.network import load_network
+    from edgekd.network.network import load_network
+    from edgekd.network.preprocessing import laid_out
 
     network = load_network(against, example=inputs[0], weights=weights)
     return [laid_out(told_by_file(artifact), network) for artifact in artifacts]
@@ -135,7 +137,7 @@ def _check_words(samples: Path | None, against: str | None, weights: str | None)
 
 
 def _document(artifact: Any, measured: Any, verdict: Any, quick: bool) -> dict[str, Any]:
-    from edgekd.evidence import Verdict
+    from edgekd.evidence.outcome import Verdict
 
     return {
         "path": str(artifact.path),
@@ -149,8 +151,8 @@ def _document(artifact: Any, measured: Any, verdict: Any, quick: bool) -> dict[s
 
 
 def _print(artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence[Any]) -> None:
-    from edgekd.evidence import Measurement
-    from edgekd.timing_text import comparison_lines, measurement_lines
+    from edgekd.cli.benchmark_text import comparison_lines, measurement_lines
+    from edgekd.evidence.measurement import Measurement
 
     for artifact, result, verdict in zip(artifacts, measured, verdicts, strict=True):
         if isinstance(result, Measurement):
@@ -173,9 +175,10 @@ def _write_summaries(
     verdicts: Sequence[Any],
 ) -> None:
     """Writes what CI systems show."""
-    from edgekd import junit as reports
-    from edgekd.evidence import Measurement, Row
-    from edgekd.store import write_text
+    from edgekd.evidence.candidate import Row
+    from edgekd.evidence.measurement import Measurement
+    from edgekd.report import junit as reports
+    from edgekd.system.files import write_text
 
     rows = [
         Row(
@@ -197,8 +200,8 @@ def _write_summaries(
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
-    from edgekd.endings import FIXES
     from edgekd.errors import ERRORS
+    from edgekd.evidence.target_outcome import FIXES
 
     codes = {verdict.outcome.exit_code for verdict in verdicts} - {0}
     if not codes:

@@ -15,8 +15,8 @@ import json
 import re
 from pathlib import Path
 
-from edgekd.devices import phone_tool
-from edgekd.devices.adb_shell import (
+from edgekd.devices.on_device import ON_DEVICE
+from edgekd.devices.transport.adb_shell import (
     NO_PROGRAM,
     NOT_WHOLE,
     OPTIONS,
@@ -29,12 +29,13 @@ from edgekd.devices.adb_shell import (
     sha_of,
     start,
 )
-from edgekd.devices.dropped import persistently
-from edgekd.devices.options import options
+from edgekd.devices.transport.reconnect import persistently
+from edgekd.devices.transport.url import options
+from edgekd.devices.vendor_tools import benchmark_model_job as phone_tool
 from edgekd.errors import ConversionError, UnreachableError
-from edgekd.process import Completed
+from edgekd.system.process import Completed
 
-KEEPER = Path(__file__).with_name("keeper.py")
+KEEPER = ON_DEVICE / "supervisor.py"
 GRACE_S = 30.0
 """After which the host gives up, where the keeper there has not."""
 

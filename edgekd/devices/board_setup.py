@@ -13,12 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
-from edgekd.devices.dropped import Dropped
-from edgekd.devices.openssh import FULL, Connection, connected, fault
-from edgekd.devices.options import options
+from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.ssh import OPTIONS, VENV, check, keep
+from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
+from edgekd.devices.transport.reconnect import Dropped
+from edgekd.devices.transport.url import options
 from edgekd.errors import Fault, MissingPackageError, RecipeError, UnreachableError
-from edgekd.process import Completed
+from edgekd.system.process import Completed
 
 INSTALL_S = 1800
 OLDEST = (3, 8)
@@ -178,7 +179,7 @@ def _install(
             words += ["--no-index", "--find-links", f"{place}/wheels"]
         else:
             say(f"Runtime: {wanted}, by the board's own network")
-        keeper: dict[str, bytes | Path] = {"keeper.py": Path(__file__).with_name("keeper.py")}
+        keeper: dict[str, bytes | Path] = {"keeper.py": ON_DEVICE / "supervisor.py"}
         board.send({**keeper, **wheels}, place, timeout_s=INSTALL_S)
         done = keep(board, place, None, words, INSTALL_S)
     if done.code == 0:

@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgekd.devices import userland, userland_setup
+from edgekd.devices.emulation import EMULATION, userland
+from edgekd.devices.emulation import setup as userland_setup
 from edgekd.errors import (
     ConversionError,
     Fault,
@@ -21,12 +22,11 @@ from edgekd.errors import (
     listed,
     nearest,
 )
-from edgekd.process import Completed, run_process
-from edgekd.store import written_atomically
+from edgekd.system.files import written_atomically
+from edgekd.system.process import Completed, run_process
 
-HERE = Path(__file__).parent
-PLUGIN_SOURCE = HERE / "insn_count.c"
-DRIVER = HERE / "counting.py"
+PLUGIN_SOURCE = EMULATION / "insn_count.c"
+DRIVER = EMULATION / "instruction_counter.py"
 COUNTS = "counts.txt"
 
 setup = userland_setup.setup

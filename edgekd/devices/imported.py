@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.devices.agent import VERSION
+from edgekd.devices.on_device.agent import VERSION
 from edgekd.errors import Fault, RecipeError
-from edgekd.store import path_digest
+from edgekd.system.files import path_digest
 
 SCHEME = "imported://"
 SHARES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}

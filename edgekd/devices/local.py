@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from edgekd.errors import ConversionError, Fault
-from edgekd.process import run_process
+from edgekd.system.process import run_process
 
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:

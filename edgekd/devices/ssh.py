@@ -14,14 +14,15 @@ import json
 import shlex
 from pathlib import Path
 
-from edgekd.devices import trtexec
-from edgekd.devices.dropped import persistently
-from edgekd.devices.openssh import FULL, Connection, connected, fault
-from edgekd.devices.options import options
+from edgekd.devices.on_device import ON_DEVICE
+from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
+from edgekd.devices.transport.reconnect import persistently
+from edgekd.devices.transport.url import options
+from edgekd.devices.vendor_tools import trtexec
 from edgekd.errors import ConversionError, Fault, RecipeError, UnreachableError
-from edgekd.process import Completed
+from edgekd.system.process import Completed
 
-KEEPER = Path(__file__).with_name("keeper.py")
+KEEPER = ON_DEVICE / "supervisor.py"
 VENV = "$HOME/.cache/edgekd/venv"
 """Of the board, where setup puts a runtime."""
 GRACE_S = 30.0

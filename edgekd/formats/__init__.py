@@ -8,28 +8,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgekd.artifact import Artifact
+from edgekd.artifacts.artifact import Artifact
+from edgekd.artifacts.quantization_params import Step
 from edgekd.errors import EdgekdError
-from edgekd.formats import (
-    _litert_integer_io,
-    _metadata,
-    _onnx_integer_io,
-    _openvino_integer_io,
-    coreml,
-    litert,
-    ncnn,
-    onnx,
-    openvino,
-)
-from edgekd.formats._integer_io import IO_FORMATS as IO_FORMATS
-from edgekd.formats._integer_io import IO_SCHEME as IO_SCHEME
-from edgekd.formats._integer_io import io_refusal as io_refusal
-from edgekd.integers import Step
+from edgekd.formats import coreml, litert, ncnn, onnx, openvino
+from edgekd.formats import metadata as _metadata
+from edgekd.formats.litert import integer_io as _litert_integer_io
+from edgekd.formats.onnx import integer_io as _onnx_integer_io
+from edgekd.formats.openvino import integer_io as _openvino_integer_io
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
-    from edgekd.network import Network
-    from edgekd.packaging import Preprocessing
+    from edgekd.network.network import Network
+    from edgekd.recipe.bundle import Preprocessing
 
 
 class Format(Protocol):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError, listed, nearest
-from edgekd.network import call
+from edgekd.network.network import call
 
 
 def blocks_of(module: nn.Module, path: str, at: str, whose: str = "network") -> nn.Module:

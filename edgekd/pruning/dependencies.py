@@ -23,10 +23,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edgekd.errors import Fault, RecipeError, nearest
-from edgekd.need import need
-from edgekd.network import call
+from edgekd.network.network import call
 from edgekd.pruning.heads import Heads, heads_of, masked_heads, remove_heads
 from edgekd.pruning.importance import IMPORTANCES
+from edgekd.system.packages import need
 
 TOLERANCE = 1e-4
 """Most relative difference between a pruned and a masked network: another order of sums."""

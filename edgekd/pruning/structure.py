@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import Fault, RecipeError
-from edgekd.need import need
-from edgekd.network import call
+from edgekd.network.network import call
 from edgekd.pruning.blocks import drop_blocks
 from edgekd.pruning.dependencies import (
     HEADS,
@@ -32,6 +31,7 @@ from edgekd.pruning.dependencies import (
 )
 from edgekd.pruning.heads import heads_of, least_heads, remove_heads
 from edgekd.pruning.importance import GRADIENTS, IMPORTANCES
+from edgekd.system.packages import need
 
 LEAST_KEPT = 0.1
 """Of a layer, where channels of all layers are ranked together: it could lose every one."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any
 
-from edgekd.measurement import LEAST_OF_P99
+from edgekd.evidence.measurement import LEAST_OF_P99
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import Told, budget_of, figure_of, name_of, ships, shown, targets_of
 
 POINTS = 200
 """Of a line of a distribution: as many as a plot of this width shows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekd.need import need
+from edgekd.system.packages import need
 
 WIDTH, HEIGHT = 280, 190
 """So small that a phone shows the letters in their size, and a wide page three of a kind."""

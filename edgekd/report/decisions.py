@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.told import Told, name_of, ships, shown
+from edgekd.report.run_data import Told, name_of, ships, shown
 
 WORST = 12
 """Classes that are shown: those on which the artifact that ships loses most."""

@@ -7,7 +7,7 @@ from html import escape
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.told import Told, shown
+from edgekd.report.run_data import Told, shown
 
 NOISIEST = 12
 """Layers that are shown of a file; all are in its sensitivity.json."""

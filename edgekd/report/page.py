@@ -10,10 +10,10 @@ from edgekd.report.candidates import candidates, instructions, latencies, trade_
 from edgekd.report.decisions import classes, routes, slices
 from edgekd.report.html import STYLE
 from edgekd.report.layers import layers
+from edgekd.report.run_data import Told, read_run
 from edgekd.report.runs import reproduce, side_by_side, training
-from edgekd.report.told import Told, read_run
 from edgekd.report.verdicts import networks, steps, verdicts
-from edgekd.store import write_text
+from edgekd.system.files import write_text
 
 SECTIONS = (
     verdicts,

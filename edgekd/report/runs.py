@@ -7,7 +7,7 @@ from html import escape
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.told import Told, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import Told, figure_of, name_of, ships, shown, targets_of
 
 
 def training(run: Told) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.report.html import table
-from edgekd.report.told import Told, budget_of, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import Told, budget_of, figure_of, name_of, ships, shown, targets_of
 
 BUDGETS = {
     "size_bytes": ("artifact", "size_bytes", "{:,.0f} bytes"),

@@ -22,15 +22,11 @@ from models import TRAPS
 from needs import need_modules, need_program
 
 import edgekd
-from edgekd.devices import Job, dropped, phone_tool, run_job
-from edgekd.devices.phone import mask_of
-from edgekd.errors import (
-    ConversionError,
-    EdgekdError,
-    RecipeError,
-    RefusedError,
-    UnreachableError,
-)
+from edgekd.devices.job import Job, run_job
+from edgekd.devices.telemetry.phone import mask_of
+from edgekd.devices.transport import reconnect as dropped
+from edgekd.devices.vendor_tools import benchmark_model_job as phone_tool
+from edgekd.errors import ConversionError, EdgekdError, RecipeError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.converter
 
@@ -350,7 +346,7 @@ def test_ctrl_c_leaves_nothing_running_on_the_phone(
     program = (
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
-        "from pathlib import Path\nfrom edgekd.devices import Job, run_job\n"
+        "from pathlib import Path\nfrom edgekd.devices.job import Job, run_job\n"
         f"path = Path({str(job.artifacts['it'])!r})\n"
         f"run_job({url!r}, Job('run', 'onnxruntime', {{'it': path}}, 1))\n"
     )

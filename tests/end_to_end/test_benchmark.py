@@ -23,15 +23,18 @@ from needs import need_modules
 from torch import Tensor, nn
 
 import edgekd
-from edgekd import measure as measuring
-from edgekd.devices import DEVICES, Job, agent, local, run_job
+from edgekd.artifacts.target import Budget
+from edgekd.benchmarking import measure as measuring
+from edgekd.benchmarking.benchmark import benchmark, time_all
+from edgekd.devices import DEVICES, local
+from edgekd.devices.job import Job, run_job
+from edgekd.devices.on_device import agent
 from edgekd.errors import DisagreementError, UnreachableError
-from edgekd.evidence import Measurement, Outcome, Verdict
-from edgekd.judge import judge
-from edgekd.protocol import QUICK, Protocol
+from edgekd.evidence.budget import judge
+from edgekd.evidence.measurement import Measurement
+from edgekd.evidence.outcome import Outcome, Verdict
+from edgekd.recipe.benchmark import QUICK, Protocol
 from edgekd.report import read_run
-from edgekd.stages.benchmark import benchmark, time_all
-from edgekd.target import Budget
 
 pytestmark = pytest.mark.converter
 
@@ -420,7 +423,7 @@ def test_files_must_agree_with_their_network_before_they_are_timed(
     from safetensors.torch import save_file
 
     monkeypatch.chdir(project.folder)
-    from edgekd.network import load_module
+    from edgekd.network.network import load_module
 
     for name, seed in (("right", 0), ("wrong", 1)):
         torch.manual_seed(seed)

@@ -20,10 +20,10 @@ from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
 from needs import need_modules, need_program
 
 import edgekd
-from edgekd import packing
+from edgekd.bundles import pack as packing
 from edgekd.bundles.identifiers import quoted
 from edgekd.bundles.manifest import read_manifest
-from edgekd.evidence import Outcome
+from edgekd.evidence.outcome import Outcome
 from edgekd.formats import FORMATS
 
 pytestmark = pytest.mark.converter
@@ -125,7 +125,7 @@ def test_every_file_says_itself_what_it_is(run: edgekd.RunResult) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(run: edgekd.RunResult, tmp_path: Path) -> None:
-    from edgekd.store import path_digest
+    from edgekd.system.files import path_digest
 
     for kind in ("archive", "android", "swift", "linux"):
         again = packing.pack(run.bundles["folder"], kind, tmp_path / kind)
@@ -478,7 +478,7 @@ def test_a_file_that_its_labels_changed_is_not_bundled(
         onnx.save(model, path)
         return embed(name, path, *told)
 
-    monkeypatch.setattr("edgekd.stages.bundle.embed", careless)
+    monkeypatch.setattr("edgekd.pipeline.stages.bundle.embed", careless)
     document = tiny_recipe()
     document |= {"version": "1.0.0", "bundle": {}}
     said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")

@@ -12,12 +12,12 @@ from conftest import Project, assert_five_parts, tiny_recipe
 from needs import need_modules
 from safetensors.torch import load_file, save_file
 
-from edgekd.conversion import samples_digest
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.conversion.export import samples_digest
 from edgekd.data import single
 from edgekd.formats import FORMATS, Format
-from edgekd.scheme import SCHEMES
-from edgekd.store import path_digest
-from edgekd.toml import read_toml
+from edgekd.system.files import path_digest
+from edgekd.system.toml import read_toml
 
 pytestmark = pytest.mark.converter
 
@@ -110,7 +110,7 @@ def test_k_centre_goes_by_a_table_of_outputs_where_the_teacher_is_one(
 
 def edgekd_data(project: Project) -> torch.Tensor:
     """The inputs of the project's training split."""
-    from edgekd.reference import resolve
+    from edgekd.system.import_string import resolve
 
     torch.manual_seed(0)
     data = resolve("data.py:blobs", base=project.folder, at="data.load")()

@@ -25,10 +25,10 @@ from safetensors.torch import save_file
 from torch.utils.data import Subset
 
 import edgekd
+from edgekd.benchmarking.benchmark import benchmark as benchmark_stage
 from edgekd.formats import FORMATS
-from edgekd.stages.benchmark import QUICK
-from edgekd.stages.benchmark import benchmark as benchmark_stage
-from edgekd.toml import tomllib
+from edgekd.recipe.benchmark import QUICK
+from edgekd.system.toml import tomllib
 
 pytestmark = pytest.mark.converter
 
@@ -151,7 +151,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("onnx", "litert"):
         need_modules(*FORMATS[name].PACKAGES)
     need_modules("cryptography", "mnist1d", "torch_pruning", "vl_convert")
-    from edgekd import packing, signing
+    from edgekd.bundles import pack as packing
+    from edgekd.bundles import signing
 
     folder = tmp_path_factory.mktemp("docs")
     for name in ("data.py", "models.py"):

@@ -22,7 +22,10 @@ from sshd import served
 from torch import nn
 
 import edgekd
-from edgekd.devices import Job, Report, emulated, run_job, userland, userland_setup
+from edgekd.devices import emulated
+from edgekd.devices.emulation import setup as userland_setup
+from edgekd.devices.emulation import userland
+from edgekd.devices.job import Job, Report, run_job
 from edgekd.errors import (
     EdgekdError,
     MissingPackageError,

@@ -10,7 +10,7 @@ import torch
 from needs import need_modules
 
 from edgekd.formats import FORMATS
-from edgekd.reference import resolve
+from edgekd.system.import_string import resolve
 
 HOME = Path(__file__).parents[2] / "examples"
 PACKAGES = {

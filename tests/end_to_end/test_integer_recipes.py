@@ -12,8 +12,9 @@ from conftest import Project, assert_five_parts, tiny_recipe
 from needs import need_modules
 from runtimes import RUN
 
-from edgekd.artifact import load_artifact
-from edgekd.formats import FORMATS, IO_FORMATS
+from edgekd.artifacts.artifact import load_artifact
+from edgekd.formats import FORMATS
+from edgekd.formats.integer_io import IO_FORMATS
 
 pytestmark = pytest.mark.converter
 

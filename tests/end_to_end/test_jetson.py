@@ -21,9 +21,9 @@ from needs import need_modules
 from sshd import Board, served
 
 import edgekd
-from edgekd.devices import Job, run_job
+from edgekd.devices.job import Job, run_job
 from edgekd.errors import RefusedError, UnreachableError
-from edgekd.stages.benchmark import THOROUGH
+from edgekd.recipe.benchmark import THOROUGH
 
 pytestmark = pytest.mark.converter
 

@@ -21,9 +21,9 @@ SCRIPT = """
     from torch.utils.data import TensorDataset
     import edgekd
     from edgekd.data import Data
-    from edgekd.distributed import join, leave, world
-    from edgekd.network import as_network
-    from edgekd.training import Distill
+    from edgekd.training.distributed import join, leave, world
+    from edgekd.network.network import as_network
+    from edgekd.recipe.training import Distill
 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)

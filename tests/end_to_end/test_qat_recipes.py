@@ -13,11 +13,13 @@ import pytest
 from conftest import OUTLIER, Project, assert_five_parts, tiny_recipe
 from needs import need_modules
 
-from edgekd.evidence import Outcome, Row
-from edgekd.pipeline import begin
-from edgekd.plan import check
-from edgekd.stages import ladder
-from edgekd.store import open_run, told_to_nobody
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.pipeline.plan import check
+from edgekd.pipeline.run import begin
+from edgekd.pipeline.stages import ladder
+from edgekd.system.progress import told_to_nobody
+from edgekd.system.store import open_run
 
 pytestmark = pytest.mark.converter
 

@@ -22,9 +22,11 @@ from needs import need_modules, need_program, need_that
 from sshd import Board, gone, served
 
 import edgekd
-from edgekd.devices import Job, dropped, openssh, run_job
+from edgekd.devices.job import Job, run_job
+from edgekd.devices.transport import openssh
+from edgekd.devices.transport import reconnect as dropped
 from edgekd.errors import ConversionError, RecipeError, UnreachableError
-from edgekd.stages.benchmark import THOROUGH
+from edgekd.recipe.benchmark import THOROUGH
 
 pytestmark = pytest.mark.converter
 
@@ -153,7 +155,7 @@ def test_whatever_ends_the_host_ends_the_job_there(
     number = board.folder / "number"
     program = f"""
         from pathlib import Path
-        from edgekd.devices import Job, run_job
+        from edgekd.devices.job import Job, run_job
         path = Path({str(artifact.path)!r})
         run_job({hanging(board, number)!r}, Job("run", "onnxruntime", {{"it": path}}, 1))
     """

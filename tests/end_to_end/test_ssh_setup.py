@@ -18,7 +18,8 @@ from needs import need_modules
 from sshd import Board, served
 
 import edgekd
-from edgekd.devices import Job, board_setup, run_job
+from edgekd.devices import board_setup
+from edgekd.devices.job import Job, run_job
 from edgekd.errors import MissingPackageError, RecipeError, UnreachableError
 
 pytestmark = pytest.mark.converter

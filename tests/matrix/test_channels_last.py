@@ -11,14 +11,15 @@ from conftest import assert_five_parts
 from needs import need_modules
 
 import edgekd
-from edgekd.artifact import load_artifact
+from edgekd.artifacts.artifact import load_artifact
+from edgekd.benchmarking.benchmark import benchmark
+from edgekd.conversion.preprocessing import folded
 from edgekd.errors import RecipeError
-from edgekd.folding import Raw, folded
 from edgekd.formats import FORMATS
-from edgekd.graph import read_graph
-from edgekd.localization import localize
-from edgekd.protocol import Protocol
-from edgekd.stages.benchmark import benchmark
+from edgekd.formats.inspection import read_graph
+from edgekd.recipe.benchmark import Protocol
+from edgekd.recipe.preprocessing import Raw
+from edgekd.verification.divergence import localize
 
 pytestmark = pytest.mark.converter
 

@@ -11,12 +11,12 @@ from architectures import ARCHITECTURES
 from torch.utils.data import TensorDataset
 
 import edgekd
-from edgekd.cut import load_cut, save_cut
 from edgekd.errors import RecipeError
-from edgekd.evaluate import count_macs
-from edgekd.network import Network, as_network
+from edgekd.network.network import Network, as_network
 from edgekd.pruning.importance import IMPORTANCES
-from edgekd.reduction import Prune
+from edgekd.pruning.prune import load_cut, save_cut
+from edgekd.recipe.pruning import Prune
+from edgekd.tasks.evaluate import count_macs
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
+from edgekd.artifacts.signature import FreeSize
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
-from edgekd.sizes import FreeSize
 
 pytestmark = pytest.mark.converter
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgekd
+from edgekd.artifacts.graph import Graph, Kind
+from edgekd.artifacts.target import load_target
+from edgekd.conversion.lint import Finding, lint
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
-from edgekd.graph import Graph, Kind, read_graph
-from edgekd.lint import Finding, lint
-from edgekd.target import load_target
+from edgekd.formats.inspection import read_graph
 
 pytestmark = pytest.mark.converter
 
@@ -37,7 +38,7 @@ CONVOLUTIONS = {
 
 
 @cache
-def target_of(format: str) -> edgekd.target.Target:
+def target_of(format: str) -> edgekd.artifacts.target.Target:
     named = "iphone-15-coreml" if format == "coreml" else f"x86-cpu-{format}"
     return load_target(named)
 

@@ -15,20 +15,21 @@ from needs import need_modules
 from runtimes import RUN
 
 import edgekd
-from edgekd import folding
-from edgekd.artifact import describe
-from edgekd.black_box import BlackBox, load_black_box
-from edgekd.conversion import convert
+from edgekd.artifacts.artifact import describe
+from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.benchmarking.measure import measure
+from edgekd.conversion import preprocessing as folding
+from edgekd.conversion.export import convert
 from edgekd.data import joined
+from edgekd.devices.execution import Ran, run_artifact
+from edgekd.distillation.black_box import BlackBox, load_black_box
 from edgekd.errors import RecipeError, RefusedError
-from edgekd.evidence import Measurement
-from edgekd.execution import Ran, run_artifact
-from edgekd.float_layers import layers_of
-from edgekd.formats import FORMATS, IO_FORMATS, quantization
-from edgekd.integers import Step, as_numbers, as_values
-from edgekd.layerwise import sensitivity
-from edgekd.measure import measure
-from edgekd.protocol import QUICK
+from edgekd.evidence.measurement import Measurement
+from edgekd.formats import FORMATS, quantization
+from edgekd.formats.integer_io import IO_FORMATS
+from edgekd.pipeline.candidates.mixed_precision import layers_of
+from edgekd.recipe.benchmark import QUICK
+from edgekd.verification.layer_sensitivity import sensitivity
 
 pytestmark = pytest.mark.converter
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import edgekd
+from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import RecipeError
 from edgekd.formats import FORMATS
-from edgekd.layerwise import grid_step, sensitivity
-from edgekd.scheme import SCHEMES
+from edgekd.verification.layer_sensitivity import grid_step, sensitivity
 
 pytestmark = pytest.mark.converter
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import edgekd
 from edgekd.formats import FORMATS
-from edgekd.localization import localize
+from edgekd.verification.divergence import localize
 
 pytestmark = pytest.mark.converter
 

@@ -16,12 +16,12 @@ from models import TRAPS, Branching, Trap
 from needs import need_modules
 
 import edgekd
-from edgekd.artifact import load_artifact
+from edgekd.artifacts.artifact import load_artifact
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.cli.result_text import agreement_lines
 from edgekd.errors import ConversionError, RecipeError, RefusedError
 from edgekd.formats import FORMATS
-from edgekd.formats._coreml_quantize import WEIGHT_THRESHOLD
-from edgekd.scheme import SCHEMES
-from edgekd.text import agreement_lines
+from edgekd.formats.coreml.quantize import WEIGHT_THRESHOLD
 
 pytestmark = pytest.mark.converter
 

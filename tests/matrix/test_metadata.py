@@ -11,9 +11,9 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
+from edgekd.artifacts.quantization_params import Step
 from edgekd.formats import embed, quantization
-from edgekd.integers import Step
-from edgekd.packaging import Preprocessing
+from edgekd.recipe.bundle import Preprocessing
 
 pytestmark = pytest.mark.converter
 

@@ -13,12 +13,13 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
-from edgekd.conversion import convert
-from edgekd.devices.agent import device_facts
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.conversion.export import convert
+from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import ConversionError, DisagreementError, RecipeError
-from edgekd.float_layers import layers_of
-from edgekd.formats import FORMATS, _openvino_quantize
-from edgekd.scheme import SCHEMES
+from edgekd.formats import FORMATS
+from edgekd.formats.openvino import quantize as _openvino_quantize
+from edgekd.pipeline.candidates.mixed_precision import layers_of
 
 pytestmark = pytest.mark.converter
 

@@ -10,8 +10,8 @@ from needs import need_modules
 from torch import Tensor, nn
 
 import edgekd
+from edgekd.artifacts.signature import FreeSize
 from edgekd.formats import FORMATS
-from edgekd.sizes import FreeSize
 
 pytestmark = pytest.mark.converter
 

@@ -14,9 +14,9 @@ from models import Trap
 from needs import need_modules
 
 import edgekd
+from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import ConversionError, RecipeError
 from edgekd.formats import FORMATS
-from edgekd.scheme import SCHEMES
 
 pytestmark = pytest.mark.converter
 

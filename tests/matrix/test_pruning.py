@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import RecipeError
-from edgekd.evaluate import count_macs
-from edgekd.network import Network, as_network
+from edgekd.network.network import Network, as_network
 from edgekd.pruning.search import TRIALS, Found, prune_to
 from edgekd.pruning.sparsity import (
     apply_masks,
@@ -21,6 +20,7 @@ from edgekd.pruning.sparsity import (
     sparse_weights,
 )
 from edgekd.pruning.structure import Pruned, prune_channels
+from edgekd.tasks.evaluate import count_macs
 
 
 def network() -> Network:

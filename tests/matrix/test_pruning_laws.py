@@ -24,12 +24,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 import edgekd
 from edgekd.errors import ConversionError, RecipeError
-from edgekd.evaluate import count_macs
 from edgekd.formats import FORMATS
-from edgekd.network import Network, as_network, call
+from edgekd.network.network import Network, as_network, call
 from edgekd.pruning.search import drop_to
 from edgekd.pruning.sparsity import apply_masks, density, magnitude_masks, n_of_m_masks
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
+from edgekd.tasks.evaluate import count_macs
 
 ALL: dict[str, Trap] = {**TRAPS, **ARCHITECTURES}
 

@@ -10,14 +10,14 @@ from architectures import ARCHITECTURES
 from models import TRAPS
 from needs import need_modules
 
-from edgekd.conversion import convert
-from edgekd.evidence import Verdict
-from edgekd.execution import run_artifact
+from edgekd.conversion.export import convert
+from edgekd.devices.execution import run_artifact
+from edgekd.distillation.qat import method_of, simulate
+from edgekd.evidence.outcome import Verdict
 from edgekd.formats import find_format
-from edgekd.network import as_network, call
-from edgekd.qat import method_of, simulate
-from edgekd.quantization.fidelity import mismatch, sqnr_db
-from edgekd.quantization.norms import fold_norms
+from edgekd.network.network import as_network, call
+from edgekd.quantization.batch_norm_folding import fold_norms
+from edgekd.quantization.simulation_match import mismatch, sqnr_db
 
 pytestmark = pytest.mark.converter
 

@@ -12,11 +12,11 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
+from edgekd.artifacts.quantized_fraction import little_quantized
+from edgekd.cli.result_text import artifact_lines
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
-from edgekd.quantized import little_quantized
-from edgekd.stored import read_stored
-from edgekd.text import artifact_lines
+from edgekd.formats.inspection import read_stored
 
 pytestmark = pytest.mark.converter
 

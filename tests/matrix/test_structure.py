@@ -10,7 +10,7 @@ from models import TRAPS
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError
-from edgekd.network import Network, as_network, call
+from edgekd.network.network import Network, as_network, call
 from edgekd.pruning.dependencies import untouchable
 from edgekd.pruning.importance import GRADIENTS, IMPORTANCES, gradients_of
 from edgekd.pruning.structure import prune_channels

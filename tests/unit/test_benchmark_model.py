@@ -6,7 +6,11 @@ import struct
 
 import pytest
 
-from edgekd.devices.benchmark_model import Summary, parse_benchmark_model, parse_result_file
+from edgekd.devices.vendor_tools.benchmark_model import (
+    Summary,
+    parse_benchmark_model,
+    parse_result_file,
+)
 
 # facts/devices.md, section 5, "Field names for parsers": the lines; the figures are made up.
 TOLD = """\

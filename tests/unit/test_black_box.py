@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import edgekd
-from edgekd.black_box import BlackBox, OutputsTable, is_black_box, load_black_box
 from edgekd.data import Data
+from edgekd.distillation.black_box import BlackBox, OutputsTable, is_black_box, load_black_box
 from edgekd.errors import RecipeError
-from edgekd.network import Network, as_network
-from edgekd.training import Distill
+from edgekd.network.network import Network, as_network
+from edgekd.recipe.training import Distill
 
 
 class Scored(nn.Module):

@@ -11,8 +11,8 @@ import pytest
 from bundles import written
 from conftest import assert_five_parts
 
-from edgekd import packing
 from edgekd.bundles import archive
+from edgekd.bundles import pack as packing
 from edgekd.bundles.integrity import integrity
 from edgekd.errors import RecipeError
 

@@ -20,19 +20,22 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from needs import need_program
 
-from edgekd import golden, packing
 from edgekd.bundles import BUNDLES, android, folder, identifiers
+from edgekd.bundles import golden_vectors as golden
+from edgekd.bundles import pack as packing
 from edgekd.bundles.archive import files_under, write_zip
+from edgekd.bundles.diff import Tolerance, compare, failure
 from edgekd.bundles.integrity import integrity
 from edgekd.bundles.manifest import MANIFEST, Model, Quantization, json_schema, read_manifest
 from edgekd.errors import BudgetMissedError, ConversionError, DisagreementError, RecipeError
-from edgekd.evidence import Outcome, Row
-from edgekd.folding import NHWC, Raw
-from edgekd.junit import cases, junit, summary
-from edgekd.need import need
-from edgekd.packaging import Android, Preprocessing
-from edgekd.releases import Tolerance, compare, failure
-from edgekd.store import path_digest, write_json
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.network.preprocessing import NHWC
+from edgekd.recipe.bundle import Android, Preprocessing
+from edgekd.recipe.preprocessing import Raw
+from edgekd.report.junit import cases, junit, summary
+from edgekd.system.files import path_digest, write_json
+from edgekd.system.packages import need
 
 
 def test_a_bundle_is_whole_and_its_manifest_follows_its_schema(tmp_path: Path) -> None:
@@ -648,7 +651,7 @@ def test_a_model_whose_runtime_is_not_here_is_unavailable(
     def absent(*_: Path) -> None:
         need("no_such_package", extra="coreml")
 
-    monkeypatch.setattr("edgekd.execution.load_program", absent)
+    monkeypatch.setattr("edgekd.devices.execution.load_program", absent)
     bundle, _ = written(tmp_path, ("coreml",))
     said = edgekd_cli("bundle", bundle, "--check")
     assert said.code == 0

@@ -11,20 +11,14 @@ from conftest import assert_five_parts
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from edgekd.calibration.calibration_set import CalibrationSet, calibration_names, load_calibration
+from edgekd.calibration.checks import doubts, off_scale, unusable
+from edgekd.calibration.features import features_of
+from edgekd.calibration.frozen_samples import calibration_samples
+from edgekd.calibration.selection import SELECTIONS, k_centre, select
 from edgekd.data import Samples
 from edgekd.errors import RecipeError
-from edgekd.freezing import calibration_samples
-from edgekd.network import as_network
-from edgekd.quantization import (
-    SELECTIONS,
-    CalibrationSet,
-    calibration_names,
-    load_calibration,
-    select,
-)
-from edgekd.quantization.checks import doubts, off_scale, unusable
-from edgekd.quantization.selection import k_centre
-from edgekd.selecting import features_of
+from edgekd.network.network import as_network
 
 NETWORK = as_network(nn.Linear(2, 3), torch.zeros(1, 2))
 NEEDS = [("stratified", "labels"), ("k-centre", "features"), ("worst-loss", "losses")]

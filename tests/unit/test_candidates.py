@@ -11,14 +11,20 @@ from models import TRAPS
 from torch import nn
 
 import edgekd
-from edgekd.evidence import Row
-from edgekd.float_layers import grouped
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.evidence.candidate import Row
 from edgekd.formats import FORMATS
-from edgekd.formats._onnx_quantize import least_error
-from edgekd.kinds import Kind, kind_of
-from edgekd.quantization import candidates, dealt, ladder, weight_bits
-from edgekd.quantization.candidates import CANDIDATES, LADDERS
-from edgekd.scheme import SCHEMES
+from edgekd.formats.method_ranking import (
+    CANDIDATES,
+    LADDERS,
+    candidates,
+    dealt,
+    ladder,
+    weight_bits,
+)
+from edgekd.formats.onnx.quantize import least_error
+from edgekd.network.architecture import Kind, kind_of
+from edgekd.pipeline.candidates.mixed_precision import grouped
 
 WORDS = {
     "residual": "convolutional",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import assert_five_parts
 
-from edgekd.checkpoint import load_checkpoint, previous, save_checkpoint
 from edgekd.errors import RecipeError
+from edgekd.training.checkpoint import load_checkpoint, previous, save_checkpoint
 
 
 def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from edgekd.checkpoint import load_checkpoint, save_checkpoint
+from edgekd.training.checkpoint import load_checkpoint, save_checkpoint
 from edgekd.errors import RecipeError
 
 path = Path(sys.argv[1])

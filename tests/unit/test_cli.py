@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import Project, assert_five_parts, tiny_recipe
 
-from edgekd import pipeline
+from edgekd.pipeline import run as pipeline
 
 
 def test_help_names_every_command(edgekd_cli: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_scheme_that_a_profile_refuses_is_told_with_its_reason(
 def test_a_missing_package_exits_4(
     edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekd.need.find_spec", lambda name: None)  # noqa: ARG005
+    monkeypatch.setattr("edgekd.system.packages.find_spec", lambda name: None)  # noqa: ARG005
     said = edgekd_cli("check", project.recipe)
     assert said.code == 4
     assert 'pip install -c constraints.txt "edgekd[onnx]"' in said.err
@@ -163,7 +163,7 @@ def test_doctor_names_versions_and_fixes(edgekd_cli: Any, monkeypatch: pytest.Mo
     assert {"python", "torch", "onnx", "openvino", "litert", "coreml", "ssh"} <= {
         finding["name"] for finding in said.json
     }
-    monkeypatch.setattr("edgekd.need.find_spec", lambda name: None)  # noqa: ARG005
+    monkeypatch.setattr("edgekd.system.packages.find_spec", lambda name: None)  # noqa: ARG005
     text = edgekd_cli("doctor").out
     assert 'fix: pip install -c constraints.txt "edgekd[litert]"' in text
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.devices.condition import (
+from edgekd.devices.telemetry.condition import (
     Reading,
     noisy,
     read,

@@ -11,11 +11,11 @@ from conftest import assert_five_parts
 from torch import nn
 
 import edgekd
-from edgekd import conversions
-from edgekd.conversions import Conversion, convert_each
+from edgekd.conversion import worker_pool as conversions
+from edgekd.conversion.worker_pool import Conversion, convert_each
 from edgekd.errors import ConversionError, EdgekdError, RecipeError
-from edgekd.network import Network
-from edgekd.process import available_bytes
+from edgekd.network.network import Network
+from edgekd.system.machine import available_bytes
 
 FORMAT = """
 import ctypes, os, signal, time

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from edgekd.artifact import describe
-from edgekd.core_counts import comparison, counted_rows
-from edgekd.evidence import Outcome, Row
-from edgekd.store import Run
-from edgekd.target import Budget, load_target
-from edgekd.work import Goal
+from edgekd.artifacts.artifact import describe
+from edgekd.artifacts.target import Budget, load_target
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.pipeline.candidates.instruction_counts import comparison, counted_rows
+from edgekd.pipeline.candidates.state import Goal
+from edgekd.system.store import Run
 
 
 def counted_row(scheme: str, a76: int, a72: int) -> Row:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import edgekd
-from edgekd import fit as loop
 from edgekd.data import Data
+from edgekd.distillation.teachers import combined
 from edgekd.errors import RecipeError
-from edgekd.fit import Record
-from edgekd.network import Network, as_network, weights_digest
-from edgekd.teachers import combined
-from edgekd.training import Distill
+from edgekd.network.network import Network, as_network, weights_digest
+from edgekd.recipe.training import Distill
+from edgekd.training import loop
+from edgekd.training.loop import Record
 
 
 def config(*losses: dict[str, Any], **more: Any) -> Distill:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgekd.cli import COMMANDS
-from edgekd.toml import tomllib
+from edgekd.system.toml import tomllib
 
 HOME = Path(__file__).parents[2]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]

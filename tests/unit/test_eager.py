@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekd.eager import eager_ms
-from edgekd.network import as_network
+from edgekd.benchmarking.eager_latency import eager_ms
+from edgekd.network.network import as_network
 
 
 class Counted(nn.Module):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd.errors import ERRORS, EdgekdError, Fault, listed, nearest
-from edgekd.evidence import Outcome
+from edgekd.evidence.outcome import Outcome
 
 FAULT = Fault(
     "It cannot be done.", at="recipe.toml:name", got="3", expected="a string", fix="quote"

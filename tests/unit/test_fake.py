@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.quantization.fake import (
+from edgekd.quantization.fake_quantize import (
     LEVELS,
     WeightCodes,
     activation_grid,
@@ -16,7 +16,7 @@ from edgekd.quantization.fake import (
     fake_weight,
     widened_grid,
 )
-from edgekd.quantization.places import METHODS, WIDE
+from edgekd.quantization.quantizer_placement import METHODS, WIDE
 
 Make = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 GRIDS = [activation_grid, widened_grid]

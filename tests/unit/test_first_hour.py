@@ -10,8 +10,9 @@ import tomli_w
 from conftest import Project, assert_five_parts, tiny_recipe
 from terminal import in_a_terminal
 
-from edgekd.recipe import Recipe, load_recipe
-from edgekd.task import TASKS
+from edgekd.recipe.load import load_recipe
+from edgekd.recipe.schema import Recipe
+from edgekd.tasks import TASKS
 
 FLAGS = ("--data", "data.py:blobs", "--student", "models.py:student", "--teacher",
          "models.py:teacher", "--target", "x86-cpu-onnx", "--epochs", "3")  # fmt: skip

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from edgekd import Data, load_network
+from edgekd.conversion.preprocessing import folded, unprepared, unprepared_data
 from edgekd.errors import RecipeError
-from edgekd.folding import Raw, folded, unprepared, unprepared_data
+from edgekd.recipe.preprocessing import Raw
 
 RGB = Raw(scale=1 / 255, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 

@@ -1,4 +1,4 @@
-"""Whole numbers and the real ones they stand for: laws of `edgekd.integers` and of the ranges."""
+"""Integers and the real numbers they represent: laws of scale, zero point and ranges."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import edgekd
-from edgekd import golden
+from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.bundles import golden_vectors as golden
 from edgekd.errors import Fault, MissingPackageError
 from edgekd.formats import QUANTIZATION, told_by_file
-from edgekd.formats._integer_io import retyped, step_of, with_room
-from edgekd.integers import Step, as_numbers, as_values
+from edgekd.formats.integer_io import retyped, step_of, with_room
 
 RANGES = [(-1.0, 3.0), (-2.5, -0.5), (0.25, 4.0), (0.0, 0.0), (-1e-6, 1e6)]
 IOS = ("int8", "uint8")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.graph import GATES, PRODUCTS, Graph, Kind, read_graph
-from edgekd.lint import NEURAL_ENGINE, ONNX_FIXES, ONNX_INT8, XNNPACK, lint
-from edgekd.target import Fact, Target, load_target
+from edgekd.artifacts.graph import Graph, Kind
+from edgekd.artifacts.operators import GATES, PRODUCTS
+from edgekd.artifacts.target import Fact, Target, load_target
+from edgekd.conversion.lint import NEURAL_ENGINE, ONNX_FIXES, ONNX_INT8, XNNPACK, lint
+from edgekd.formats.inspection import read_graph
 
 PI = load_target("raspberry-pi-5-litert")
 LITERT, ONNX = load_target("x86-cpu-litert"), load_target("x86-cpu-onnx")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import assert_five_parts
 
-from edgekd.devices.lock import device_key, exclusive
+from edgekd.devices.transport.lock import device_key, exclusive
 from edgekd.errors import UnreachableError
 
 HOLD = """
 import sys
-from edgekd.devices.lock import exclusive
+from edgekd.devices.transport.lock import exclusive
 with exclusive(sys.argv[1], print):
     print("held", flush=True)
     sys.stdin.read()

@@ -23,7 +23,7 @@ from edgekd.losses import (
     options_of,
     relates_samples,
 )
-from edgekd.task import accuracy, balanced_accuracy, cross_entropy
+from edgekd.tasks import accuracy, balanced_accuracy, cross_entropy
 
 DICE = torch.Generator()
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.mil.compressed import lut_to_dense, quantize, sparse_to_dense
-from edgekd.mil.program import OPERATORS
-from edgekd.mil.values import METADATA, SENTINEL, Weights, unpacked
+from edgekd.formats.coreml.mil.compressed import lut_to_dense, quantize, sparse_to_dense
+from edgekd.formats.coreml.mil.program import OPERATORS
+from edgekd.formats.coreml.mil.values import METADATA, SENTINEL, Weights, unpacked
 
 DICE = torch.Generator().manual_seed(0)
 

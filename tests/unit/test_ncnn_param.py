@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.graph import read_graph
-from edgekd.ncnn_param import read_param, write_param
+from edgekd.formats.inspection import read_graph
+from edgekd.formats.ncnn.param import read_param, write_param
 
 TEXT = """7767517
 4 5

@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_five_parts
 
 from edgekd.errors import MissingPackageError
-from edgekd.need import missing, need
+from edgekd.system.packages import missing, need
 
 
 def test_an_installed_module_is_returned() -> None:

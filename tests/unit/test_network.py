@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgekd.errors import MissingPackageError, RecipeError
-from edgekd.evaluate import count_macs
-from edgekd.network import Exportable, as_network, load_module, load_network
-from edgekd.reference import resolve
+from edgekd.network.network import Exportable, as_network, load_module, load_network
+from edgekd.system.import_string import resolve
+from edgekd.tasks.evaluate import count_macs
 
 
 @pytest.mark.parametrize("name", TRAPS)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import edgekd
-from edgekd.evidence import Agreement, Choice, Measurement, Outcome, Row
-from edgekd.notebook_progress import Line, Lines, default_tell
-from edgekd.result import RunResult
-from edgekd.store import told_to_nobody
+from edgekd.evidence.agreement import Agreement
+from edgekd.evidence.candidate import Choice, Row
+from edgekd.evidence.measurement import Measurement
+from edgekd.evidence.outcome import Outcome
+from edgekd.pipeline.result import RunResult
+from edgekd.system.notebook_progress import Line, Lines, default_tell
+from edgekd.system.progress import told_to_nobody
 
 
 def agreement(detail: str = "") -> Agreement:

@@ -12,9 +12,9 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
+from edgekd.conversion.fp16_range import LARGEST, check_half
 from edgekd.errors import RefusedError
 from edgekd.formats import FORMATS
-from edgekd.overflow import LARGEST, check_half
 
 EXAMPLE = {"input": torch.ones(1, 4)}
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
-from edgekd.percentile import (
+from edgekd.evidence.percentile import (
     binomial_cdf,
     bounding_ranks,
     effective_count,

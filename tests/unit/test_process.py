@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.process import last_lines, output_to, run_process, side_by_side
+from edgekd.system.output import last_lines, output_to
+from edgekd.system.process import run_process, side_by_side
 
 
 def test_a_process_returns_what_it_wrote_and_how_it_ended() -> None:
@@ -88,7 +89,7 @@ def test_an_error_of_one_call_is_raised_after_the_others_have_ended() -> None:
 SLEEPERS = """
 import sys
 from functools import partial
-from edgekd.process import pause, run_process, side_by_side
+from edgekd.system.process import pause, run_process, side_by_side
 
 def work(name):
     try:

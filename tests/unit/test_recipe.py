@@ -8,9 +8,10 @@ import pytest
 from conftest import Project, assert_five_parts, tiny_recipe
 
 from edgekd.errors import RecipeError
-from edgekd.plan import known_names
-from edgekd.recipe import Recipe, load_recipe, parse_recipe
-from edgekd.toml import read_toml
+from edgekd.pipeline.plan import known_names
+from edgekd.recipe.load import load_recipe, parse_recipe
+from edgekd.recipe.schema import Recipe
+from edgekd.system.toml import read_toml
 
 KNOWN = known_names()
 

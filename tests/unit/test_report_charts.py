@@ -10,7 +10,7 @@ from needs import need_modules
 
 from edgekd.report import charts
 from edgekd.report.layers import layers
-from edgekd.report.told import Told
+from edgekd.report.run_data import Told
 
 
 def point(size: float, value: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgekd.report.decisions import slices
-from edgekd.report.told import Told
+from edgekd.report.run_data import Told
 
 
 def told(smaller_is_better: bool, candidate: str | None = "fp32") -> Told:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from edgekd.routing import SHARES, Decisions, Route, calibrate_route, curve_of, lower_bound
+from edgekd.evidence.routing import SHARES, Decisions, calibrate_route, curve_of, lower_bound
+from edgekd.recipe.routing import Route
 
 
 def drawn(count: int, dice: np.random.Generator) -> Decisions:

@@ -8,8 +8,9 @@ import torch
 from conftest import assert_five_parts
 from safetensors.torch import save_file
 
+from edgekd.cli.parse import parse_budget, parse_example
 from edgekd.errors import RecipeError
-from edgekd.samples import parse_budget, parse_example, read_samples
+from edgekd.network.sample_files import read_samples
 
 
 def test_shapes_are_read_by_name_or_in_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekd.devices.sensors import (
+from edgekd.devices.telemetry.sensors import (
     AndroidTemperature,
     Core,
     Policy,

@@ -11,15 +11,15 @@ from models import TRAPS
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from edgekd.conversion.preprocessing import folded, logits_of
 from edgekd.data import Data
-from edgekd.fit import Record
-from edgekd.folding import folded
-from edgekd.network import Network, as_network, call
-from edgekd.qat import logits_of, method_of, refusal, simulate, training_of, tune, tuned_by
-from edgekd.quantization.fidelity import MOST_DB, mismatch, sqnr_db
-from edgekd.quantization.norms import fold_norms
-from edgekd.quantization.simulation import Grid, Simulated
-from edgekd.training import Loss
+from edgekd.distillation.qat import method_of, refusal, simulate, training_of, tune, tuned_by
+from edgekd.network.network import Network, as_network, call
+from edgekd.quantization.batch_norm_folding import fold_norms
+from edgekd.quantization.simulated_network import Grid, Simulated
+from edgekd.quantization.simulation_match import MOST_DB, mismatch, sqnr_db
+from edgekd.recipe.training import Loss
+from edgekd.training.loop import Record
 
 NETWORKS = {**TRAPS, **ARCHITECTURES}
 NORMED = ("residual", "signal", "mobilenet-v2", "densenet", "unet")

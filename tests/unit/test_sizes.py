@@ -8,10 +8,12 @@ from conftest import assert_five_parts
 from torch import nn
 
 from edgekd import load_network
-from edgekd.conversion import check_free
+from edgekd.artifacts.signature import FreeSize
+from edgekd.conversion.export import check_free
+from edgekd.conversion.preprocessing import folded
 from edgekd.errors import RecipeError, RefusedError
-from edgekd.folding import Raw, folded
-from edgekd.sizes import FreeSize, fits, other_sizes, parse_dynamic, resized
+from edgekd.network.dynamic_shapes import fits, other_sizes, parse_dynamic, resized
+from edgekd.recipe.preprocessing import Raw
 
 TOKENS = FreeSize("tokens", 4, 32, {"ids": 1, "mask": 1})
 EXAMPLE = {"ids": torch.arange(12).reshape(1, 12), "mask": torch.ones(1, 12, dtype=torch.int64)}

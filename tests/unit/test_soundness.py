@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgekd
+from edgekd.conversion.exportability import check_sound
 from edgekd.errors import ConversionError, RecipeError
 from edgekd.formats import FORMATS
-from edgekd.soundness import check_sound
 
 ONES = torch.ones(1, 4)
 

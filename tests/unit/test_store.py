@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.store import (
-    Run,
-    digest,
-    mark_latest,
-    open_run,
-    path_digest,
-    told_to_nobody,
-    write_json,
-    written_atomically,
-)
+from edgekd.system.files import digest, path_digest, write_json, written_atomically
+from edgekd.system.progress import told_to_nobody
+from edgekd.system.store import Run, mark_latest, open_run
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.devices.userland import CORES
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.artifacts.target import load_target, target_names
+from edgekd.cli.result_text import target_lines
+from edgekd.devices.emulation.userland import CORES
 from edgekd.errors import RecipeError
 from edgekd.formats import FORMATS
-from edgekd.scheme import SCHEMES
-from edgekd.target import load_target, target_names
-from edgekd.text import target_lines
 
 GOOD = 'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\n'
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.data import Data
+from edgekd.distillation.objective import plan_terms
 from edgekd.errors import RecipeError
-from edgekd.evaluate import by_slice
-from edgekd.fit import Batch
 from edgekd.losses import LOSSES
-from edgekd.task import IGNORED, TASKS
-from edgekd.task.embedding import nearest
-from edgekd.terms import plan_terms
-from edgekd.training import Loss
+from edgekd.recipe.training import Loss
+from edgekd.tasks import IGNORED, TASKS
+from edgekd.tasks.embedding import nearest
+from edgekd.tasks.evaluate import by_slice
+from edgekd.training.loop import Batch
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd import teacher_outputs
+from edgekd.distillation import output_cache as teacher_outputs
+from edgekd.distillation.output_cache import TeacherOutputs
 from edgekd.errors import RecipeError
-from edgekd.teacher_outputs import TeacherOutputs
 
 FORMATS = ["int8", "top-k", "fp16", "fp32"]
 

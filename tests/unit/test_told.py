@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from edgekd.evidence import Measurement, Outcome
-from edgekd.judge import judge
-from edgekd.percentile import percentile
-from edgekd.target import Budget
-from edgekd.told import ToldTimes, told_percentile
+from edgekd.artifacts.target import Budget
+from edgekd.evidence.budget import judge
+from edgekd.evidence.measurement import Measurement
+from edgekd.evidence.outcome import Outcome
+from edgekd.evidence.percentile import percentile
+from edgekd.evidence.summarized_latencies import ToldTimes, told_percentile
 
 
 def told_of(samples: list[float]) -> ToldTimes:

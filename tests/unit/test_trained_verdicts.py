@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from test_verdicts import row
 
-from edgekd.evidence import Outcome, Row
-from edgekd.stages.choose import choose
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.pipeline.stages.choose import choose
 
 
 def trained(validation: float) -> Row:

@@ -14,13 +14,13 @@ from torch.utils.data import TensorDataset
 import edgekd
 from edgekd.data import Data, Mixed, Samples
 from edgekd.errors import RecipeError
-from edgekd.evaluate import score
-from edgekd.fit import Batch, Record, fit
-from edgekd.network import Network, as_network, weights_digest
-from edgekd.reference import resolve
-from edgekd.schedule import sample_order
-from edgekd.task import TASKS, cross_entropy
-from edgekd.training import Distill, Loss, Optimizer, Training
+from edgekd.network.network import Network, as_network, weights_digest
+from edgekd.recipe.training import Distill, Loss, Optimizer, Training
+from edgekd.system.import_string import resolve
+from edgekd.tasks import TASKS, cross_entropy
+from edgekd.tasks.evaluate import score
+from edgekd.training.loop import Batch, Record, fit
+from edgekd.training.schedule import sample_order
 
 
 def blobs(project: Project) -> Data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekd.devices.trtexec import parse_trtexec, power_mw
+from edgekd.devices.vendor_tools.trtexec import parse_trtexec, power_mw
 
 # The form of TensorRT 10's: NVIDIA/TensorRT, samples/common/sampleReporting.cpp.
 NEW = """\

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from edgekd.artifact import Artifact
+from edgekd.artifacts.artifact import Artifact
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.artifacts.target import Budget, Evidence
 from edgekd.errors import ConversionError
-from edgekd.evidence import Agreement, Measurement, Outcome, Ratio, Row
-from edgekd.scheme import SCHEMES
-from edgekd.stages.benchmark import judge
-from edgekd.stages.choose import choose
-from edgekd.stages.verify import compare
-from edgekd.target import Budget, Evidence
+from edgekd.evidence.agreement import Agreement
+from edgekd.evidence.budget import judge
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.measurement import Measurement, Ratio
+from edgekd.evidence.outcome import Outcome
+from edgekd.pipeline.stages.choose import choose
+from edgekd.verification.compare import compare
 
 REFERENCE = {"output": torch.randn(200, 5, generator=torch.Generator().manual_seed(0))}
 

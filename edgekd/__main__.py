@@ -1,0 +1,5 @@
+"""`python -m edgekd`: the command line."""
+
+from edgekd.cli import main
+
+main()

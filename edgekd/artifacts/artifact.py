@@ -1,0 +1,201 @@
+"""A file or folder that a runtime loads, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.signature import Signature
+from edgekd.errors import Fault, RecipeError, listed
+from edgekd.system.files import digest, path_bytes, path_digest, write_json
+
+CARD = "artifact.json"
+
+SUFFIXES = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".tflite": "litert",
+    ".mlpackage": "coreml",
+    ".param": "ncnn",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported model.
+
+    Attributes:
+        path: what the runtime is given: a file, or a folder (`.mlpackage`).
+        format: onnx, openvino, litert, coreml or ncnn.
+        scheme: its precision; None for a file edgekd did not write.
+        sha256: of all its files.
+        size_bytes: of all its files (an OpenVINO model is its `.xml` and its `.bin`).
+        zipped_bytes: the same after deflate, each file alone, as in app packages; None for a file
+            edgekd did not write.
+        signature: None for a file edgekd did not write.
+        lineage: the network, data and tools it came from.
+    """
+
+    path: Path
+    format: str
+    scheme: str | None
+    sha256: str
+    size_bytes: int
+    signature: Signature | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    zipped_bytes: int | None = None
+
+    @property
+    def channels_last(self) -> tuple[str, ...]:
+        """The inputs that it takes as NHWC where its network takes them as NCHW."""
+        return tuple(self.lineage.get("channels_last", ()))
+
+    @property
+    def quantization(self) -> dict[str, Step]:
+        """By name, the inputs and outputs that it has as whole numbers where its network has them
+        as real ones, and what the numbers stand for."""
+        return {name: Step(**told) for name, told in self.lineage.get("quantization", {}).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `path` is relative to the card's folder."""
+        return {
+            "path": self.path.name,
+            "format": self.format,
+            "scheme": self.scheme,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "zipped_bytes": self.zipped_bytes,
+            "signature": self.signature.to_json() if self.signature else None,
+            "lineage": dict(self.lineage),
+        }
+
+
+def parts(path: Path) -> list[Path]:
+    """The files or folders that belong to the artifact at `path`, itself first."""
+    weights = [path.with_suffix(".bin")] if path.suffix in (".xml", ".param") else []
+    if path.suffix == ".onnx":
+        weights = [path.with_name(name) for name in _locations(path.read_bytes())]
+    return [path, *(entry for entry in weights if entry.is_file() and entry != path)]
+
+
+def _locations(content: bytes) -> list[str]:
+    """The names of the files beside an ONNX file that hold values of its initializers.
+
+    Source: onnx.proto, TensorProto.external_data: entries of the key "location".
+    """
+    found: dict[str, None] = {}
+    for place in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content):
+        name = content[place.end() : place.end() + place[1][0]].decode(errors="replace")
+        if Path(name).name == name:
+            found[name] = None
+    return list(found)
+
+
+def zipped(path: Path) -> int:
+    """The size in bytes of the artifact at `path` after deflate, as app packages store it."""
+    total = 0
+    for part in parts(path):
+        for entry in [part] if part.is_file() else sorted(part.rglob("*")):
+            if entry.is_file():
+                total += len(zlib.compress(entry.read_bytes()))
+    return total
+
+
+def describe(
+    path: Path,
+    format: str,
+    scheme: str | None,
+    signature: Signature | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    zipped_bytes: int | None = None,
+) -> Artifact:
+    """The `Artifact` of the file or folder at `path`, its digest and size read from disk."""
+    files = parts(path)
+    digests = [path_digest(entry) for entry in files]
+    return Artifact(
+        path=path,
+        format=format,
+        scheme=scheme,
+        sha256=digests[0] if len(digests) == 1 else digest(digests),
+        size_bytes=sum(path_bytes(entry) for entry in files),
+        zipped_bytes=zipped_bytes,
+        signature=signature,
+        lineage=lineage or {},
+    )
+
+
+def save_card(artifact: Artifact) -> None:
+    """Writes `artifact.json` beside the artifact."""
+    write_json(artifact.path.parent / CARD, artifact.to_json())
+
+
+def load_artifact(path: Path | str) -> Artifact:
+    """The artifact at `path`: its file, or the folder that holds it and its `artifact.json`.
+
+    A file without a card is taken as it is, its format from its suffix.
+
+    Raises:
+        RecipeError: nothing is there, the card is broken, the suffix is unknown, or the bytes are
+            not the ones on the card.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RecipeError(_fault(path, "it does not exist", "check the path"))
+    card_path = (path if path.is_dir() and path.suffix not in SUFFIXES else path.parent) / CARD
+    card = _read_card(card_path) if card_path.exists() else None
+    if card and ((path.is_dir() and path.suffix not in SUFFIXES) or path.name == card["path"]):
+        artifact = describe(
+            card_path.parent / card["path"],
+            card["format"],
+            card["scheme"],
+            Signature.from_json(card["signature"]) if card["signature"] else None,
+            card["lineage"],
+            card.get("zipped_bytes"),
+        )
+        if artifact.sha256 != card["sha256"]:
+            raise RecipeError(
+                Fault(
+                    what=f"{artifact.path} is not the file its card describes.",
+                    at=str(card_path),
+                    got=f"sha256 {artifact.sha256}",
+                    expected=f"sha256 {card['sha256']}",
+                    fix="export it again, or delete artifact.json to take the file as it is",
+                )
+            )
+        return artifact
+    if path.suffix not in SUFFIXES:
+        raise RecipeError(_fault(path, "an unknown kind of file", "name the model file itself"))
+    return describe(path, SUFFIXES[path.suffix], None)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = card["path"], card["format"], card["scheme"], card["sha256"], card["signature"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            Fault(
+                what=f"{path} is not an artifact's card.",
+                at=str(path),
+                got=repr(error),
+                expected="the artifact.json that edgekd export writes",
+                fix="export it again, or delete artifact.json to take the file as it is",
+            )
+        ) from error
+    return card
+
+
+def _fault(path: Path, got: str, fix: str) -> Fault:
+    return Fault(
+        what=f"{path} is not an artifact.",
+        at=str(path),
+        got=got,
+        expected=f"a {listed(SUFFIXES)}, or a folder with an {CARD}",
+        fix=fix,
+    )

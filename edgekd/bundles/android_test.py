@@ -1,0 +1,197 @@
+"""The source of a test that runs a model's golden vectors on a phone, in Java.
+
+Source: https://ai.google.dev/edge/litert/android and
+https://onnxruntime.ai/docs/api/java/ai/onnxruntime/package-summary.html
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgekd.bundles.identifiers import quoted
+from edgekd.bundles.manifest import Model
+from edgekd.system.files import write_text
+
+TEST = """\
+package {package};
+
+import static org.junit.Assert.assertEquals;
+
+import androidx.test.platform.app.InstrumentationRegistry;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.HashMap;
+import java.util.Map;
+import org.junit.Test;
+{imports}
+
+/** Runs the golden vectors on the phone; put java/ and assets/ under src/androidTest. */
+public final class {name}GoldenTest {{
+  private static final int COUNT = {count};
+
+  private static ByteBuffer golden(String file, int sample) throws IOException {{
+    ByteArrayOutputStream all = new ByteArrayOutputStream();
+    try (InputStream stream =
+        InstrumentationRegistry.getInstrumentation().getContext().getAssets().open(file)) {{
+      byte[] chunk = new byte[65536];
+      for (int count = stream.read(chunk); count >= 0; count = stream.read(chunk)) {{
+        all.write(chunk, 0, count);
+      }}
+    }}
+    int size = all.size() / COUNT;
+    ByteBuffer made = ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN);
+    made.put(all.toByteArray(), sample * size, size);
+    made.rewind();
+    return made;
+  }}
+
+  private static double value(ByteBuffer from, String type) {{
+    switch (type) {{
+      case "float32":
+        return from.getFloat();
+      case "float64":
+        return from.getDouble();
+      case "int64":
+        return from.getLong();
+      case "int32":
+        return from.getInt();
+      case "int16":
+        return from.getShort();
+      case "uint8":
+        return from.get() & 255;
+      default:
+        return from.get();
+    }}
+  }}
+
+  @Test
+  public void everyOutputIsWhatItWasWhenBundled() throws Exception {{
+    String[] files = {{{files}}};
+    double[] tolerances = {{{tolerances}}};
+    String[] outputs = {name}.outputNames();
+    String[] types = {name}.outputTypes();
+    ByteBuffer model =
+        {name}.load(
+            InstrumentationRegistry.getInstrumentation()
+                .getTargetContext()
+                .getAssets()
+                .open({name}.ASSET));
+{load}
+    for (int sample = 0; sample < COUNT; sample++) {{
+{run}
+      for (int i = 0; i < outputs.length; i++) {{
+        ByteBuffer expected = golden(files[i], sample);
+        ByteBuffer got = found.get(outputs[i]).order(ByteOrder.LITTLE_ENDIAN);
+        got.rewind();
+        assertEquals(expected.capacity(), got.capacity());
+        while (expected.hasRemaining()) {{
+          assertEquals(value(expected, types[i]), value(got, types[i]), tolerances[i]);
+        }}
+      }}
+    }}
+  }}
+}}
+"""
+
+LITERT = (
+    "import org.tensorflow.lite.Interpreter;",
+    "    Interpreter interpreter = new Interpreter(model);",
+    """\
+      Map<String, Object> inputs = new HashMap<>();
+{inputs}
+      Map<String, ByteBuffer> found = new HashMap<>();
+      for (int i = 0; i < outputs.length; i++) {{
+        found.put(outputs[i], ByteBuffer.allocateDirect(golden(files[i], sample).capacity()));
+      }}
+      interpreter.runSignature(inputs, new HashMap<String, Object>(found));""",
+    "      inputs.put({name}, golden({file}, sample));",
+)
+
+ONNX = (
+    """\
+import ai.onnxruntime.OnnxJavaType;
+import ai.onnxruntime.OnnxTensor;
+import ai.onnxruntime.OrtEnvironment;
+import ai.onnxruntime.OrtSession;""",
+    """\
+    byte[] bytes = new byte[model.remaining()];
+    model.get(bytes);
+    OrtEnvironment environment = OrtEnvironment.getEnvironment();
+    OrtSession session = environment.createSession(bytes);""",
+    """\
+      Map<String, OnnxTensor> inputs = new HashMap<>();
+{inputs}
+      Map<String, ByteBuffer> found = new HashMap<>();
+      OrtSession.Result result = session.run(inputs);
+      for (String output : outputs) {{
+        found.put(output, ((OnnxTensor) result.get(output).get()).getByteBuffer());
+      }}""",
+    """\
+      inputs.put(
+          {name},
+          OnnxTensor.createTensor(
+              environment,
+              golden({file}, sample),
+              new long[] {{{shape}}},
+              OnnxJavaType.{type}));""",
+)
+
+JAVA = {
+    "bool": "BOOL",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+}
+"""What ONNX Runtime's Java calls the types that Java has, or has nearly."""
+
+
+def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: Path) -> None:
+    """Writes the test of the class `name` and the files that it reads into `out`.
+
+    Nothing is written for a model with types that Java has not, several files, or sizes that
+    differ from call to call.
+    """
+    tensors = (*model.inputs, *model.outputs)
+    if (
+        any(each.dtype not in JAVA or None in each.shape[1:] for each in tensors)
+        or any(each.shape[:1] not in ([1], [None]) for each in tensors)
+        or len(model.files) > 1
+    ):
+        return
+    golden, assets = model.golden, out / "assets"
+    assets.mkdir(parents=True)
+    imports, load, run, put = LITERT if model.format == "litert" else ONNX
+    inputs, outputs = [], []
+    for number, tensor in enumerate(model.inputs):
+        file = f"input_{number}.bin"
+        shutil.copyfile(bundle / golden.inputs[tensor.name], assets / file)
+        shape = ", ".join(str(size or 1) for size in tensor.shape)
+        inputs.append(
+            put.format(
+                name=quoted(tensor.name), file=quoted(file), shape=shape, type=JAVA[tensor.dtype]
+            )
+        )
+    for number, tensor in enumerate(model.outputs):
+        outputs.append(f"output_{number}.bin")
+        shutil.copyfile(bundle / golden.outputs[tensor.name].path, assets / outputs[-1])
+    source = TEST.format(
+        package=package,
+        name=name,
+        count=golden.count,
+        imports=imports,
+        files=", ".join(map(quoted, outputs)),
+        tolerances=", ".join(
+            repr(golden.outputs[tensor.name].max_abs_error) for tensor in model.outputs
+        ),
+        load=load,
+        run=run.format(inputs="\n".join(inputs)),
+    )
+    write_text(out / "java" / package.replace(".", "/") / f"{name}GoldenTest.java", source)

@@ -1,0 +1,84 @@
+"""Arguments of the command line that need parsing: example shapes and budgets."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from edgekd.artifacts.target import Budget
+from edgekd.errors import Fault, RecipeError, listed, nearest
+
+SHAPE = re.compile(r"^(?:(?P<name>\w+)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
+
+
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
+
+
+def parse_example(words: Sequence[str]) -> dict[str, Tensor] | tuple[Tensor, ...] | None:
+    """Zeros of the shapes in `words`: "1x3x32x32", "image=1x3x32x32", "ids=1x16:int64".
+
+    By name if all have one, else in order; None if there is no word.
+
+    Raises:
+        RecipeError: a word is not a shape.
+    """
+    named: dict[str, Tensor] = {}
+    ordered: list[Tensor] = []
+    for word in words:
+        match = SHAPE.match(word)
+        dtype = (match["dtype"] or "float32") if match else ""
+        if match is None or dtype not in DTYPES:
+            raise RecipeError(
+                Fault(
+                    what=f"{word!r} is not the shape of an input.",
+                    at="--example",
+                    got=repr(word),
+                    expected=f"NAME=SIZExSIZE:DTYPE, with a dtype of {listed(DTYPES)}",
+                    fix="write it like --example image=1x3x32x32",
+                )
+            )
+        tensor = torch.zeros(
+            [int(size) for size in match["shape"].split("x")], dtype=getattr(torch, dtype)
+        )
+        ordered.append(tensor)
+        if match["name"]:
+            named[match["name"]] = tensor
+    if len(named) == len(words):
+        return named or None
+    return tuple(ordered)
+
+
+def parse_budget(words: Sequence[str]) -> Budget:
+    """The budget in `words`, "latency_p90_ms=5" each.
+
+    Raises:
+        RecipeError: a word is not KEY=NUMBER, or the key is unknown.
+    """
+    known = [entry.name for entry in fields(Budget)]
+    limits: dict[str, float] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        close = nearest(key, known)
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if key not in known or not 0 < number < math.inf:
+            raise RecipeError(
+                Fault(
+                    what=f"{word!r} is not a limit of a budget.",
+                    at="--budget",
+                    got=repr(word),
+                    expected=f"KEY=NUMBER with a key of {listed(known)} and a number over 0",
+                    fix=f"did you mean {close!r}?"
+                    if close and close != key
+                    else f"write it like --budget {close or 'latency_p90_ms'}=5",
+                )
+            )
+        limits[key] = int(number) if key.endswith(("_bytes", "instructions")) else number
+    return Budget(**limits)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""What a recipe will do, as text: what `edgekd check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekd.evidence.candidate import Row
+    from edgekd.pipeline.plan import Plan
+    from edgekd.recipe.schema import Recipe
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """What a recipe will do."""
+    yield f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}"
+    yield from _distill_lines(plan.recipe)
+    yield from _prune_lines(plan)
+    for goal in plan.goals:
+        rows = [row for row in plan.rows if row.target == goal.target.name]
+        tries = ", ".join(row.candidate for row in rows if row.open) or "nothing"
+        limits = {key: value for key, value in vars(goal.budget).items() if value is not None}
+        told = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "no budget"
+        yield f"  {goal.target.name}: {tries}; {told}"
+        where = goal.target.device or "no device at hand: this host stands in, latency is undecided"
+        yield f"    runs on {where}{'' if goal.required else '; not required'}"
+        yield from (f"    {row.scheme}: {row.detail}" for row in rows if not row.open)
+
+
+def preview_lines(rows: Sequence[Row] | None) -> Iterator[str]:
+    """What the targets will make of the student, candidate by candidate."""
+    if rows is None:
+        return
+    yield "before any training, the student as it is now:"
+    for row in rows:
+        graph = row.artifact.lineage if row.artifact else {}
+        count = sum(graph.get("operators", {}).values())
+        yield f"  {row.target} {row.candidate}: " + (
+            row.detail
+            if row.outcome
+            else f"{count} operators, {graph.get('transposes', 0)} transposes"
+            + ("" if row.notes else ", nothing that its target would not run well")
+        )
+        yield from (f"    {note}" for note in row.notes)
+
+
+def _distill_lines(recipe: Recipe) -> Iterator[str]:
+    """What the student learns from, and how its teachers are asked."""
+    distill = recipe.distill
+    if distill is None:
+        return
+    terms = []
+    for loss in distill.losses:
+        options = ", ".join(f"{name} {value}" for name, value in loss.options.items())
+        layers = [each for each in (loss.student_layer, loss.teacher_layer) if each]
+        told = ", ".join(filter(None, [" against ".join(map(str, layers)), options]))
+        terms.append(f"{loss.weight:g} {loss.method}{f' ({told})' if told else ''}")
+    yield f"  distill: {distill.epochs} epochs of {' + '.join(terms)}"
+    asked = [recipe.teacher.load] if recipe.teacher else []
+    asked += [each.load for each in distill.more_teachers]
+    inner = any(loss.teacher_layer and loss.source == "teacher" for loss in distill.losses)
+    if asked and distill.needs_teacher:
+        live = distill.teacher_outputs == "live" or inner
+        kept = f"once a view, {distill.views} views if the data augments, kept as"
+        how = "at every step" if live else f"{kept} {distill.cache_format}"
+        yield f"    asks {', '.join(asked)} {how}"
+
+
+def _prune_lines(plan: Plan) -> Iterator[str]:
+    """What is taken out of the student, how it recovers, and who profits."""
+    from edgekd.pipeline.stages.prune import profits
+
+    prune = plan.recipe.prune
+    if prune is None:
+        return
+    what = {"structured": f"whole blocks of {prune.blocks}" if prune.blocks else "whole channels"}
+    told = what.get(prune.method, f"single weights ({prune.method})")
+    recovers = f", recovering for {prune.recover_epochs} epochs" if prune.recover_epochs else ""
+    steps = f" in {prune.steps} steps" if prune.steps > 1 else ""
+    yield f"  prune: {told} to {prune.keep:g} of the {prune.measure}{steps}{recovers}"
+    if prune.method != "structured":
+        yield from (f"    {name}: {why}" for name, why in profits(plan.goals).items())

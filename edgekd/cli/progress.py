@@ -1,0 +1,82 @@
+"""How far the work is, on stderr: bars on a terminal, a line a step where there is none."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from edgekd.system.progress import Tell
+
+
+class Shown:
+    """A context manager that gives the `Tell` to draw with.
+
+    It writes to a copy of stderr: the original is redirected to the log while converters run.
+    """
+
+    def __init__(self) -> None:
+        self.stream: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+        self.progress: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.last = ""
+
+    def __enter__(self) -> Tell:
+        if not self.stream.isatty():
+            return self.write
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[item]}"),
+            console=Console(file=self.stream),
+        )
+        self.progress.start()
+        return self.draw
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.progress:
+            self.progress.stop()
+        self.stream.close()
+
+    def draw(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        """Moves the bar of `stage`, after filling those of the stages before it."""
+        assert self.progress is not None
+        if stage not in self.tasks:
+            for task in self.progress.tasks:
+                full = task.total or 1
+                self.progress.update(task.id, completed=full, total=full)
+            self.tasks[stage] = self.progress.add_task(stage, total=total or None, item=item)
+        known = self.progress.tasks[self.progress.task_ids.index(self.tasks[stage])]
+        if done < known.completed:  # Another count begins: that of the next target.
+            self.progress.reset(self.tasks[stage])
+        self.progress.update(self.tasks[stage], completed=done, total=total or None, item=item)
+
+    def write(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        """Writes a line, or every tenth of a long count."""
+        tenths = total > 20 and done % max(1, total // 10)
+        if not item or (stage == self.last and tenths):
+            return
+        self.last = stage
+        count = f" {done}/{total}" if total else ""
+        self.stream.write(f"{stage}{count}: {item}\n")

@@ -1,0 +1,192 @@
+"""The job that runs on a device: its files, its report, its failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.artifacts.artifact import Artifact, parts
+from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.devices import find_device
+from edgekd.devices.on_device import ON_DEVICE
+from edgekd.devices.on_device.agent import VERSION
+from edgekd.errors import (
+    ConversionError,
+    DisagreementError,
+    EdgekdError,
+    Fault,
+    UnreachableError,
+)
+from edgekd.evidence.outcome import Outcome, Verdict
+
+AGENT = ON_DEVICE / "agent.py"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the agent is to do.
+
+    Attributes:
+        action: "run" the inputs through the artifacts, "time" them, or on an emulated device
+            "count" the instructions of an inference.
+        runtime: the agent's name of what loads them.
+        artifacts: path of each by name.
+        batches: the batch size each artifact was exported with.
+        channels_last: by artifact, the inputs that it takes as NHWC; `inputs` are NCHW.
+        quantization: by artifact, its inputs and outputs that are whole numbers; `inputs`, and the
+            outputs that come back, are the values these stand for.
+        inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
+        providers: of ONNX Runtime, beside the CPU's: those that shall compute; where they take
+            nothing the artifact fell back.
+        options: of the timing; see the agent.
+    """
+
+    action: str
+    runtime: str
+    artifacts: Mapping[str, Path]
+    threads: int
+    batches: Mapping[str, int] = field(default_factory=dict)
+    channels_last: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    quantization: Mapping[str, Mapping[str, Step]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] | None = None
+    providers: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the agent found: `results` by artifact, their `outputs` where it ran them, and facts.
+
+    Attributes:
+        readings: what the device's sensors said before, during and after, where it timed.
+        start_ns: from the start of the agent's process to its first line; None where the system
+            does not tell.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    outputs: Mapping[str, Mapping[str, Any]]
+    device: Mapping[str, Any]
+    peak_memory_bytes: int | None
+    readings: Sequence[Mapping[str, Any]] = ()
+    start_ns: int | None = None
+
+
+def run_job(url: str, job: Job) -> Report:
+    """What the agent reports of `job` on the device at `url`.
+
+    Raises:
+        RecipeError: there is no way to such a device.
+        UnreachableError: it cannot be reached.
+        ConversionError: the runtime took the agent's process down.
+    """
+    import json
+    import shutil
+    import tempfile
+
+    import numpy as np
+
+    from edgekd.system.files import path_digest
+    from edgekd.system.store import copy_tree
+
+    device = find_device(url)
+    with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
+        folder = Path(scratch)
+        entries: list[dict[str, Any]] = []
+        for name, path in job.artifacts.items():
+            (folder / name).mkdir()
+            for part in parts(path):
+                target = folder / name / part.name
+                if part.is_dir():
+                    copy_tree(part, target)
+                else:
+                    shutil.copyfile(part, target)
+            entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
+            steps = job.quantization.get(name)
+            if steps and job.inputs is not None:  # The device is sent numbers, of its own.
+                numbers: dict[str, Any] = as_numbers(job.inputs, steps)
+                np.savez(folder / f"inputs-{name}.npz", **numbers)
+                entry["inputs"] = f"inputs-{name}.npz"
+            sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
+            entries.append(
+                {
+                    **entry,
+                    "channels_last": list(job.channels_last.get(name, ())),
+                    "files": {p.relative_to(folder).as_posix(): path_digest(p) for p in sent},
+                }
+            )
+        if job.inputs is not None and not all("inputs" in entry for entry in entries):
+            np.savez(folder / "inputs.npz", **job.inputs)
+        document = {
+            "version": VERSION,
+            "action": job.action,
+            "runtime": job.runtime,
+            "threads": job.threads,
+            "artifacts": entries,
+            "inputs": "inputs.npz" if (folder / "inputs.npz").exists() else None,
+            "providers": list(job.providers),
+            **job.options,
+        }
+        (folder / "job.json").write_text(json.dumps(document))
+        shutil.copyfile(AGENT, folder / "agent.py")
+        device.run_agent(url, folder, timeout_s=job.timeout_s)
+        report = json.loads((folder / "report.json").read_text())
+        if report.get("version") != VERSION:
+            raise UnreachableError(_another_version(url, report.get("version")))
+        outputs = {
+            name: as_values(_arrays(folder / f"outputs-{name}.npz"), job.quantization.get(name, {}))
+            for name in job.artifacts
+        }
+    return Report(
+        report["results"],
+        outputs,
+        report["device"],
+        report["peak_memory_bytes"],
+        report.get("readings", ()),
+        report.get("start_ns"),
+    )
+
+
+def _another_version(url: str, version: object) -> Fault:
+    return Fault(
+        what="The device answered with a report of another version of the agent.",
+        at=f"device {url}",
+        got=f"version {version}",
+        expected=f"version {VERSION}, of the agent that was sent there",
+        fix="look whether the device's connection sends agent.py, or runs one of its own",
+    )
+
+
+def failure_in(result: Mapping[str, Any]) -> Verdict | None:
+    """How an artifact failed, by the agent's result for it, or None where it did not."""
+    failure = result["failure"]
+    return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
+
+
+def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
+    """The error to raise for an artifact that failed so, where there is no row to say it."""
+    unavailable = verdict.outcome is Outcome.UNAVAILABLE
+    wrong = verdict.outcome in (Outcome.DISAGREES, Outcome.FELL_BACK)
+    fault = Fault(
+        what=f"{artifact.path.name} could not be run: {verdict.outcome.value}.",
+        at=str(artifact.path),
+        got=verdict.detail,
+        expected=f"a runtime for {artifact.format} that loads and runs it",
+        fix="run it on a device that has one (--device)"
+        if unavailable
+        else "export it again, or in another scheme",
+    )
+    if wrong:
+        return DisagreementError(fault)
+    return UnreachableError(fault) if unavailable else ConversionError(fault)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

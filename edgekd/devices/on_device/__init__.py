@@ -1,0 +1,8 @@
+"""Programs that run on a device without edgekd: old Python, no imports of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ON_DEVICE = Path(__file__).parent
+"""The folder that `agent.py`, `supervisor.py` and `trtexec_driver.py` are sent from."""

@@ -1,0 +1,1 @@
+"""What a device reports of heat, clock and power, and whether it spoils a measurement."""

@@ -1,0 +1,1 @@
+"""Drivers and parsers of benchmark_model and trtexec."""

@@ -1,0 +1,1 @@
+"""Teaches a student: teachers, their cached outputs, the weighted objective, QAT."""

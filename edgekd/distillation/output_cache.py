@@ -1,0 +1,399 @@
+"""A teacher's outputs on disk: computed once for each view of the data, compact, memory-mapped.
+
+A view is kept in shards, each a `.npy` of one row of bytes a sample, written whole or not at all,
+with a sha256 beside it. A build that was killed goes on with the shards that are not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.errors import Fault, RecipeError
+from edgekd.system.files import digest, write_json, write_text, written_atomically
+from edgekd.tasks.evaluate import BATCH_SIZE
+
+CacheFormat = Literal["int8", "top-k", "fp16", "fp32"]
+
+SHARD_BYTES = 16 * 2**20
+"""A shard has as many batches as fit into this, and at least one."""
+
+MOST_SHARDS = 256
+"""A view has no more, in larger shards: each that is open holds one of some 1,024 descriptors."""
+
+DECODED_BYTES = 256 * 2**20
+"""A view no larger than this as float32 is decoded whole, so that a step only indexes it."""
+
+LARGEST = {"fp16": float(np.finfo(np.float16).max), "int8": float(np.finfo(np.float32).max) / 4}
+"""The largest magnitude a format keeps; in int8, the range of a row is to be a float32."""
+
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the outputs of a sample lie in bytes, and the samples in shards."""
+
+    count: int
+    format: CacheFormat
+    top_k: int
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """The values of a vector, which lie on the last axis."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
+    def k(self) -> int:
+        """The values of a vector that top-k keeps."""
+        return min(self.top_k, self.width)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """The bytes of a sample."""
+        vector = {
+            "int8": 8 + self.width,
+            "top-k": 4 + self.k * (4 + int(_index_type(self.width).itemsize)),
+            "fp16": 2 * self.width,
+            "fp32": 4 * self.width,
+        }
+        return math.prod(self.shape[:-1]) * vector[self.format]
+
+    @cached_property
+    def shard_rows(self) -> int:
+        """The samples of a shard, whole batches, so that no value depends on who computed it."""
+        few = -(-self.count // (BATCH_SIZE * MOST_SHARDS))
+        return max(1, SHARD_BYTES // (self.row_bytes * BATCH_SIZE), few) * BATCH_SIZE
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """Of each shard the first sample, and the one after its last."""
+        starts = range(0, self.count, self.shard_rows)
+        return [(start, min(self.count, start + self.shard_rows)) for start in starts]
+
+    def document(self) -> dict[str, Any]:
+        """What `meta.json` says, with the digest of the rest."""
+        told = {
+            "version": VERSION,
+            "count": self.count,
+            "format": self.format,
+            "k": self.k if self.format == "top-k" else None,
+            "shape": list(self.shape),
+            "shard_rows": self.shard_rows,
+        }
+        return {**told, "digest": digest(told)}
+
+    def encoded(self, values: Any) -> Any:
+        """Float32 outputs of some samples as bytes, samples x row_bytes."""
+        codes = _ENCODE[self.format](values.reshape(-1, self.width), self.k)
+        return codes.reshape(len(values), self.row_bytes)
+
+    def decoded(self, codes: Any) -> Any:
+        """The outputs in float32 that `codes` stand for."""
+        vectors = math.prod(self.shape[:-1])
+        flat = np.ascontiguousarray(codes)
+        flat = flat.reshape(len(codes) * vectors, self.row_bytes // vectors)
+        return _DECODE[self.format](flat, self.width, self.k).reshape(len(codes), *self.shape)
+
+
+class TeacherOutputs:
+    """The outputs of a teacher for each sample in each view.
+
+    Args:
+        count: the number of samples.
+        compute: (view, ids) to these samples' outputs in this view, samples first, on the CPU.
+        folder: for these very outputs alone; without it they are kept in memory, as compact.
+        format: "int8" codes between the smallest and the largest of a vector, off by at most half a
+            step, (largest - smallest) / 510, so that one far value costs its whole vector; "top-k"
+            the k largest of a vector exactly, the rest at the uniform value that keeps their joint
+            probability at temperature 1; "fp16"; or "fp32", exact. A vector is what lies on the
+            last axis.
+        top_k: k; a vector of no more values is kept exactly.
+        tell: called with (view, samples computed, samples) after each shard.
+        share: the number of this process and how many build together; each has its own shards.
+        barrier: waits for the other processes.
+
+    Raises:
+        RecipeError: what is in the folder is not what was written there, it cannot be written, or
+            the outputs cannot be kept: not finite, too large for the format, of several shapes.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        compute: Callable[[int, Tensor], Tensor],
+        folder: Path | None,
+        *,
+        format: CacheFormat = "int8",
+        top_k: int = 16,
+        tell: Callable[[int, int, int], None] = lambda view, done, total: None,  # noqa: ARG005
+        share: tuple[int, int] = (0, 1),
+        barrier: Callable[[], None] = lambda: None,
+    ) -> None:
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}, not 1 or more")
+        if folder is None and share[1] > 1:
+            raise ValueError("processes share what they compute in a folder, and there is none")
+        self.count, self.compute, self.folder = count, compute, folder
+        self.format, self.top_k, self.tell = format, top_k, tell
+        self.share, self.barrier = share, barrier
+        self.known: Layout | None = None
+        self.shards: dict[tuple[int, int], Any] = {}
+        self.intact: set[tuple[int, int]] = set()
+        self.decoded: tuple[int, Tensor] | None = None
+        self.built: set[int] = set()
+        self.opened = -1
+
+    @property
+    def layout(self) -> Layout:
+        """How the outputs are kept, known once a view was asked for."""
+        assert self.known is not None
+        return self.known
+
+    def rows(self, view: int, ids: Tensor) -> Tensor:
+        """The outputs of the samples `ids` in `view`, in float32 on the CPU.
+
+        The first time a view is asked for, all of it is computed that is not there.
+        """
+        if self.decoded is not None and self.decoded[0] == view:
+            return self.decoded[1].index_select(0, ids)
+        if view not in self.built:
+            self._build(view)
+        if self.folder is not None and self.opened != view:
+            self.shards.clear()  # Those of the view before are still on disk.
+        self.opened, shape = view, (self.count, *self.layout.shape)
+        if 4 * math.prod(shape) > DECODED_BYTES:
+            return torch.from_numpy(self.layout.decoded(self._gathered(view, ids.numpy())))
+        self.decoded = None  # Its memory is free for this view.
+        whole = np.empty(shape, np.float32)
+        for number, span in enumerate(self.layout.spans):
+            whole[slice(*span)] = self.layout.decoded(self._shard(view, number))
+        self.decoded = (view, torch.from_numpy(whole))
+        return self.decoded[1].index_select(0, ids)
+
+    def _build(self, view: int) -> None:
+        """Computes the shards of `view` that are not there and are ours."""
+        first = self._learn_layout(view)
+        for i in range(self.share[0], len(self.layout.spans), self.share[1]):
+            if self.folder is not None and self._path(view, i).exists():
+                continue
+            start, end = self.layout.spans[i]
+            parts = []
+            for ids in torch.arange(start, end).split(BATCH_SIZE):
+                again = first is None or int(ids[0]) > 0
+                parts.append(self._encoded(view, ids, self.compute(view, ids) if again else first))
+            self._keep(view, i, np.concatenate(parts))
+            self.tell(view, end, self.count)
+        self.barrier()
+        self.built.add(view)
+
+    def _learn_layout(self, view: int) -> Tensor | None:
+        """Finds out the shape of an output; the first batch's, where they had to be computed."""
+        if self.known is not None:
+            return None
+        path = self.folder / "meta.json" if self.folder is not None else None
+        if path is not None and path.exists():
+            self.known = self._read_layout(path)
+            return None
+        ids = torch.arange(min(BATCH_SIZE, self.count))
+        outputs = self.compute(view, ids)
+        self.known = Layout(self.count, self.format, self.top_k, tuple(outputs.shape[1:]))
+        if path is not None:
+            with self._writing(path):
+                write_json(path, self.known.document())
+        return outputs
+
+    def _read_layout(self, path: Path) -> Layout:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            layout = Layout(self.count, self.format, self.top_k, tuple(found["shape"]))
+            ours = layout.document()
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        other = [name for name in ours if found.get(name) != ours[name]]
+        if other:  # The digest is the last, and as good as any other where it is alone.
+            says = (f"{name} {found.get(name)}, not {ours[name]}" for name in other[:-1] or other)
+            raise _damaged(path, "; ".join(says))
+        return layout
+
+    def _path(self, view: int, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"view-{view:04}" / f"{number:05}.npy"
+
+    def _sha(self, view: int, number: int, content: Any) -> str:
+        """The sha256 of a shard and of what it is to hold, so that no other passes for it."""
+        sha = hashlib.sha256(digest([self.layout.document(), view, number]).encode())
+        sha.update(content)
+        return sha.hexdigest()
+
+    def _keep(self, view: int, number: int, codes: Any) -> None:
+        if self.folder is None:
+            self.shards[view, number] = codes
+            return
+        path, buffer = self._path(view, number), io.BytesIO()
+        np.save(buffer, codes, allow_pickle=False)
+        with self._writing(path):
+            write_text(path.with_suffix(".sha256"), self._sha(view, number, buffer.getbuffer()))
+            with written_atomically(path) as draft:
+                draft.write_bytes(buffer.getbuffer())
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """Tells a write that fails, for instance on a full disk."""
+        try:
+            yield
+        except OSError as error:
+            kept = len(list((self.folder or path.parent).glob("view-*/*.npy")))
+            fault = Fault(
+                what="A teacher's outputs cannot be written.",
+                at=str(path),
+                got=f"{type(error).__name__}: {error}",
+                expected="room on the disk",
+                fix=f"make room and run again: it goes on from the {kept} shards that are there",
+            )
+            raise RecipeError(fault) from error
+
+    def _shard(self, view: int, number: int) -> Any:
+        """The bytes of a shard, memory-mapped, and checked when it is first opened."""
+        if (view, number) not in self.shards:
+            path = self._path(view, number)
+            try:
+                if (view, number) not in self.intact:
+                    told = path.with_suffix(".sha256").read_text(encoding="utf-8")
+                    if told != self._sha(view, number, path.read_bytes()):
+                        raise ValueError("its bytes are not those that were written")
+                rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise _damaged(path, f"{type(error).__name__}: {error}") from error
+            self.intact.add((view, number))
+            self.shards[view, number] = rows
+        return self.shards[view, number]
+
+    def _gathered(self, view: int, ids: Any) -> Any:
+        """The bytes of the samples `ids`."""
+        found = np.empty((len(ids), self.layout.row_bytes), dtype=np.uint8)
+        places = ids // self.layout.shard_rows
+        for number in np.unique(places):
+            ours = places == number
+            within = ids[ours] - number * self.layout.shard_rows
+            found[ours] = self._shard(view, int(number))[within]
+        return found
+
+    def _encoded(self, view: int, ids: Tensor, outputs: Any) -> Any:
+        """The bytes of the outputs of the samples `ids`, a row each."""
+        if outputs.shape[1:] != self.layout.shape or len(outputs) != len(ids):
+            fault = Fault(
+                what="A teacher's outputs change their shape.",
+                at=f"view {view}, samples {int(ids[0])} to {int(ids[-1])}",
+                got=str(tuple(outputs.shape)),
+                expected=str((len(ids), *self.layout.shape)),
+                fix='a teacher of one output shape, or teacher_outputs = "live"',
+            )
+            raise RecipeError(fault)
+        values = outputs.detach().float().numpy()
+        _check_values(view, ids, values.reshape(len(ids), -1), self.format)
+        return self.layout.encoded(values)
+
+
+def _index_type(width: int) -> Any:
+    """Indices are whole numbers: float16 cannot tell 2,048 from 2,049."""
+    return np.dtype(np.uint16 if width <= 2**16 else np.uint32)
+
+
+def _bytes(columns: Any) -> Any:
+    return np.ascontiguousarray(columns).view(np.uint8)
+
+
+def _to_int8(rows: Any, _: int) -> Any:
+    low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
+    step = (high.astype(np.float64) - low) / 255
+    codes = np.rint((rows - low.astype(np.float64)) / np.where(step > 0, step, 1.0))
+    ends = np.concatenate([low, step.astype(np.float32)], axis=1)
+    return np.concatenate([_bytes(ends), codes.astype(np.uint8)], axis=1)
+
+
+def _from_int8(flat: Any, width: int, _: int) -> Any:
+    ends = np.ascontiguousarray(flat[:, :8]).view(np.float32)
+    values = flat[:, 8 : 8 + width].astype(np.float32)
+    np.multiply(values, ends[:, 1:], out=values)
+    return np.add(values, ends[:, :1], out=values)
+
+
+def _to_top(rows: Any, k: int) -> Any:
+    width, rest = rows.shape[1], np.zeros((len(rows), 1))
+    largest = np.sort(np.argpartition(-rows, k - 1, axis=1)[:, :k], axis=1)
+    tail = rows.astype(np.float64)
+    np.put_along_axis(tail, largest, -np.inf, axis=1)
+    if width > k:
+        top = tail.max(1, keepdims=True)
+        rest = top + (np.log(np.exp(tail - top).sum(1, keepdims=True)) - np.log(width - k))
+    values = np.take_along_axis(rows, largest, axis=1)
+    parts = [rest.astype(np.float32), values, largest.astype(_index_type(width))]
+    return np.concatenate([_bytes(part) for part in parts], axis=1)
+
+
+def _from_top(flat: Any, width: int, k: int) -> Any:
+    rest = np.ascontiguousarray(flat[:, :4]).view(np.float32)
+    values = np.ascontiguousarray(flat[:, 4 : 4 + 4 * k]).view(np.float32)
+    places = np.ascontiguousarray(flat[:, 4 + 4 * k :]).view(_index_type(width))
+    rows = np.repeat(rest, width, axis=1)
+    np.put_along_axis(rows, places.astype(np.int64), values, axis=1)
+    return rows
+
+
+_ENCODE: dict[str, Callable[[Any, int], Any]] = {
+    "int8": _to_int8,
+    "top-k": _to_top,
+    "fp16": lambda rows, _: _bytes(rows.astype(np.float16)),
+    "fp32": lambda rows, _: _bytes(rows),
+}
+_DECODE: dict[str, Callable[[Any, int, int], Any]] = {
+    "int8": _from_int8,
+    "top-k": _from_top,
+    "fp16": lambda flat, *_: flat.view(np.float16).astype(np.float32),
+    "fp32": lambda flat, *_: flat.view(np.float32).copy(),
+}
+
+
+def _damaged(path: Path, got: str) -> RecipeError:
+    lost = path.parent if path.name == "meta.json" else path
+    fault = Fault(
+        what="The cache of a teacher's outputs is not what was written.",
+        at=str(path),
+        got=got,
+        expected="the file this cache wrote",
+        fix=f"delete {lost}: it is computed again",
+    )
+    return RecipeError(fault)
+
+
+def _check_values(view: int, ids: Tensor, values: Any, format: str) -> None:
+    """Finds out whether the outputs of the samples `ids`, samples x values, can be kept."""
+    most = LARGEST.get(format, float(np.finfo(np.float32).max))
+    finite = bool(np.isfinite(values).all())
+    bad = np.abs(values) > most if finite else ~np.isfinite(values)
+    if not bad.any():
+        return
+    known = "are too large for the cache" if finite else "are not finite numbers"
+    who = ids[torch.from_numpy(bad.any(1))].tolist()
+    fault = Fault(
+        what=f"A teacher's outputs {known}.",
+        at=f"view {view}, samples {who[:8]}" + (f" and {len(who) - 8} more" if who[8:] else ""),
+        got=f"{values[bad][0]:g}",
+        expected=f"finite numbers, at most {most:g} in magnitude in {format}",
+        fix='set cache_format = "fp32"' if finite else "look at the teacher on these samples",
+    )
+    raise RecipeError(fault)

@@ -1,0 +1,118 @@
+"""Reads the graph, the weights and the intermediate tensors of a Core ML package."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.weights import Constant, Found, _reader
+from edgekd.formats.coreml.mil import load_program
+from edgekd.system.output import output_to
+from edgekd.system.packages import need
+
+
+def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
+    """By the reference evaluator."""
+    found: Found = {}
+    load_program(path)(inputs, kept=found)
+    return {name: value.float() for name, value in found.items() if value.is_floating_point()}
+
+
+def read_graph(path: Path) -> Graph:
+    """Source: apple.github.io/coremltools/mlmodel/Format/MIL.html."""
+    # Importing coremltools complains of every package it was not tested with.
+    with output_to(Path(os.devnull)):
+        proto = need("coremltools.proto", extra="coreml")
+    malformed: type[Exception] = need("google.protobuf.message", extra="coreml").DecodeError
+    model = proto.Model_pb2.Model()
+    place = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    try:
+        model.ParseFromString(place.read_bytes())
+    except malformed as error:
+        raise _broken(path, "Core ML", error) from error
+    if model.WhichOneof("Type") != "mlProgram":
+        raise _broken(path, "Core ML", f"it is no ML program but {model.WhichOneof('Type')}")
+    types = proto.MIL_pb2.DataType
+    found: Counter[Kind] = Counter()
+    for function in model.mlProgram.functions.values():
+        known = {entry.name: _coreml_type(entry.type, types) for entry in function.inputs}
+        block = function.block_specializations[function.opset]
+        found.update(_coreml_kinds(block, known, types))
+    description = model.description
+    return Graph("coreml", found, len(description.input), len(description.output))
+
+
+def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[Kind]:
+    for entry in block.inputs:
+        known[entry.name] = _coreml_type(entry.type, types)
+    for operation in block.operations:
+        gives = tuple(_coreml_type(entry.type, types) for entry in operation.outputs)
+        # Weights that are compressed are operators by name, and constants by what they are.
+        constant = operation.type == "const" or operation.type.startswith("constexpr_")
+        for entry, kind in zip(operation.outputs, gives, strict=True):
+            known[entry.name] = (CONST if constant else "") + kind
+        if constant:
+            continue
+        takes = tuple(
+            CONST + _coreml_type(bound.value.type, types)
+            if bound.WhichOneof("binding") == "value"
+            else known.get(bound.name, "")
+            for _, argument in sorted(operation.inputs.items())
+            for bound in argument.arguments
+        )
+        yield Kind(operation.type, takes, gives)
+        for inner in operation.blocks:
+            yield from _coreml_kinds(inner, known, types)
+
+
+def _coreml_type(value_type: Any, types: Any) -> str:
+    if value_type.WhichOneof("type") != "tensorType":
+        return ""
+    return str(types.Name(value_type.tensorType.dataType)).lower()
+
+
+def read_weights(path: Path) -> Iterator[Constant]:
+    # Importing coremltools complains of every package it was not tested with.
+    with output_to(Path(os.devnull)):
+        proto = need("coremltools.proto", extra="coreml")
+    model = proto.Model_pb2.Model()
+    model.ParseFromString((path / "Data" / "com.apple.CoreML" / "model.mlmodel").read_bytes())
+    types = proto.MIL_pb2.DataType
+    for function in model.mlProgram.functions.values():
+        block = function.block_specializations[function.opset]
+        readers: dict[str, list[tuple[str, Sequence[str]]]] = {}
+        constants: list[Any] = []
+        given: dict[str, tuple[tuple[int, ...], str]] = {}
+        for operation in block.operations:
+            given |= {entry.name: _weight_type(entry.type, types) for entry in operation.outputs}
+            gives = [entry.name for entry in operation.outputs]
+            for argument in operation.inputs.values():
+                for bound in argument.arguments:
+                    readers.setdefault(bound.name, []).append((operation.type, gives))
+            if operation.type == "const" or operation.type.startswith("constexpr_"):
+                constants.append(operation)
+        for operation in constants:
+            (output,) = operation.outputs
+            shape, kind = given[output.name]
+            operator = _reader(output.name, readers)
+            if operator.startswith("constexpr_"):
+                continue  # Counted where it comes out.
+            if operation.type == "constexpr_blockwise_shift_scale":
+                data = operation.inputs["data"].arguments[0]
+                told = _weight_type(data.value.type, types) if data.HasField("value") else None
+                _, kind = told or given[data.name]
+            elif operation.type in ("constexpr_affine_dequantize", "constexpr_lut_to_dense"):
+                kind = "int8"
+            yield Constant(operator, kind, shape)
+
+
+def _weight_type(value_type: Any, types: Any) -> tuple[tuple[int, ...], str]:
+    tensor = value_type.tensorType
+    shape = tuple(each.constant.size for each in tensor.dimensions)
+    return shape, types.Name(tensor.dataType).lower()

@@ -1,0 +1,149 @@
+"""Reads the graph, the weights and the intermediate tensors of an ONNX file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.weights import Constant, Found, _floats, _reader
+from edgekd.system.packages import need
+
+
+def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
+    """By ONNX Runtime, without fusions, which would leave tensors out."""
+    library = need("run_tensors", extra="run_tensors")
+    runtime = need("onnxruntime", extra="run_tensors")
+    model = library.load(path)
+    known = {output.name for output in model.graph.output}
+    inner = [name for node in model.graph.node for name in node.output if name]
+    for name in inner:
+        if name not in known:
+            model.graph.output.append(library.ValueInfoProto(name=name))
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # Of initializers that are not used it would warn each time.
+    session = runtime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+    found = dict(zip(names, values, strict=True))
+    # Quantized tensors come back to real numbers right behind: those are looked at.
+    return _floats({name: found[name] for name in inner if name in found})
+
+
+_ONNX = {"float": "float32", "double": "float64"}
+
+
+def read_graph(path: Path) -> Graph:
+    onnx = need("onnx", extra="onnx")
+    malformed: type[Exception] = need("google.protobuf.message", extra="onnx").DecodeError
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except malformed as error:
+        raise _broken(path, "ONNX", error) from error
+    if not model.graph.output:
+        raise _broken(path, "ONNX", "it has no outputs")
+    bodies = {(each.domain, each.name): each.node for each in model.functions}
+    names = {
+        number: _ONNX.get(name.lower(), name.lower())
+        for name, number in onnx.TensorProto.DataType.items()
+    }
+    found = Counter(_onnx_kinds(model.graph.node, _onnx_types(model.graph, names), names, bodies))
+    weights = {entry.name for entry in model.graph.initializer}
+    inputs = sum(entry.name not in weights for entry in model.graph.input)
+    return Graph("onnx", found, inputs, len(model.graph.output))
+
+
+def _onnx_kinds(
+    nodes: Any, known: Mapping[str, str], names: Mapping[int, str], bodies: Mapping[Any, Any]
+) -> Iterator[Kind]:
+    before, after = _onnx_quantized(nodes, known)
+    inside = {**known, **before}, {**known, **after}
+    for node in nodes:
+        body = bodies.get((node.domain, node.op_type))
+        if body is not None:
+            yield from _onnx_kinds(body, {}, names, bodies)
+            continue
+        if node.op_type != "Constant":
+            takes, gives = (known, known) if node.op_type in _QDQ else inside
+            yield Kind(
+                node.op_type,
+                tuple(takes.get(name, "") for name in node.input),
+                tuple(gives.get(name, "") for name in node.output),
+            )
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _onnx_kinds(
+                    inner.node, {**known, **_onnx_types(inner, names)}, names, bodies
+                )
+
+
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _onnx_quantized(nodes: Any, known: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The types in front of DequantizeLinear, by what it gives, and behind QuantizeLinear, by what
+    it takes, where nothing else takes it."""
+    used = Counter(name for node in nodes for name in node.input)
+    stored, before, after = dict(known), {}, {}
+    for node in nodes:
+        if node.op_type == "QuantizeLinear":
+            zero_point = node.input[2] if len(node.input) > 2 else ""
+            stored[node.output[0]] = known.get(zero_point, "uint8").removeprefix(CONST)
+            if used[node.input[0]] == 1:
+                after[node.input[0]] = stored[node.output[0]]
+        elif node.op_type == "DequantizeLinear":
+            before[node.output[0]] = stored.get(node.input[0], "")
+    return before, after
+
+
+def _onnx_types(graph: Any, names: Mapping[int, str]) -> dict[str, str]:
+    """The element types of the values of `graph` that the file tells of."""
+    known = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        known[value.name] = names.get(value.type.tensor_type.elem_type, "")
+    for entry in graph.initializer:
+        known[entry.name] = CONST + names.get(entry.data_type, "")
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            known[node.output[0]] = CONST + names.get(attribute.t.data_type, "")
+    return {name: kind for name, kind in known.items() if kind != "undefined"}
+
+
+_ONNX_OWN = {
+    "DynamicQuantizeLSTM": "LSTM",
+    "MatMulInteger": "MatMul",
+    "DynamicQuantizeMatMul": "MatMul",
+    "MatMulNBits": "MatMul",
+    "ConvInteger": "Conv",
+}
+"""Operators of quantized files, and those whose weights they have."""
+
+
+def read_weights(path: Path) -> Iterator[Constant]:
+    onnx = need("onnx", extra="onnx")
+    model = onnx.load(path, load_external_data=False)
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        readers: dict[str, list[tuple[str, Sequence[str]]]] = {}
+        tensors = [(each.name, each) for each in getattr(graph, "initializer", ())]
+        for node in graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append((node.op_type, list(node.output)))
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                tensors.append((node.output[0], attribute.t))
+        for name, tensor in tensors:
+            operator = _reader(name, readers)
+            shape, kind = tuple(tensor.dims), names[tensor.data_type]
+            if operator == "MatMulNBits":
+                if kind != "uint8" or len(shape) < 3:
+                    continue  # The scales and zero points of its blocks.
+                kind, shape = "uint4", (*shape[:-1], 2 * shape[-1])  # Two values a byte.
+            yield Constant(_ONNX_OWN.get(operator, operator), kind, shape)

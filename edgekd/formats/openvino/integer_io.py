@@ -1,0 +1,98 @@
+"""OpenVINO models that take and give whole numbers, made of those of float32 inputs and outputs.
+
+What they stand for is in the file: `rt_info`, section `edgekd`, key `quantization`, as JSON.
+Source: https://docs.openvino.ai/2025/openvino-workflow/model-optimization-guide (low precision
+transformations: Convert, Subtract and Multiply behind an input of 8 bits are its dequantization)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from edgekd.artifacts.quantization_params import Step
+from edgekd.formats.integer_io import retyped, step_of
+from edgekd.system.packages import need
+
+EXTRA = "openvino"
+PLACE = ["edgekd", "quantization"]
+
+
+def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: str) -> Any:
+    """The quantized `model` with inputs and outputs of `io` in place of float32.
+
+    Args:
+        ranges: of inputs and outputs in float32, by name, where the model itself quantizes neither.
+    """
+    ops = need("openvino.opset13", extra=EXTRA)
+    kind, real = getattr(ov.Type, {"uint8": "u8", "int8": "i8"}[io]), ov.Type.f32
+    steps: dict[str, Step] = {}
+    for parameter in model.get_parameters():
+        if parameter.get_element_type() != real:
+            continue
+        port = parameter.output(0)
+        name, readers = port.get_any_name(), list(port.get_target_inputs())
+        told = _own(readers)
+        step = steps[name] = retyped(told, io) if told else step_of(*ranges[name], io)
+        parameter.set_element_type(kind)
+        parameter.validate_and_infer_types()
+        number = ops.convert(parameter, "f32")
+        number = ops.subtract(number, _constant(ops, step.zero_point))
+        value = ops.multiply(number, _constant(ops, step.scale))
+        for reader in readers:
+            reader.replace_source_output(value.output(0))
+    for result in model.get_results():
+        source = result.input_value(0)
+        if source.get_element_type() != real:
+            continue
+        name = source.get_any_name()
+        step = steps[name] = step_of(*ranges[name], io)
+        names = source.get_names()
+        source.set_names(set())
+        least = {"uint8": 0, "int8": -128}[io]
+        number = ops.divide(source, _constant(ops, step.scale))
+        number = ops.add(ops.round(number), _constant(ops, step.zero_point))
+        whole = ops.convert(ops.clamp(number, least, least + 255), kind.to_string())
+        result.input(0).replace_source_output(whole.output(0))
+        whole.output(0).set_names(names)
+    model.validate_nodes_and_infer_types()
+    return tell(model, steps)
+
+
+def tell(model: Any, steps: Mapping[str, Step]) -> Any:
+    """`model` with `steps`, by name of an input or output, written into it."""
+    told = {name: vars(step) for name, step in steps.items()}
+    model.set_rt_info(json.dumps(told, sort_keys=True), PLACE)
+    return model
+
+
+def quantization(path: Path) -> dict[str, Step]:
+    """By name, what the whole numbers of inputs and outputs of the model at `path` stand for."""
+    place = ElementTree.parse(path).getroot().find("rt_info/" + "/".join(PLACE))
+    told = place.get("value") if place is not None else None
+    return {name: Step(**step) for name, step in json.loads(told).items()} if told else {}
+
+
+def _own(readers: Any) -> Step | None:
+    """The step in which all that reads an input rounds it at once, or None."""
+    found = {_step(reader.get_node()) for reader in readers}
+    return found.pop() if len(found) == 1 else None
+
+
+def _step(node: Any) -> Step | None:
+    if node.get_type_name() != "FakeQuantize" or node.get_levels() != 256:
+        return None
+    ends = [node.input_value(place).get_node() for place in (1, 2)]
+    if any(end.get_type_name() != "Constant" or end.get_data().size != 1 for end in ends):
+        return None
+    low, high = (float(end.get_data().reshape(())) for end in ends)
+    return step_of(low, high, "uint8") if low <= 0 <= high and low < high else None
+
+
+def _constant(ops: Any, value: float) -> Any:
+    import numpy as np
+
+    return ops.constant(np.array(value, np.float32))

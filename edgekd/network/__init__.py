@@ -1,0 +1,1 @@
+"""A torch module with a signature: loading, calling, tracing, shapes, layout, hooks."""

@@ -1,0 +1,77 @@
+"""Image layouts of a network: channels first, channels last, and the wrapper between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from edgekd.artifacts.artifact import Artifact
+from edgekd.artifacts.signature import Signature
+from edgekd.data import Inputs
+from edgekd.network.network import Network, call
+
+NHWC = "batch height width channels"
+
+
+NCHW = "batch channels height width"
+
+
+class ChannelsLast(nn.Module):
+    """A network that takes some images with their channels last."""
+
+    def __init__(self, network: Network, images: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = network.module
+        self.names, self.images = tuple(network.signature.input_names), images
+
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(self.names, tensors, strict=True))
+        return call(
+            self.module,
+            {n: v.permute(0, 3, 1, 2) if n in self.images else v for n, v in given.items()},
+        )
+
+
+def images_of(network: Network) -> tuple[str, ...]:
+    """The inputs that are images, one, three or four channels first, and were not folded."""
+    folds = network.lineage.get("folded", {}).get("inputs", {})
+    return tuple(
+        spec.name
+        for spec in network.signature.inputs
+        if len(spec.shape) == 4 and spec.shape[1] in (1, 3, 4) and spec.layout is None
+        if spec.dtype == "float32" and spec.name not in folds
+    )
+
+
+def laid_out(artifact: Artifact, network: Network) -> Artifact:
+    """`artifact`, which is said to be `network`'s, with the layout of its images known.
+
+    A card beside a file tells it. A LiteRT file that was copied without its card takes images as
+    LiteRT's files do, and `edgekd export` writes them: channels last.
+    """
+    if artifact.format != "litert" or artifact.signature is not None:
+        return artifact
+    images = list(images_of(network))
+    return replace(artifact, lineage={**artifact.lineage, "channels_last": images})
+
+
+def channels_last(network: Network, images: tuple[str, ...]) -> Network:
+    """`network` taking the inputs `images` as NHWC, which is how cameras and LiteRT have them."""
+    example = turned(network.example, images)
+    lineage = {"network_sha256": network.weights_digest(), **network.lineage}
+    made = network.like(ChannelsLast(network, images).eval(), example, lineage)
+    inputs = tuple(
+        replace(spec, layout=NHWC if spec.name in images else told.layout, meaning=told.meaning)
+        for spec, told in zip(made.signature.inputs, network.signature.inputs, strict=True)
+    )
+    return replace(made, signature=Signature(inputs, network.signature.outputs))
+
+
+def turned(inputs: Mapping[str, Tensor], images: Sequence[str]) -> Inputs:
+    """`inputs` with the channels of `images` last, which are NCHW as networks take them."""
+    return {
+        name: value.permute(0, 2, 3, 1).contiguous() if name in images else value
+        for name, value in inputs.items()
+    }

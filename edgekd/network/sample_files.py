@@ -1,0 +1,64 @@
+"""Inputs, shapes and budgets as the command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgekd.data import Inputs, single
+from edgekd.errors import Fault, RecipeError, listed
+
+
+def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]:
+    """The samples in `path`, a batch of one each: tensors by input name, samples first.
+
+    Args:
+        names: what the inputs are called, where that is known.
+
+    Raises:
+        RecipeError: the file cannot be read, is empty, its tensors differ in length, or have
+            other names.
+    """
+    try:
+        tensors = _read(path)
+        counts = {name: len(tensor) for name, tensor in tensors.items()}
+        if not counts or not min(counts.values()):
+            raise ValueError("there is no sample in it")
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"its tensors differ in length: {counts}")
+    except Exception as error:
+        raise RecipeError(
+            Fault(
+                what=f"{path} holds no samples.",
+                at=str(path),
+                got=f"{type(error).__name__}: {error}",
+                expected="a .safetensors or .npz with one array per input name, samples first",
+                fix="write it with safetensors.torch.save_file({'image': images}, path)",
+            )
+        ) from error
+    absent = [name for name in names or () if name not in tensors]
+    if absent:
+        raise RecipeError(
+            Fault(
+                what=f"The samples in {path} are not of these inputs.",
+                at=f"{path}, {absent[0]}",
+                got=f"tensors {listed(tensors)}",
+                expected=f"tensors {listed(names or ())}",
+                fix=f"write it with safetensors.torch.save_file({{'{absent[0]}': samples}}, path)",
+            )
+        )
+    return single({name: tensors[name] for name in names or tensors})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
+    from safetensors.torch import load_file
+
+    return load_file(path)

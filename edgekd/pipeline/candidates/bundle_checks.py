@@ -1,0 +1,136 @@
+"""What a recipe's [bundle] asks that no package can be, found before days of training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgekd.artifacts.signature import Signature
+from edgekd.bundles import find_bundle
+from edgekd.errors import Fault, listed, nearest
+from edgekd.pipeline.candidates.state import Goal
+from edgekd.recipe.bundle import Bundle, group_fault
+from edgekd.recipe.schema import Recipe
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What ends a line somewhere, or what XML cannot hold."""
+
+
+def option_faults(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> Iterator[Fault]:
+    """What of the recipe's [bundle] cannot be, as far as the recipe itself tells."""
+    options = recipe.bundle
+    assert options is not None
+    if not VERSION.fullmatch(recipe.version):
+        yield Fault(
+            what="A bundle's version is read by Gradle, Swift, CMake and pip.",
+            at="version",
+            got=repr(recipe.version),
+            expected="three numbers, major.minor.patch",
+            fix='write version = "1.0.0"',
+        )
+    group = group_fault("bundle.android.group", options.android.group)
+    if group and "android" in options.kinds:
+        yield group
+    for goal in goals:
+        if not NAME.fullmatch(goal.target.name):
+            yield Fault(
+                what="A target's name becomes that of files and packages of the bundle.",
+                at="targets",
+                got=repr(goal.target.name),
+                expected="letters, digits, '.', '_' and '-', the first a letter or digit",
+                fix="rename the profile's file",
+            )
+    yield from _done_twice(recipe, options)
+    yield from _label_faults(options, base)
+    yield from _text_faults(options)
+    formats = sorted({goal.target.format for goal in goals})
+    for kind in options.kinds:
+        takes = find_bundle(kind).FORMATS
+        if not set(takes) & set(formats):
+            yield Fault(
+                what=f"None of the targets has a file that a bundle of kind {kind!r} takes.",
+                at="bundle.kinds",
+                got=listed(formats) if formats else "no target",
+                expected=listed(takes),
+                fix=f"add a target of {listed(takes)}, or remove {kind!r}",
+            )
+
+
+def _done_twice(recipe: Recipe, options: Bundle) -> Iterator[Fault]:
+    for name in sorted(set(options.preprocessing) & set(recipe.export.inputs)):
+        stated = sorted(options.preprocessing[name].model_fields_set & {"scale", "mean", "std"})
+        if stated:
+            yield Fault(
+                what="What the files do themselves an app must not do again.",
+                at=f"bundle.preprocessing.{name}",
+                got=listed(stated),
+                expected=f"none of them: [export.inputs.{name}] folds them into the files",
+                fix=f"remove {listed(stated)} from bundle.preprocessing.{name}",
+            )
+
+
+def _label_faults(options: Bundle, base: Path) -> Iterator[Fault]:
+    try:
+        labels = options.label_names(base)
+    except (OSError, UnicodeDecodeError) as error:
+        yield Fault(
+            what="The file of labels cannot be read.",
+            at="bundle.labels",
+            got=f"{type(error).__name__}: {error}",
+            expected="a text file in UTF-8, a label on a line",
+            fix="name the file relative to the recipe",
+        )
+        return
+    bad = [label for label in labels if not label.strip() or CONTROL.search(label)]
+    if bad:
+        yield Fault(
+            what="A label is no line of text.",
+            at="bundle.labels",
+            got=repr(bad[0]),
+            expected="a label on a line, none empty",
+            fix="mend the label",
+        )
+
+
+def _text_faults(options: Bundle) -> Iterator[Fault]:
+    told = {"description": options.description.replace("\n", " ")}
+    told |= {f"licences.{role}": licence or "" for role, licence in options.licences}
+    for key, text in told.items():
+        if CONTROL.search(text):
+            yield Fault(
+                what="A bundle's text has characters that XML cannot hold.",
+                at=f"bundle.{key}",
+                got=repr(text),
+                expected="text without control characters",
+                fix=f"write bundle.{key} again",
+            )
+
+
+def network_faults(
+    options: Bundle, base: Path, classes_axis: int | None, signature: Signature
+) -> Iterator[Fault]:
+    """What of [bundle] does not fit the student: inputs it has not, labels of other classes."""
+    names = signature.input_names
+    for name in options.preprocessing:
+        if name not in names:
+            close = nearest(name, names)
+            yield Fault(
+                what="A bundle's preprocessing is of an input that the student does not have.",
+                at=f"bundle.preprocessing.{name}",
+                got=repr(name),
+                expected=listed(names),
+                fix=f"did you mean {close!r}?" if close else f"name it {names[0]!r}",
+            )
+    labels = options.label_names(base)
+    classes = None if classes_axis is None else signature.outputs[0].shape[classes_axis]
+    if labels and classes_axis is not None and len(labels) != classes:
+        yield Fault(
+            what="A bundle has not as many labels as the student has classes.",
+            at="bundle.labels",
+            got=f"{len(labels)} labels",
+            expected=f"{classes}, as the student's first output has",
+            fix="give a label for each class, in the outputs' order",
+        )

@@ -1,0 +1,165 @@
+"""The calibration samples of a run, selected and frozen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.calibration.calibration_set import CalibrationSet, load_calibration
+from edgekd.calibration.checks import doubts, off_scale
+from edgekd.calibration.features import features_of
+from edgekd.calibration.frozen_samples import (
+    FILE,
+    TOLD,
+    _frozen,
+    calibration_samples,
+    check_digest,
+    read_told,
+)
+from edgekd.data import Inputs, single
+from edgekd.distillation.black_box import OutputsTable
+from edgekd.distillation.teachers import FILE_BATCH, Teacher, outputs_on, teacher_key
+from edgekd.errors import Fault, RecipeError
+from edgekd.formats.quantization_methods import uses_samples
+from edgekd.network.network import Network, network_key
+from edgekd.pipeline.candidates.state import Work
+from edgekd.system.files import path_digest, write_json
+from edgekd.system.store import Run
+from edgekd.tasks.evaluate import outputs_of
+from edgekd.training.distributed import one_after_the_first
+
+
+def looked_at_key(work: Work, selection: str) -> Any:
+    """What the selection looks at, as part of the key of what is selected."""
+    if selection == "k-centre":
+        return teacher_key(_asked(work)[0])
+    return network_key(work.student) if selection == "worst-loss" else None
+
+
+def looked_at(work: Work, source: str, selection: str) -> tuple[Tensor | None, Tensor | None, str]:
+    """The features or the losses of the split `source`, and what they are, in words.
+
+    Features are the input of the last layer of the teacher that has weights; where that cannot be
+    told (a file, a table, an exported program), the teacher's output.
+    """
+    samples = work.samples(source)
+    if selection == "k-centre":
+        teacher, whose = _asked(work)
+        if isinstance(teacher, OutputsTable):
+            return teacher.rows(source).flatten(1), None, f"the table {teacher.reference}"
+        if isinstance(teacher, Network):
+            features, what = features_of(teacher, samples)
+            return features, None, f"{what} of the {whose}"
+        found = [outputs_on(teacher, samples.take(ids)[0]) for ids in samples.batches(FILE_BATCH)]
+        return torch.cat(found).flatten(1), None, f"the output of {teacher.reference}"
+    if selection == "worst-loss":
+        output = work.student.signature.output_names[0]
+        outputs, labels = outputs_of(work.student.module, samples)[output], samples.labels()
+        losses = [
+            work.task.hard_loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))
+        ]
+        return None, torch.stack(losses), "the loss of the student against the labels"
+    return None, None, ""
+
+
+def _asked(work: Work) -> tuple[Teacher, str]:
+    """Over whose features samples are spread: the teacher's, unless the data it takes were folded
+    into the student."""
+    if work.teacher is None or work.recipe.export.inputs:
+        return work.student, "student"
+    return work.teacher, "teacher"
+
+
+SEEN = 256
+"""Training samples, spread evenly, that the calibration samples are held against."""
+
+
+def calibrated(work: Work, run: Run) -> Work:
+    """The work with its calibration samples; what of them is doubtful is a note of its rows."""
+    from safetensors.torch import load_file
+
+    chosen = load_calibration(work.recipe.quantize.calibration, work.base)
+    path, doubtful = freeze(work, run, chosen)
+    check_digest(chosen, path)
+    stacked = load_file(path)
+    ordered = {name: stacked[name] for name in work.student.signature.input_names}
+    rows = (
+        replace(row, notes=(*row.notes, *doubtful))
+        if row.open and uses_samples(row.scheme, row.method)
+        else row
+        for row in work.rows
+    )
+    return replace(work, calibration=tuple(single(ordered)), rows=tuple(rows))
+
+
+def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str]]:
+    """The file of the set's samples in the run's folder, and what of them is doubtful.
+
+    Of a set with a file of its own these are the very ones; otherwise they are selected now.
+
+    Raises:
+        RecipeError: the data has no such split, or nothing can be measured on the samples.
+    """
+    from safetensors.torch import save_file
+
+    if chosen.frozen is None and getattr(work.data, chosen.source) is None:
+        raise RecipeError(
+            Fault(
+                what=f"The data has no {chosen.source} split to calibrate with.",
+                at=f"calibration set {chosen.name!r}: source",
+                got=chosen.source,
+                expected="a split that data.load returns",
+                fix="use a calibration set of another split",
+            )
+        )
+    key = {
+        "set": chosen.to_json(),
+        "frozen": path_digest(chosen.frozen) if chosen.frozen else None,
+        "data": work.data_key,
+        "seed": run.seed,
+        "inputs": work.student.signature.input_names,
+        "looked_at": None if chosen.frozen else looked_at_key(work, chosen.selection),
+    }
+
+    def make(folder: Path) -> None:
+        by = chosen.looked_at
+        if chosen.frozen is not None:
+            check_digest(chosen, chosen.frozen)
+            samples = _frozen(chosen, chosen.frozen, work.student)
+        else:
+            features, losses, by = looked_at(work, chosen.source, chosen.selection)
+            samples = calibration_samples(
+                work.student,
+                work.samples(chosen.source),
+                chosen,
+                seed=run.seed,
+                features=features,
+                losses=losses,
+            )
+        seen = _seen(work)
+        faults = off_scale(samples, seen, at=f"calibration set {chosen.name!r}")
+        if faults:
+            raise RecipeError(*faults)
+        names = work.student.signature.input_names
+        stacked = {name: torch.cat([sample[name] for sample in samples]) for name in names}
+        save_file(stacked, folder / FILE)
+        told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
+        write_json(folder / TOLD, {**told, "sha256": path_digest(folder / FILE)})
+
+    with one_after_the_first():
+        folder = run.make("quantize", "", key, make).folder
+    doubtful = read_told(folder)["doubts"]
+    for sentence in doubtful:
+        run.tell("quantize", sentence)
+    return folder / FILE, doubtful
+
+
+def _seen(work: Work) -> Inputs:
+    """Training samples, spread evenly over the split."""
+    samples = work.samples("train")
+    count = min(SEEN, len(samples))
+    return samples.take(torch.arange(count) * len(samples) // count)[0]

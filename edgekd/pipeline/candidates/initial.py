@@ -1,0 +1,106 @@
+"""Which candidates a target has, and why it has not the others, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgekd.artifacts.target import Target
+from edgekd.conversion.export import FIXED
+from edgekd.devices.transport.url import drives_gpu
+from edgekd.errors import Fault, MissingPackageError, RecipeError, listed
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.formats import find_format
+from edgekd.formats.integer_io import IO_FORMATS, IO_SCHEME, io_refusal
+from edgekd.pipeline.candidates.state import Goal
+from edgekd.quantization.quantizer_placement import METHODS
+from edgekd.recipe.schema import Recipe
+from edgekd.system.packages import missing
+
+
+def candidates_of(goal: Goal, recipe: Recipe) -> list[Row]:
+    """A row for each of the recipe's schemes, refused where target or format have it not, and
+    the same of the other networks that the recipe makes."""
+    rows = []
+    target = goal.target
+    schemes = find_format(target.format).SCHEMES
+    for scheme in dict.fromkeys(recipe.quantize.schemes):
+        row = Row(target.name, target.format, scheme)
+        reason = target.refusal(scheme)
+        if reason is None and scheme not in schemes:
+            reason = f"{target.format} can be written here in {listed(schemes)}"
+        if reason is None:
+            reason = _not_driven(target)
+        if reason is None and target.format == "coreml":
+            whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
+            reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
+        if reason is None and scheme == IO_SCHEME:
+            reason = io_refusal(target.format, scheme, recipe.export.io)
+        if reason is None and target.format in FIXED and recipe.student.dynamic:
+            sizes = listed(recipe.student.dynamic)
+            reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
+        if reason is not None:
+            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
+        rows.append(_available(row, goal))
+    # Where methods are searched, it is trained only if all of them miss: the last rung of a ladder.
+    asked = recipe.quantize.qat_epochs and recipe.quantize.search == "first"
+    trained = [row for row in rows if row.scheme == "int8"] if asked else []
+    if recipe.prune is not None:
+        # What pruning is timed against, and what goes on where it does not pay.
+        rows += [replace(row, network="unpruned") for row in rows if row.open]
+    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
+
+
+def check_io(recipe: Recipe, rows: Sequence[Row]) -> None:
+    """Raises a RecipeError where whole numbers are asked for and no candidate could have them."""
+    io = recipe.export.io
+    if io == "float32" or any(row.open and row.scheme == IO_SCHEME for row in rows):
+        return
+    refused = dict.fromkeys(
+        f"{row.target}, {row.scheme}: {row.detail}" for row in rows if row.scheme == IO_SCHEME
+    )
+    raise RecipeError(
+        Fault(
+            what=f"No file of this recipe would take and give {io}.",
+            at="export.io",
+            got="; ".join(refused) or f"quantize.schemes of {listed(recipe.quantize.schemes)}",
+            expected=f"{IO_SCHEME!r} among quantize.schemes, and a target that takes it, "
+            f"of format {listed(IO_FORMATS)}",
+            fix="remove export.io; or add the scheme, or such a target",
+        )
+    )
+
+
+def _trainable(row: Row) -> Row:
+    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
+    formats = list(dict.fromkeys(name for name, _ in METHODS))
+    if row.format in formats:
+        return row
+    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
+    return replace(row, outcome=Outcome.REFUSED, detail=reason)
+
+
+def _not_driven(target: Target) -> str | None:
+    """Why edgekd cannot have the target's accelerator compute, or None."""
+    if target.accelerator == "cpu" or target.format == "coreml":
+        return None
+    if target.accelerator == "gpu" and target.format == "onnx":
+        if target.device is None or drives_gpu(target.device):
+            return None
+        ways = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
+        return f"{target.name} computes on its gpu: its device must be told to, by {ways}"
+    return f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
+
+
+UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
+
+
+def _available(row: Row, goal: Goal) -> Row:
+    module = find_format(row.format)
+    absent = missing(module.PACKAGES, extra=module.EXTRA)
+    if not row.open or absent is None:
+        return row
+    if goal.required:
+        raise MissingPackageError(absent)
+    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")

@@ -1,0 +1,142 @@
+"""Instructions of a run's files on emulated Arm cores: kept for later runs, and told in the rows.
+
+Where no board is at hand they say what int8 is worth on a core that has dot products and on one
+that has not. They are no times, and decide nothing: a target of an emulated device alone is judged
+by its own core's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from edgekd.artifacts.artifact import Artifact
+from edgekd.benchmarking.instruction_counts import DOT_PRODUCTS, count_instructions, counted_by
+from edgekd.errors import EdgekdError
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.measurement import LEAST_GAIN
+from edgekd.evidence.outcome import Outcome, Verdict
+from edgekd.formats import find_format
+from edgekd.pipeline.candidates.state import Goal, Work
+from edgekd.system.files import write_json
+from edgekd.system.packages import tool_versions
+from edgekd.system.store import Run
+
+COUNTED = (Outcome.PASSED, Outcome.OVER_BUDGET, Outcome.UNDECIDED, Outcome.UNAVAILABLE)
+"""How a row ended whose file is worth counting: it computes what it should, or none could tell."""
+
+
+def counts_on(
+    device: str, artifacts: Mapping[str, Artifact], goal: Goal, work: Work, run: Run
+) -> Mapping[str, Verdict | int]:
+    """By candidate, the instructions of an inference on the emulated `device`, or how it failed.
+
+    Raises:
+        UnreachableError: the device is not set up, or cannot count.
+    """
+    if not artifacts:
+        return {}
+    samples = work.samples("test")
+    inputs = samples.take(torch.arange(min(8, len(samples))))[0]
+
+    def make(folder: Path) -> None:
+        found = count_instructions(artifacts, device, inputs)
+        if any(isinstance(each, Verdict) for each in found.values()):
+            raise _NotCounted(found)
+        write_json(folder / "instructions.json", found)
+
+    key = {
+        "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
+        "device": device,
+        "counter": counted_by(),
+        "runtime": tool_versions(find_format(goal.target.format).PACKAGES),
+        "data": work.data_key,
+    }
+    try:
+        name = f"{goal.target.name}-{device.partition('://')[2]}"
+        made = run.make("benchmark", name, key, make)
+        counts: Mapping[str, int] = json.loads((made.folder / "instructions.json").read_text())
+    except _NotCounted as error:
+        return error.found
+    return counts
+
+
+class _NotCounted(Exception):
+    """Carries counts, and what failed, out of the making of a result that is not kept."""
+
+    def __init__(self, found: Mapping[str, Verdict | int]) -> None:
+        self.found = found
+
+
+def counted_rows(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
+    """`rows`, those of one target, with their instructions by core and a note on what that means.
+
+    As they are where the target is no Arm CPU, where it was itself timed, or where nothing here
+    emulates one: the run is told then how it would.
+    """
+    target = goal.target
+    timed = any(row.measurement and row.measurement.evidence == "device" for row in rows.values())
+    artifacts = {
+        row.candidate: row.artifact
+        for row in rows.values()
+        if row.artifact is not None and row.outcome in COUNTED
+    }
+    if target.emulated is None or target.accelerator != "cpu" or timed or not artifacts:
+        return dict(rows)
+    if counted_by() is None:
+        run.tell(
+            "benchmark",
+            f"{target.name}: no board timed it; `edgekd devices setup emulated` has its "
+            "instructions counted",
+        )
+        return dict(rows)
+    by_core: dict[str, Mapping[str, Verdict | int]] = {}
+    for core in DOT_PRODUCTS:
+        run.tell("benchmark", f"{target.name}: instructions on an emulated {core}")
+        try:
+            by_core[core] = counts_on(f"emulated://{core}", artifacts, goal, work, run)
+        except EdgekdError as error:
+            fault = error.faults[0]
+            run.tell("benchmark", f"{target.name}: not counted: {fault.what} {fault.got}")
+            return dict(rows)
+    counted = {}
+    for i, row in rows.items():
+        own = {
+            core: count
+            for core, found in by_core.items()
+            if isinstance(count := found.get(row.candidate), int)
+        }
+        counted[i] = replace(row, core_instructions=own)
+    by_name = {row.candidate: row for row in counted.values()}
+    return {
+        i: replace(row, notes=(*row.notes, note)) if (note := comparison(row, by_name)) else row
+        for i, row in counted.items()
+    }
+
+
+def comparison(row: Row, others: Mapping[str, Row]) -> str | None:
+    """The instructions of `row` against those of its float32 candidate, in a sentence; None where
+    one of the two was not counted."""
+    first = others.get(row.in_float)
+    if first is None or first.candidate == row.candidate:
+        return None
+    ratios = {
+        core: row.core_instructions[core] / count
+        for core, count in first.core_instructions.items()
+        if core in row.core_instructions
+    }
+    if not ratios:
+        return None
+    (core, value), *more = ratios.items()
+    sentence = (
+        f"{row.candidate} takes {value:.2f} of {first.candidate}'s instructions on a core "
+        f"{DOT_PRODUCTS[core]}"
+    )
+    sentence += "".join(f", {each:.2f} on a core {DOT_PRODUCTS[name]}" for name, each in more)
+    if all(value > 1 + LEAST_GAIN for value in ratios.values()):
+        sentence = f"{sentence}: more on both"
+    return f"{sentence}; counted on emulated cores, no time"

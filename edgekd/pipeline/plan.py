@@ -1,0 +1,345 @@
+"""A recipe found valid: its names resolved, its refusals known, before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd.artifacts.target import load_target, target_names
+from edgekd.calibration.calibration_set import calibration_names, load_calibration
+from edgekd.conversion.options import check_exportable
+from edgekd.devices import find_device
+from edgekd.distillation.black_box import is_black_box
+from edgekd.distillation.objective import Term, outputs_only, plan_terms
+from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+from edgekd.formats import format_names
+from edgekd.losses import find_loss, loss_names, options_of
+from edgekd.pipeline.candidates.initial import candidates_of, check_io
+from edgekd.pipeline.candidates.state import Goal
+from edgekd.pipeline.stages import STAGES, bundle, prune
+from edgekd.recipe.load import load_recipe
+from edgekd.recipe.schema import Recipe, TargetEntry
+from edgekd.recipe.table import Known
+from edgekd.system.import_string import existing, resolve
+from edgekd.system.packages import missing
+from edgekd.tasks import TASKS
+
+
+def known_names() -> Known:
+    """The names a recipe may use, from the tables of the rooms."""
+    hard = {
+        name: needed
+        for task in TASKS.values()
+        for name, needed in options_of(task.hard_loss).items()
+    }
+    return Known(
+        stages=list(STAGES),
+        losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
+        tasks={
+            task.name: {name: metric.share for name, metric in task.metrics.items()}
+            for task in TASKS.values()
+        },
+        targets=target_names(),
+        calibrations=calibration_names(),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe found valid, and what it will do, before any work."""
+
+    recipe: Recipe
+    base: Path
+    goals: tuple[Goal, ...]
+    rows: tuple[Row, ...]
+    stages: tuple[str, ...]
+
+
+def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = None) -> Plan:
+    """The plan of the recipe in `path`: validated, its references resolved, refusals found.
+
+    The user's files are imported; none of their callables is called.
+
+    Args:
+        settings: "key.path=value" each, put over the recipe.
+        base: the folder that references are relative to, if it is not the recipe's own.
+
+    Raises:
+        RecipeError: anything is wrong; all faults are told.
+        RefusedError: a required target takes none of the recipe's schemes.
+        MissingPackageError: the packages of a required target's format are not installed.
+    """
+    path = Path(path)
+    recipe = load_recipe(path, known_names(), settings)
+    base = base or path.parent
+    faults: list[Fault] = []
+
+    def attempt(work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except RecipeError as error:
+            faults.extend(error.faults)
+
+    for at, reference in _references(recipe):
+        attempt(partial(resolve, reference, base=base, at=at))
+    attempt(partial(load_calibration, recipe.quantize.calibration, base))
+    for term in attempt(partial(_terms, recipe)) or ():
+        attempt(partial(_try_loss, term))
+    attempt(partial(_check_files, recipe, base))
+    goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
+    attempt(partial(_check_options, recipe))
+    attempt(partial(_check_task, recipe))
+    known_goals = [goal for goal in goals if goal]
+    attempt(partial(_check_names, known_goals))
+    attempt(partial(prune.timed_goal, recipe, known_goals))
+    attempt(partial(bundle.check, recipe, base, known_goals))
+    if faults:
+        raise RecipeError(*faults)
+    _check_packages(recipe)
+    rows = tuple(row for goal in goals for row in candidates_of(goal, recipe))
+    check_io(recipe, rows)
+    _refuse(goals, rows)
+    stages = [name for name in STAGES if applies(name, recipe)]
+    return Plan(recipe, base, tuple(goals), rows, tuple(stages))
+
+
+def _check_packages(recipe: Recipe) -> None:
+    """What takes channels out of networks, or measures a metric, may be an optional package."""
+    channels = recipe.prune is not None and recipe.prune.method == "structured"
+    channels = channels and recipe.prune is not None and recipe.prune.blocks is None
+    absent = missing(("torch_pruning",), extra="prune")
+    if (channels or recipe.student.width is not None) and absent is not None:
+        raise MissingPackageError(absent)
+    package = TASKS[recipe.task].metrics[recipe.accept.metric].package
+    absent = missing((package[0],), extra=package[1]) if package else None
+    if absent is not None:
+        raise MissingPackageError(absent)
+
+
+def _check_task(recipe: Recipe) -> None:
+    """What the recipe asks for has a meaning in its task."""
+    task, distill = TASKS[recipe.task], recipe.distill
+    asked = {
+        'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
+        'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
+    }
+    faults = [
+        Fault(
+            what=f"There are no classes on the last axis of the outputs of a {task.name}.",
+            at=told.partition(" ")[0],
+            got=told,
+            expected="a task of classes: classification, token-classification",
+            fix=f"remove {told.partition(' ')[0]}",
+        )
+        for told, wanted in asked.items()
+        if wanted and task.classes_axis != -1
+    ]
+    if distill is not None and distill.combine == "best" and task.name != "classification":
+        faults.append(
+            Fault(
+                what="The best teacher of each sample is known in a classification alone.",
+                at="distill.combine",
+                got='"best"',
+                expected='"weighted"',
+                fix="remove distill.combine",
+            )
+        )
+    if faults:
+        raise RecipeError(*faults)
+
+
+def _check_options(recipe: Recipe) -> None:
+    """Options are part of what results are kept under, so they are what JSON can say."""
+    entries = {"data": recipe.data, "teacher": recipe.teacher, "student": recipe.student}
+    for name, entry in entries.items():
+        try:
+            json.dumps(entry.options if entry else {}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                Fault(
+                    what=f"An option of {name} is not a plain value.",
+                    at=f"{name}.options",
+                    got=str(error),
+                    expected="strings, finite numbers, booleans, lists and tables",
+                    fix="give dates and the like as strings",
+                )
+            ) from error
+
+
+def _check_names(goals: Sequence[Goal]) -> None:
+    names = [goal.target.name for goal in goals]
+    for name in {name for name in names if names.count(name) > 1}:
+        raise RecipeError(
+            Fault(
+                what=f"Two targets are named {name!r}.",
+                at="targets",
+                got=f"{names.count(name)} profiles with the file name {name}.toml",
+                expected="a file name of its own for each target",
+                fix="rename one of the files",
+            )
+        )
+
+
+def _terms(recipe: Recipe) -> list[Term]:
+    return plan_terms(recipe.distill.losses, TASKS[recipe.task]) if recipe.distill else []
+
+
+def _try_loss(term: Term) -> None:
+    """Finds out on two samples of zeros whether a loss of logits takes its options.
+
+    What compares inner layers is tried when the networks are there, still before any work.
+    """
+    known = {
+        "student_logits": torch.zeros(2, 3),
+        "teacher_logits": torch.zeros(2, 3),
+        "student_outputs": torch.zeros(2, 3),
+        "teacher_outputs": torch.zeros(2, 3),
+        "labels": torch.zeros(2, dtype=torch.int64),
+    }
+    if not set(term.inputs) <= set(known):
+        return
+    if term.loss.method == "hard":
+        shape, labels = term.task.trial
+        known |= {"student_logits": torch.zeros(shape), "student_outputs": torch.zeros(shape)}
+        known["labels"] = labels
+    try:
+        term.function(*(known[name] for name in term.inputs), **term.loss.options)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        method, options = term.loss.method, term.loss.options
+        raise RecipeError(
+            Fault(
+                what=f"The loss {method!r} does not take its options.",
+                at=term.at,
+                got=", ".join(f"{name} = {value!r}" for name, value in options.items()),
+                expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
+                fix=f"mend the options of {method}",
+            )
+        ) from error
+
+
+def _check_files(recipe: Recipe, base: Path) -> None:
+    """Of a teacher that is a file, only the outputs are known, and it cannot be trained."""
+    faults: list[Fault] = []
+    teacher = recipe.teacher
+    more = recipe.distill.more_teachers if recipe.distill else []
+    places = [
+        ("teacher", teacher),
+        *((f"distill.more_teachers[{i}]", e) for i, e in enumerate(more)),
+    ]
+    for at, entry in places:
+        if entry is not None and is_black_box(entry.load):
+            existing(base / entry.load.removeprefix("outputs:"), f"{at}.load")
+    if teacher is None or not is_black_box(teacher.load):
+        return
+    for key, value in (("train", teacher.train), ("weights", teacher.weights)):
+        if value is not None:
+            faults.append(
+                Fault(
+                    what="A teacher that is a file is taken as it is.",
+                    at=f"teacher.{key}",
+                    got=str(value),
+                    expected="no weights or training for it",
+                    fix=f"remove teacher.{key}",
+                )
+            )
+    if recipe.student.derived:
+        faults.append(
+            Fault(
+                what="A student cannot be derived from a teacher that is a file.",
+                at="student.load",
+                got=f'"teacher", which is {teacher.load}',
+                expected="a teacher that is a torch module",
+                fix="name the student's own module in student.load",
+            )
+        )
+    for term in _terms(recipe):
+        inner = [tap for name, tap in term.taps.items() if tap and not term.of_student(name)]
+        faults.extend(outputs_only(teacher.load, tap, f"{term.at}.teacher_layer") for tap in inner)
+    if faults:
+        raise RecipeError(*faults)
+
+
+def _references(recipe: Recipe) -> list[tuple[str, str]]:
+    """The references to callables in `recipe`, with their keys."""
+    entries = [
+        ("data.load", recipe.data.load),
+        ("teacher.load", recipe.teacher.load if recipe.teacher else ""),
+        ("student.load", "" if recipe.student.derived else recipe.student.load),
+    ]
+    others = ("timm:", "hf:")
+    more = recipe.distill.more_teachers if recipe.distill else []
+    entries += [(f"distill.more_teachers[{i}].load", entry.load) for i, entry in enumerate(more)]
+    return [
+        (at, reference)
+        for at, reference in entries
+        if reference
+        and not reference.startswith(others)
+        and not reference.endswith(".pt2")
+        and not is_black_box(reference)
+    ]
+
+
+def _goal(entry: TargetEntry, base: Path) -> Goal:
+    target = load_target(entry.name, base)
+    if target.format not in format_names():
+        raise RecipeError(
+            Fault(
+                what=f"There is no format {target.format!r}.",
+                at=f"targets/{target.name}.toml:format",
+                got=repr(target.format),
+                expected=listed(format_names()),
+                fix="use one of these formats",
+            )
+        )
+    device = entry.device or target.device
+    find_device(device or "local")
+    opset = entry.opset or target.opset
+    if opset is not None:
+        check_exportable(target.format, "fp32", opset)
+    threads = entry.threads or target.threads
+    turned = target.channels_last if entry.channels_last is None else entry.channels_last
+    adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=turned)
+    return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
+
+
+def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
+    faults = []
+    for goal in goals:
+        ours = [row for row in rows if row.target == goal.target.name]
+        if goal.required and all(row.outcome is Outcome.REFUSED for row in ours):
+            faults.append(
+                Fault(
+                    what=f"{goal.target.name} takes none of the recipe's schemes.",
+                    at="quantize.schemes",
+                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
+                    expected=listed(goal.target.schemes),
+                    fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
+                    "or set required = false",
+                )
+            )
+    if faults:
+        raise RefusedError(*faults)
+
+
+def applies(stage: str, recipe: Recipe) -> bool:
+    if stage == "train":
+        return recipe.teacher is not None
+    if stage == "fold":
+        return recipe.export.folds
+    if stage == "route":
+        return recipe.route is not None
+    if stage == "bundle":
+        return recipe.bundle is not None
+    if stage == "sensitivity":
+        return recipe.quantize.sensitivity
+    if stage == "ladder":
+        return recipe.quantize.search == "auto" and set(recipe.quantize.schemes) != {"fp32"}
+    return stage != "prune" or recipe.prune is not None

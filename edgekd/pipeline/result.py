@@ -1,0 +1,124 @@
+"""What a run came to, and how each target ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import ERRORS, EdgekdError, Fault
+from edgekd.evidence.candidate import Choice, Row
+from edgekd.evidence.routing import Routing
+from edgekd.evidence.target_outcome import FIXES, NOT_JUDGED, farthest
+from edgekd.pipeline.candidates.state import Pruning, Scored
+from edgekd.system.html import grid, shown
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        rows: every candidate of every target.
+        chosen: by target, what ships and why.
+        passed: whether every required target has a candidate that passed.
+        exit_code: see `edgekd.errors`; 0 when passed.
+        folder: of the run.
+        smaller_is_better: whether the metric is an error.
+        agreed: what the task's agreement is a figure of, in words.
+        reused: what earlier runs had made, "stage/name" each.
+        routes: by target, which answers of what ships the device keeps.
+        seconds: by stage, how long it took; what was used again took an earlier run longer.
+        bundles: by kind, the folder of what the app build takes.
+    """
+
+    name: str
+    folder: Path
+    rows: tuple[Row, ...]
+    chosen: Mapping[str, Choice]
+    passed: bool
+    exit_code: int
+    metric: str
+    smaller_is_better: bool = False
+    agreed: str = "same class"
+    teacher: Scored | None = None
+    student: Scored | None = None
+    unpruned: Scored | None = None
+    pruning: Pruning | None = None
+    reused: tuple[str, ...] = ()
+    until: str | None = None
+    required: Mapping[str, bool] = field(default_factory=dict)
+    routes: Mapping[str, Routing] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    bundles: Mapping[str, Path] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """Every candidate, and which ship."""
+        head = ("target", "candidate", "outcome", self.metric, "bytes", "p90 ms", "", "why")
+        return grid(
+            f"{self.name}: {'passed' if self.passed else 'not passed'}", head, self._cells()
+        )
+
+    def _cells(self) -> Iterator[list[str]]:
+        for row in self.rows:
+            choice = self.chosen.get(row.target)
+            ships = choice is not None and choice.ships(row)
+            metric = row.agreement.metric if row.agreement else None
+            yield [
+                row.target,
+                row.candidate,
+                row.outcome.value if row.outcome else "",
+                "" if metric is None else f"{metric:.4f}",
+                shown(row.artifact.size_bytes) if row.artifact else "",
+                f"{row.measurement.percentile_ms(0.9).value:.4f}" if row.measurement else "",
+                "ships" if ships else "",
+                choice.why if ships and choice else row.detail,
+            ]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return {
+            "name": self.name,
+            "run": str(self.folder),
+            "passed": self.passed,
+            "exit_code": self.exit_code,
+            "metric": self.metric,
+            "smaller_is_better": self.smaller_is_better,
+            "agreed": self.agreed,
+            "teacher": asdict(self.teacher) if self.teacher else None,
+            "student": asdict(self.student) if self.student else None,
+            "unpruned": asdict(self.unpruned) if self.unpruned else None,
+            "pruning": self.pruning.to_json() if self.pruning else None,
+            "rows": [row.to_json() for row in self.rows],
+            "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
+            "reused": list(self.reused),
+            "until": self.until,
+            "routes": {name: found.to_json() for name, found in self.routes.items()},
+            "seconds": {name: round(took, 3) for name, took in self.seconds.items()},
+            "bundles": {kind: str(path) for kind, path in self.bundles.items()},
+        }
+
+
+def failure(result: RunResult) -> EdgekdError | None:
+    """The error a run ends with, or None where it passed."""
+    if result.exit_code == 0:
+        return None
+    faults = []
+    for name, required in result.required.items():
+        rows = [row for row in result.rows if row.target == name]
+        end = farthest(rows)
+        if end is None or end.outcome is None or not end.outcome.exit_code:
+            continue
+        if not required and end.outcome in NOT_JUDGED:
+            continue
+        faults.append(
+            Fault(
+                what=f"{name} has no artifact that may ship.",
+                at=f"target {name}, {end.candidate}",
+                got=f"{end.outcome.value}: {end.detail}",
+                expected="a candidate that agrees with its network and keeps the budget",
+                fix=FIXES[end.outcome],
+            )
+        )
+    return ERRORS[result.exit_code](*faults)

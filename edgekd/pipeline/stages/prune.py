@@ -1,0 +1,399 @@
+"""Take out of the student what its targets can do without, and let it recover.
+
+It learns again from what it was, and from its teacher. Whether that pays is told on each target,
+beside the unpruned network: see `edgekd.pipeline.stages.choose`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.artifacts.artifact import Artifact
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.benchmarking.measure import measure
+from edgekd.conversion.export import convert
+from edgekd.devices.job import failure_error
+from edgekd.devices.on_device.agent import device_facts
+from edgekd.distillation.distill import distill
+from edgekd.distillation.teachers import Teacher, teacher_key
+from edgekd.errors import Fault, RecipeError
+from edgekd.evidence.outcome import Verdict
+from edgekd.formats import find_format
+from edgekd.network.network import Network, network_key
+from edgekd.pipeline.candidates.score import scored_student
+from edgekd.pipeline.candidates.state import Goal, Pruning, Work
+from edgekd.pruning.blocks import blocks_of
+from edgekd.pruning.dependencies import below, untouchable
+from edgekd.pruning.importance import GRADIENTS
+from edgekd.pruning.prune import Cut, counter_of, load_cut, prune, save_cut
+from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
+from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
+from edgekd.pruning.structure import prune_channels
+from edgekd.recipe.benchmark import Protocol
+from edgekd.recipe.pruning import Prune
+from edgekd.recipe.schema import Recipe
+from edgekd.recipe.training import Distill, Loss
+from edgekd.system.files import digest, write_json
+from edgekd.system.packages import tool_versions
+from edgekd.system.store import Run
+from edgekd.training.cache import trained_once
+from edgekd.training.distributed import one_after_the_first
+from edgekd.training.loggers import recorder
+from edgekd.training.loop import Record
+
+TRIAL = Protocol(
+    name="trial", processes=2, runs=100, seconds=0.2, turn_s=0.0, warm_up_s=0.1, cool_s=0.0
+)
+"""How a candidate is timed while the share is searched; the verdict is measured anew."""
+
+USUAL = (
+    Loss.model_validate({"method": "hard", "weight": 0.1}),
+    Loss.model_validate({"method": "soft_target", "weight": 0.9, "temperature": 4.0}),
+)
+"""What is recovered with where the recipe has no [distill].
+
+Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2.
+"""
+
+
+OF_RECOVERY = {"recover_epochs", "recover_learning_rate", "recover_from", "steps"}
+"""Keys of a recipe that a cut does not depend on."""
+
+
+def preflight(work: Work) -> None:
+    """Finds what would stop the pruning of `work`, before any training.
+
+    Raises:
+        RecipeError: a path does not exist, what depends on channels cannot be followed, or no
+            candidate is so small as is asked for.
+        MissingPackageError: torch-pruning is not installed.
+    """
+    if work.recipe.prune is None:
+        return
+    config = _resolved(work.recipe.prune, work)
+    network = work.student
+    if config.method != "structured":
+        for path in config.ignore:
+            below(network.module, path)
+        if config.method == "n-m":
+            n_of_m_masks(network.module, *config.n_of_m, ignore=config.ignore)
+        return
+    if config.blocks is not None:
+        blocks_of(network.module, config.blocks, "prune.blocks")
+    elif config.measure == "latency":
+        untouchable(network.module, network.example, config.ignore)
+    if config.measure != "latency":
+        _reach(network, config)
+
+
+def _reach(network: Network, config: Prune) -> None:
+    """Finds out whether any candidate of `network` is so small, whatever its weights are."""
+    count, what = counter_of(network, config), f"of the {config.measure}"
+    whole, module = count(network.module), network.module
+    if config.blocks is not None:
+        blocks, example = config.blocks, network.example
+        drop_to(module, blocks, example, config.keep, count, lambda _: 0.0, whole=whole, what=what)
+        return
+    stay = untouchable(module, network.example, config.ignore)
+    least = prune_channels(
+        module,
+        network.example,
+        MOST_REMOVED,
+        importance="l2" if config.importance in GRADIENTS else config.importance,
+        everywhere=config.scope == "global",
+        round_to=config.round_to,
+        untouched=stay,
+    )
+    left = count(least.module) / whole
+    if left > config.keep:
+        raise RecipeError(unreachable(config.keep, left, least.untouched, what))
+
+
+def _resolved(config: Prune, work: Work) -> Prune:
+    """`config` with the multiple of channels that all targets compute fast on."""
+    multiples = [goal.target.channel_multiple for goal in work.goals]
+    return config.model_copy(update={"round_to": config.round_to or math.lcm(*multiples)})
+
+
+def step(work: Work, run: Run) -> Work:
+    """The work with its student pruned, recovered and scored, and kept unpruned beside it."""
+    if work.recipe.prune is None:
+        return work
+    config, whole = _resolved(work.recipe.prune, work), work.student
+    student, cuts = whole, list[Cut]()
+    with _measuring(work, run) as measured:
+        for number in range(config.steps):
+            share = config.keep ** ((number + 1) / config.steps)
+            one = config.model_copy(update={"keep": share, "scan": config.scan and not number})
+            cut = _cut_once(student, one, whole, measured, number, work, run)
+            if cut.empty:
+                break
+            cuts.append(cut)
+            student = _recovered(cut, whole, one, number, work, run)
+    if not cuts:
+        run.tell("prune", f"nothing is removed to keep {config.keep:g}")
+        rows = tuple(row for row in work.rows if row.network == "student")
+        return replace(work, rows=rows)
+    told = _told(cuts, config, whole, student, work)
+    write_json(run.folder / "prune" / "pruning.json", told.to_json())
+    score = scored_student(student, replace(work, student=student))
+    return replace(
+        work,
+        student=student,
+        student_score=score,
+        unpruned=whole,
+        unpruned_score=work.student_score,
+        pruning=told,
+    )
+
+
+def _named(kind: str, number: int, config: Prune) -> str:
+    return f"{kind}-{number + 1}" if config.steps > 1 else kind
+
+
+def _cut_once(
+    student: Network,
+    config: Prune,
+    whole: Network,
+    measured: Callable[[nn.Module], float] | None,
+    number: int,
+    work: Work,
+    run: Run,
+) -> Cut:
+    """The cut of `student` to what `config` keeps of `whole`, made now or looked up."""
+    goal = timed_goal(work.recipe, work.goals)
+    key: dict[str, Any] = {
+        "student": network_key(student),
+        "whole": network_key(whole),
+        "prune": config.model_dump(exclude=OF_RECOVERY),
+        "data": work.data_key,
+        "seed": run.seed,
+        "torch-pruning": tool_versions(("torch_pruning",)),
+        "timed": _timed_key(goal) if goal else None,
+    }
+
+    def make(folder: Path) -> None:
+        count = measured
+        if count is None and config.method == "structured":
+            count = counter_of(whole, config)
+        cut = prune(
+            student,
+            work.data,
+            config,
+            task=work.task,
+            metric=work.recipe.accept.metric,
+            seed=run.seed,
+            measure=count,
+            whole=count(whole.module) if count and not measured else 1.0,
+            tell=lambda what, done, total: run.tell("prune", what, done, total),
+        )
+        save_cut(cut, folder)
+
+    with one_after_the_first():
+        made = run.make("prune", _named("cut", number, work.recipe.prune or config), key, make)
+    return load_cut(student, made.folder)
+
+
+def _recovered(
+    cut: Cut, whole: Network, config: Prune, number: int, work: Work, run: Run
+) -> Network:
+    """The cut network after its share of the epochs of recovery."""
+    steps, epochs = config.steps, config.recover_epochs
+    ours = epochs * (number + 1) // steps - epochs * number // steps
+    lineage = {"pruned": {"removed": digest(cut.removed.to_json()), "kept_frac": cut.kept_frac}}
+    network = whole.like(cut.network.module, lineage={**whole.lineage, **lineage})
+    if not ours:
+        return network
+    teachers = _teachers(whole, config, work)
+    training = recovery(work.recipe, ours)
+    views = run.seed if work.data.augment is not None else None
+    key = {
+        "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
+        "student": network_key(network),
+        "masks": {name: _bytes_digest(mask) for name, mask in cut.masks.items()},
+        "distill": training.model_dump(),
+        "data": work.data_key,
+        "seed": run.seed,
+    }
+
+    def work_on(folder: Path) -> tuple[Network, list[Record]]:
+        history: list[Record] = []
+        taught = distill(
+            teachers,
+            network,
+            work.data,
+            training,
+            task=work.task,
+            metric=work.recipe.accept.metric,
+            seed=run.seed,
+            tell=recorder(run, "prune", folder),
+            say=lambda sentence: run.tell("prune", sentence),
+            checkpoint=folder / "checkpoint.pt",
+            cache=run.store / "teacher_outputs" / digest([work.data_key, views])[:16],
+            history=history,
+            after_step=_kept_at_zero(cut.masks),
+        )
+        return taught, history
+
+    name = _named("recovered", number, config)
+    return trained_once(run, "prune", key, network, work_on, name=name, together=True)
+
+
+def _bytes_digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _kept_at_zero(masks: Mapping[str, Tensor]) -> Callable[[nn.Module], None] | None:
+    return (lambda module: apply_masks(module, masks)) if masks else None
+
+
+def recovery(recipe: Recipe, epochs: int) -> Distill:
+    """How a pruned student of `recipe` is trained for so many epochs."""
+    prune = recipe.prune
+    config = recipe.distill or Distill(epochs=epochs, losses=list(USUAL))
+    optimizer = config.optimizer
+    if prune is not None and prune.recover_learning_rate is not None:
+        optimizer = optimizer.model_copy(update={"learning_rate": prune.recover_learning_rate})
+    return config.model_copy(update={"epochs": epochs, "generations": 1, "optimizer": optimizer})
+
+
+def _teachers(whole: Network, config: Prune, work: Work) -> list[tuple[Teacher, float]]:
+    """Who teaches the pruned student; one that is the unpruned student itself comes once."""
+    teachers: list[tuple[Teacher, float]] = []
+    if config.recover_from != "unpruned":
+        teachers = list(work.teachers)
+    same = {each.weights_digest() for each, _ in teachers if isinstance(each, Network)}
+    if config.recover_from != "teacher" and whole.weights_digest() not in same:
+        teachers.append((whole, 1.0))
+    return teachers
+
+
+def timed_goal(recipe: Recipe, goals: Sequence[Goal]) -> Goal | None:
+    """The goal on whose target latencies are measured while pruning; None where none are.
+
+    Raises:
+        RecipeError: the recipe asks for a latency, and the device is not at hand.
+    """
+    config = recipe.prune
+    if config is None or config.measure != "latency":
+        return None
+    named = [goal for goal in goals if config.target in (None, goal.target.name)]
+    at_hand = [goal for goal in named if goal.target.at_hand]
+    if at_hand:
+        return at_hand[0]
+    names = [goal.target.name for goal in goals]
+    if not named:
+        fault = Fault(
+            what=f"The recipe has no target {config.target!r} to measure on.",
+            at="prune.target",
+            got=repr(config.target),
+            expected=f"one of its targets: {', '.join(names)}",
+            fix=f"set prune.target = {names[0]!r}",
+        )
+    else:
+        fault = Fault(
+            what="A latency is measured on the device itself, and none is at hand.",
+            at="prune.measure",
+            got=", ".join(f"{goal.target.name} without a device" for goal in named),
+            expected='a target with a device, such as device = "ssh://pi@pi5.local"',
+            fix='give the target its device, or set prune.measure = "macs"',
+        )
+    raise RecipeError(fault)
+
+
+def _timed_key(goal: Goal) -> dict[str, Any]:
+    target = goal.target
+    packages = find_format(target.format).PACKAGES
+    return {
+        "target": [target.name, target.machine, target.device, target.threads, target.format],
+        "scheme": _timed_scheme(goal),
+        "facts": device_facts(),
+        "runtime": tool_versions(packages),
+        "protocol": vars(TRIAL),
+    }
+
+
+def _timed_scheme(goal: Goal) -> str:
+    """The first precision of the target that needs no calibration."""
+    schemes = [name for name in goal.target.schemes if not SCHEMES[name].calibrated]
+    written = [name for name in schemes if name in find_format(goal.target.format).SCHEMES]
+    return written[0] if written else "fp32"
+
+
+@contextmanager
+def _measuring(work: Work, run: Run) -> Iterator[Callable[[nn.Module], float] | None]:
+    """While open, what tells the time of a module as a share of the student's; None to count."""
+    goal = timed_goal(work.recipe, work.goals)
+    if goal is None:
+        yield None
+        return
+    target, whole = goal.target, work.student
+    inputs = work.samples("validation").take(torch.arange(1))[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        made: dict[str, Artifact] = {}
+
+        def written(name: str, module: nn.Module) -> Artifact:
+            example = {key: value[:1] for key, value in whole.example.items()}
+            network = whole.like(module.eval(), example)
+            scheme = _timed_scheme(goal)
+            return convert(network, target.format, scheme, (), Path(scratch) / name)
+
+        def share(module: nn.Module) -> float:
+            if "whole" not in made:
+                made["whole"] = written("whole", whole.module)
+            made["candidate"] = written("candidate", module)
+            found = measure(
+                made,
+                parents={"candidate": "whole"},
+                device=target.device or "local",
+                threads=target.threads,
+                evidence=target.evidence,
+                inputs=inputs,
+                protocol=TRIAL,
+                seed=run.seed,
+            )
+            for name, result in found.items():
+                if isinstance(result, Verdict):
+                    raise failure_error(result, made[name])
+            result = found["candidate"]
+            assert not isinstance(result, Verdict)
+            assert result.ratio is not None
+            return result.ratio.value
+
+        yield share
+
+
+def profits(goals: Sequence[Goal]) -> dict[str, str]:
+    """By format of the goals, what its runtime makes of weights that are zero."""
+    formats = dict.fromkeys(goal.target.format for goal in goals)
+    return {name: getattr(find_format(name), "SPARSE", "not known") for name in formats}
+
+
+def _told(
+    cuts: Sequence[Cut], config: Prune, whole: Network, student: Network, work: Work
+) -> Pruning:
+    goal = timed_goal(work.recipe, work.goals)
+    last = cuts[-1]
+    return Pruning(
+        method="blocks" if config.blocks else config.method,
+        measure=config.measure,
+        keep=config.keep,
+        kept_frac=last.kept_frac,
+        trial_count=sum(len(cut.trials) for cut in cuts),
+        widths={} if config.blocks else changed_widths(whole.module, student.module),
+        removed=tuple(cut.removed.to_json() for cut in cuts),
+        untouched=tuple(vars(each) for each in last.untouched),
+        zero_frac=1.0 - density(student.module),
+        target=goal.target.name if goal else None,
+        profits={} if config.method == "structured" else profits(work.goals),
+    )

@@ -1,0 +1,134 @@
+"""Verdicts as JUnit XML, which CI systems show, and as Markdown for their summaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from edgekd.evidence.candidate import Row
+from edgekd.evidence.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Case:
+    """One candidate of one target.
+
+    Attributes:
+        detail: why it did not pass.
+        failed: whether it fails the run; what did not pass beside one that did is only told.
+        time_s: the median inference, seconds; None where none was measured.
+    """
+
+    suite: str
+    name: str
+    outcome: str
+    detail: str
+    failed: bool
+    time_s: float | None
+
+
+def cases(rows: Sequence[Row], required: Mapping[str, bool]) -> list[Case]:
+    """A case for every candidate: a target fails where it must pass and nothing of it did."""
+    passed = {row.target for row in rows if row.outcome is Outcome.PASSED}
+    return [
+        Case(
+            suite=row.target,
+            name=row.candidate,
+            outcome=row.outcome.value if row.outcome else "not judged",
+            detail=row.detail,
+            failed=row.outcome not in (Outcome.PASSED, None)
+            and row.target not in passed
+            and required.get(row.target, True),
+            time_s=row.measurement.percentile_ms(0.5).value / 1e3 if row.measurement else None,
+        )
+        for row in rows
+    ]
+
+
+# What XML 1.0 cannot hold, however it is escaped.
+CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(name: str, found: Sequence[Case]) -> str:
+    """A JUnit document: a suite per target, a case per candidate.
+
+    Source: https://github.com/testmoapp/junitxml
+    """
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={quoteattr(name)}>"]
+    for suite in dict.fromkeys(case.suite for case in found):
+        ours = [case for case in found if case.suite == suite]
+        failures = sum(case.failed for case in ours)
+        skipped = sum(not case.failed and case.outcome != "passed" for case in ours)
+        lines.append(
+            f'  <testsuite name={quoteattr(suite)} tests="{len(ours)}" failures="{failures}" '
+            f'errors="0" skipped="{skipped}">'
+        )
+        for case in ours:
+            time = f' time="{case.time_s:.6f}"' if case.time_s is not None else ""
+            head = f"    <testcase classname={quoteattr(suite)} name={quoteattr(case.name)}{time}"
+            message = quoteattr(f"{case.outcome}: {case.detail}")
+            if case.failed:
+                told = f"<failure message={message}>{escape(case.detail)}</failure>"
+            elif case.outcome != "passed":
+                told = f"<skipped message={message}/>"
+            elif case.detail:
+                told = f"<system-out>{escape(case.detail)}</system-out>"
+            else:
+                lines.append(f"{head}/>")
+                continue
+            lines.append(f"{head}>{told}</testcase>")
+        lines.append("  </testsuite>")
+    return CONTROL.sub("?", "\n".join([*lines, "</testsuites>", ""]))
+
+
+def summary(
+    title: str, metric: str | None, rows: Sequence[Row], ships: Mapping[str, tuple[str, str]]
+) -> str:
+    """The rows as a Markdown table, and below it why each is what it is.
+
+    Args:
+        metric: what the accuracy is called; None where none was measured.
+        ships: by target, the candidate that ships, and why, or why none does.
+    """
+    heads = ["target", "scheme", "outcome", metric, "bytes", "p50 ms", "p90 ms", "ships"]
+    used = [head is not None and (head != "ships" or bool(ships)) for head in heads]
+    lines = [
+        f"### {_cell(title)}",
+        "",
+        _line([_cell(head or "") for head in heads], used),
+        _line([*["---"] * 3, *["---:"] * 4, "---"], used),
+    ]
+    for row in rows:
+        metric_value = row.agreement.metric if row.agreement else None
+        p50 = row.measurement.percentile_ms(0.5).value if row.measurement else None
+        p90 = row.measurement.percentile_ms(0.9).value if row.measurement else None
+        cells = [
+            _cell(row.target),
+            _cell(row.candidate),
+            row.outcome.value if row.outcome else "",
+            f"{metric_value:.4f}" if metric_value is not None else "",
+            f"{row.artifact.size_bytes:,}" if row.artifact else "",
+            f"{p50:.3f}" if p50 is not None else "",
+            f"{p90:.3f}" if p90 is not None else "",
+            "yes" if ships.get(row.target, ("", ""))[0] == row.candidate else "",
+        ]
+        lines.append(_line(cells, used))
+    lines.append("")
+    lines += [f"- {_cell(target)}: {_cell(why)}" for target, (_, why) in ships.items()]
+    lines += [
+        f"- {_cell(f'{row.target} {row.candidate}'.strip())}: {_cell(row.detail)}"
+        for row in rows
+        if row.detail
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _line(cells: Sequence[str], used: Sequence[bool]) -> str:
+    kept = (cell for cell, wanted in zip(cells, used, strict=True) if wanted)
+    return f"| {' | '.join(kept)} |"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,108 @@
+"""A run's folder, read, and what is asked of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import Fault, RecipeError
+from edgekd.evidence.routing import DECISIONS
+from edgekd.system.toml import read_toml
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run's folder, read: its result, recipe, environment, curves, single latencies, and of
+    each "TARGET-CANDIDATE" what it decided and what quantization did to its layers."""
+
+    folder: Path
+    result: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    curves: Mapping[str, list[dict[str, Any]]]
+    samples_ms: Mapping[str, Mapping[str, list[float]]]
+    decisions: Mapping[str, Mapping[str, Any]]
+    layers: Mapping[str, list[dict[str, Any]]]
+
+
+def read_run(folder: Path) -> Told:
+    """The run in `folder`.
+
+    Raises:
+        RecipeError: it is no run, or one that did not come to its end.
+    """
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        for row in result["rows"]:
+            row["candidate"]  # A run of an earlier edgekd has other keys.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            Fault(
+                what=f"{folder} is not the folder of a run that ended.",
+                at=str(folder / "result.json"),
+                got=f"{type(error).__name__}: {error}",
+                expected="a folder that edgekd run wrote, such as runs/NAME/latest",
+                fix="run the recipe again: it goes on where it stopped",
+            )
+        ) from error
+    curves = {}
+    for stage in ("train", "distill"):
+        for path in sorted(folder.glob(f"{stage}/**/history.jsonl")):
+            name = path.parent.relative_to(folder).as_posix()
+            curves[name] = [json.loads(line) for line in path.read_text().splitlines()]
+    samples: dict[str, dict[str, list[float]]] = {}
+    for path in sorted(folder.glob("benchmark/*/*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and "samples_ns" in found:
+            times = [ns / 1e6 for process in found["samples_ns"] for ns in process]
+            if times:  # A tool that tells percentiles keeps none.
+                samples.setdefault(path.parent.name, {})[path.stem] = times
+    recipe = read_toml(folder / "recipe.toml")
+    decisions = {}
+    for path in sorted(folder.glob(f"verify/*/{DECISIONS}")):
+        with np.load(path, allow_pickle=False) as file:
+            decisions[path.parent.name] = {name: file[name] for name in file.files}
+    layers = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["layers"]
+        for path in sorted(folder.glob("sensitivity/*/sensitivity.json"))
+    }
+    place = folder.resolve()
+    return Told(place, result, recipe, environment, curves, samples, decisions, layers)
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """A candidate's name among those of its target."""
+    return str(row["candidate"])
+
+
+def ships(run: Told, row: Mapping[str, Any]) -> bool:
+    """Whether it is this candidate that its target ships."""
+    choice = run.result["chosen"].get(row["target"])
+    return bool(choice) and choice["candidate"] == row["candidate"]
+
+
+def figure_of(row: Mapping[str, Any], part: str, key: str) -> float | None:
+    table = row.get(part)
+    value = table.get(key) if table else None
+    return float(value) if value is not None else None
+
+
+def shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def targets_of(run: Told) -> list[str]:
+    return list(dict.fromkeys(row["target"] for row in run.result["rows"]))
+
+
+def budget_of(run: Told, target: str) -> dict[str, float]:
+    for entry in run.recipe.get("targets", []):
+        if Path(entry["name"]).stem == target:
+            return dict(entry.get("budget", {}))
+    return {}

@@ -1,0 +1,159 @@
+"""Where a recipe's references to Python lead: "package:callable", "path/file.py:callable"."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgekd.errors import Fault, RecipeError, nearest
+from edgekd.system.files import digest, path_digest
+
+
+def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
+    """The callable that "package.module:name" or "path/file.py:name" names.
+
+    A file is imported once, with its folder at the end of the import path, so that it can import
+    what lies beside it.
+
+    Raises:
+        RecipeError: the form is wrong, or the file or package is missing, fails, or lacks the name.
+    """
+    where, _, name = reference.partition(":")
+    if not where or not name:
+        raise RecipeError(
+            Fault(
+                what=f"{reference!r} is not a reference.",
+                at=at,
+                got=repr(reference),
+                expected='"package.module:callable", "path/file.py:callable", a ".pt2", '
+                '"timm:NAME" or "hf:FOLDER"',
+                fix=f'write "{where or "path/file.py"}:NAME"',
+            )
+        )
+    module = _import(where, base, at)
+    if not callable(getattr(module, name, None)):
+        known = [key for key, value in vars(module).items() if callable(value)]
+        close = nearest(name, known)
+        raise RecipeError(
+            Fault(
+                what=f"{where} has no callable {name!r}.",
+                at=at,
+                got=repr(name),
+                expected=f"one of {', '.join(sorted(known)) or 'its callables (it has none)'}",
+                fix=f"did you mean {close!r}?" if close else f"define {name} in {where}",
+            )
+        )
+    found: Callable[..., Any] = getattr(module, name)
+    return found
+
+
+_SOURCES: dict[str, str] = {}
+"""The digest of each user module's file when it was first seen, so that it is of what is loaded."""
+
+
+def sources_digest(base: Path) -> str:
+    """The digest of the sources of all loaded modules that lie under `base`.
+
+    Installed packages do not count: their versions are in the run's environment.
+    """
+    root = base.resolve()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name in _SOURCES or "site-packages" in file:
+            continue
+        path = Path(file)
+        if path.suffix == ".py" and path.is_relative_to(root) and path.is_file():
+            _SOURCES[name] = path_digest(path)
+    return digest(
+        sorted(
+            known
+            for name, known in _SOURCES.items()
+            if name in sys.modules and Path(str(sys.modules[name].__file__)).is_relative_to(root)
+        )
+    )
+
+
+def call_user(function: Callable[..., Any], at: str, **options: Any) -> Any:
+    """What the user's `function` returns.
+
+    Raises:
+        RecipeError: it raised; the cause is kept.
+    """
+    try:
+        return function(**options)
+    except Exception as error:
+        raise RecipeError(
+            Fault(
+                what=f"{getattr(function, '__name__', function)} failed.",
+                at=at,
+                got=f"{type(error).__name__}: {error}",
+                expected=f"a callable that takes {inspect.signature(function)}",
+                fix="mend it, or its options in the recipe; the traceback is in the log",
+            )
+        ) from error
+
+
+def _import(where: str, base: Path, at: str) -> ModuleType:
+    try:
+        if not where.endswith(".py"):
+            return importlib.import_module(where)
+        path = existing(base / where, at).resolve()
+        # Named by its contents too: an edited file is another module.
+        seen = f"{path} {path_digest(path)}"
+        name = f"edgekd_user_{hashlib.sha256(seen.encode()).hexdigest()[:16]}"
+        if name in sys.modules:
+            return sys.modules[name]
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} cannot be imported")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            Fault(
+                what=f"{where} cannot be imported.",
+                at=at,
+                got=f"{type(error).__name__}: {error}",
+                expected="a Python file or package that imports",
+                fix="mend it, or install what it needs",
+            )
+        ) from error
+    return module
+
+
+def existing(path: Path, at: str) -> Path:
+    """`path`, if it is there.
+
+    Raises:
+        RecipeError: it is not; the nearest name beside it is told.
+    """
+    if path.exists():
+        return path
+    folder = path.parent
+    beside = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    close = nearest(path.name, beside)
+    raise RecipeError(
+        Fault(
+            what=f"There is no file {path}.",
+            at=at,
+            got=str(path),
+            expected="a path relative to the recipe",
+            fix=f"did you mean {close!r}?" if close else "check the path",
+        )
+    )

@@ -1,0 +1,104 @@
+"""How far the work is, under the cell of a notebook that started it; elsewhere nothing is shown.
+
+Source: https://ipython.readthedocs.io/en/stable/api/generated/IPython.display.html (`display_id`)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from threading import Lock
+from typing import Any
+
+from edgekd.system.progress import Tell, told_to_nobody
+
+PAUSE_S = 0.2
+"""Between two drawings of a count that goes on: a browser need not draw every epoch."""
+
+
+@dataclass
+class Line:
+    """How far a stage is; `begun_s` by the monotonic clock."""
+
+    item: str
+    begun_s: float
+    done: int = 0
+    total: int = 0
+    ended: bool = False
+
+    def left(self, now_s: float) -> str:
+        """How long it will take, if it goes on as it did."""
+        if self.ended or not self.total or not self.done:
+            return ""
+        each_s = (now_s - self.begun_s) / self.done
+        left_s = round(each_s * (self.total - self.done))
+        return f"{left_s // 60}:{left_s % 60:02} left"
+
+
+@dataclass
+class Lines:
+    """A `Tell` that draws a line a stage.
+
+    Attributes:
+        draw: gets what is to be seen, as HTML, in place of what it got before.
+    """
+
+    draw: Callable[[str], None]
+    lines: dict[str, Line] = field(default_factory=dict)
+    drawn_s: float = float("-inf")
+    # Devices are timed in threads of their own.
+    lock: Any = field(default_factory=Lock)
+
+    def __call__(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        """Tells of `stage`, and ends those before it."""
+        with self.lock:
+            now = time.monotonic()
+            line = self.lines.get(stage)
+            new = line is None or done < line.done  # Another count begins.
+            if line is None or new:
+                line = self.lines[stage] = Line(item, now)
+            line.item, line.done, line.total = item, done, total
+            for name, other in self.lines.items():
+                other.ended = other.ended or name != stage
+            if new or done == total or now - self.drawn_s > PAUSE_S:
+                self.drawn_s = now
+                self.draw(shown(self.lines, now))
+
+
+def shown(lines: Mapping[str, Line], now_s: float) -> str:
+    """The lines as a table."""
+
+    def bar(line: Line) -> str:
+        if not line.total:
+            return ""
+        if line.ended:
+            return '<progress value="1" max="1"></progress>'
+        return f'<progress value="{line.done}" max="{line.total}"></progress>'
+
+    def count(line: Line) -> str:
+        return f"{line.done}/{line.total}" if line.total else ""
+
+    rows = (
+        (escape(name), bar(line), count(line), line.left(now_s), escape(line.item))
+        for name, line in lines.items()
+    )
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{body}</table>"
+
+
+def default_tell() -> Tell:
+    """A `Tell` that draws under the cell, in a notebook; elsewhere one that drops what it hears."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is None:  # A terminal's IPython has none.
+        return told_to_nobody
+    from IPython.display import HTML, display
+
+    # tqdm, which torch brings, wants a widget for bars of downloads. There are none here.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    handle = display(HTML(""), display_id=True)
+    return Lines(lambda html: handle.update(HTML(html)))

@@ -1,0 +1,1 @@
+"""Compares a file, run in its own runtime, with its network: outputs, layers, noise."""

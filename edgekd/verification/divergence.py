@@ -1,0 +1,182 @@
+"""Where in a network a saved file first computes something else."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.artifacts.artifact import Artifact
+from edgekd.artifacts.scheme import SCHEMES
+from edgekd.errors import ConversionError, Fault, RefusedError, listed
+from edgekd.formats.inspection import TENSOR_READERS, as_taken
+from edgekd.network.network import Network, call
+from edgekd.network.preprocessing import laid_out
+
+LARGEST = 2_000_000
+"""Elements of the largest tensors that are looked at: more would take minutes to match."""
+DROP_DB = 10.0
+"""How far below the layer before it a layer, and all after it, must fall to be the first to
+diverge; the first layer, below this much over the scheme's floor."""
+JOINED_DB = 20.0
+"""How much nearer a later layer must be for a layer's tensor to be no such tensor, and how near a
+tensor must be to be the layer's whatever comes later."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of the network, and the tensor of the file that comes nearest to its output.
+
+    Attributes:
+        module: its path in the network.
+        kind: its class.
+        tensor: the file's name for the tensor; None where the file has none of this size, since
+            its operators were joined with others.
+        sqnr_db: 10 log10(sum output^2 / sum error^2); None with no tensor.
+        first: whether it is the first one that falls off.
+    """
+
+    module: str
+    kind: str
+    tensor: str | None
+    sqnr_db: float | None
+    first: bool = False
+
+
+def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor]) -> list[Layer]:
+    """The layers of `network` in the order they run, each beside what `artifact` computes for it.
+
+    A file names its tensors as its converter likes, and orders axes as its runtime likes. So a
+    layer's tensor is the one of as many elements, in any order of its axes, that comes nearest.
+
+    Args:
+        sample: inputs by name, a batch of the artifact's size.
+
+    Raises:
+        RefusedError: the format is a third party's, whose inner tensors are not known.
+        ConversionError: its runtime does not load or run the file.
+    """
+    if artifact.format not in TENSOR_READERS:
+        raise RefusedError(
+            Fault(
+                what="The inner tensors of this format are not known.",
+                at=str(artifact.path),
+                got=artifact.format,
+                expected=listed(TENSOR_READERS),
+                fix="verify it without --layers",
+            )
+        )
+    artifact = laid_out(artifact, network)
+    try:
+        found = TENSOR_READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+    except (ValueError, RuntimeError) as error:
+        raise ConversionError(
+            Fault(
+                what=f"The inner tensors of {artifact.path} cannot be read.",
+                at=str(artifact.path),
+                got=str(error).strip().partition("\n")[0] or type(error).__name__,
+                expected=f"a file that {artifact.format}'s runtime loads and runs on the samples",
+                fix="export it again, and give --samples of the network's inputs",
+            )
+        ) from error
+    by_size: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, value in found.items():
+        by_size.setdefault(value.numel(), []).append((name, value))
+    layers = [
+        _nearest(path, kind, output, by_size.get(output.numel(), []))
+        for path, kind, output in layer_outputs(network, sample)
+    ]
+    floor = SCHEMES[artifact.scheme].sqnr_floor_db if artifact.scheme else 0.0
+    return _marked(_without_joined(layers), floor + DROP_DB)
+
+
+def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[str, str, Tensor]]:
+    """What each module without modules inside gives, in the order they run: path, class, output."""
+    module = copy.deepcopy(network.module).cpu().eval()
+    found: list[tuple[str, str, Tensor]] = []
+
+    def watch(path: str, layer: nn.Module) -> Any:
+        def hook(_: Any, __: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, Tensor) and first.is_floating_point():
+                found.append((path, type(layer).__name__, first.detach().clone().float()))
+
+        return layer.register_forward_hook(hook)
+
+    for path, layer in module.named_modules():
+        if path and not any(True for _ in layer.children()):
+            watch(path, layer)
+    with torch.no_grad():
+        outputs = call(module, sample)
+    for name, value in outputs.items():
+        if value.is_floating_point():
+            found.append((f"(output {name})", "", value.float()))
+    return [entry for entry in found if entry[2].numel() <= LARGEST]
+
+
+def _nearest(path: str, kind: str, output: Tensor, rivals: list[tuple[str, Tensor]]) -> Layer:
+    best: tuple[float, str] | None = None
+    for name, value in rivals:
+        near = max(_db(output, each) for each in _orders(value, output.shape))
+        if best is None or near > best[0]:
+            best = (near, name)
+    if best is None:
+        return Layer(path, kind, None, None)
+    return Layer(path, kind, best[1], best[0])
+
+
+def in_order_of(output: Tensor, value: Tensor) -> Tensor:
+    """`value` in that order of its axes in which it comes nearest to `output`."""
+    return max(_orders(value, output.shape), key=lambda each: _db(output, each))
+
+
+def _orders(value: Tensor, shape: torch.Size) -> list[Tensor]:
+    """`value` in every order of its axes, without those of size one, that `shape` has."""
+    wanted = [size for size in shape if size != 1]
+    squeezed = value.squeeze()
+    if sorted(squeezed.shape) != sorted(wanted):
+        return [value.reshape(shape)]
+    axes = range(squeezed.ndim)
+    fitting = [
+        order for order in permutations(axes) if [squeezed.shape[i] for i in order] == wanted
+    ]
+    return [squeezed.permute(order).reshape(shape) for order in fitting]
+
+
+def _db(output: Tensor, value: Tensor) -> float:
+    signal = float((output.double() ** 2).sum())
+    noise = float(((output.double() - value.double()) ** 2).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _without_joined(layers: list[Layer]) -> list[Layer]:
+    """`layers` without the tensors of those that are far off while a later one is near: their
+    operators were joined with the next, and the file has no such tensor."""
+    found = []
+    for number, layer in enumerate(layers):
+        after = [each.sqnr_db for each in layers[number:] if each.sqnr_db is not None]
+        if layer.sqnr_db is not None and layer.sqnr_db < min(max(after) - JOINED_DB, JOINED_DB):
+            layer = replace(layer, tensor=None, sqnr_db=None)
+        found.append(layer)
+    return found
+
+
+def _marked(layers: list[Layer], expected_db: float) -> list[Layer]:
+    """`layers` with the first one marked from which on all are far below the ones before it."""
+    known = [layer for layer in layers if layer.sqnr_db is not None]
+    reached = expected_db + DROP_DB
+    for number, layer in enumerate(known):
+        after = [each.sqnr_db or 0.0 for each in known[number:]]
+        if max(after) < reached - DROP_DB:
+            return [replace(each, first=each is layer) for each in layers]
+        # Noise grows from layer to layer; that is no place where something else begins.
+        reached = min(reached, layer.sqnr_db or 0.0)
+    return layers

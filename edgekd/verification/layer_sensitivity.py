@@ -1,0 +1,209 @@
+"""What quantization did to each layer: noise, ranges, what is cut off, channels that stand out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekd.artifacts.artifact import Artifact
+from edgekd.errors import Fault, RecipeError
+from edgekd.formats.inspection import TENSOR_READERS, as_taken, rounded
+from edgekd.network.network import Network
+from edgekd.network.preprocessing import laid_out
+from edgekd.verification.divergence import Layer, in_order_of, layer_outputs, localize
+
+SAMPLES = 8
+"""Samples that are looked at: a file's inner tensors are read a sample at a time."""
+LOOKED_AT = 2**14
+"""Values of a sample's tensor that are kept to find its grid, and what lies beyond it."""
+LEVELS = 2**16
+"""Steps of the finest grid that is one: 16 bits."""
+STANDS_OUT = 8.0
+"""How much larger than the median channel's a channel's largest value is that stands out: of eight
+bits for all channels, three are then lost to the others."""
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """A module of the network beside the tensor of the file that stands for its output.
+
+    Attributes:
+        module, kind, tensor: see `Layer`; what follows is None where the file has no such tensor.
+        sqnr_db: 10 log10(sum output^2 / sum error^2) of all samples, with the noise that the
+            layer's inputs brought; inf where all is equal. Where the file's values begin at zero,
+            the network's are taken after a ReLU.
+        low, high: of the network's output.
+        file_low, file_high: of the file's tensor.
+        step: of the grid that the file's values lie on; None where they lie on none, in float.
+        saturated_frac: the share of values that are at an end of that grid while the network's are
+            beyond it by more than half a step (0-1).
+        outliers: by channel of the network's output, how many times the median channel's largest
+            value its own is, where that is over `STANDS_OUT`.
+    """
+
+    module: str
+    kind: str
+    tensor: str | None
+    sqnr_db: float | None
+    low: float
+    high: float
+    file_low: float | None = None
+    file_high: float | None = None
+    step: float | None = None
+    saturated_frac: float | None = None
+    outliers: Mapping[int, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `sqnr_db` is None where it is infinite."""
+        exact = self.sqnr_db is not None and math.isinf(self.sqnr_db)
+        return {**asdict(self), "sqnr_db": None if exact else self.sqnr_db}
+
+
+@dataclass
+class _Seen:
+    """What was seen of a layer so far; it grows from sample to sample."""
+
+    layer: Layer
+    signal: float = 0.0
+    noise: float = 0.0
+    ours: list[Tensor] = field(default_factory=list)
+    theirs: list[Tensor] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    file_ends: list[float] = field(default_factory=list)
+    channels: list[Tensor] = field(default_factory=list)
+
+
+def sensitivity(
+    artifact: Artifact, network: Network, samples: Sequence[Mapping[str, Tensor]]
+) -> list[LayerNoise]:
+    """The layers of `network` in the order they run, each beside what `artifact` made of it.
+
+    Args:
+        samples: inputs by name, each a batch of the artifact's size; `SAMPLES` of them will do.
+
+    Raises:
+        RecipeError: there is no sample.
+        RefusedError: the inner tensors of the format are not known.
+    """
+    if not samples:
+        raise RecipeError(
+            Fault(
+                what="Without samples nothing is known of the layers of a file.",
+                at="samples",
+                got="none",
+                expected="real inputs, eight or so",
+                fix="give samples=[{input name: tensor}, ...], on the command line --samples FILE",
+            )
+        )
+    artifact = laid_out(artifact, network)
+    twins = rounded(artifact.path, artifact.format)
+    seen = [
+        _Seen(replace(layer, tensor=twins.get(layer.tensor or "", layer.tensor)))
+        for layer in localize(artifact, network, samples[0])
+    ]
+    for sample in samples:
+        found = TENSOR_READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+        outputs = layer_outputs(network, sample)
+        for each, (_, kind, output) in zip(seen, outputs, strict=True):
+            value = found.get(each.layer.tensor or "")
+            _add(each, kind, output, value if value is None else in_order_of(output, value))
+    return [_told(each) for each in seen]
+
+
+def _add(seen: _Seen, kind: str, output: Tensor, value: Tensor | None) -> None:
+    seen.ends += [float(output.min()), float(output.max())]
+    seen.channels.append(_by_channel(kind, output))
+    if value is None:
+        return
+    if float(value.min()) == 0 > float(output.min()):
+        # A ReLU behind the layer that the grid does: it begins at zero.
+        output = output.relu()
+    seen.signal += float(output.double().square().sum())
+    seen.noise += float((output.double() - value.double()).square().sum())
+    seen.file_ends += [float(value.min()), float(value.max())]
+    every = max(1, output.numel() // LOOKED_AT)
+    seen.ours.append(output.reshape(-1)[::every])
+    seen.theirs.append(value.reshape(-1)[::every])
+
+
+def _by_channel(kind: str, output: Tensor) -> Tensor:
+    """The largest size of each channel; channels are the second axis of what convolutions give."""
+    last = output.ndim == 3 and not kind.startswith(("Conv", "BatchNorm", "MaxPool", "AvgPool"))
+    axis = 1 if output.ndim in (2, 3, 4, 5) and not last else output.ndim - 1
+    if output.ndim < 2:
+        return output.abs().reshape(-1)
+    return output.abs().movedim(axis, 0).flatten(1).amax(1)
+
+
+def _told(seen: _Seen) -> LayerNoise:
+    layer = seen.layer
+    told = LayerNoise(
+        layer.module,
+        layer.kind,
+        layer.tensor,
+        None,
+        min(seen.ends),
+        max(seen.ends),
+        outliers=_outliers(seen.channels),
+    )
+    if not seen.file_ends:
+        return told
+    low, high = min(seen.file_ends), max(seen.file_ends)
+    ours, theirs = torch.cat(seen.ours), torch.cat(seen.theirs)
+    step = grid_step(theirs)
+    saturated = None
+    if step is not None:
+        beyond = ((theirs >= high) & (ours > high + step / 2)) | (
+            (theirs <= low) & (ours < low - step / 2)
+        )
+        saturated = float(beyond.double().mean())
+    return LayerNoise(
+        **{
+            **vars(told),
+            "sqnr_db": _decibel(seen.signal, seen.noise),
+            "file_low": low,
+            "file_high": high,
+            "step": step,
+            "saturated_frac": saturated,
+        }
+    )
+
+
+def _decibel(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def grid_step(values: Tensor) -> float | None:
+    """The step of the grid that all `values` lie on, as quantized ones do, or None.
+
+    It is the least difference of two of them, so a multiple of the true one where few are seen.
+    """
+    levels = values.double().unique()
+    if len(levels) < 3 or len(levels) > LEVELS:
+        return None
+    steps = levels.diff()
+    # Scaled to real numbers in float32, equal levels may differ in their last bits.
+    apart = steps[steps > 1e-5 * float(levels[-1] - levels[0])]
+    step = float(apart.min())
+    places = (levels - levels[0]) / step
+    if float(places[-1]) > LEVELS or float((places - places.round()).abs().max()) > 0.05:
+        return None
+    return step
+
+
+def _outliers(channels: Sequence[Tensor]) -> dict[int, float]:
+    if len({tuple(each.shape) for each in channels}) > 1:
+        return {}
+    largest = torch.stack(list(channels)).amax(0)
+    median = float(largest.median())
+    if len(largest) < 4 or median == 0:
+        return {}
+    ratios = largest / median
+    return {int(i): float(ratios[i]) for i in (ratios > STANDS_OUT).nonzero().flatten()}
