@@ -375,7 +375,7 @@ class Ssd(nn.Module):
 
 
 def _normal(name: str, *shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    return lambda count, dice: {name: torch.randn(count, *shape, generator=dice)}
+    return lambda count, generator: {name: torch.randn(count, *shape, generator=generator)}
 
 
 SMALL, LARGE = _normal("image", 3, 16, 16), _normal("image", 3, 32, 32)
@@ -392,7 +392,9 @@ ARCHITECTURES: dict[str, Trap] = {
     "convnext": Trap(ConvNext, LARGE),
     "unet": Trap(UNet, SMALL),
     "vit": Trap(ViT, LARGE),
-    "bert": Trap(Bert, lambda n, dice: {"ids": torch.randint(0, 20, (n, 12), generator=dice)}),
+    "bert": Trap(
+        Bert, lambda n, generator: {"ids": torch.randint(0, 20, (n, 12), generator=generator)}
+    ),
     "espcn": Trap(espcn, _normal("image", 1, 12, 12)),
     "tcn": Trap(Tcn, _normal("signal", 2, 32)),
     "crnn": Trap(Crnn, _normal("image", 1, 16, 32)),

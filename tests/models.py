@@ -152,18 +152,18 @@ class Trap:
 
 
 def _normal(name: str, *shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    return lambda count, dice: {name: torch.randn(count, *shape, generator=dice)}
+    return lambda count, generator: {name: torch.randn(count, *shape, generator=generator)}
 
 
-def _two(count: int, dice: torch.Generator) -> dict[str, Tensor]:
+def _two(count: int, generator: torch.Generator) -> dict[str, Tensor]:
     return {
-        "zeta": torch.randn(count, 4, generator=dice),
-        "alpha": torch.randn(count, 3, generator=dice),
+        "zeta": torch.randn(count, 4, generator=generator),
+        "alpha": torch.randn(count, 3, generator=generator),
     }
 
 
-def _ids(count: int, dice: torch.Generator) -> dict[str, Tensor]:
-    return {"ids": torch.randint(0, 20, (count, 7), generator=dice)}
+def _ids(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    return {"ids": torch.randint(0, 20, (count, 7), generator=generator)}
 
 
 TRAPS: dict[str, Trap] = {

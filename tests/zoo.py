@@ -268,21 +268,21 @@ class Normalized(nn.Module):
 
 
 def _normal(name: str, *shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    return lambda count, dice: {name: torch.randn(count, *shape, generator=dice)}
+    return lambda count, generator: {name: torch.randn(count, *shape, generator=generator)}
 
 
-def _ids(count: int, dice: torch.Generator) -> dict[str, Tensor]:
-    return {"input_ids": torch.randint(0, 20, (count, 12), generator=dice)}
+def _ids(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    return {"input_ids": torch.randint(0, 20, (count, 12), generator=generator)}
 
 
-def _padded(count: int, dice: torch.Generator) -> dict[str, Tensor]:
-    ids, lengths = _ids(count, dice), torch.randint(4, 13, (count, 1), generator=dice)
+def _padded(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    ids, lengths = _ids(count, generator), torch.randint(4, 13, (count, 1), generator=generator)
     return {**ids, "attention_mask": (torch.arange(12)[None] < lengths).long()}
 
 
-def _three(count: int, dice: torch.Generator) -> dict[str, Tensor]:
-    numbers, ids = _normal("numbers", 6)(count, dice), _ids(count, dice)
-    return {**IMAGE(count, dice), **numbers, "ids": ids["input_ids"]}
+def _three(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    numbers, ids = _normal("numbers", 6)(count, generator), _ids(count, generator)
+    return {**IMAGE(count, generator), **numbers, "ids": ids["input_ids"]}
 
 
 IMAGE, TOKENS = _normal("image", 3, 16, 16), _normal("tokens", 12, 16)

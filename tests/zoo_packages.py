@@ -97,16 +97,16 @@ def vit() -> nn.Module:
     return stirred(ViTForImageClassification(config))
 
 
-def _tokens(count: int, dice: torch.Generator) -> dict[str, Tensor]:
-    lengths = torch.randint(4, 17, (count, 1), generator=dice)
+def _tokens(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    lengths = torch.randint(4, 17, (count, 1), generator=generator)
     return {
-        "input_ids": torch.randint(0, 100, (count, 16), generator=dice),
+        "input_ids": torch.randint(0, 100, (count, 16), generator=generator),
         "attention_mask": (torch.arange(16)[None] < lengths).long(),
     }
 
 
 def _image(name: str, size: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    return lambda count, dice: {name: torch.randn(count, 3, size, size, generator=dice)}
+    return lambda count, generator: {name: torch.randn(count, 3, size, size, generator=generator)}
 
 
 def _timm(name: str, **options: Any) -> Trap:

@@ -122,8 +122,8 @@ def interval(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]
     def ratio(drawn: Sequence[tuple[float, float]]) -> float:
         return statistics.median(a for a, _ in drawn) / statistics.median(b for _, b in drawn)
 
-    dice = random.Random(0)
-    found = sorted(ratio(dice.choices(pairs, k=len(pairs))) for _ in range(BOOTSTRAPS))
+    generator = random.Random(0)
+    found = sorted(ratio(generator.choices(pairs, k=len(pairs))) for _ in range(BOOTSTRAPS))
     return ratio(pairs), found[int(0.025 * BOOTSTRAPS)], found[int(0.975 * BOOTSTRAPS) - 1]
 
 
@@ -143,7 +143,7 @@ def main() -> None:
     net = network(words.pixels)
     size = (1, 3, words.pixels, words.pixels)
     calibration = [{"image": torch.randn(*size)} for _ in range(4)]
-    dice, worst = random.Random(1), 0.0
+    generator, worst = random.Random(1), 0.0
     with tempfile.TemporaryDirectory() as folder:
         files = {
             (format, scheme): edgekd.export(
@@ -163,7 +163,7 @@ def main() -> None:
             for key, artifact in files.items():
                 name, tool = TOOLS[key[0]]
                 times: dict[str, float] = {}
-                for who in dice.sample([name, "edgekd", "edgekd again"], 3):
+                for who in generator.sample([name, "edgekd", "edgekd again"], 3):
                     times[who] = (
                         tool(artifact.path, words.seconds)
                         if who == name

@@ -123,9 +123,9 @@ class Way:
 
 def measured(teacher: Network, student: Network, rounds: int) -> list[Way]:
     """All ways of training, an epoch of each in turn."""
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(SAMPLES, 1, 28, 28, generator=dice)
-    labels = torch.randint(0, 10, (SAMPLES,), generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(SAMPLES, 1, 28, 28, generator=generator)
+    labels = torch.randint(0, 10, (SAMPLES,), generator=generator)
     few = TensorDataset(x[:8], labels[:8])
     data = Data(TensorDataset(x, labels), few, few)
     ways = [Way(name) for name in WAYS]

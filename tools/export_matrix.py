@@ -66,9 +66,9 @@ def cells() -> list[tuple[str, str]]:
 def one(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
     """The row of one network in one format and scheme."""
     trap = networks()[name]
-    dice = torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    samples = [trap.draw(1, dice) for _ in range(64)]
+    generator = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    samples = [trap.draw(1, generator) for _ in range(64)]
     row: dict[str, Any] = {"network": name, "format": format, "scheme": scheme}
     start = time.perf_counter()
     try:
@@ -80,7 +80,7 @@ def one(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
         graph = read_graph(artifact.path, format)
         row["operators"], row["transposes"] = graph.count, graph.transposes
         row["method"] = artifact.lineage["method"]
-        agreement = edgekd.verify(artifact, network, [trap.draw(1, dice) for _ in range(64)])
+        agreement = edgekd.verify(artifact, network, [trap.draw(1, generator) for _ in range(64)])
         row["outcome"] = agreement.outcome.value
         row["sqnr_db"] = agreement.to_json()["sqnr_db"]
         row["top1"] = agreement.top1_agreement_frac
@@ -170,9 +170,9 @@ def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
     """Our file's median time over the plain converter's, interleaved, fp32, one thread."""
     for name in names:
         trap = networks()[name]
-        dice = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(1)
         module = trap.build().eval()
-        example = trap.draw(1, dice)
+        example = trap.draw(1, generator)
         for format in ("onnx", "openvino", "litert"):
             row: dict[str, Any] = {"network": name, "format": format}
             with tempfile.TemporaryDirectory() as scratch:

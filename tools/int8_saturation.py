@@ -52,10 +52,10 @@ def openvino_with(bits: str) -> Callable[..., Any]:
 
 
 def sqnr(name: str, format: str) -> str:
-    trap, dice = TRAPS[name], torch.Generator().manual_seed(0)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    calibration = [trap.draw(1, dice) for _ in range(64)]
-    samples = [trap.draw(1, dice) for _ in range(128)]
+    trap, generator = TRAPS[name], torch.Generator().manual_seed(0)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    calibration = [trap.draw(1, generator) for _ in range(64)]
+    samples = [trap.draw(1, generator) for _ in range(128)]
     with tempfile.TemporaryDirectory() as out:
         try:
             artifact = edgekd.export(

@@ -49,13 +49,13 @@ from torch.utils.data import TensorDataset
 from edgekd.conversion.export import convert
 from edgekd.data import Data, Inputs, Samples
 from edgekd.devices.execution import run_artifact
-from edgekd.distillation.qat import method_of, simulate, training_of, tune, tuned_by
+from edgekd.distillation.qat import finish_qat, method_of, prepare_qat, train_quantized, training_of
 from edgekd.evidence.outcome import Verdict
-from edgekd.formats.method_ranking import candidates, ladder
+from edgekd.formats.method_ranking import fallback_methods, ranked_methods
 from edgekd.formats.quantization_methods import methods_of
-from edgekd.network.architecture import kind_of
+from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network, as_network
-from edgekd.quantization.batch_norm_folding import fold_norms
+from edgekd.quantization.batch_norm_folding import fold_batch_norms
 from edgekd.quantization.simulation_match import sqnr_db
 from edgekd.recipe.training import Optimizer, Training
 from edgekd.tasks import TASKS, accuracy
@@ -142,13 +142,13 @@ KINDS: dict[str, tuple[type[nn.Module], float]] = {
 
 def uneven(network: Network, factor: float, seed: int) -> Network:
     """`network`, its norms folded, computing the same through channels of very unequal ranges."""
-    folded = fold_norms(network)
+    folded = fold_batch_norms(network)
     module = copy.deepcopy(folded.module)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     layers = [each for each in module.modules() if isinstance(each, nn.Conv2d)]
     with torch.no_grad():
         for layer, reader in zip(layers, [*layers[1:], module.head], strict=True):
-            exponents = 2 * torch.rand(layer.out_channels, generator=dice) - 1
+            exponents = 2 * torch.rand(layer.out_channels, generator=generator) - 1
             scale = factor**exponents
             layer.weight *= scale.view(-1, 1, 1, 1)
             layer.bias *= scale
@@ -202,11 +202,11 @@ def setting(kind: str, seed: int, epochs: int) -> Setting:
 
 def tuned(found: Setting, format: str, rate: float, epochs: int) -> Any:
     """The network after training to be rounded as `format` rounds."""
-    simulated = simulate(found.network, format, found.calibration)
+    simulated = prepare_qat(found.network, format, found.calibration)
     training = training_of(found.network, epochs, rate)
     teacher = [(found.network, 1.0)]
-    trained = tune(simulated, found.data, training, teacher, seed=found.seed)
-    return tuned_by(trained, found.network, format, found.calibration)
+    trained = train_quantized(simulated, found.data, training, teacher, seed=found.seed)
+    return finish_qat(trained, found.network, format, found.calibration)
 
 
 def ran(network: Network, format: str, method: str, found: Setting) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def swept(kind: str, seeds: int) -> None:
             return f"{sqnr_db(wanted, outputs):5.1f} dB, {100 * same:.1f} % the same class"
 
         print(f"{kind}, seed {seed}: float {100 * accuracy(wanted['output'], labels):.1f} %")
-        print(f"  untrained  {figures(simulate(found.network, 'onnx', found.calibration))}")
+        print(f"  untrained  {figures(prepare_qat(found.network, 'onnx', found.calibration))}")
         for rate in SWEPT:
             print(f"  {rate:<9g}  {figures(tuned(found, 'onnx', rate, SWEPT_EPOCHS).simulated)}")
 
@@ -261,10 +261,10 @@ def arms(
     found: Setting, format: str, rate: float, epochs: int, *, all_methods: bool
 ) -> dict[str, Any]:
     """Test accuracy of the best file rounded after training, and of the one trained for it."""
-    kind = kind_of(found.network)
+    kind = architecture_of(found.network)
     known = methods_of(format, "int8")
-    methods = candidates(format, "int8", kind, known)
-    methods += ladder(format, "int8", methods, known) if all_methods else ()
+    methods = ranked_methods(format, "int8", kind, known)
+    methods += fallback_methods(format, "int8", methods, known) if all_methods else ()
     after = {method: ran(found.network, format, method, found) for method in methods}
     chosen = max(after, key=lambda method: after[method]["validation"])
     method = method_of(found.network, format)

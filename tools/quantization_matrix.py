@@ -60,9 +60,9 @@ from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import EdgekdError
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats import FORMATS
-from edgekd.formats.method_ranking import candidates, weight_bits
+from edgekd.formats.method_ranking import ranked_methods, weight_bits
 from edgekd.formats.quantization_methods import methods_of
-from edgekd.network.architecture import kind_of
+from edgekd.network.architecture import architecture_of
 from edgekd.network.network import (
     Network,
     call,
@@ -164,12 +164,12 @@ PLAIN: dict[str, Callable[[Path, Sequence[Inputs], Path], None]] = {
 
 def ours(network: Network, format: str) -> list[tuple[str, str | None]]:
     """The schemes of eight bits that are tried of `network`, each with its methods."""
-    kind = kind_of(network)
+    kind = architecture_of(network)
     found: list[tuple[str, str | None]] = []
     for scheme in ("int8", "int8-dynamic"):
         if scheme not in FORMATS[format].SCHEMES:
             continue
-        names = candidates(format, scheme, kind, methods_of(format, scheme))
+        names = ranked_methods(format, scheme, kind, methods_of(format, scheme))
         found += [(scheme, name) for name in names or (None,)]
     return found
 

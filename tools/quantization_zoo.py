@@ -209,17 +209,17 @@ Drawn = tuple[dict[str, Tensor], Tensor]
 def _mixed(shapes: dict[str, tuple[int, ...]], classes: int = CLASSES) -> Callable[..., Drawn]:
     """Samples of inputs in float32: mixtures of templates, for images smooth ones."""
 
-    def draw(count: int, dice: torch.Generator) -> Drawn:
-        labels = torch.randint(0, classes, (count,), generator=dice)
-        others = torch.randint(0, classes, (count,), generator=dice)
-        share, gain = (torch.rand(count, generator=dice) for _ in range(2))
+    def draw(count: int, generator: torch.Generator) -> Drawn:
+        labels = torch.randint(0, classes, (count,), generator=generator)
+        others = torch.randint(0, classes, (count,), generator=generator)
+        share, gain = (torch.rand(count, generator=generator) for _ in range(2))
         inputs = {}
         for name, shape in shapes.items():
             templates = _templates(classes, shape)
             each = (count, *[1] * len(shape))
             of_first = (0.6 + 0.4 * share).view(each)
             mixed = of_first * templates[labels] + (1 - of_first) * templates[others]
-            noise = 0.3 * torch.randn(count, *shape, generator=dice)
+            noise = 0.3 * torch.randn(count, *shape, generator=generator)
             inputs[name] = (0.5 + gain.view(each)) * (mixed + noise)
         return inputs, labels
 
@@ -236,24 +236,24 @@ def _templates(classes: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(classes, *shape, generator=fixed)
 
 
-def _segments(count: int, dice: torch.Generator) -> Drawn:
+def _segments(count: int, generator: torch.Generator) -> Drawn:
     """Images whose every pixel is of one of two classes."""
-    field = torch.randn(count, 1, 8, 8, generator=dice)
+    field = torch.randn(count, 1, 8, 8, generator=generator)
     field = F.interpolate(field, (32, 32), mode="bilinear")
     colours = torch.tensor([1.0, -0.5, 0.7]).view(1, 3, 1, 1)
-    gain = 0.5 + torch.rand(count, 1, 1, 1, generator=dice)
-    image = field * colours + 0.3 * torch.randn(count, 3, 32, 32, generator=dice)
+    gain = 0.5 + torch.rand(count, 1, 1, 1, generator=generator)
+    image = field * colours + 0.3 * torch.randn(count, 3, 32, 32, generator=generator)
     return {"image": gain * image}, (field[:, 0] > 0).long()
 
 
 def _tokens(size: int, length: int, classes: int) -> Callable[..., Drawn]:
     """Token ids, of which each class likes some more than others."""
 
-    def draw(count: int, dice: torch.Generator) -> Drawn:
+    def draw(count: int, generator: torch.Generator) -> Drawn:
         fixed = torch.Generator().manual_seed(11)
         liking = (2.0 * torch.randn(classes, size, generator=fixed)).softmax(1)
-        labels = torch.randint(0, classes, (count,), generator=dice)
-        ids = torch.multinomial(liking[labels], length, replacement=True, generator=dice)
+        labels = torch.randint(0, classes, (count,), generator=generator)
+        ids = torch.multinomial(liking[labels], length, replacement=True, generator=generator)
         return {"ids": ids}, labels
 
     return draw
@@ -313,11 +313,11 @@ def trained(name: str, weights: Path) -> nn.Module:
     if place.exists():
         module.load_state_dict(load_file(place))
         return module.eval()
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     optimizer = torch.optim.Adam(module.parameters(), 2e-3 if kind.steps > 100 else 1e-3)
     module.train()
     for _ in range(kind.steps):
-        inputs, labels = kind.draw(BATCH, dice)
+        inputs, labels = kind.draw(BATCH, generator)
         given = module(**inputs) if len(inputs) > 1 else module(*inputs.values())
         logits = given["logits"] if isinstance(given, dict) else given
         loss = F.cross_entropy(logits, labels)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.artifacts.signature import Signature
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.system.files import digest, path_bytes, path_digest, write_json
@@ -57,10 +57,13 @@ class Artifact:
         return tuple(self.lineage.get("channels_last", ()))
 
     @property
-    def quantization(self) -> dict[str, Step]:
+    def quantization(self) -> dict[str, QuantizationParams]:
         """By name, the inputs and outputs that it has as whole numbers where its network has them
         as real ones, and what the numbers stand for."""
-        return {name: Step(**told) for name, told in self.lineage.get("quantization", {}).items()}
+        return {
+            name: QuantizationParams(**told)
+            for name, told in self.lineage.get("quantization", {}).items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `path` is relative to the card's folder."""

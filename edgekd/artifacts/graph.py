@@ -17,7 +17,7 @@ CONST = "const "
 
 
 @dataclass(frozen=True)
-class Kind:
+class OperatorKind:
     """What operators have in common: their type, and the element types of what they take and give.
 
     Attributes:
@@ -48,7 +48,7 @@ class Graph:
     """
 
     format: str
-    kinds: Mapping[Kind, int]
+    kinds: Mapping[OperatorKind, int]
     inputs: int = 0
     outputs: int = 0
 

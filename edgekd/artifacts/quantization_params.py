@@ -14,7 +14,7 @@ Io = Literal["float32", "int8", "uint8"]
 
 
 @dataclass(frozen=True)
-class Step:
+class QuantizationParams:
     """What the numbers of a tensor stand for: value = scale * (number - zero_point).
 
     Attributes:
@@ -26,7 +26,9 @@ class Step:
     dtype: str
 
 
-def as_numbers(arrays: Mapping[str, Any], steps: Mapping[str, Step]) -> dict[str, NDArray[Any]]:
+def as_numbers(
+    arrays: Mapping[str, Any], steps: Mapping[str, QuantizationParams]
+) -> dict[str, NDArray[Any]]:
     """`arrays`, those that `steps` name as the nearest numbers; what lies beyond is at an end.
 
     Halves go to the even number, as ONNX's QuantizeLinear has it.
@@ -43,7 +45,9 @@ def as_numbers(arrays: Mapping[str, Any], steps: Mapping[str, Step]) -> dict[str
     return found
 
 
-def as_values(arrays: Mapping[str, Any], steps: Mapping[str, Step]) -> dict[str, NDArray[Any]]:
+def as_values(
+    arrays: Mapping[str, Any], steps: Mapping[str, QuantizationParams]
+) -> dict[str, NDArray[Any]]:
     """`arrays`, those that `steps` name as the values in float32 that their numbers stand for."""
     import numpy as np
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class FreeSize:
+class DynamicDim:
     """A size that may differ from call to call, such as the number of tokens.
 
     Attributes:

@@ -12,7 +12,7 @@ from edgekd.artifacts.target import Budget
 from edgekd.benchmarking.measure import measure, to_nobody
 from edgekd.data import Inputs
 from edgekd.devices.job import failure_error
-from edgekd.evidence.budget import judge
+from edgekd.evidence.budget import judge_budget
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format
@@ -117,6 +117,6 @@ def _any_open(
         and result.evidence == "device"
         and not result.doubts
         and bool(budget.percentiles)
-        and judge(artifacts[name].size_bytes, result, budget).outcome is Outcome.UNDECIDED
+        and judge_budget(artifacts[name].size_bytes, result, budget).outcome is Outcome.UNDECIDED
         for name, result in found.items()
     )

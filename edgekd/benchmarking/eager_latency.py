@@ -18,7 +18,7 @@ WITHIN_S = 2.0
 """No more calls than `LEAST` are made after so long."""
 
 
-def eager_ms(networks: Mapping[str, Network]) -> dict[str, float]:
+def pytorch_latency_ms(networks: Mapping[str, Network]) -> dict[str, float]:
     """By name, the median time in ms of one call on the example, on one thread of this CPU.
 
     Calls of the networks alternate, so that what else the machine does meets all of them. It is no

@@ -29,7 +29,7 @@ from edgekd.devices.vendor_tools.trtexec import module_rails
 from edgekd.errors import ConversionError, EdgekdError, UnreachableError
 from edgekd.evidence.measurement import Measurement, Ratio
 from edgekd.evidence.outcome import Outcome, Verdict
-from edgekd.evidence.summarized_latencies import ToldTimes
+from edgekd.evidence.summarized_latencies import SummarizedLatencies
 from edgekd.formats import find_format
 from edgekd.recipe.benchmark import LOOKS, Protocol
 from edgekd.system.process import pause
@@ -166,13 +166,13 @@ def _of_example_sizes(artifact: Artifact) -> Inputs | None:
     shapes = artifact.lineage.get("example_shapes")
     if not shapes or artifact.signature is None:
         return None
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     made = {}
     for spec in artifact.signature.inputs:
         dtype = getattr(torch, spec.dtype)
         # Zeros where the values may be indices, which must not be out of range.
         made[spec.name] = (
-            torch.randn(shapes[spec.name], generator=dice, dtype=dtype)
+            torch.randn(shapes[spec.name], generator=generator, dtype=dtype)
             if dtype.is_floating_point
             else torch.zeros(shapes[spec.name], dtype=dtype)
         )
@@ -207,10 +207,10 @@ def _timed(
     """Adds a look's processes to `rounds`; how the device was lost, where it was after one."""
     for _ in range(protocol.processes):
         number = len(rounds)
-        dice = random.Random(seed + number)
+        generator = random.Random(seed + number)
         steps.begin(f"process {number + 1}, {len(job.artifacts)} artifact(s) interleaved")
         # What is loaded first lies elsewhere in memory: each process loads in another order.
-        shuffled = dict(dice.sample(sorted(job.artifacts.items()), len(job.artifacts)))
+        shuffled = dict(generator.sample(sorted(job.artifacts.items()), len(job.artifacts)))
         ours = replace(job, artifacts=shuffled, options={**job.options, "seed": seed + number})
         try:
             rounds.append(_patiently(device, ours, steps, known=True))
@@ -296,7 +296,7 @@ def _measurement(
         return verdict
     results = [report.results[name] for report in rounds]
     told = tuple(
-        ToldTimes(
+        SummarizedLatencies(
             count=result["told"]["count"],
             figures=tuple((share, ms) for share, ms in result["told"]["figures"]),
             mean_ms=result["told"].get("mean_ms"),
@@ -372,12 +372,14 @@ def _ratio(rounds: Sequence[Report], name: str, parent: str | None, seed: int) -
     processes = [
         np.array([_medians(report.results[each]) for each in (name, parent)]).T for report in rounds
     ]
-    dice = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     drawn = sorted(
         _of_medians(
             [
-                processes[number][dice.integers(0, len(processes[number]), len(processes[number]))]
-                for number in dice.integers(0, len(processes), len(processes))
+                processes[number][
+                    generator.integers(0, len(processes[number]), len(processes[number]))
+                ]
+                for number in generator.integers(0, len(processes), len(processes))
             ]
         )
         for _ in range(BOOTSTRAPS)

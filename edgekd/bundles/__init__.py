@@ -15,7 +15,7 @@ from edgekd.bundles.manifest import Manifest
 from edgekd.errors import Fault
 
 
-class Kind(Protocol):
+class BundleKind(Protocol):
     """A module of this room.
 
     Attributes:
@@ -31,7 +31,7 @@ class Kind(Protocol):
         """Writes the package of the folder `bundle` into `out`, which is empty."""
 
 
-BUNDLES: dict[str, Kind] = {
+BUNDLES: dict[str, BundleKind] = {
     "folder": folder,
     "archive": archive,
     "android": android,
@@ -46,7 +46,7 @@ def bundle_names() -> list[str]:
     return [*BUNDLES, *(entry.name for entry in entry_points(group="edgekd.bundles"))]
 
 
-def find_bundle(name: str) -> Kind:
+def find_bundle(name: str) -> BundleKind:
     """The kind `name`.
 
     Raises:
@@ -55,5 +55,5 @@ def find_bundle(name: str) -> Kind:
     if name in BUNDLES:
         return BUNDLES[name]
     entries = {entry.name: entry for entry in entry_points(group="edgekd.bundles")}
-    found: Kind = entries[name].load()
+    found: BundleKind = entries[name].load()
     return found

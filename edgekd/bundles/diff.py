@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from edgekd.bundles.manifest import Evidence, Model, Tensor, read_manifest
 from edgekd.errors import BudgetMissedError, DisagreementError, EdgekdError, Fault
 
-Kind = Literal["accuracy", "cost", "interface"]
+ChangeKind = Literal["accuracy", "cost", "interface"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Change:
 
     target: str
     figure: str
-    kind: Kind
+    kind: ChangeKind
     before: float | str | None
     after: float | str | None
     worse: bool
@@ -124,7 +124,7 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
     if old.format != new.format:
         found.append(_interface(old.target, "format", old.format, new.format))
     a, b = old.evidence, new.evidence
-    figures: list[tuple[str, Kind, float | None, float | None, float]] = [
+    figures: list[tuple[str, ChangeKind, float | None, float | None, float]] = [
         ("agreement", "accuracy", *_figures(a, b, "agreement", _agreement_key(old)),
          tolerance.agreement),
         ("p50_ms", "cost", *_figures(a, b, "measurement", "p50_ms"), tolerance.latency),
@@ -141,7 +141,7 @@ def _change(
     old: Model,
     new: Model,
     figure: str,
-    kind: Kind,
+    kind: ChangeKind,
     a: float | None,
     b: float | None,
     allowed: float,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.bundles.manifest import Expected, Golden, Model
 from edgekd.data import Inputs
@@ -21,7 +21,7 @@ COUNT = 8
 """Inputs of a bundle: as many as a phone runs without anyone waiting."""
 
 
-def tolerance(scheme: str, outputs: Tensor, step: Step | None = None) -> float:
+def tolerance(scheme: str, outputs: Tensor, step: QuantizationParams | None = None) -> float:
     """How far a value of `outputs` may lie off on another machine, as the file gives it.
 
     Args:
@@ -47,7 +47,7 @@ def write(
     outputs: Mapping[str, Tensor],
     model: str,
     scheme: str,
-    steps: Mapping[str, Step] | None = None,
+    steps: Mapping[str, QuantizationParams] | None = None,
 ) -> Golden:
     """Writes the vectors of the model of target `model` into the bundle `folder`.
 

@@ -146,7 +146,7 @@ class Evidence(Entry):
     ] = Field(default_factory=list)
 
 
-class Kept(Entry):
+class ManifestShare(Entry):
     """What a threshold keeps of the samples that it was calibrated on, as shares."""
 
     threshold: Frac
@@ -172,7 +172,7 @@ class Routed(Entry):
     low_frac: float | None = None
     test_kept_frac: float | None = None
     test_agreement_frac: float | None = None
-    curve: list[Kept]
+    curve: list[ManifestShare]
 
 
 class Model(Entry):

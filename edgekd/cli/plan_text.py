@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgekd.evidence.candidate import Row
+    from edgekd.evidence.candidate import Candidate
     from edgekd.pipeline.plan import Plan
     from edgekd.recipe.schema import Recipe
 
@@ -16,9 +16,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"{plan.recipe.name} {plan.recipe.version}: {' -> '.join(plan.stages)}"
     yield from _distill_lines(plan.recipe)
     yield from _prune_lines(plan)
-    for goal in plan.goals:
-        rows = [row for row in plan.rows if row.target == goal.target.name]
-        tries = ", ".join(row.candidate for row in rows if row.open) or "nothing"
+    for goal in plan.deployments:
+        rows = [row for row in plan.candidates if row.target == goal.target.name]
+        tries = ", ".join(row.name for row in rows if row.open) or "nothing"
         limits = {key: value for key, value in vars(goal.budget).items() if value is not None}
         told = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "no budget"
         yield f"  {goal.target.name}: {tries}; {told}"
@@ -27,7 +27,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (f"    {row.scheme}: {row.detail}" for row in rows if not row.open)
 
 
-def preview_lines(rows: Sequence[Row] | None) -> Iterator[str]:
+def preview_lines(rows: Sequence[Candidate] | None) -> Iterator[str]:
     """What the targets will make of the student, candidate by candidate."""
     if rows is None:
         return
@@ -35,7 +35,7 @@ def preview_lines(rows: Sequence[Row] | None) -> Iterator[str]:
     for row in rows:
         graph = row.artifact.lineage if row.artifact else {}
         count = sum(graph.get("operators", {}).values())
-        yield f"  {row.target} {row.candidate}: " + (
+        yield f"  {row.target} {row.name}: " + (
             row.detail
             if row.outcome
             else f"{count} operators, {graph.get('transposes', 0)} transposes"
@@ -79,4 +79,4 @@ def _prune_lines(plan: Plan) -> Iterator[str]:
     steps = f" in {prune.steps} steps" if prune.steps > 1 else ""
     yield f"  prune: {told} to {prune.keep:g} of the {prune.measure}{steps}{recovers}"
     if prune.method != "structured":
-        yield from (f"    {name}: {why}" for name, why in profits(plan.goals).items())
+        yield from (f"    {name}: {why}" for name, why in profits(plan.deployments).items())

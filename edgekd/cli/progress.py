@@ -7,37 +7,38 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as ProgressBars
+    from rich.progress import TaskID
 
-    from edgekd.system.progress import Tell
+    from edgekd.system.progress import Progress
 
 
 class Shown:
-    """A context manager that gives the `Tell` to draw with.
+    """A context manager that gives the `Progress` to draw with.
 
     It writes to a copy of stderr: the original is redirected to the log while converters run.
     """
 
     def __init__(self) -> None:
         self.stream: TextIO = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
-        self.progress: Progress | None = None
+        self.progress: ProgressBars | None = None
         self.tasks: dict[str, TaskID] = {}
         self.last = ""
 
-    def __enter__(self) -> Tell:
+    def __enter__(self) -> Progress:
         if not self.stream.isatty():
             return self.write
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             SpinnerColumn,
             TextColumn,
             TimeRemainingColumn,
         )
+        from rich.progress import Progress as ProgressBars
 
-        self.progress = Progress(
+        self.progress = ProgressBars(
             SpinnerColumn(),
             TextColumn("{task.description:10}"),
             BarColumn(bar_width=24),

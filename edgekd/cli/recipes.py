@@ -76,7 +76,7 @@ def check(
             {
                 "name": plan.recipe.name,
                 "stages": list(plan.stages),
-                "rows": [row.to_json() for row in plan.rows],
+                "rows": [row.to_json() for row in plan.candidates],
                 "lint": [row.to_json() for row in previewed] if previewed is not None else None,
             }
         )

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from edgekd.bundles.diff import Change
     from edgekd.bundles.manifest import Manifest
     from edgekd.evidence.agreement import Agreement
-    from edgekd.evidence.candidate import Row
+    from edgekd.evidence.candidate import Candidate
     from edgekd.pipeline.candidates.state import Pruning, Scored
     from edgekd.pipeline.result import RunResult
-    from edgekd.verification.divergence import Layer
+    from edgekd.verification.divergence import DivergingLayer
     from edgekd.verification.layer_sensitivity import LayerNoise
 
 LEFT = ("target", "scheme", "outcome", "ships")
@@ -106,7 +106,7 @@ def table(result: RunResult) -> Table:
     return made
 
 
-def _cells(row: Row, *, pruned: bool) -> list[str]:
+def _cells(row: Candidate, *, pruned: bool) -> list[str]:
     agreement, measurement = row.agreement, row.measurement
     agreed = agreement.task_agreement if agreement else None
     metric = agreement.metric if agreement else None
@@ -114,11 +114,11 @@ def _cells(row: Row, *, pruned: bool) -> list[str]:
     unpruned = measurement.unpruned_ratio if measurement else None
     zipped = row.artifact.zipped_bytes if row.artifact else None
     return [
-        row.candidate,
+        row.name,
         row.outcome.value if row.outcome else "",
         f"{metric:.4f}" if metric is not None else "",
         f"{agreed:.4f}" if agreed is not None else "",
-        agreement.sqnr_told if agreement else "",
+        agreement.sqnr_text if agreement else "",
         f"{row.artifact.size_bytes:,}" if row.artifact else "",
         *([f"{zipped:,}" if zipped else ""] if pruned else []),
         f"{measurement.percentile_ms(0.5).value:.4f}" if measurement else "",
@@ -136,10 +136,10 @@ def after_table(result: RunResult) -> Iterator[str]:
         yield f"{name}: {choice.why}"
     for row in result.rows:
         if row.detail and not row.detail.startswith(BEATEN):
-            yield f"  {row.target} {row.candidate}: {row.detail}"
+            yield f"  {row.target} {row.name}: {row.detail}"
         if result.chosen and row.target in result.chosen and result.chosen[row.target].ships(row):
             for note in row.notes:
-                yield f"  {row.target} {row.candidate}, which ships: {note}"
+                yield f"  {row.target} {row.name}, which ships: {note}"
     beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
     for target, count in beaten.items():
         yield f"  {target}: other ways to quantize, no better than those: {count}"
@@ -196,7 +196,7 @@ def _routes(result: RunResult) -> Iterator[str]:
             )
 
 
-def layer_lines(layers: Sequence[Layer]) -> Iterator[str]:
+def layer_lines(layers: Sequence[DivergingLayer]) -> Iterator[str]:
     """The layers of a network beside what a file computes for them."""
     wide = max((len(layer.module) for layer in layers), default=0)
     for layer in layers:

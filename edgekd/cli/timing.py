@@ -48,7 +48,7 @@ def benchmark(
     from edgekd.cli.parse import parse_budget
     from edgekd.cli.progress import Shown
     from edgekd.data import joined
-    from edgekd.evidence.budget import judge
+    from edgekd.evidence.budget import judge_budget
     from edgekd.evidence.outcome import Verdict
     from edgekd.network.sample_files import read_samples
     from edgekd.pipeline.correctness_check import disagreement
@@ -81,7 +81,7 @@ def benchmark(
         )
     measured = [wrong[n] if n in wrong else next(timed) for n in range(len(loaded))]
     verdicts = [
-        result if isinstance(result, Verdict) else judge(artifact.size_bytes, result, limits)
+        result if isinstance(result, Verdict) else judge_budget(artifact.size_bytes, result, limits)
         for artifact, result in zip(loaded, measured, strict=True)
     ]
     _write_summaries(junit, summary, loaded, measured, verdicts)
@@ -99,12 +99,12 @@ def _laid_out(
     artifacts: Sequence[Any], against: str, weights: str | None, inputs: Sequence[Any]
 ) -> list[Any]:
     """Artifacts that say how they take their images, also those without their card."""
-    from edgekd.formats import told_by_file
+    from edgekd.formats import read_quantization
     from edgekd.network.network import load_network
     from edgekd.network.preprocessing import laid_out
 
     network = load_network(against, example=inputs[0], weights=weights)
-    return [laid_out(told_by_file(artifact), network) for artifact in artifacts]
+    return [laid_out(read_quantization(artifact), network) for artifact in artifacts]
 
 
 def _after_benchmark(artifact: Path, *, quick: bool, judged: bool) -> str:
@@ -175,13 +175,13 @@ def _write_summaries(
     verdicts: Sequence[Any],
 ) -> None:
     """Writes what CI systems show."""
-    from edgekd.evidence.candidate import Row
+    from edgekd.evidence.candidate import Candidate
     from edgekd.evidence.measurement import Measurement
     from edgekd.report import junit as reports
     from edgekd.system.files import write_text
 
     rows = [
-        Row(
+        Candidate(
             str(artifact.path),
             artifact.format,
             artifact.scheme or "as it is",

@@ -18,7 +18,7 @@ from edgekd.artifacts.quantized_fraction import quantized_facts
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.calibration.checks import unusable
 from edgekd.conversion.exportability import branching, check_sound
-from edgekd.conversion.fp16_range import check_half
+from edgekd.conversion.fp16_range import check_fp16_range
 from edgekd.conversion.options import check_exportable
 from edgekd.data import Inputs
 from edgekd.devices.execution import run_artifact
@@ -78,7 +78,7 @@ def export(
     """
     check_exportable(format, scheme, opset, method, io)
     samples = _checked(network, scheme, calibration or (), method)
-    check_half(network, format, scheme, calibration or [dict(network.example)])
+    check_fp16_range(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def convert(
         ConversionError: the converter failed; its last lines are told, all are in the log.
     """
     check_sound(network)
-    check_free(network, format)
+    refuse_dynamic_shapes(network, format)
     images = to_turn(network, format, channels_last)
     if images:
         network = turn_channels(network, images)
@@ -164,8 +164,8 @@ def convert(
         lineage["quantization"] = {name: vars(step) for name, step in steps.items()}
     if format == "onnx":
         lineage["opset"] = opset_of(path)
-    if network.free:
-        lineage["free"] = [each.to_json() for each in network.free]
+    if network.dynamic:
+        lineage["free"] = [each.to_json() for each in network.dynamic]
         shapes = {name: list(tensor.shape) for name, tensor in network.example.items()}
         lineage["example_shapes"] = shapes
     if format in READERS:
@@ -174,8 +174,8 @@ def convert(
         lineage["operators"] = graph.operators
         lineage["transposes"] = graph.transposes
     artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
-    if network.free:
-        try_sizes(artifact, network, calibration)
+    if network.dynamic:
+        check_dynamic_shapes(artifact, network, calibration)
     save_card(artifact)
     return artifact
 
@@ -185,12 +185,12 @@ def to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[
     if channels_last is False or (channels_last is None and format != "litert"):
         return ()
     found = images_of(network)
-    if channels_last and (network.free or not found):
+    if channels_last and (network.dynamic or not found):
         raise RecipeError(
             Fault(
                 what="The file cannot take its images with their channels last.",
                 at="channels_last",
-                got="free sizes" if network.free else "no input is an image with channels first",
+                got="free sizes" if network.dynamic else "no input is an image with channels first",
                 expected="float32, fixed sizes, batch, 1, 3 or 4 channels, height, width",
                 fix="leave channels_last out; of an input that is folded, set its layout",
             )
@@ -202,14 +202,14 @@ FIXED = {"litert": "LiteRT's", "ncnn": "ncnn's"}
 """The formats whose files have fixed sizes; ncnn has free ones, pnnx writes none."""
 
 
-def check_free(network: Network, format: str) -> None:
+def refuse_dynamic_shapes(network: Network, format: str) -> None:
     """Raises where a network has free sizes, or a batch, and `format` has none."""
-    if network.free and format in FIXED:
+    if network.dynamic and format in FIXED:
         raise RefusedError(
             Fault(
                 what=f"{FIXED[format]} files have fixed sizes.",
                 at=f"format {format}",
-                got=f"free sizes {listed(each.name for each in network.free)}",
+                got=f"free sizes {listed(each.name for each in network.dynamic)}",
                 expected="a network without free sizes",
                 fix="export it at the largest size, and pad; other formats take free sizes",
             )
@@ -228,7 +228,9 @@ def check_free(network: Network, format: str) -> None:
         )
 
 
-def try_sizes(artifact: Artifact, network: Network, calibration: Sequence[Inputs]) -> None:
+def check_dynamic_shapes(
+    artifact: Artifact, network: Network, calibration: Sequence[Inputs]
+) -> None:
     """Runs `artifact` at two other settings of its free sizes and compares it with its network.
 
     Raises:
@@ -237,8 +239,8 @@ def try_sizes(artifact: Artifact, network: Network, calibration: Sequence[Inputs
     """
     given = calibration[0] if calibration else network.example
     module = copy.deepcopy(network.module).cpu().eval()
-    for sizes in other_sizes(given, network.free):
-        inputs = resized(given, sizes, network.free)
+    for sizes in other_sizes(given, network.dynamic):
+        inputs = resized(given, sizes, network.dynamic)
         told = ", ".join(f"{name} = {size}" for name, size in sizes.items())
         with torch.no_grad():
             wanted = call(module, inputs)

@@ -24,12 +24,12 @@ COMPUTED = ("onnx", "coreml", "ncnn")
 """Formats whose files compute in float16 where their weights are; the others widen those first."""
 
 
-def in_half(format: str, scheme: str) -> bool:
+def stores_fp16(format: str, scheme: str) -> bool:
     """Whether a file of `format` in `scheme` holds numbers in float16."""
     return scheme == "fp16" or (format == "coreml" and scheme != "fp32")
 
 
-def check_half(network: Network, format: str, scheme: str, samples: Sequence[Inputs]) -> None:
+def check_fp16_range(network: Network, format: str, scheme: str, samples: Sequence[Inputs]) -> None:
     """Raises where `network` has numbers that its file in half precision could not hold.
 
     Args:
@@ -39,7 +39,7 @@ def check_half(network: Network, format: str, scheme: str, samples: Sequence[Inp
         RefusedError: a weight, or what a layer gives for a sample, is beyond float16; all such
             weights are told, or the first such layer.
     """
-    if not in_half(format, scheme):
+    if not stores_fp16(format, scheme):
         return
     faults = [_of_weight(*weight, scheme) for weight in _weights(network.module)]
     if not faults and format in COMPUTED:

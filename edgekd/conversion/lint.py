@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from edgekd.artifacts.graph import CONST, Graph, Kind
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind
 from edgekd.artifacts.operators import GATES, TRANSPOSES
 from edgekd.artifacts.target import Target
 from edgekd.errors import listed
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One thing about a file that makes it slower on its target than its operators need be.
 
     Attributes:
@@ -40,7 +40,7 @@ class Finding:
     fix: str
 
 
-def lint(graph: Graph, target: Target, scheme: str) -> list[Finding]:
+def lint(graph: Graph, target: Target, scheme: str) -> list[LintFinding]:
     """What in `graph`, saved in precision `scheme`, will not run well on `target`."""
     found = [*_unrolled(graph), *_transposes(graph)]
     if target.accelerator == "cpu":
@@ -119,7 +119,7 @@ LITERT_FIXES = {
 }
 
 
-def _refusal(kind: Kind) -> str | None:
+def _refusal(kind: OperatorKind) -> str | None:
     """Why XNNPACK does not take operators of this kind, or None where it does."""
     taken = XNNPACK.get(kind.operator)
     if taken is None:
@@ -140,7 +140,7 @@ def _refusal(kind: Kind) -> str | None:
     return None
 
 
-def _fits(kind: Kind, taken: Taken) -> bool:
+def _fits(kind: OperatorKind, taken: Taken) -> bool:
     """Whether the quantization steps of `kind` are as near to each other as XNNPACK wants."""
     steps = [kind.steps[place] for place in taken.data or ()]
     output = kind.steps[len(kind.takes)]
@@ -152,7 +152,7 @@ def _fits(kind: Kind, taken: Taken) -> bool:
     return all(least <= step / output < limit for step in steps)
 
 
-def _xnnpack(graph: Graph) -> Iterator[Finding]:
+def _xnnpack(graph: Graph) -> Iterator[LintFinding]:
     if graph.format != "litert":
         return
     found: Counter[tuple[str, str]] = Counter()
@@ -161,7 +161,7 @@ def _xnnpack(graph: Graph) -> Iterator[Finding]:
         if reason is not None:
             found[kind.operator, reason] += count
     for (operator, reason), count in sorted(found.items()):
-        yield Finding(
+        yield LintFinding(
             "falls-back",
             operator,
             count,
@@ -210,7 +210,7 @@ OPENVINO_FLOAT = {
 RUNTIME_MODEL = "measured, OpenVINO 2026.4: get_runtime_model() says f32, in all of six networks"
 
 
-def _not_int8(graph: Graph, scheme: str) -> Iterator[Finding]:
+def _not_int8(graph: Graph, scheme: str) -> Iterator[LintFinding]:
     """Operators of an int8 file that are computed in float32, by ONNX Runtime and OpenVINO."""
     if scheme != "int8":
         return
@@ -218,7 +218,7 @@ def _not_int8(graph: Graph, scheme: str) -> Iterator[Finding]:
         count = graph.operators.get(operator, 0)
         why = f"{operator} has no int8 kernel in OpenVINO's CPU plugin: it is computed in float32"
         if count:
-            yield Finding("falls-back", operator, count, why, RUNTIME_MODEL, fix)
+            yield LintFinding("falls-back", operator, count, why, RUNTIME_MODEL, fix)
     left: Counter[str] = Counter()
     for kind, count in graph.kinds.items() if graph.format == "onnx" else ():
         if kind.operator not in ONNX_ANY and not _onnx_int8(kind):
@@ -230,10 +230,10 @@ def _not_int8(graph: Graph, scheme: str) -> Iterator[Finding]:
         else:
             why = f"{operator} has no int8 kernel in ONNX Runtime: it is computed in float32"
             fix = ONNX_FIXES.get(operator, "use another, or leave it where it is little work")
-        yield Finding("falls-back", operator, count, why, SELECTORS, fix)
+        yield LintFinding("falls-back", operator, count, why, SELECTORS, fix)
 
 
-def _onnx_int8(kind: Kind) -> bool:
+def _onnx_int8(kind: OperatorKind) -> bool:
     """Whether ONNX Runtime computes operators of this kind on quantized data."""
     needed = ONNX_INT8.get(kind.operator)
     if needed is None:
@@ -264,7 +264,7 @@ NEURAL_ENGINE_FIXES = {
 }
 
 
-def _neural_engine(graph: Graph) -> Iterator[Finding]:
+def _neural_engine(graph: Graph) -> Iterator[LintFinding]:
     if graph.format != "coreml":
         return
     single = [
@@ -274,7 +274,7 @@ def _neural_engine(graph: Graph) -> Iterator[Finding]:
     ]
     if single:
         names = Counter(kind.operator for kind, _ in single)
-        yield Finding(
+        yield LintFinding(
             "refused",
             ", ".join(sorted(names)),
             sum(count for _, count in single),
@@ -286,7 +286,7 @@ def _neural_engine(graph: Graph) -> Iterator[Finding]:
     for operator, source in NEURAL_ENGINE.items():
         count = graph.operators.get(operator, 0)
         if count:
-            yield Finding(
+            yield LintFinding(
                 "falls-back",
                 operator,
                 count,
@@ -297,7 +297,7 @@ def _neural_engine(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def _unrolled(graph: Graph) -> Iterator[Finding]:
+def _unrolled(graph: Graph) -> Iterator[LintFinding]:
     why = graph.unrolled
     if why is None:
         return
@@ -306,7 +306,7 @@ def _unrolled(graph: Graph) -> Iterator[Finding]:
         "file 502 KB for 159 KB of weights, in int8 876 KB",
         "openvino": "measured, OpenVINO 2026.4: a GRU written out ran 11 times slower than whole",
     }
-    yield Finding(
+    yield LintFinding(
         "unrolled",
         ", ".join(GATES[graph.format]),
         graph.count,
@@ -321,7 +321,7 @@ ATTENTION = {"litert": ("SOFTMAX", "BATCH_MATMUL")}
 CONVOLUTIONS = {"litert": ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")}
 
 
-def _transposes(graph: Graph) -> Iterator[Finding]:
+def _transposes(graph: Graph) -> Iterator[LintFinding]:
     """Beyond the one at each input and output that turns channels first to channels last."""
     if graph.format not in CONVOLUTIONS or graph.total(ATTENTION[graph.format]):
         return
@@ -329,7 +329,7 @@ def _transposes(graph: Graph) -> Iterator[Finding]:
         return
     more = graph.transposes - graph.inputs - graph.outputs
     if more > 0:
-        yield Finding(
+        yield LintFinding(
             "slow",
             ", ".join(TRANSPOSES[graph.format]),
             graph.transposes,
@@ -341,7 +341,7 @@ def _transposes(graph: Graph) -> Iterator[Finding]:
         )
 
 
-def _half(graph: Graph, target: Target, scheme: str) -> Iterator[Finding]:
+def _half(graph: Graph, target: Target, scheme: str) -> Iterator[LintFinding]:
     """Weights in float16 that are computed in float32."""
     if scheme != "fp16":
         return
@@ -355,7 +355,7 @@ def _half(graph: Graph, target: Target, scheme: str) -> Iterator[Finding]:
     fact = target.facts.get("fp16")
     if not count or (fact is None and graph.format != "litert"):
         return
-    yield Finding(
+    yield LintFinding(
         "slow",
         stored or "float16",
         count,
@@ -371,7 +371,7 @@ def _half(graph: Graph, target: Target, scheme: str) -> Iterator[Finding]:
 DOT_PRODUCTS = ("asimddp", "i8mm")
 
 
-def _no_dot_product(graph: Graph, target: Target, scheme: str) -> Iterator[Finding]:
+def _no_dot_product(graph: Graph, target: Target, scheme: str) -> Iterator[LintFinding]:
     """int8 on an Arm core without instructions for products of bytes, where the profile tells."""
     fact = target.facts.get("int8_instructions")
     if scheme != "int8" or fact is None or target.machine not in ("aarch64", "arm64"):
@@ -383,7 +383,7 @@ def _no_dot_product(graph: Graph, target: Target, scheme: str) -> Iterator[Findi
              "MatMul")}.get(graph.format, ())  # fmt: skip
     count = graph.total(names)
     if count:
-        yield Finding(
+        yield LintFinding(
             "slow",
             ", ".join(names),
             count,

@@ -64,8 +64,8 @@ def folded(network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
     Raises:
         RecipeError: there is no such input, it is no image, or it has other channels.
     """
-    if network.free:
-        got = f"free sizes {listed(each.name for each in network.free)}"
+    if network.dynamic:
+        got = f"free sizes {listed(each.name for each in network.dynamic)}"
         expected = "a network of fixed sizes"
         raise RecipeError(_fault(next(iter(inputs), "outputs"), got, expected, "fold or declare"))
     shapes = {spec.name: spec.shape for spec in network.signature.inputs}

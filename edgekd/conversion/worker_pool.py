@@ -77,7 +77,7 @@ def convert_each(
     with tempfile.TemporaryDirectory(prefix="edgekd-export-") as scratch:
         folder = Path(scratch)
         # A program has no way but the first, and free sizes may need the second.
-        here = {name for name, each in wanted.items() if processes == 0 or each.network.free}
+        here = {name for name, each in wanted.items() if processes == 0 or each.network.dynamic}
         for name in here:
             yield name, _here(wanted[name], folder / name)
         wanted = {name: each for name, each in wanted.items() if name not in here}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts.artifact import Artifact, parts
-from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
 from edgekd.devices import find_device
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.on_device.agent import VERSION
@@ -49,7 +49,7 @@ class Job:
     threads: int
     batches: Mapping[str, int] = field(default_factory=dict)
     channels_last: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    quantization: Mapping[str, Mapping[str, Step]] = field(default_factory=dict)
+    quantization: Mapping[str, Mapping[str, QuantizationParams]] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
     providers: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)

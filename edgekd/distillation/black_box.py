@@ -16,7 +16,7 @@ from edgekd.data import Data, Inputs
 from edgekd.devices.job import Job, failure_error, failure_in, run_job
 from edgekd.errors import EdgekdError, Fault, MissingPackageError, RecipeError
 from edgekd.evidence.outcome import Outcome
-from edgekd.formats import find_format, told_by_file
+from edgekd.formats import find_format, read_quantization
 from edgekd.system.files import path_digest
 from edgekd.system.import_string import existing
 from edgekd.system.packages import missing
@@ -72,7 +72,7 @@ def load_black_box(
         _input(name, _as_given(shape) if name in artifact.channels_last else shape, dtype)
         for name, shape, dtype in result["inputs"]
     )
-    artifact = told_by_file(artifact)
+    artifact = read_quantization(artifact)
     inputs = tuple(
         replace(each, dtype="float32") if each.name in artifact.quantization else each
         for each in inputs

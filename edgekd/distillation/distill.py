@@ -28,7 +28,7 @@ from edgekd.system.notebook_progress import default_tell
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import check_labels, score
 from edgekd.training.distributed import join
-from edgekd.training.loop import Batch, Record, fit, silent, told
+from edgekd.training.loop import Batch, Record, fit, format_record, no_message
 
 TRIED_ON = 4
 """Samples that every loss is tried on before any work."""
@@ -44,7 +44,7 @@ def distill(
     metric: str = "accuracy",
     seed: int = 0,
     tell: Callable[[int, int, Record], None] | None = None,
-    say: Callable[[str], None] = silent,
+    say: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     cache: Path | None = None,
     history: list[Record] | None = None,
@@ -119,7 +119,7 @@ def distill(
 def _drawn() -> Callable[[int, int, Record], None]:
     """A `tell` that draws where a notebook's cell has asked."""
     tell = default_tell()
-    return lambda done, total, record: tell("distill", told(record), done, total)
+    return lambda done, total, record: tell("distill", format_record(record), done, total)
 
 
 def _asked(

@@ -17,14 +17,14 @@ from torch import nn
 from edgekd.data import Data, Inputs
 from edgekd.distillation.distill import distill
 from edgekd.distillation.teachers import Teacher
-from edgekd.network.architecture import kind_of
+from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network
-from edgekd.quantization.batch_norm_folding import fold_norms
-from edgekd.quantization.quantizer_placement import METHODS, refusals, rules_of
-from edgekd.quantization.simulated_network import Simulated, program_of
+from edgekd.quantization.batch_norm_folding import fold_batch_norms
+from edgekd.quantization.quantizer_placement import METHODS, placement_rules, refusals
+from edgekd.quantization.simulated_network import FakeQuantizedModule, program_of
 from edgekd.recipe.training import Distill, Loss, Optimizer
 from edgekd.tasks import TASKS, Task
-from edgekd.training.loop import Record, ignore, silent
+from edgekd.training.loop import Record, no_message, no_progress
 
 LEARNING_RATE = 1e-3
 """Small: the weights are good, and have to move by steps of their grids. Measured: docs/qat.md."""
@@ -34,7 +34,7 @@ TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
-class Tuned:
+class QatResult:
     """What quantization-aware training comes to.
 
     Attributes:
@@ -51,7 +51,7 @@ class Tuned:
 def method_of(network: Network, format: str) -> str | None:
     """The method of the quantizer of `format` that is simulated; None where there is none."""
     known = [method for name, method in METHODS if name == format]
-    if "linear" in known and kind_of(network).attention:
+    if "linear" in known and architecture_of(network).attention:
         return "linear"
     return known[0] if known else None
 
@@ -62,18 +62,18 @@ def refusal(network: Network, format: str) -> str | None:
     if method is None:
         formats = ", ".join(dict.fromkeys(name for name, _ in METHODS))
         return f"what {format} rounds is not simulated; that of {formats} is"
-    found = refusals(program_of(network)[0].graph, rules_of(format, method))
+    found = refusals(program_of(network)[0].graph, placement_rules(format, method))
     if found:
         return f"how {format} rounds inside of {', '.join(found)} is not simulated"
     return None
 
 
-def simulate(
+def prepare_qat(
     network: Network, format: str, calibration: Sequence[Inputs], *, weight_bits: int = 7
 ) -> Network:
     """`network`, its norms folded, as its int8 file in `format` will compute it.
 
-    Its module is a `Simulated`.
+    Its module is a `FakeQuantizedModule`.
 
     Args:
         calibration: inputs by name, batch first: those the file is calibrated with.
@@ -85,11 +85,13 @@ def simulate(
     method = method_of(network, format)
     if method is None:
         raise ValueError(str(refusal(network, format)))
-    module = Simulated(fold_norms(network), rules_of(format, method, weight_bits), calibration)
+    module = FakeQuantizedModule(
+        fold_batch_norms(network), placement_rules(format, method, weight_bits), calibration
+    )
     return network.with_module(module)
 
 
-def tune(
+def train_quantized(
     simulated: Network,
     data: Data,
     training: Distill,
@@ -98,16 +100,16 @@ def tune(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    tell: Callable[[int, int, Record], None] = ignore,
-    say: Callable[[str], None] = silent,
+    tell: Callable[[int, int, Record], None] = no_progress,
+    say: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     cache: Path | None = None,
     history: list[Record] | None = None,
 ) -> Network:
-    """A copy of `simulated` trained, as the last epoch left it; `tuned_by` makes files of it.
+    """A copy of `simulated` trained, as the last epoch left it; `finish_qat` makes files of it.
 
     Args:
-        simulated: see `simulate`; of a network whose softmax is not part of it, see `logits_of`.
+        simulated: see `prepare_qat`; of a network whose softmax is not part of it, see `logits_of`.
         training: epochs, learning rate and loss: see `training_of`.
         teachers: whom it learns from, with their weights: itself in float, or others.
         task, metric, seed, tell, say, checkpoint, cache, history: see
@@ -134,29 +136,29 @@ def tune(
 
 
 def _tick(module: nn.Module) -> None:
-    assert isinstance(module, Simulated)
+    assert isinstance(module, FakeQuantizedModule)
     module.tick()
 
 
-def tuned_by(
+def finish_qat(
     trained: Network,
     network: Network,
     format: str,
     calibration: Sequence[Inputs],
     *,
     weight_bits: int = 7,
-) -> Tuned:
+) -> QatResult:
     """What `trained`, a simulation of `network` after its training, comes to."""
     module = trained.module
-    assert isinstance(module, Simulated)
-    folded = fold_norms(network)
+    assert isinstance(module, FakeQuantizedModule)
+    folded = fold_batch_norms(network)
     _, unknown = folded.module.load_state_dict(module.weights(), strict=False)
     assert not unknown, unknown
     tuned = folded.with_module(folded.module, trained_by="quantize")
-    simulated = simulate(tuned, format, calibration, weight_bits=weight_bits)
+    simulated = prepare_qat(tuned, format, calibration, weight_bits=weight_bits)
     method = method_of(network, format)
     assert method is not None
-    return Tuned(tuned, simulated, method)
+    return QatResult(tuned, simulated, method)
 
 
 def training_of(

@@ -12,7 +12,7 @@ from edgekd.evidence.outcome import Outcome
 from edgekd.system.html import card
 
 
-def disagreeing(agreement: Agreement, why: str) -> Agreement:
+def with_disagreement(agreement: Agreement, why: str) -> Agreement:
     """`agreement` with the verdict that it is none."""
     return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
 
@@ -68,7 +68,7 @@ class Agreement:
         return -value if self.smaller_is_better else value
 
     @property
-    def sqnr_told(self) -> str:
+    def sqnr_text(self) -> str:
         """The SQNR in dB, and of what was trained to be rounded, that against its simulation."""
         told = f"{self.sqnr_db:.1f}"
         if self.simulation_db is None:

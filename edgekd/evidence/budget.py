@@ -10,7 +10,7 @@ from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.evidence.percentile import Percentile
 
 
-def judge(
+def judge_budget(
     size_bytes: int,
     measurement: Measurement | None,
     budget: Budget,

@@ -12,13 +12,13 @@ from edgekd.evidence.agreement import Agreement
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 
-Which = Literal["student", "unpruned", "quantized"]
+NetworkRole = Literal["student", "unpruned", "quantized"]
 """A network of a run: the student, the student before it was pruned, or the student trained to be
 rounded to int8."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """One candidate of one target: what became of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
     agreement: Agreement | None = None
     measurement: Measurement | None = None
     evidence: Evidence | None = None
-    network: Which = "student"
+    network: NetworkRole = "student"
     notes: tuple[str, ...] = ()
     instructions: int | None = None
     core_instructions: Mapping[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Row:
     beside: bool = False
 
     @property
-    def candidate(self) -> str:
+    def name(self) -> str:
         """Its name among the candidates of its target: the scheme, "unpruned-" before it, and after
         it the method where another was tried first."""
         name = f"{self.scheme}.{self.method}" if self.beside else self.scheme
@@ -60,11 +60,11 @@ class Row:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
 
-    def first_of(self, *, scheme: str | None = None, network: Which | None = None) -> str:
+    def first_of(self, *, scheme: str | None = None, network: NetworkRole | None = None) -> str:
         """The name of the candidate that was tried first of its scheme, or of another scheme or
         network, where there is one."""
         first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
-        return replace(first, network=network or self.network).candidate
+        return replace(first, network=network or self.network).name
 
     @property
     def in_float(self) -> str:
@@ -99,7 +99,7 @@ class Row:
             "scheme": self.scheme,
             "method": self.method,
             "keep": list(self.keep),
-            "candidate": self.candidate,
+            "candidate": self.name,
             "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,
             "detail": self.detail,
@@ -119,14 +119,14 @@ class Choice:
 
     scheme: str | None
     why: str
-    network: Which = "student"
+    network: NetworkRole = "student"
     candidate: str | None = None
 
     @classmethod
-    def of(cls, row: Row, why: str) -> Choice:
-        """The choice of `row`."""
-        return cls(row.scheme, why, row.network, row.candidate)
+    def of(cls, candidate: Candidate, why: str) -> Choice:
+        """The choice of `candidate`."""
+        return cls(candidate.scheme, why, candidate.network, candidate.name)
 
-    def ships(self, row: Row) -> bool:
-        """Whether it is `row`, of this choice's target, that ships."""
-        return self.candidate == row.candidate
+    def ships(self, candidate: Candidate) -> bool:
+        """Whether it is `candidate`, of this choice's target, that ships."""
+        return self.candidate == candidate.name

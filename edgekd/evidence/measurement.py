@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekd.artifacts.target import Evidence
 from edgekd.evidence.percentile import Percentile, percentile
-from edgekd.evidence.summarized_latencies import ToldTimes, told_percentile
+from edgekd.evidence.summarized_latencies import SummarizedLatencies, told_percentile
 from edgekd.system.html import card
 
 STEADY_RATIO = 1.05
@@ -87,7 +87,7 @@ class Measurement:
     protocol: str = "own"
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    told: tuple[ToldTimes, ...] = ()
+    told: tuple[SummarizedLatencies, ...] = ()
 
     @property
     def sample_count(self) -> int:
@@ -230,7 +230,7 @@ class Measurement:
             samples_ns=tuple(tuple(process) for process in document["samples_ns"]),
             ratio=Ratio(**document["ratio"]) if document["ratio"] else None,
             told=tuple(
-                ToldTimes(**{**each, "figures": tuple(map(tuple, each["figures"]))})
+                SummarizedLatencies(**{**each, "figures": tuple(map(tuple, each["figures"]))})
                 for each in document["told"]
             ),
             doubts=tuple(document["doubts"]),

@@ -32,7 +32,7 @@ SHARES = 20
 
 
 @dataclass(frozen=True)
-class Kept:
+class RoutedShare:
     """What a threshold keeps, by the samples it was calibrated on.
 
     Attributes:
@@ -58,7 +58,7 @@ class Routing:
         agreement, confidence: what was asked for.
         calibration_count, test_count: samples of the validation and of the test split.
         curve: every threshold that was tried, the strictest first.
-        kept_frac, agreement_frac, low_frac: of the chosen threshold, on validation; see `Kept`.
+        kept_frac, agreement_frac, low_frac: of the chosen threshold, on validation; see `RoutedShare`.
         test_kept_frac, test_agreement_frac: the same on the test split, which chose nothing.
     """
 
@@ -68,7 +68,7 @@ class Routing:
     confidence: float
     calibration_count: int
     test_count: int
-    curve: tuple[Kept, ...]
+    curve: tuple[RoutedShare, ...]
     kept_frac: float | None = None
     agreement_frac: float | None = None
     low_frac: float | None = None
@@ -116,7 +116,7 @@ def lower_bound(agreeing: int, count: int, error: float) -> float:
     return low
 
 
-def curve_of(decisions: Decisions, confidence: float) -> tuple[Kept, ...]:
+def curve_of(decisions: Decisions, confidence: float) -> tuple[RoutedShare, ...]:
     """What each of `SHARES` thresholds keeps, the strictest first.
 
     The thresholds are ranks of the probabilities, so given a threshold the samples over it are
@@ -132,7 +132,7 @@ def curve_of(decisions: Decisions, confidence: float) -> tuple[Kept, ...]:
         kept, agreeing = int(over.sum()), int((over & decisions.agrees).sum())
         if kept:
             low = lower_bound(agreeing, kept, (1 - confidence) / SHARES)
-            made.append(Kept(threshold, kept / count, agreeing / kept, low))
+            made.append(RoutedShare(threshold, kept / count, agreeing / kept, low))
     return tuple(made)
 
 
@@ -175,7 +175,7 @@ def calibrate_route(validation: Decisions, test: Decisions, route: Route) -> Rou
     )
 
 
-def _nothing(curve: tuple[Kept, ...], route: Route) -> str:
+def _nothing(curve: tuple[RoutedShare, ...], route: Route) -> str:
     nearest = max(curve, key=lambda kept: kept.low_frac)
     error = (1 - route.confidence) / SHARES
     least = math.ceil(math.log(error) / math.log(route.agreement))

@@ -21,7 +21,7 @@ SLACK = 1
 
 
 @dataclass(frozen=True)
-class ToldTimes:
+class SummarizedLatencies:
     """A process's runs.
 
     Attributes:
@@ -36,7 +36,7 @@ class ToldTimes:
 
 
 def told_percentile(
-    processes: Sequence[ToldTimes], frac: float, *, confidence: float = 0.95
+    processes: Sequence[SummarizedLatencies], frac: float, *, confidence: float = 0.95
 ) -> Percentile:
     """The percentile `frac` (0-1) of the runs of all `processes`, in ms, with its interval.
 
@@ -60,12 +60,12 @@ def told_percentile(
     )
 
 
-def _over(process: ToldTimes, frac: float) -> float:
+def _over(process: SummarizedLatencies, frac: float) -> float:
     """The least figure told that at least `frac` of the runs were within."""
     return next((ms for share, ms in process.figures if share >= frac), math.inf)
 
 
-def _under(process: ToldTimes, frac: float) -> float:
+def _under(process: SummarizedLatencies, frac: float) -> float:
     """The largest figure told that at most `frac` of the runs were within."""
     below = [ms for share, ms in process.figures if share <= frac]
     return below[-1] if below else -math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 
 NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
@@ -26,8 +26,8 @@ _PROGRESS = list(FIXES)
 """How far a candidate got, the farthest first: a target ends as its farthest candidate."""
 
 
-def farthest(rows: Sequence[Row]) -> Row | None:
+def farthest(rows: Sequence[Candidate]) -> Candidate | None:
     """The candidate that got farthest, which says how its target ended."""
-    if any(row.outcome in (Outcome.PASSED, None) for row in rows):
+    if any(candidate.outcome in (Outcome.PASSED, None) for candidate in rows):
         return None
-    return min(rows, key=lambda row: _PROGRESS.index(row.outcome or Outcome.REFUSED))
+    return min(rows, key=lambda candidate: _PROGRESS.index(candidate.outcome or Outcome.REFUSED))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgekd.artifacts.artifact import Artifact
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.errors import EdgekdError
 from edgekd.formats import coreml, litert, ncnn, onnx, openvino
 from edgekd.formats import metadata as _metadata
@@ -116,20 +116,20 @@ def embed(
     return True
 
 
-QUANTIZATION: dict[str, Callable[[Path], dict[str, Step]]] = {
+QUANTIZATION: dict[str, Callable[[Path], dict[str, QuantizationParams]]] = {
     "onnx": _onnx_integer_io.quantization,
     "openvino": _openvino_integer_io.quantization,
     "litert": _litert_integer_io.quantization,
 }
 
 
-def quantization(name: str, path: Path) -> dict[str, Step]:
+def quantization(name: str, path: Path) -> dict[str, QuantizationParams]:
     """By name, what the whole numbers that the file at `path` takes and gives stand for, by the
     file itself; ids, raw images and the like are not among them."""
     return QUANTIZATION[name](path) if name in QUANTIZATION else {}
 
 
-def told_by_file(artifact: Artifact) -> Artifact:
+def read_quantization(artifact: Artifact) -> Artifact:
     """`artifact`; of one without a card with the `quantization` that its own file tells.
 
     Raises:

@@ -30,14 +30,14 @@ def exported(network: Network) -> Any:
     if isinstance(module, Program) and module.has(network.signature):
         return copy.deepcopy(module.exported)
     # A size of one would be taken for a constant.
-    wide = {each.name: 2 for each in network.free if size_of(each, network.example) < 2}
-    example = resized(network.example, wide, network.free)
+    wide = {each.name: 2 for each in network.dynamic if size_of(each, network.example) < 2}
+    example = resized(network.example, wide, network.dynamic)
     dims: dict[str, dict[int, Any]] = {name: {} for name in example}
-    for each in network.free:
+    for each in network.dynamic:
         dim = torch.export.Dim(each.name, min=each.least, max=each.most)
         for name, axis in each.axes.items():
             dims[name][axis] = dim
-    if not network.free:
+    if not network.dynamic:
         return torch.export.export(Exportable(network), (), example, strict=False)
     module = _with_names(Exportable(network), list(example))
     return torch.export.export(module, (), example, dynamic_shapes=dims, strict=False)
@@ -59,7 +59,7 @@ def _with_names(module: Exportable, names: Sequence[str]) -> Exportable:
     return module
 
 
-def exported_or_fixed(network: Network) -> Any:
+def export_dynamic_or_static(network: Network) -> Any:
     """The exported program; of a network with free sizes that torch.export takes for constants, as
     of recurrent layers, the error, which a way that does without may get round."""
     import torch
@@ -67,7 +67,7 @@ def exported_or_fixed(network: Network) -> Any:
     try:
         return exported(network)
     except (torch._dynamo.exc.UserError, ValueError) as error:
-        if not network.free:
+        if not network.dynamic:
             raise
         return error
 
@@ -94,7 +94,7 @@ def traced(network: Network) -> Any:
     return torch.jit.trace(InOrder(), example, check_trace=False)
 
 
-def first_way(ways: Mapping[str, Callable[[], Made]]) -> tuple[Made, str]:
+def first_successful(ways: Mapping[str, Callable[[], Made]]) -> tuple[Made, str]:
     """What the first of `ways` that works makes, and a note that says so unless it is the first.
 
     Raises:

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -70,17 +70,17 @@ def ranges(network: Network, calibration: Sequence[Inputs]) -> dict[str, tuple[f
     return found
 
 
-def step_of(low: float, high: float, io: str) -> Step:
+def step_of(low: float, high: float, io: str) -> QuantizationParams:
     """The step of 255 that reach from `low` to `high`, and to 0, which is a number itself."""
     import numpy as np
 
     low, high = min(low, 0.0), max(high, 0.0)
     # As files hold it.
     scale = float(np.float32((high - low) / 255)) or 1.0
-    return retyped(Step(scale, min(255, max(0, round(-low / scale))), "uint8"), io)
+    return retyped(QuantizationParams(scale, min(255, max(0, round(-low / scale))), "uint8"), io)
 
 
-def retyped(step: Step, io: str) -> Step:
+def retyped(step: QuantizationParams, io: str) -> QuantizationParams:
     """`step` for numbers of the other signedness: 128 apart, of the same values."""
     shift = {"uint8": 0, "int8": 128}
-    return Step(step.scale, step.zero_point + shift[step.dtype] - shift[io], io)
+    return QuantizationParams(step.scale, step.zero_point + shift[step.dtype] - shift[io], io)

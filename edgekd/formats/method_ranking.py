@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from edgekd.network.architecture import Kind, Word
+from edgekd.network.architecture import Architecture, Word
 
 _STATIC: Mapping[Word, tuple[str, ...]] = {
     "attention": ("linear", "linear-percentile"),
@@ -74,7 +74,9 @@ LADDERS: Mapping[tuple[str, str], tuple[str, ...]] = {
 other ranges, then corrections and roundings, from the cheapest on."""
 
 
-def candidates(format: str, scheme: str, kind: Kind, methods: Collection[str]) -> tuple[str, ...]:
+def ranked_methods(
+    format: str, scheme: str, kind: Architecture, methods: Collection[str]
+) -> tuple[str, ...]:
     """The methods to try, the best first; of `methods`, which are those that the format has.
 
     Empty where the format has none to choose from.
@@ -86,7 +88,7 @@ def candidates(format: str, scheme: str, kind: Kind, methods: Collection[str]) -
     return tuple(name for name in chosen if name in methods and name not in useless)
 
 
-def ladder(
+def fallback_methods(
     format: str, scheme: str, tried: Collection[str], methods: Collection[str]
 ) -> tuple[str, ...]:
     """The methods left to try of a scheme whose candidates missed, in order."""
@@ -94,7 +96,7 @@ def ladder(
     return tuple(name for name in order if name in methods and name not in tried)
 
 
-def dealt(by_scheme: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
+def share_trials(by_scheme: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
     """Of every scheme's methods the first, then the second and so on, `count` in all at most."""
     found: dict[str, list[str]] = {scheme: [] for scheme in by_scheme}
     most = max(map(len, by_scheme.values()), default=0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.formats import find_format
-from edgekd.formats.method_ranking import candidates
-from edgekd.network.architecture import kind_of
+from edgekd.formats.method_ranking import ranked_methods
+from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network
 
 
@@ -23,7 +23,7 @@ def suited(network: Network, format: str, scheme: str) -> str | None:
     methods = methods_of(format, scheme)
     if len(methods) < 2:
         return next(iter(methods), None)
-    return candidates(format, scheme, kind_of(network), methods)[0]
+    return ranked_methods(format, scheme, architecture_of(network), methods)[0]
 
 
 ON_SAMPLES = ("scale-estimation", "awq", "gptq")

@@ -21,7 +21,7 @@ none with fewer than LARGE unless told to."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class Architecture:
     """What a network computes with.
 
     Attributes:
@@ -46,7 +46,7 @@ class Kind:
         return next((word for word in words if getattr(self, word)), "dense")
 
 
-def kind_of(network: Network) -> Kind:
+def architecture_of(network: Network) -> Architecture:
     """The kind of `network`, from the operators it runs on its example."""
     from edgekd.network.network import call
 
@@ -62,7 +62,7 @@ def kind_of(network: Network) -> Kind:
     attends = has("scaled_dot_product") or (has("softmax") and has("bmm", "baddbmm"))
     layers = {type(each) for each in module.modules()}
     sizes = [each.numel() for each in module.parameters() if each.ndim > 1]
-    return Kind(
+    return Architecture(
         attention=attends or has("layer_norm", "rms_norm"),
         recurrent=has("lstm", "gru", "rnn") or any(issubclass(each, nn.RNNBase) for each in layers),
         depthwise=seen.depthwise,

@@ -8,22 +8,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from edgekd.artifacts.signature import FreeSize, TensorSpec
+from edgekd.artifacts.signature import DynamicDim, TensorSpec
 from edgekd.errors import Fault, RecipeError, listed
 
 Sized = Mapping[str, Tensor]
 
 
-def size_of(free: FreeSize, inputs: Sized) -> int:
+def size_of(dynamic: DynamicDim, inputs: Sized) -> int:
     """The free size that `inputs` have."""
-    name, axis = next(iter(free.axes.items()))
+    name, axis = next(iter(dynamic.axes.items()))
     return int(inputs[name].shape[axis])
 
 
-def resized(inputs: Sized, sizes: Mapping[str, int], free: Sequence[FreeSize]) -> dict[str, Tensor]:
+def resized(
+    inputs: Sized, sizes: Mapping[str, int], dynamic: Sequence[DynamicDim]
+) -> dict[str, Tensor]:
     """`inputs` with the sizes in `sizes`, by name; what is more is repeated from the start."""
     made = dict(inputs)
-    for each in free:
+    for each in dynamic:
         if each.name not in sizes:
             continue
         for name, axis in each.axes.items():
@@ -32,13 +34,13 @@ def resized(inputs: Sized, sizes: Mapping[str, int], free: Sequence[FreeSize]) -
     return made
 
 
-def other_sizes(inputs: Sized, free: Sequence[FreeSize]) -> list[dict[str, int]]:
+def other_sizes(inputs: Sized, dynamic: Sequence[DynamicDim]) -> list[dict[str, int]]:
     """Two further settings of the free sizes: the least of all, and larger ones than `inputs` have.
 
     Large limits are not gone to: what holds at three sizes holds at more.
     """
     small, large = {}, {}
-    for each in free:
+    for each in dynamic:
         now = size_of(each, inputs)
         small[each.name] = each.least if each.least != now else min(each.least + 1, each.most)
         large[each.name] = min(each.most, max(2 * now, now + 3))
@@ -47,13 +49,13 @@ def other_sizes(inputs: Sized, free: Sequence[FreeSize]) -> list[dict[str, int]]
     return [small, large]
 
 
-def declared(inputs: Sized, free: Sequence[FreeSize]) -> None:
+def declared(inputs: Sized, dynamic: Sequence[DynamicDim]) -> None:
     """Raises where what is declared does not fit `inputs`.
 
     Raises:
         RecipeError: a size is of no input or axis, or the example's lies outside of it.
     """
-    for each in free:
+    for each in dynamic:
         at = f"dynamic.{each.name}"
         for name, axis in each.axes.items():
             if name not in inputs:
@@ -103,7 +105,7 @@ def fits(shape: Sequence[int], spec: TensorSpec, *, but_batch: bool = False) -> 
     )
 
 
-def parse_dynamic(words: Sequence[str]) -> tuple[FreeSize, ...]:
+def parse_dynamic(words: Sequence[str]) -> tuple[DynamicDim, ...]:
     """The free sizes in `words`, "tokens=8..64@ids:1,mask:1" each.
 
     Raises:
@@ -127,5 +129,5 @@ def parse_dynamic(words: Sequence[str]) -> tuple[FreeSize, ...]:
                 )
             )
         axes = {each: int(axis) for each, _, axis in pairs}
-        found.append(FreeSize(name, int(least), int(most), axes))
+        found.append(DynamicDim(name, int(least), int(most), axes))
     return tuple(found)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.artifacts.signature import FreeSize, Signature, TensorSpec
+from edgekd.artifacts.signature import DynamicDim, Signature, TensorSpec
 from edgekd.data import Inputs
 from edgekd.errors import Fault, RecipeError
 from edgekd.network.dynamic_shapes import declared, freed, other_sizes, resized
@@ -77,7 +77,7 @@ class Network:
     signature: Signature
     example: Mapping[str, Tensor]
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    free: tuple[FreeSize, ...] = ()
+    dynamic: tuple[DynamicDim, ...] = ()
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The named outputs for the named inputs."""
@@ -108,7 +108,7 @@ class Network:
         Raises:
             RecipeError: the module does not take them.
         """
-        return as_network(module, example or self.example, lineage or self.lineage, self.free)
+        return as_network(module, example or self.example, lineage or self.lineage, self.dynamic)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -174,7 +174,7 @@ def as_network(
     module: nn.Module,
     example: Example | Tensor,
     lineage: Mapping[str, Any] | None = None,
-    free: Sequence[FreeSize] = (),
+    dynamic: Sequence[DynamicDim] = (),
 ) -> Network:
     """`module` with the signature that `example` shows; the module itself is left as it is.
 
@@ -188,8 +188,10 @@ def as_network(
     named = name_inputs(module, example)
     _check_values(module, named)
     named = {name: tensor.cpu() for name, tensor in named.items()}
-    declared(named, free)
-    others = [resized(named, sizes, free) for sizes in other_sizes(named, free)] if free else []
+    declared(named, dynamic)
+    others = (
+        [resized(named, sizes, dynamic) for sizes in other_sizes(named, dynamic)] if dynamic else []
+    )
     try:
         with torch.no_grad():
             still = copy.deepcopy(module).eval().cpu()
@@ -216,7 +218,7 @@ def as_network(
         signature=Signature(inputs=inputs, outputs=given),
         example=named,
         lineage=lineage or {},
-        free=tuple(free),
+        dynamic=tuple(dynamic),
     )
 
 
@@ -333,7 +335,7 @@ def load_network(
     weights: str | None = None,
     options: Mapping[str, Any] | None = None,
     base: Path | None = None,
-    dynamic: Sequence[FreeSize] = (),
+    dynamic: Sequence[DynamicDim] = (),
 ) -> Network:
     """The network that `reference` names, or the module given.
 

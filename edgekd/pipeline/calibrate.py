@@ -19,7 +19,7 @@ from edgekd.pipeline.stages import fold as fold_stage
 from edgekd.recipe.schema import Recipe
 from edgekd.system.files import path_digest, write_text
 from edgekd.system.notebook_progress import default_tell
-from edgekd.system.progress import Tell
+from edgekd.system.progress import Progress
 from edgekd.system.store import open_run
 
 
@@ -51,7 +51,7 @@ def calibrate(
     runs: Path | str = "runs",
     settings: Sequence[str] = (),
     replace_it: bool = False,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
 ) -> MadeSet:
     """The calibration set `out/NAME.toml` of samples of the recipe's data, made now.
 
@@ -87,13 +87,13 @@ def calibrate(
             )
         )
     run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, tell or default_tell())
-    work = begin(plan, run)
+    state = begin(plan, run)
     until = _needed(plan.recipe, selection)
     if until is not None:
-        work = fold(work, run, until)
+        state = fold(state, run, until)
     if until != "fold" and plan.recipe.export.folds:
-        work = fold_stage.step(work, run)
-    samples, doubtful = freeze(work, run, replace(chosen, preprocessing=_preparation(plan.recipe)))
+        state = fold_stage.step(state, run)
+    samples, doubtful = freeze(state, run, replace(chosen, preprocessing=_preparation(plan.recipe)))
     document |= {key: value for key, value in read_told(samples.parent).items() if key in KEPT}
     frozen = place.with_suffix(".safetensors")
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from edgekd.system.packages import missing, tool_versions
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One thing edgekd can use: whether it works, its versions, and the fix where it does not."""
 
     name: str
@@ -23,36 +23,40 @@ class Finding:
     fix: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[DoctorFinding]:
     """Every optional part, without importing the heavy packages."""
-    findings = [Finding("python", True, f"{platform.python_version()} on {platform.platform()}")]
+    findings = [
+        DoctorFinding("python", True, f"{platform.python_version()} on {platform.platform()}")
+    ]
     for package in ("torch", "lightning-fabric", "pydantic"):
         try:
-            findings.append(Finding(package, True, version(package)))
+            findings.append(DoctorFinding(package, True, version(package)))
         except PackageNotFoundError:
             fix = "pip install -c constraints.txt edgekd"
-            findings.append(Finding(package, False, "not installed", fix))
+            findings.append(DoctorFinding(package, False, "not installed", fix))
     for name, module in FORMATS.items():
         absent = missing(module.PACKAGES, extra=module.EXTRA)
         if absent:
-            findings.append(Finding(name, False, absent.got, absent.fix))
+            findings.append(DoctorFinding(name, False, absent.got, absent.fix))
             continue
         found = tool_versions(module.PACKAGES)
         told = ", ".join(f"{tool} {number}" for tool, number in found.items() if tool != "torch")
         if module.RUNTIME == "coreml" and platform.system() != "Darwin":
             told += "; no runtime here: files are computed by the reference evaluator"
-        findings.append(Finding(name, True, told))
+        findings.append(DoctorFinding(name, True, told))
     absent = missing(("torch_pruning",), extra="prune")
     pruning = f"torch-pruning {tool_versions(('torch_pruning',))['torch-pruning']}"
     findings.append(
-        Finding("prune", False, absent.got, absent.fix)
+        DoctorFinding("prune", False, absent.got, absent.fix)
         if absent
-        else Finding("prune", True, pruning)
+        else DoctorFinding("prune", True, pruning)
     )
     absent = missing(("cryptography",), extra="sign")
     signing = f"cryptography {tool_versions(('cryptography',))['cryptography']}"
     findings.append(
-        Finding("sign", False, absent.got, absent.fix) if absent else Finding("sign", True, signing)
+        DoctorFinding("sign", False, absent.got, absent.fix)
+        if absent
+        else DoctorFinding("sign", True, signing)
     )
     for name, program, fix in (
         ("javac", "javac", "install a JDK: Android bundles hold a compiled class"),
@@ -61,16 +65,16 @@ def examine() -> list[Finding]:
     ):
         place = shutil.which(program)
         told = place or f"no {program} program"
-        findings.append(Finding(name, place is not None, told, "" if place else fix))
+        findings.append(DoctorFinding(name, place is not None, told, "" if place else fix))
     findings.append(_emulated())
     return findings
 
 
-def _emulated() -> Finding:
+def _emulated() -> DoctorFinding:
     """Whether ARM64 can be emulated here."""
     try:
         found = userland.find()
     except EdgekdError as error:
         fault = error.faults[0]
-        return Finding("emulated", False, fault.got, fault.fix)
-    return Finding("emulated", True, f"ARM64 by QEMU {found.qemu.version}")
+        return DoctorFinding("emulated", False, fault.got, fault.fix)
+    return DoctorFinding("emulated", True, f"ARM64 by QEMU {found.qemu.version}")

@@ -18,12 +18,12 @@ from edgekd.devices import find_device
 from edgekd.distillation.black_box import is_black_box
 from edgekd.distillation.objective import Term, outputs_only, plan_terms
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import format_names
 from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.pipeline.candidates.initial import candidates_of, check_io
-from edgekd.pipeline.candidates.state import Goal
+from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.pipeline.stages import STAGES, bundle, prune
 from edgekd.recipe.load import load_recipe
 from edgekd.recipe.schema import Recipe, TargetEntry
@@ -58,8 +58,8 @@ class Plan:
 
     recipe: Recipe
     base: Path
-    goals: tuple[Goal, ...]
-    rows: tuple[Row, ...]
+    deployments: tuple[DeploymentTarget, ...]
+    candidates: tuple[Candidate, ...]
     stages: tuple[str, ...]
 
 
@@ -82,9 +82,9 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     base = base or path.parent
     faults: list[Fault] = []
 
-    def attempt(work: Callable[[], Any]) -> Any:
+    def attempt(state: Callable[[], Any]) -> Any:
         try:
-            return work()
+            return state()
         except RecipeError as error:
             faults.extend(error.faults)
 
@@ -94,21 +94,23 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     for term in attempt(partial(_terms, recipe)) or ():
         attempt(partial(_try_loss, term))
     attempt(partial(_check_files, recipe, base))
-    goals = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
+    deployments = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
     attempt(partial(_check_task, recipe))
-    known_goals = [goal for goal in goals if goal]
+    known_goals = [deployment for deployment in deployments if deployment]
     attempt(partial(_check_names, known_goals))
     attempt(partial(prune.timed_goal, recipe, known_goals))
     attempt(partial(bundle.check, recipe, base, known_goals))
     if faults:
         raise RecipeError(*faults)
     _check_packages(recipe)
-    rows = tuple(row for goal in goals for row in candidates_of(goal, recipe))
-    check_io(recipe, rows)
-    _refuse(goals, rows)
+    candidates = tuple(
+        candidate for deployment in deployments for candidate in candidates_of(deployment, recipe)
+    )
+    check_io(recipe, candidates)
+    _refuse(deployments, candidates)
     stages = [name for name in STAGES if applies(name, recipe)]
-    return Plan(recipe, base, tuple(goals), rows, tuple(stages))
+    return Plan(recipe, base, tuple(deployments), candidates, tuple(stages))
 
 
 def _check_packages(recipe: Recipe) -> None:
@@ -174,8 +176,8 @@ def _check_options(recipe: Recipe) -> None:
             ) from error
 
 
-def _check_names(goals: Sequence[Goal]) -> None:
-    names = [goal.target.name for goal in goals]
+def _check_names(deployments: Sequence[DeploymentTarget]) -> None:
+    names = [deployment.target.name for deployment in deployments]
     for name in {name for name in names if names.count(name) > 1}:
         raise RecipeError(
             Fault(
@@ -287,7 +289,7 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _goal(entry: TargetEntry, base: Path) -> Goal:
+def _goal(entry: TargetEntry, base: Path) -> DeploymentTarget:
     target = load_target(entry.name, base)
     if target.format not in format_names():
         raise RecipeError(
@@ -307,21 +309,21 @@ def _goal(entry: TargetEntry, base: Path) -> Goal:
     threads = entry.threads or target.threads
     turned = target.channels_last if entry.channels_last is None else entry.channels_last
     adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=turned)
-    return Goal(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
+    return DeploymentTarget(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
 
 
-def _refuse(goals: Sequence[Goal], rows: Sequence[Row]) -> None:
+def _refuse(deployments: Sequence[DeploymentTarget], candidates: Sequence[Candidate]) -> None:
     faults = []
-    for goal in goals:
-        ours = [row for row in rows if row.target == goal.target.name]
-        if goal.required and all(row.outcome is Outcome.REFUSED for row in ours):
+    for deployment in deployments:
+        ours = [candidate for candidate in candidates if candidate.target == deployment.target.name]
+        if deployment.required and all(candidate.outcome is Outcome.REFUSED for candidate in ours):
             faults.append(
                 Fault(
-                    what=f"{goal.target.name} takes none of the recipe's schemes.",
+                    what=f"{deployment.target.name} takes none of the recipe's schemes.",
                     at="quantize.schemes",
-                    got="; ".join(f"{row.scheme}: {row.detail}" for row in ours),
-                    expected=listed(goal.target.schemes),
-                    fix=f"add {goal.target.schemes[0]!r} to quantize.schemes, "
+                    got="; ".join(f"{candidate.scheme}: {candidate.detail}" for candidate in ours),
+                    expected=listed(deployment.target.schemes),
+                    fix=f"add {deployment.target.schemes[0]!r} to quantize.schemes, "
                     "or set required = false",
                 )
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import ERRORS, EdgekdError, Fault
-from edgekd.evidence.candidate import Choice, Row
+from edgekd.evidence.candidate import Candidate, Choice
 from edgekd.evidence.routing import Routing
 from edgekd.evidence.target_outcome import FIXES, NOT_JUDGED, farthest
 from edgekd.pipeline.candidates.state import Pruning, Scored
@@ -35,7 +35,7 @@ class RunResult:
 
     name: str
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[Candidate, ...]
     chosen: Mapping[str, Choice]
     passed: bool
     exit_code: int
@@ -61,19 +61,21 @@ class RunResult:
         )
 
     def _cells(self) -> Iterator[list[str]]:
-        for row in self.rows:
-            choice = self.chosen.get(row.target)
-            ships = choice is not None and choice.ships(row)
-            metric = row.agreement.metric if row.agreement else None
+        for candidate in self.rows:
+            choice = self.chosen.get(candidate.target)
+            ships = choice is not None and choice.ships(candidate)
+            metric = candidate.agreement.metric if candidate.agreement else None
             yield [
-                row.target,
-                row.candidate,
-                row.outcome.value if row.outcome else "",
+                candidate.target,
+                candidate.name,
+                candidate.outcome.value if candidate.outcome else "",
                 "" if metric is None else f"{metric:.4f}",
-                shown(row.artifact.size_bytes) if row.artifact else "",
-                f"{row.measurement.percentile_ms(0.9).value:.4f}" if row.measurement else "",
+                shown(candidate.artifact.size_bytes) if candidate.artifact else "",
+                f"{candidate.measurement.percentile_ms(0.9).value:.4f}"
+                if candidate.measurement
+                else "",
                 "ships" if ships else "",
-                choice.why if ships and choice else row.detail,
+                choice.why if ships and choice else candidate.detail,
             ]
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class RunResult:
             "student": asdict(self.student) if self.student else None,
             "unpruned": asdict(self.unpruned) if self.unpruned else None,
             "pruning": self.pruning.to_json() if self.pruning else None,
-            "rows": [row.to_json() for row in self.rows],
+            "rows": [candidate.to_json() for candidate in self.rows],
             "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
             "reused": list(self.reused),
             "until": self.until,
@@ -106,7 +108,7 @@ def failure(result: RunResult) -> EdgekdError | None:
         return None
     faults = []
     for name, required in result.required.items():
-        rows = [row for row in result.rows if row.target == name]
+        rows = [candidate for candidate in result.rows if candidate.target == name]
         end = farthest(rows)
         if end is None or end.outcome is None or not end.outcome.exit_code:
             continue
@@ -115,7 +117,7 @@ def failure(result: RunResult) -> EdgekdError | None:
         faults.append(
             Fault(
                 what=f"{name} has no artifact that may ship.",
-                at=f"target {name}, {end.candidate}",
+                at=f"target {name}, {end.name}",
                 got=f"{end.outcome.value}: {end.detail}",
                 expected="a candidate that agrees with its network and keeps the budget",
                 fix=FIXES[end.outcome],

@@ -21,7 +21,7 @@ from edgekd.distillation.black_box import is_black_box, load_black_box
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evidence.target_outcome import NOT_JUDGED, farthest
 from edgekd.network.network import Network, as_network, load_module
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.launch import aside, check_processes, processes, train_in_processes
 from edgekd.pipeline.plan import Plan, applies, check
 from edgekd.pipeline.result import RunResult
@@ -30,7 +30,7 @@ from edgekd.pipeline.stages import fold as fold_stage
 from edgekd.pipeline.stages import route as route_stage
 from edgekd.pruning.derive_student import derived
 from edgekd.recipe.routing import Route
-from edgekd.recipe.schema import Recipe, Student, Teacher
+from edgekd.recipe.schema import Recipe, Student, TeacherTable
 from edgekd.recipe.training import MoreTeacher
 from edgekd.report import read_run, write_report
 from edgekd.report.junit import cases, junit, summary
@@ -39,7 +39,7 @@ from edgekd.system.files import digest, write_json, write_text
 from edgekd.system.import_string import call_user, resolve, sources_digest
 from edgekd.system.notebook_progress import default_tell
 from edgekd.system.packages import missing
-from edgekd.system.progress import Tell
+from edgekd.system.progress import Progress
 from edgekd.system.store import Run, mark_latest, open_run
 from edgekd.tasks import TASKS
 from edgekd.training.distributed import join, launched, leave, world
@@ -52,7 +52,7 @@ def run(
     until: str | None = None,
     settings: Sequence[str] = (),
     base: Path | None = None,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
 ) -> RunResult:
     """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
 
@@ -96,12 +96,12 @@ def run(
                 train_in_processes, plan, Path(path), settings, place, last_together(until)
             )
             place = replace(place, spawn=spawn)
-        work = fold(begin(plan, place), place, until)
+        state = fold(begin(plan, place), place, until)
     except BaseException:
         with place.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
         raise
-    result = _conclude(work, place, until)
+    result = _conclude(state, place, until)
     write_json(place.folder / "result.json", result.to_json())
     if until is None:
         _write_report(place)
@@ -115,7 +115,7 @@ def route(
     *,
     agreement: float | None = None,
     confidence: float | None = None,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
 ) -> RunResult:
     """The run in `folder` again with `[route]`: a new run, in which nothing is done twice.
 
@@ -175,55 +175,60 @@ def _take_part(plan: Plan, out: Path, until: str | None) -> RunResult:
         shutil.rmtree(place.folder)
 
 
-def fold(work: Work, place: Run, until: str | None) -> Work:
-    """`work` after its stages to `until`, or to the last."""
+def fold(state: PipelineState, place: Run, until: str | None) -> PipelineState:
+    """`state` after its stages to `until`, or to the last."""
     for name, stage in STAGES.items():
-        if applies(name, work.recipe):
+        if applies(name, state.recipe):
             place.tell(name, "")
             begun = time.monotonic()
-            work = stage.step(work, place)
+            state = stage.step(state, place)
             took = time.monotonic() - begun
-            work = replace(work, seconds={**work.seconds, name: took})
+            state = replace(state, seconds={**state.seconds, name: took})
         if name == last_together(until):
             leave()
         if name == until:
             break
-    return work
+    return state
 
 
-def _conclude(work: Work, place: Run, until: str | None) -> RunResult:
-    required = {goal.target.name: goal.required for goal in work.goals}
+def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
+    required = {deployment.target.name: deployment.required for deployment in state.deployments}
     codes = [
         end.outcome.exit_code
         for name, needed in required.items()
-        if (end := farthest([row for row in work.rows if row.target == name])) and end.outcome
+        if (
+            end := farthest(
+                [candidate for candidate in state.candidates if candidate.target == name]
+            )
+        )
+        and end.outcome
         if needed or end.outcome not in NOT_JUDGED
     ]
     finished = until is None or until == list(STAGES)[-1]
     return RunResult(
-        name=work.recipe.name,
+        name=state.recipe.name,
         folder=place.folder,
-        rows=work.rows,
-        chosen=work.chosen,
+        rows=state.candidates,
+        chosen=state.chosen,
         passed=not codes and finished,
         exit_code=min(codes, default=0),
-        metric=work.recipe.accept.metric,
-        smaller_is_better=work.task.metrics[work.recipe.accept.metric].smaller_is_better,
-        agreed=work.task.agreed,
-        teacher=work.teacher_score,
-        student=work.student_score,
-        unpruned=work.unpruned_score,
-        pruning=work.pruning,
+        metric=state.recipe.accept.metric,
+        smaller_is_better=state.task.metrics[state.recipe.accept.metric].smaller_is_better,
+        agreed=state.task.agreed,
+        teacher=state.teacher_score,
+        student=state.student_score,
+        unpruned=state.unpruned_score,
+        pruning=state.pruning,
         reused=tuple(place.reused or ()),
         until=until,
         required=required,
-        routes=work.routes,
-        seconds=work.seconds,
-        bundles=work.bundles,
+        routes=state.routes,
+        seconds=state.seconds,
+        bundles=state.bundles,
     )
 
 
-def begin(plan: Plan, place: Run) -> Work:
+def begin(plan: Plan, place: Run) -> PipelineState:
     """The work before its first stage: data and networks loaded."""
     recipe, base = plan.recipe, plan.base
     place.tell("load", "data")
@@ -249,11 +254,11 @@ def begin(plan: Plan, place: Run) -> Work:
     )
     another = partial(_student, data, plan, teachers)
     splits = (data.train, data.validation, data.test, data.unlabeled)
-    work = Work(
+    state = PipelineState(
         recipe=recipe,
         base=base,
         task=TASKS[recipe.task],
-        goals=plan.goals,
+        deployments=plan.deployments,
         data=data,
         data_key=digest(
             {
@@ -267,20 +272,20 @@ def begin(plan: Plan, place: Run) -> Work:
         teachers=teachers,
         another_student=another,
         slices=data.slice_ids(),
-        rows=plan.rows,
+        candidates=plan.candidates,
     )
-    verify.preflight(work)
-    distill.preflight(work)
-    prune.preflight(work)
-    fold_stage.preflight(work)
-    route_stage.preflight(work)
-    bundle.preflight(work)
-    return work
+    verify.preflight(state)
+    distill.preflight(state)
+    prune.preflight(state)
+    fold_stage.preflight(state)
+    route_stage.preflight(state)
+    bundle.preflight(state)
+    return state
 
 
-def _teacher_entries(recipe: Recipe) -> list[tuple[Teacher | MoreTeacher, float, str]]:
+def _teacher_entries(recipe: Recipe) -> list[tuple[TeacherTable | MoreTeacher, float, str]]:
     """The teachers of a recipe, with their weights and keys."""
-    entries: list[tuple[Teacher | MoreTeacher, float, str]] = []
+    entries: list[tuple[TeacherTable | MoreTeacher, float, str]] = []
     if recipe.teacher is not None:
         entries.append((recipe.teacher, 1.0, "teacher"))
     for number, more in enumerate(recipe.distill.more_teachers if recipe.distill else ()):
@@ -288,7 +293,7 @@ def _teacher_entries(recipe: Recipe) -> list[tuple[Teacher | MoreTeacher, float,
     return entries
 
 
-def _teacher(entry: Teacher | MoreTeacher, data: Data, plan: Plan, at: str) -> Any:
+def _teacher(entry: TeacherTable | MoreTeacher, data: Data, plan: Plan, at: str) -> Any:
     if is_black_box(entry.load):
         return load_black_box(entry.load, base=plan.base, at=f"{at}.load")
     return _network(entry, data, plan, at)
@@ -314,7 +319,7 @@ def _student(data: Data, plan: Plan, teachers: Sequence[tuple[Any, float]], numb
 
 
 def _network(
-    entry: Teacher | MoreTeacher | Student,
+    entry: TeacherTable | MoreTeacher | Student,
     data: Data,
     plan: Plan,
     role: str,

@@ -161,13 +161,13 @@ def least_heads(
     gradients: Mapping[str, Tensor] | None,
 ) -> list[int]:
     """The `count` heads that are worth least: the sum over all weights that give or read them."""
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     scores = torch.zeros(heads.count)
     for path in (*heads.projections, heads.out):
         layer = module.get_submodule(path)
         assert isinstance(layer, nn.Linear)
         gradient = None if gradients is None else gradients.get(f"{path}.weight")
-        worth = worth_of(importance, layer.weight.detach().cpu(), gradient, dice)
+        worth = worth_of(importance, layer.weight.detach().cpu(), gradient, generator)
         if path == heads.out:
             scores += worth.sum(0).view(heads.count, -1).sum(1)
         else:

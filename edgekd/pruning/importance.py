@@ -53,11 +53,11 @@ def gradients_of(
 
 
 def worth_of(
-    importance: str, weight: Tensor, gradient: Tensor | None, dice: torch.Generator
+    importance: str, weight: Tensor, gradient: Tensor | None, generator: torch.Generator
 ) -> Tensor:
     """How much each single weight is worth by an importance, where the library is not asked."""
     if importance == "random":
-        return torch.rand(weight.shape, generator=dice)
+        return torch.rand(weight.shape, generator=generator)
     if importance == "taylor" and gradient is not None:
         return (weight * gradient).abs()
     if importance == "hessian" and gradient is not None:

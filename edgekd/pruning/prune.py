@@ -37,7 +37,7 @@ from edgekd.system.files import write_json
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import count_macs
 
-CUT = "cut.json"
+PRUNED = "cut.json"
 MASKS = "masks.safetensors"
 
 GRADIENT_SAMPLES = 256
@@ -58,7 +58,7 @@ def tell_nobody(what: str, number: int, count: int) -> None:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PrunedNetwork:
     """What one cut came to.
 
     Attributes:
@@ -98,7 +98,7 @@ def prune(
     measure: Callable[[nn.Module], float] | None = None,
     whole: float | None = None,
     tell: Tell = tell_nobody,
-) -> Cut:
+) -> PrunedNetwork:
     """`network` without so much that `config.keep` is left of it; `network` is not changed.
 
     Nothing is trained: of `config`, the keys of recovery, `steps` and `target` do nothing here.
@@ -154,9 +154,9 @@ def prune(
     return replace(_cut(network, found), scanned=tuple(candidates.scanned))
 
 
-def _cut(network: Network, found: Found) -> Cut:
+def _cut(network: Network, found: Found) -> PrunedNetwork:
     pruned = found.pruned
-    return Cut(
+    return PrunedNetwork(
         network=network.like(pruned.module),
         removed=pruned.removed,
         kept_frac=found.kept_frac,
@@ -269,7 +269,7 @@ def _samples(network: Network, dataset: Any) -> Samples:
     return Samples(dataset, tuple(network.signature.input_names))
 
 
-def _weights(network: Network, config: Prune) -> Cut:
+def _weights(network: Network, config: Prune) -> PrunedNetwork:
     """`network` with single weights at zero."""
     module = network.module
     for path in config.ignore:
@@ -294,7 +294,9 @@ def _weights(network: Network, config: Prune) -> Cut:
     weights = sparse_weights(module, config.ignore)
     whole = {name: torch.ones_like(each, dtype=torch.bool) for name, each in weights.items()}
     left = kept_frac({**whole, **masks}, costs)
-    return Cut(network=network, masks=masks, kept_frac=left, trials=((1.0 - config.keep, left),))
+    return PrunedNetwork(
+        network=network, masks=masks, kept_frac=left, trials=((1.0 - config.keep, left),)
+    )
 
 
 def _no_weights(config: Prune) -> Fault:
@@ -308,7 +310,7 @@ def _no_weights(config: Prune) -> Fault:
     )
 
 
-def save_cut(cut: Cut, folder: Path) -> None:
+def save_cut(cut: PrunedNetwork, folder: Path) -> None:
     """Writes what `load_cut` needs to make the same cut again, and what a report tells."""
     from safetensors.torch import save_file
 
@@ -320,16 +322,16 @@ def save_cut(cut: Cut, folder: Path) -> None:
         "untouched": [vars(each) for each in cut.untouched],
         "scanned": [vars(each) for each in cut.scanned],
     }
-    write_json(folder / CUT, document)
+    write_json(folder / PRUNED, document)
     if cut.masks:
         save_file({name: mask.contiguous() for name, mask in cut.masks.items()}, folder / MASKS)
 
 
-def load_cut(network: Network, folder: Path) -> Cut:
+def load_cut(network: Network, folder: Path) -> PrunedNetwork:
     """The cut of `network` that `save_cut` wrote into `folder`."""
     from safetensors.torch import load_file
 
-    document = json.loads((folder / CUT).read_text(encoding="utf-8"))
+    document = json.loads((folder / PRUNED).read_text(encoding="utf-8"))
     removed = Removal.from_json(document["removed"])
     masks = load_file(folder / MASKS) if (folder / MASKS).exists() else {}
     module = copy.deepcopy(network.module).eval().cpu()
@@ -337,7 +339,7 @@ def load_cut(network: Network, folder: Path) -> Cut:
         apply_masks(module, masks)
     else:
         module = without(module, network.example, removed)
-    return Cut(
+    return PrunedNetwork(
         network=network.like(module),
         removed=removed,
         masks=masks,

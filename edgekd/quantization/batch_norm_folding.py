@@ -14,7 +14,7 @@ from edgekd.quantization.quantizer_placement import WEIGHTED, operator
 from edgekd.quantization.simulated_network import OURS, program_of
 
 
-def fold_norms(network: Network) -> Network:
+def fold_batch_norms(network: Network) -> Network:
     """`network` with each batch norm in the convolution or linear layer that alone feeds it.
 
     Norms that follow something else, and layers that are called more than once, stay. The outputs

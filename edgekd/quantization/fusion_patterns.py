@@ -39,7 +39,7 @@ def attention(
 ATTENTION = {aten.scaled_dot_product_attention.default: attention}
 
 
-def spell_out(module: GraphModule, names: frozenset[str]) -> None:
+def decompose_composites(module: GraphModule, names: frozenset[str]) -> None:
     """Replaces the operators `names` of `module` by what they are made of, where that is known."""
     graph = module.graph
     for node in list(graph.nodes):

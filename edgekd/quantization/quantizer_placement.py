@@ -126,7 +126,7 @@ METHODS: dict[tuple[str, str], Rules] = {
 weights and biases as they are."""
 
 
-def rules_of(format: str, method: str, weight_bits: int = 7) -> Rules:
+def placement_rules(format: str, method: str, weight_bits: int = 7) -> Rules:
     """Where the quantizer of `format` rounds by `method`, its weights in 7 or all 8 bits.
 
     Raises:
@@ -158,7 +158,7 @@ def refusals(graph: Graph, rules: Rules) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Places:
+class QuantizerPlacement:
     """What is rounded.
 
     Attributes:
@@ -178,7 +178,7 @@ class Places:
     channels: Mapping[int, int]
 
 
-def places(graph: Graph, rules: Rules) -> Places:
+def place_quantizers(graph: Graph, rules: Rules) -> QuantizerPlacement:
     """What the quantizer of `rules` rounds in `graph`, an exported program with its shapes."""
     found = _Marks(rules)
     weights: dict[Node, int] = {}
@@ -213,7 +213,7 @@ def places(graph: Graph, rules: Rules) -> Places:
         for node, number in found.grids.items()
         if rules.by_channel and all(_is_depthwise(user) for user in node.users)
     }
-    return Places(found.grids, found.fixed, weights, readers, outputs, channels)
+    return QuantizerPlacement(found.grids, found.fixed, weights, readers, outputs, channels)
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:

@@ -18,8 +18,8 @@ from edgekd.quantization.fake_quantize import (
     fake_weight,
     widened_grid,
 )
-from edgekd.quantization.fusion_patterns import ATTENTION, spell_out
-from edgekd.quantization.quantizer_placement import WEIGHTED, Rules, operator, places
+from edgekd.quantization.fusion_patterns import ATTENTION, decompose_composites
+from edgekd.quantization.quantizer_placement import WEIGHTED, Rules, operator, place_quantizers
 
 CHUNK = 64
 """Calibration samples at once."""
@@ -54,7 +54,7 @@ def program_of(network: Network) -> tuple[GraphModule, bool]:
         Exception: whatever torch.export raises of a network that is no program.
     """
     module, inputs = Named(network), list(network.example.items())
-    free = {(name, axis) for each in network.free for name, axis in each.axes.items()}
+    free = {(name, axis) for each in network.dynamic for name, axis in each.axes.items()}
     sizes = tuple(
         {a: torch.export.Dim.AUTO for a in range(value.ndim) if a == 0 or (name, a) in free}
         for name, value in inputs
@@ -149,7 +149,7 @@ class WeightGrid(nn.Module):
         self.observing = False
 
 
-class Simulated(nn.Module):
+class FakeQuantizedModule(nn.Module):
     """A network whose weights and activations are rounded where a format's quantizer rounds them.
 
     It stays in eval mode: what its file will compute is what is trained. Its ranges are the true
@@ -168,7 +168,7 @@ class Simulated(nn.Module):
     ) -> None:
         super().__init__()
         self.program, self.any_batch = program_of(network)
-        spell_out(self.program, rules.spelled)
+        decompose_composites(self.program, rules.spelled)
         _place(self.program, rules)
         names = network.signature.input_names
         columns = [
@@ -185,7 +185,7 @@ class Simulated(nn.Module):
         each = [self.program(*one) for one in zip(*(x.split(1) for x in inputs), strict=True)]
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
-    def train(self, mode: bool = True) -> Simulated:  # noqa: ARG002  see the class
+    def train(self, mode: bool = True) -> FakeQuantizedModule:  # noqa: ARG002  see the class
         return self
 
     @property
@@ -221,7 +221,7 @@ class Simulated(nn.Module):
 
 def _place(program: GraphModule, rules: Rules) -> None:
     """Puts the grids of `rules` into `program`."""
-    found = places(program.graph, rules)
+    found = place_quantizers(program.graph, rules)
     for number in sorted(set(found.grids.values())):
         headroom = rules.headroom if number in found.outputs else 0.0
         channels = found.channels.get(number)

@@ -14,7 +14,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgekd.artifacts.quantization_params import Io
-from edgekd.artifacts.signature import FreeSize
+from edgekd.artifacts.signature import DynamicDim
 from edgekd.artifacts.target import Budget, Prefer
 from edgekd.recipe.acceptance import Accept
 from edgekd.recipe.benchmark import Benchmark
@@ -51,7 +51,7 @@ class DataSource(Part):
     )
 
 
-class Teacher(Part):
+class TeacherTable(Part):
     """The network that is imitated."""
 
     load: Annotated[
@@ -89,10 +89,10 @@ class Student(Part):
     ] = Field(default_factory=dict)
 
     @property
-    def free_sizes(self) -> tuple[FreeSize, ...]:
+    def free_sizes(self) -> tuple[DynamicDim, ...]:
         """What `dynamic` says."""
         return tuple(
-            FreeSize(name, each.min, each.max, each.axes) for name, each in self.dynamic.items()
+            DynamicDim(name, each.min, each.max, each.axes) for name, each in self.dynamic.items()
         )
 
     @property
@@ -204,7 +204,7 @@ class Recipe(Part):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of everything random")] = 0
     data: DataSource
-    teacher: Teacher | None = None
+    teacher: TeacherTable | None = None
     student: Student
     distill: Annotated[Distill | None, AfterValidator(_has_stage)] = None
     prune: Annotated[Prune | None, AfterValidator(_has_stage)] = None

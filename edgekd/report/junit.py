@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 
 
@@ -29,13 +29,13 @@ class Case:
     time_s: float | None
 
 
-def cases(rows: Sequence[Row], required: Mapping[str, bool]) -> list[Case]:
+def cases(rows: Sequence[Candidate], required: Mapping[str, bool]) -> list[Case]:
     """A case for every candidate: a target fails where it must pass and nothing of it did."""
     passed = {row.target for row in rows if row.outcome is Outcome.PASSED}
     return [
         Case(
             suite=row.target,
-            name=row.candidate,
+            name=row.name,
             outcome=row.outcome.value if row.outcome else "not judged",
             detail=row.detail,
             failed=row.outcome not in (Outcome.PASSED, None)
@@ -84,7 +84,7 @@ def junit(name: str, found: Sequence[Case]) -> str:
 
 
 def summary(
-    title: str, metric: str | None, rows: Sequence[Row], ships: Mapping[str, tuple[str, str]]
+    title: str, metric: str | None, rows: Sequence[Candidate], ships: Mapping[str, tuple[str, str]]
 ) -> str:
     """The rows as a Markdown table, and below it why each is what it is.
 
@@ -106,19 +106,19 @@ def summary(
         p90 = row.measurement.percentile_ms(0.9).value if row.measurement else None
         cells = [
             _cell(row.target),
-            _cell(row.candidate),
+            _cell(row.name),
             row.outcome.value if row.outcome else "",
             f"{metric_value:.4f}" if metric_value is not None else "",
             f"{row.artifact.size_bytes:,}" if row.artifact else "",
             f"{p50:.3f}" if p50 is not None else "",
             f"{p90:.3f}" if p90 is not None else "",
-            "yes" if ships.get(row.target, ("", ""))[0] == row.candidate else "",
+            "yes" if ships.get(row.target, ("", ""))[0] == row.name else "",
         ]
         lines.append(_line(cells, used))
     lines.append("")
     lines += [f"- {_cell(target)}: {_cell(why)}" for target, (_, why) in ships.items()]
     lines += [
-        f"- {_cell(f'{row.target} {row.candidate}'.strip())}: {_cell(row.detail)}"
+        f"- {_cell(f'{row.target} {row.name}'.strip())}: {_cell(row.detail)}"
         for row in rows
         if row.detail
     ]

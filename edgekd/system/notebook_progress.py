@@ -14,7 +14,7 @@ from html import escape
 from threading import Lock
 from typing import Any
 
-from edgekd.system.progress import Tell, told_to_nobody
+from edgekd.system.progress import Progress, no_progress
 
 PAUSE_S = 0.2
 """Between two drawings of a count that goes on: a browser need not draw every epoch."""
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass
 class Lines:
-    """A `Tell` that draws a line a stage.
+    """A `Progress` that draws a line a stage.
 
     Attributes:
         draw: gets what is to be seen, as HTML, in place of what it got before.
@@ -90,12 +90,12 @@ def shown(lines: Mapping[str, Line], now_s: float) -> str:
     return f"<table>{body}</table>"
 
 
-def default_tell() -> Tell:
-    """A `Tell` that draws under the cell, in a notebook; elsewhere one that drops what it hears."""
+def default_tell() -> Progress:
+    """A `Progress` that draws under the cell of a notebook; `no_progress` elsewhere."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if getattr(shell, "kernel", None) is None:  # A terminal's IPython has none.
-        return told_to_nobody
+        return no_progress
     from IPython.display import HTML, display
 
     # tqdm, which torch brings, wants a widget for bars of downloads. There are none here.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.system.files import digest, package_digest, write_json, written_atomically
-from edgekd.system.progress import Tell, told_to_nobody
+from edgekd.system.progress import Progress, no_progress
 
 KEY = "key.json"
 """In a folder of the store: what its contents depend on."""
@@ -52,7 +52,7 @@ class Run:
     folder: Path
     store: Path
     seed: int
-    tell: Tell = told_to_nobody
+    tell: Progress = no_progress
     reused: list[str] | None = None
     spawn: Callable[[], None] | None = None
 
@@ -104,7 +104,7 @@ class Run:
         return folder
 
 
-def open_run(out: Path, name: str, seed: int, tell: Tell) -> Run:
+def open_run(out: Path, name: str, seed: int, tell: Progress) -> Run:
     """A new run folder `out/NAME/RUN/`, named after the time, UTC."""
     home = out / name
     stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")

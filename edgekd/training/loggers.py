@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekd.system.packages import need
 from edgekd.system.store import Run
 from edgekd.training.distributed import world
-from edgekd.training.loop import Record, ignore, told
+from edgekd.training.loop import Record, format_record, no_progress
 
 HISTORY = "history.jsonl"
 
@@ -23,7 +23,7 @@ def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record],
     where the environment variable MLFLOW_TRACKING_URI says to which one.
     """
     if world()[0]:
-        return ignore
+        return no_progress
     writers: list[Callable[[int, Record], None]] = []
     if find_spec("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
@@ -56,6 +56,6 @@ def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record],
             file.write(json.dumps(record) + "\n")
         for write in writers:
             write(done, record)
-        run.tell(stage, told(record), done, total)
+        run.tell(stage, format_record(record), done, total)
 
     return tell

@@ -67,15 +67,15 @@ several processes, the mean over them is the step's loss."""
 Record = dict[str, float]
 
 
-def ignore(done: int, total: int, record: Record) -> None:
+def no_progress(done: int, total: int, record: Record) -> None:
     """A `tell` that drops what it is told."""
 
 
-def silent(sentence: str) -> None:
+def no_message(sentence: str) -> None:
     """A `say` that drops what it is told."""
 
 
-def told(record: Record) -> str:
+def format_record(record: Record) -> str:
     """An epoch's figures in a few words."""
     shown = {name: value for name, value in record.items() if name != "epoch"}
     parts = [name for name in shown if name.startswith("loss_")]  # In the history, not in a line.
@@ -92,8 +92,8 @@ def fit(
     augment: Augment | None = None,
     view_of: Callable[[int], int] = lambda epoch: epoch,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    tell: Callable[[int, int, Record], None] = ignore,
-    say: Callable[[str], None] = silent,
+    tell: Callable[[int, int, Record], None] = no_progress,
+    say: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     together: bool = False,
     after_step: Callable[[nn.Module], None] | None = None,

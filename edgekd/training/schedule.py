@@ -18,13 +18,16 @@ gradients, and an unnormalised network diverged without it."""
 
 def sample_order(samples: Samples | Mixed, seed: int) -> Tensor:
     """All samples in random order, those with labels dealt evenly among those without."""
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     own = labelled_count(samples)
     others = len(samples) - own
     if not own or not others:
-        return torch.randperm(len(samples), generator=dice)
+        return torch.randperm(len(samples), generator=generator)
     ids = torch.cat(
-        [torch.randperm(own, generator=dice), own + torch.randperm(others, generator=dice)]
+        [
+            torch.randperm(own, generator=generator),
+            own + torch.randperm(others, generator=generator),
+        ]
     )
     place = torch.cat([(torch.arange(size) + 0.5) / size for size in (own, others)])
     return ids[place.argsort(stable=True)]

@@ -13,7 +13,7 @@ from edgekd.network.network import Network
 from edgekd.recipe.training import Training
 from edgekd.tasks import Task
 from edgekd.tasks.evaluate import score
-from edgekd.training.loop import Batch, Record, fit, ignore, silent
+from edgekd.training.loop import Batch, Record, fit, no_message, no_progress
 
 
 def train(
@@ -26,8 +26,8 @@ def train(
     metric: str,
     seed: int,
     augment: Augment | None = None,
-    tell: Callable[[int, int, Record], None] = ignore,
-    say: Callable[[str], None] = silent,
+    tell: Callable[[int, int, Record], None] = no_progress,
+    say: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
 ) -> tuple[Network, list[Record]]:
     """A trained copy of `network`, as the last epoch left it, and what each epoch came to.

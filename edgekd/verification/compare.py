@@ -12,7 +12,7 @@ from torch import Tensor
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.artifacts.target import Evidence
 from edgekd.errors import ConversionError, Fault, listed
-from edgekd.evidence.agreement import Agreement, disagreeing
+from edgekd.evidence.agreement import Agreement, with_disagreement
 from edgekd.evidence.outcome import Outcome
 from edgekd.tasks import TASKS, Task
 
@@ -69,23 +69,23 @@ def compare(
         agreed=task.agreed,
     )
     if not finite:
-        return disagreeing(agreement, "an output is not finite")
+        return with_disagreement(agreement, "an output is not finite")
     # Nothing is known of how a file that edgekd did not write was quantized.
     floor = SCHEMES[scheme].sqnr_floor_db if scheme else -math.inf
     if sqnr_db < floor:
-        return disagreeing(
+        return with_disagreement(
             agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
         )
     for name, share in shares.items():
         if share < min_agreement:
-            return disagreeing(
+            return with_disagreement(
                 agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
             )
     if agreed is not None and agreed < min_agreement:
         told = f"it agrees on {agreed:.4f} of the samples"
         if task.name != "classification":
             told = f"{task.agreed} is {agreed:.4f}"
-        return disagreeing(agreement, f"{told}, under {min_agreement}")
+        return with_disagreement(agreement, f"{told}, under {min_agreement}")
     return agreement
 
 

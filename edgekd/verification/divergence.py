@@ -30,7 +30,7 @@ tensor must be to be the layer's whatever comes later."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class DivergingLayer:
     """A module of the network, and the tensor of the file that comes nearest to its output.
 
     Attributes:
@@ -49,7 +49,9 @@ class Layer:
     first: bool = False
 
 
-def localize(artifact: Artifact, network: Network, sample: Mapping[str, Tensor]) -> list[Layer]:
+def localize(
+    artifact: Artifact, network: Network, sample: Mapping[str, Tensor]
+) -> list[DivergingLayer]:
     """The layers of `network` in the order they run, each beside what `artifact` computes for it.
 
     A file names its tensors as its converter likes, and orders axes as its runtime likes. So a
@@ -120,15 +122,17 @@ def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[
     return [entry for entry in found if entry[2].numel() <= LARGEST]
 
 
-def _nearest(path: str, kind: str, output: Tensor, rivals: list[tuple[str, Tensor]]) -> Layer:
+def _nearest(
+    path: str, kind: str, output: Tensor, rivals: list[tuple[str, Tensor]]
+) -> DivergingLayer:
     best: tuple[float, str] | None = None
     for name, value in rivals:
         near = max(_db(output, each) for each in _orders(value, output.shape))
         if best is None or near > best[0]:
             best = (near, name)
     if best is None:
-        return Layer(path, kind, None, None)
-    return Layer(path, kind, best[1], best[0])
+        return DivergingLayer(path, kind, None, None)
+    return DivergingLayer(path, kind, best[1], best[0])
 
 
 def in_order_of(output: Tensor, value: Tensor) -> Tensor:
@@ -157,7 +161,7 @@ def _db(output: Tensor, value: Tensor) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _without_joined(layers: list[Layer]) -> list[Layer]:
+def _without_joined(layers: list[DivergingLayer]) -> list[DivergingLayer]:
     """`layers` without the tensors of those that are far off while a later one is near: their
     operators were joined with the next, and the file has no such tensor."""
     found = []
@@ -169,7 +173,7 @@ def _without_joined(layers: list[Layer]) -> list[Layer]:
     return found
 
 
-def _marked(layers: list[Layer], expected_db: float) -> list[Layer]:
+def _marked(layers: list[DivergingLayer], expected_db: float) -> list[DivergingLayer]:
     """`layers` with the first one marked from which on all are far below the ones before it."""
     known = [layer for layer in layers if layer.sqnr_db is not None]
     reached = expected_db + DROP_DB

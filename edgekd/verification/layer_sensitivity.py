@@ -15,7 +15,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.formats.inspection import TENSOR_READERS, as_taken, rounded
 from edgekd.network.network import Network
 from edgekd.network.preprocessing import laid_out
-from edgekd.verification.divergence import Layer, in_order_of, layer_outputs, localize
+from edgekd.verification.divergence import DivergingLayer, in_order_of, layer_outputs, localize
 
 SAMPLES = 8
 """Samples that are looked at: a file's inner tensors are read a sample at a time."""
@@ -33,7 +33,7 @@ class LayerNoise:
     """A module of the network beside the tensor of the file that stands for its output.
 
     Attributes:
-        module, kind, tensor: see `Layer`; what follows is None where the file has no such tensor.
+        module, kind, tensor: see `DivergingLayer`; what follows is None where the file has no such tensor.
         sqnr_db: 10 log10(sum output^2 / sum error^2) of all samples, with the noise that the
             layer's inputs brought; inf where all is equal. Where the file's values begin at zero,
             the network's are taken after a ReLU.
@@ -68,7 +68,7 @@ class LayerNoise:
 class _Seen:
     """What was seen of a layer so far; it grows from sample to sample."""
 
-    layer: Layer
+    layer: DivergingLayer
     signal: float = 0.0
     noise: float = 0.0
     ours: list[Tensor] = field(default_factory=list)

@@ -16,7 +16,7 @@ from edgekd.devices.job import failure_error
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evidence.agreement import Agreement
 from edgekd.evidence.outcome import Verdict
-from edgekd.formats import told_by_file
+from edgekd.formats import read_quantization
 from edgekd.network.dynamic_shapes import fits
 from edgekd.network.network import Network, call
 from edgekd.network.preprocessing import laid_out
@@ -52,7 +52,7 @@ def verify(
     for number, sample in enumerate(samples):
         _check_fit(network, sample, number)
     reference = _reference(network, samples)
-    artifact = laid_out(told_by_file(artifact), network)
+    artifact = laid_out(read_quantization(artifact), network)
     ran = run_artifact(artifact, joined(samples), device)
     if isinstance(ran, Verdict):
         raise failure_error(ran, artifact)

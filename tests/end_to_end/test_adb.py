@@ -64,10 +64,10 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
 def job(tmp_path: Path) -> Job:
     need_modules("onnx", "onnxscript", "onnxruntime")
     trap = TRAPS["signal"]
-    dice = torch.Generator().manual_seed(0)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    generator = torch.Generator().manual_seed(0)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
-    inputs = {name: value.numpy() for name, value in trap.draw(8, dice).items()}
+    inputs = {name: value.numpy() for name, value in trap.draw(8, generator).items()}
     return Job(
         "run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs=inputs, timeout_s=120
     )

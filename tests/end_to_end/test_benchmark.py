@@ -30,7 +30,7 @@ from edgekd.devices import DEVICES, local
 from edgekd.devices.job import Job, run_job
 from edgekd.devices.on_device import agent
 from edgekd.errors import DisagreementError, UnreachableError
-from edgekd.evidence.budget import judge
+from edgekd.evidence.budget import judge_budget
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.recipe.benchmark import QUICK, Protocol
@@ -134,7 +134,7 @@ def test_sensors_are_read_before_during_and_after(
     assert during["clock_mhz"] == [pytest.approx(1500.006144)] * 2
     assert during["power_mw"] == {"VDD_IN": 5000}
     assert found.doubts == ("throttled: throttled", "throttled: under-voltage")
-    verdict = judge(1, found, Budget(latency_p90_ms=1000.0))
+    verdict = judge_budget(1, found, Budget(latency_p90_ms=1000.0))
     assert verdict.outcome is Outcome.UNDECIDED
     assert "under-voltage" in verdict.detail
     for pid in pids.read_text().split():
@@ -296,7 +296,7 @@ def test_a_device_that_is_lost_for_good_leaves_its_samples_and_no_verdict(
     found = benchmark(onnx, device="gone://x", protocol=SHORT)
     assert len(found.samples_ns) == 2
     assert "lost after 2 process(es): connection reset" in found.doubts[0]
-    verdict = judge(1, found, Budget(latency_p50_ms=1e6))
+    verdict = judge_budget(1, found, Budget(latency_p50_ms=1e6))
     assert verdict.outcome is Outcome.UNDECIDED
     monkeypatch.setitem(DEVICES, "never", Way(after=lose(set(range(99)))))
     with pytest.raises(UnreachableError, match="connection reset"):

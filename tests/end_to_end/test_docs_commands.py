@@ -163,9 +163,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe()))
     result = edgekd.run(folder / "recipe.toml", out=folder / "runs")
     assert result.passed
-    dice = torch.Generator().manual_seed(0)
-    images = torch.randn(40, 3, 32, 32, generator=dice)
-    signals = {"signal": torch.randn(200, 1, 40, generator=dice)}
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(40, 3, 32, 32, generator=generator)
+    signals = {"signal": torch.randn(200, 1, 40, generator=generator)}
     np.savez(folder / "s.npz", image=images.numpy())
     for name in ("samples", "x"):
         save_file(signals, folder / f"{name}.safetensors")

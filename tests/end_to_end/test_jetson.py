@@ -90,8 +90,8 @@ def test_the_agent_on_a_jetson_tells_the_energy_too(
 
 def test_a_jetson_runs_every_sample(jetson: Board, network: edgekd.Network, tmp_path: Path) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
-    dice = torch.Generator().manual_seed(1)
-    samples = [TRAPS["signal"].draw(1, dice) for _ in range(3)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [TRAPS["signal"].draw(1, generator) for _ in range(3)]
     there = edgekd.verify(artifact, network, samples, device=url_of(jetson))
     assert there.outcome is edgekd.Outcome.PASSED
     assert there.sample_count == 3

@@ -13,12 +13,12 @@ import pytest
 from conftest import OUTLIER, Project, assert_five_parts, tiny_recipe
 from needs import need_modules
 
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.plan import check
 from edgekd.pipeline.run import begin
 from edgekd.pipeline.stages import ladder
-from edgekd.system.progress import told_to_nobody
+from edgekd.system.progress import no_progress
 from edgekd.system.store import open_run
 
 pytestmark = pytest.mark.converter
@@ -141,11 +141,11 @@ def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Projec
     models.write_text(models.read_text() + NORMED)
     recipe["student"]["load"] = "models.py:normed"
     recipe["targets"] = [{"name": "x86-cpu-openvino"}]
-    run = open_run(project.folder / "runs", "tiny", seed=0, tell=told_to_nobody)
+    run = open_run(project.folder / "runs", "tiny", seed=0, tell=no_progress)
     work = begin(check(project.write(recipe)), run)
-    missed = Row("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
+    missed = Candidate("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
     ((row, _),) = ladder.trained([missed], work, run)
-    assert (row.candidate, row.outcome) == ("quantized-int8", Outcome.REFUSED)
+    assert (row.name, row.outcome) == ("quantized-int8", Outcome.REFUSED)
     assert row.detail == "how openvino rounds inside of layer_norm is not simulated"
     assert not list(ladder.trained([replace(missed, scheme="int8-weights")], work, run))
 

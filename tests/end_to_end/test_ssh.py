@@ -39,8 +39,8 @@ def exported(tmp_path: Path) -> tuple[edgekd.Network, edgekd.Artifact]:
 
 def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_path: Path) -> None:
     network, artifact = exported(tmp_path)
-    dice = torch.Generator().manual_seed(1)
-    samples = [TRAPS["signal"].draw(1, dice) for _ in range(16)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [TRAPS["signal"].draw(1, generator) for _ in range(16)]
     there = edgekd.verify(artifact, network, samples, device=board.url)
     here = edgekd.verify(artifact, network, samples)
     assert there.outcome is edgekd.Outcome.PASSED

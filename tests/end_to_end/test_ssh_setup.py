@@ -73,8 +73,8 @@ def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
     assert said.code == 0, said.err
     assert f"Ready: numpy {distribution('numpy').version}, onnxruntime" in said.err
     trap = TRAPS["signal"]
-    dice = torch.Generator().manual_seed(0)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    generator = torch.Generator().manual_seed(0)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     job = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1})
     report = run_job(board.bare, job)

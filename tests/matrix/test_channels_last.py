@@ -28,9 +28,9 @@ ALL_CONVOLUTIONS = ["resnet", "resnext", "mobilenet-v2", "mobilenet-v3", "effici
 
 
 def made(name: str) -> tuple[edgekd.Network, list[dict[str, torch.Tensor]]]:
-    trap, dice = ARCHITECTURES[name], torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    return network, [trap.draw(1, dice) for _ in range(8)]
+    trap, generator = ARCHITECTURES[name], torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    return network, [trap.draw(1, generator) for _ in range(8)]
 
 
 @pytest.mark.parametrize("name", ALL_CONVOLUTIONS)

@@ -31,11 +31,11 @@ def network(name: str) -> Network:
 
 @pytest.fixture(scope="module")
 def data() -> edgekd.Data:
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def split(count: int) -> TensorDataset:
-        images = torch.randn(count, 3, 32, 32, generator=dice)
-        return TensorDataset(images, torch.randint(0, 5, (count,), generator=dice))
+        images = torch.randn(count, 3, 32, 32, generator=generator)
+        return TensorDataset(images, torch.randint(0, 5, (count,), generator=generator))
 
     return edgekd.Data(train=split(64), validation=split(64), test=split(8))
 

@@ -11,7 +11,7 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
-from edgekd.artifacts.signature import FreeSize
+from edgekd.artifacts.signature import DynamicDim
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
 
@@ -91,20 +91,20 @@ def image() -> dict[str, torch.Tensor]:
     return {"image": torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
 
 
-STEPS = FreeSize("steps", 4, 64, {"signal": 1})
-CASES: dict[str, tuple[Any, Any, tuple[FreeSize, ...]]] = {
+STEPS = DynamicDim("steps", 4, 64, {"signal": 1})
+CASES: dict[str, tuple[Any, Any, tuple[DynamicDim, ...]]] = {
     "recurrent": (Recurrent, signal, (STEPS,)),
-    "attention": (Attention, words, (FreeSize("tokens", 4, 32, {"ids": 1, "mask": 1}),)),
-    "batch": (Image, image, (FreeSize("batch", 1, 8, {"image": 0}),)),
+    "attention": (Attention, words, (DynamicDim("tokens", 4, 32, {"ids": 1, "mask": 1}),)),
+    "batch": (Image, image, (DynamicDim("batch", 1, 8, {"image": 0}),)),
     "height-and-width": (
         Image,
         image,
-        (FreeSize("height", 8, 64, {"image": 2}), FreeSize("width", 8, 64, {"image": 3})),
+        (DynamicDim("height", 8, 64, {"image": 2}), DynamicDim("width", 8, 64, {"image": 3})),
     ),
 }
 
 
-def network(make: Any, example: Any, free: tuple[FreeSize, ...]) -> Any:
+def network(make: Any, example: Any, free: tuple[DynamicDim, ...]) -> Any:
     torch.manual_seed(0)
     return edgekd.load_network(make().eval(), example=example(), dynamic=free)
 
@@ -115,7 +115,7 @@ def test_onnx_quantizes_what_it_cannot_infer_the_shapes_of(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     need_modules(*FORMATS["onnx"].PACKAGES)
-    tokens = FreeSize("tokens", 4, 32, {"ids": 1})
+    tokens = DynamicDim("tokens", 4, 32, {"ids": 1})
     drawn = [{"ids": torch.arange(first, first + 12)[None]} for first in range(0, 32, 4)]
     made = network(Placed, lambda: drawn[0], (tokens,))
     artifact = edgekd.export(made, format="onnx", scheme="int8-dynamic", out=tmp_path)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgekd
-from edgekd.artifacts.graph import Graph, Kind
+from edgekd.artifacts.graph import Graph, OperatorKind
 from edgekd.artifacts.target import load_target
-from edgekd.conversion.lint import Finding, lint
+from edgekd.conversion.lint import LintFinding, lint
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
 from edgekd.formats.inspection import read_graph
@@ -45,22 +45,22 @@ def target_of(format: str) -> edgekd.artifacts.target.Target:
 
 def export(name: str, format: str, scheme: str, out: Path) -> tuple[nn.Module, Path]:
     """The module `name` and the file of it."""
-    trap, dice = NETWORKS[name], torch.Generator().manual_seed(1)
+    trap, generator = NETWORKS[name], torch.Generator().manual_seed(1)
     module = trap.build()
-    network = edgekd.load_network(module, example=trap.draw(1, dice))
-    calibration = [trap.draw(1, dice) for _ in range(8)]
+    network = edgekd.load_network(module, example=trap.draw(1, generator))
+    calibration = [trap.draw(1, generator) for _ in range(8)]
     artifact = edgekd.export(
         network, format=format, scheme=scheme, calibration=calibration, out=out
     )
     return module, artifact.path
 
 
-def findings(path: Path, format: str, scheme: str) -> tuple[Graph, list[Finding]]:
+def findings(path: Path, format: str, scheme: str) -> tuple[Graph, list[LintFinding]]:
     graph = read_graph(path, format)
     return graph, lint(graph, target_of(format), scheme)
 
 
-def fallen(found: list[Finding]) -> Counter[str]:
+def fallen(found: list[LintFinding]) -> Counter[str]:
     """How many operators of each type are said to fall back."""
     counts: Counter[str] = Counter()
     for each in found:
@@ -175,8 +175,8 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_of_single_operators_too_the_rules_say_what_litert_does(name: str, tmp_path: Path) -> None:
     need_modules(*FORMATS["litert"].PACKAGES)
     torch.manual_seed(0)
-    dice = torch.Generator().manual_seed(1)
-    samples = [{"image": torch.randn(1, 3, 8, 8, generator=dice)} for _ in range(4)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [{"image": torch.randn(1, 3, 8, 8, generator=generator)} for _ in range(4)]
     network = edgekd.load_network(Between(OPERATORS[name]).eval(), example=samples[0])
     for scheme in ("fp32", "int8"):
         path = edgekd.export(
@@ -216,7 +216,7 @@ def test_functions_and_inner_graphs_of_onnx_are_counted(tmp_path: Path) -> None:
     )
     found = read_graph(tmp_path / "m.onnx", "onnx")
     assert found.operators == {"Exp": 2, "If": 1, "Mul": 2, "Tanh": 2}
-    assert found.kinds[Kind("Mul", ("float32", "float32"), ("float32",))] == 2
+    assert found.kinds[OperatorKind("Mul", ("float32", "float32"), ("float32",))] == 2
     assert (found.inputs, found.outputs) == (2, 1)
 
 

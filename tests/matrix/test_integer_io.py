@@ -16,7 +16,7 @@ from runtimes import RUN
 
 import edgekd
 from edgekd.artifacts.artifact import describe
-from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
 from edgekd.benchmarking.measure import measure
 from edgekd.conversion import preprocessing as folding
 from edgekd.conversion.export import convert
@@ -187,8 +187,8 @@ def test_it_is_timed_beside_one_of_float_and_alone(tmp_path: Path) -> None:
 def test_raw_images_and_ids_stay_what_they_are(format: str, tmp_path: Path) -> None:
     network = network_of("residual")
     raw = folding.Raw(dtype="uint8", scale=1 / 255, mean=[0.5], std=[0.25])
-    dice = torch.Generator().manual_seed(6)
-    images = torch.randint(0, 256, (32, 3, 8, 8), generator=dice)
+    generator = torch.Generator().manual_seed(6)
+    images = torch.randint(0, 256, (32, 3, 8, 8), generator=generator)
     example = {"image": (images[:1] / 255 - 0.5) / 0.25}
     network = edgekd.load_network(network.module, example=example)
     folded = folding.folded(network, {"image": raw}, "probabilities")
@@ -266,5 +266,5 @@ def test_numbers_of_a_step_are_what_onnx_quantizes_to() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     given = np.arange(-20, 80, 0.125, dtype=np.float32)
     (theirs,) = ReferenceEvaluator(model).run(None, {"x": given})
-    ours = as_numbers({"x": given}, {"x": Step(0.25, 7, "uint8")})["x"]
+    ours = as_numbers({"x": given}, {"x": QuantizationParams(0.25, 7, "uint8")})["x"]
     assert (ours == theirs).all()

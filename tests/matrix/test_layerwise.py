@@ -38,8 +38,8 @@ def test_a_grid_is_found_and_float_is_none(bits: int) -> None:
 
 def exported(name: str, format: str, scheme: str, out: Path) -> tuple[Any, ...]:
     trap = TRAPS[name]
-    dice = torch.Generator().manual_seed(1)
-    samples = [trap.draw(1, dice) for _ in range(32)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [trap.draw(1, generator) for _ in range(32)]
     network = edgekd.load_network(trap.build(), example=samples[0])
     artifact = edgekd.export(network, format=format, scheme=scheme, calibration=samples, out=out)
     return artifact, network, samples

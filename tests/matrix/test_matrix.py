@@ -95,9 +95,9 @@ CELLS = [
 
 def export(cell: Cell, out: Path) -> tuple[edgekd.Network, edgekd.Artifact]:
     trap = ALL[cell.network]
-    dice = torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    calibration = [trap.draw(1, dice) for _ in range(64)]
+    generator = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    calibration = [trap.draw(1, generator) for _ in range(64)]
     artifact = edgekd.export(
         network, format=cell.format, scheme=cell.scheme, calibration=calibration, out=out
     )
@@ -128,8 +128,8 @@ def test_an_artifact_agrees_with_its_network_in_its_own_runtime(cell: Cell, tmp_
     network, artifact = export(cell, tmp_path)
     assert load_artifact(artifact.path.parent) == artifact
     trap = ALL[cell.network]
-    dice = torch.Generator().manual_seed(2)
-    samples = [trap.draw(1, dice) for _ in range(64)]
+    generator = torch.Generator().manual_seed(2)
+    samples = [trap.draw(1, generator) for _ in range(64)]
     found = edgekd.verify(artifact, network, samples, min_agreement=0.9)
     if (cell.network, cell.format, cell.scheme) in OVERFLOWS:
         assert found.detail == "an output is not finite"
@@ -195,20 +195,20 @@ def test_a_network_no_converter_takes_is_an_error_with_its_cause(
 
 def test_a_batch_of_four_is_exported_and_verified_as_such(tmp_path: Path) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
-    trap, dice = TRAPS["residual"], torch.Generator().manual_seed(3)
-    network = edgekd.load_network(trap.build(), example=trap.draw(4, dice))
+    trap, generator = TRAPS["residual"], torch.Generator().manual_seed(3)
+    network = edgekd.load_network(trap.build(), example=trap.draw(4, generator))
     artifact = edgekd.export(network, format="onnx", out=tmp_path)
-    found = edgekd.verify(artifact, network, [trap.draw(4, dice) for _ in range(3)])
+    found = edgekd.verify(artifact, network, [trap.draw(4, generator) for _ in range(3)])
     assert found.sample_count == 12
     assert found.outcome is edgekd.Outcome.PASSED
     with pytest.raises(ConversionError, match="do not fill batches of 4"):
-        edgekd.verify(artifact, network, [trap.draw(3, dice)])
+        edgekd.verify(artifact, network, [trap.draw(3, generator)])
 
 
 def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
-    trap, dice = TRAPS["shared-weights"], torch.Generator().manual_seed(4)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    trap, generator = TRAPS["shared-weights"], torch.Generator().manual_seed(4)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     with pytest.raises(RecipeError, match="int8 needs calibration samples"):
         edgekd.export(network, format="onnx", scheme="int8", out=tmp_path)
     wrong = [{"features": torch.zeros(1, 7)}]
@@ -226,7 +226,7 @@ def test_bad_input_to_export_and_verify_is_told(tmp_path: Path) -> None:
         load_artifact(artifact.path)
     (artifact.path.parent / "artifact.json").unlink()
     with pytest.raises(ConversionError, match="load-failed"):
-        edgekd.verify(load_artifact(artifact.path), network, [trap.draw(1, dice)])
+        edgekd.verify(load_artifact(artifact.path), network, [trap.draw(1, generator)])
 
 
 def test_openvino_computes_in_float32_and_says_what_it_would_take_untold(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.formats import embed, quantization
 from edgekd.recipe.bundle import Preprocessing
 
@@ -136,4 +136,4 @@ def test_quantized_inputs_and_outputs_are_read_from_the_file(tmp_path: Path) -> 
     found = quantization("litert", place)
     assert set(found) == {"input", "output"}
     # ai-edge-quantizer makes softmax's output what TFLite demands of it.
-    assert found["output"] == Step(1 / 256, -128, "int8")
+    assert found["output"] == QuantizationParams(1 / 256, -128, "int8")

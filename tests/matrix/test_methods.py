@@ -49,9 +49,9 @@ def wide() -> edgekd.Network:
 
 
 def samples(network: edgekd.Network, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     ((name, tensor),) = network.example.items()
-    return [{name: torch.randn(tensor.shape, generator=dice)} for _ in range(count)]
+    return [{name: torch.randn(tensor.shape, generator=generator)} for _ in range(count)]
 
 
 @pytest.mark.parametrize(("format", "scheme", "method"), CASES)
@@ -92,9 +92,9 @@ def test_core_ml_rounds_an_output_on_its_way_to_an_operator_that_reads_it(
 ) -> None:
     need_modules("coremltools")
     trap = TRAPS["two-inputs"]
-    dice = torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    given = [trap.draw(1, dice) for _ in range(32)]
+    generator = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    given = [trap.draw(1, generator) for _ in range(32)]
     artifact = convert(network, "coreml", "int8", given, tmp_path, method=method)
     found = edgekd.verify(artifact, network, given, min_agreement=0.0)
     assert 30 < found.sqnr_db < 60
@@ -168,9 +168,9 @@ def test_a_layer_that_is_kept_is_in_float_and_the_file_nearer_to_the_network(
 ) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     trap = TRAPS["residual"]
-    dice = torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
-    calibration = [trap.draw(1, dice) for _ in range(32)]
+    generator = torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
+    calibration = [trap.draw(1, generator) for _ in range(32)]
     layers = layers_of(network, format)
     assert len(layers) == 3
     whole, most = (

@@ -10,7 +10,7 @@ from needs import need_modules
 from torch import Tensor, nn
 
 import edgekd
-from edgekd.artifacts.signature import FreeSize
+from edgekd.artifacts.signature import DynamicDim
 from edgekd.formats import FORMATS
 
 pytestmark = pytest.mark.converter
@@ -37,7 +37,7 @@ def test_outputs_are_called_as_operators_are(tmp_path: Path, format: str, free: 
     need_modules(*FORMATS[format].PACKAGES)
     torch.manual_seed(0)
     example = {"slice": torch.randint(0, 20, (1, 7), dtype=torch.int32)}
-    sizes = [FreeSize("tokens", 4, 16, {"slice": 1})] if free else []
+    sizes = [DynamicDim("tokens", 4, 16, {"slice": 1})] if free else []
     network = edgekd.load_network(Words().eval(), example=example, dynamic=sizes)
     artifact = edgekd.export(network, format=format, out=tmp_path)
     assert [spec.name for spec in artifact.signature.outputs] == ["embedding", "linear"]

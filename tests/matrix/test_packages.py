@@ -51,14 +51,14 @@ def test_an_architecture_of_a_package_is_the_same_in_every_format(
     name: str, format: str, tmp_path: Path
 ) -> None:
     need_modules(*FORMATS[format].PACKAGES)
-    trap, dice = NETWORKS[name], torch.Generator().manual_seed(1)
-    network = edgekd.load_network(trap.build(), example=trap.draw(1, dice))
+    trap, generator = NETWORKS[name], torch.Generator().manual_seed(1)
+    network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     if format == "ncnn" and name in NOT_IN_NCNN:
         with pytest.raises(ConversionError, match=NOT_IN_NCNN[name]):
             edgekd.export(network, format=format, out=tmp_path)
         return
     artifact = edgekd.export(network, format=format, out=tmp_path)
-    found = edgekd.verify(artifact, network, [trap.draw(1, dice) for _ in range(8)])
+    found = edgekd.verify(artifact, network, [trap.draw(1, generator) for _ in range(8)])
     assert found.outcome is edgekd.Outcome.PASSED, found.detail
     assert found.sqnr_db >= SCHEMES["fp32"].sqnr_floor_db
     assert found.top1_agreement_frac in (1.0, None)

@@ -418,8 +418,8 @@ def test_blocks_heads_and_channels_go_together_and_again() -> None:
 
 def agrees(net: Network, name: str, format: str, scheme: str, out: Path) -> None:
     """Exports the network, runs the file and asserts that both say the same."""
-    dice = torch.Generator().manual_seed(1)
-    samples = [ALL[name].draw(1, dice) for _ in range(64)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [ALL[name].draw(1, generator) for _ in range(64)]
     single = as_network(net.module, samples[0])
     artifact = edgekd.export(single, format=format, scheme=scheme, calibration=samples, out=out)
     found = edgekd.verify(artifact, single, samples, min_agreement=0.9)

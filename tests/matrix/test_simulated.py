@@ -12,11 +12,11 @@ from needs import need_modules
 
 from edgekd.conversion.export import convert
 from edgekd.devices.execution import run_artifact
-from edgekd.distillation.qat import method_of, simulate
+from edgekd.distillation.qat import method_of, prepare_qat
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats import find_format
 from edgekd.network.network import as_network, call
-from edgekd.quantization.batch_norm_folding import fold_norms
+from edgekd.quantization.batch_norm_folding import fold_batch_norms
 from edgekd.quantization.simulation_match import mismatch, sqnr_db
 
 pytestmark = pytest.mark.converter
@@ -47,10 +47,10 @@ def test_a_file_is_nearer_to_its_simulation_than_to_its_network(
     inputs = trap.draw(64, torch.Generator().manual_seed(9))
     network = as_network(trap.build(), trap.draw(1, torch.Generator().manual_seed(1)))
     samples = [trap.draw(1, torch.Generator().manual_seed(seed)) for seed in range(32)]
-    simulated = simulate(network, format, samples, weight_bits=bits)
+    simulated = prepare_qat(network, format, samples, weight_bits=bits)
     method = method_of(network, format)
     artifact = convert(
-        fold_norms(network),
+        fold_batch_norms(network),
         format,
         "int8",
         samples,

@@ -48,8 +48,8 @@ def written(
     torch.manual_seed(0)
     network = edgekd.load_network(module.eval(), example=torch.zeros(1, *shape))
     (name,) = network.signature.input_names
-    dice = torch.Generator().manual_seed(1)
-    samples = [{name: torch.randn(1, *shape, generator=dice)} for _ in range(16)]
+    generator = torch.Generator().manual_seed(1)
+    samples = [{name: torch.randn(1, *shape, generator=generator)} for _ in range(16)]
     return edgekd.export(network, format=format, scheme=scheme, calibration=samples, out=folder)
 
 

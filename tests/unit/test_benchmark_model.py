@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from edgekd.devices.vendor_tools.benchmark_model import (
-    Summary,
+    BenchmarkModelSummary,
     parse_benchmark_model,
     parse_result_file,
 )
@@ -29,21 +29,21 @@ def test_all_that_it_tells_is_read() -> None:
     found = parse_benchmark_model(TOLD)
     assert (found.init_us, found.first_us, found.peak_memory_mb) == (12500, 900, 9.75)
     assert found.warm_up_count == 5
-    assert found.steady == Summary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
+    assert found.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
     assert found.delegated == ("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",)
 
 
 def test_older_builds_stop_at_the_standard_deviation() -> None:
     lines = [line.partition(" p5=")[0] for line in TOLD.splitlines()]
     found = parse_benchmark_model("\n".join(lines[:-1]))
-    assert found.steady == Summary(50, 405, 399, 450, 404.25, 7.5)
+    assert found.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5)
     assert found.peak_memory_mb is None
 
 
 def test_runs_that_all_took_the_same_are_told_in_short() -> None:
     text = TOLD.replace(TOLD.splitlines()[4], "count=50 curr=401 (all same)")
     found = parse_benchmark_model(text).steady
-    assert found == Summary(50, 401, 401, 401, 401, 0, 401, 401, 401)
+    assert found == BenchmarkModelSummary(50, 401, 401, 401, 401, 0, 401, 401, 401)
 
 
 @pytest.mark.parametrize("text", ["", "ERROR: Failed to load model", TOLD.partition("count=50")[0]])

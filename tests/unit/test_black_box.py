@@ -118,9 +118,9 @@ def test_a_file_that_is_missing_is_told_with_the_nearest(tmp_path: Path) -> None
 
 
 def images(count: int = 40) -> Data:
-    dice = torch.Generator().manual_seed(3)
-    labels = torch.randint(0, 3, (count,), generator=dice)
-    dataset = TensorDataset(torch.randn(count, 1, 6, 6, generator=dice), labels)
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    dataset = TensorDataset(torch.randn(count, 1, 6, 6, generator=generator), labels)
     return Data(dataset, dataset, dataset)
 
 

@@ -28,7 +28,7 @@ from edgekd.bundles.diff import Tolerance, compare, failure
 from edgekd.bundles.integrity import integrity
 from edgekd.bundles.manifest import MANIFEST, Model, Quantization, json_schema, read_manifest
 from edgekd.errors import BudgetMissedError, ConversionError, DisagreementError, RecipeError
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.network.preprocessing import NHWC
 from edgekd.recipe.bundle import Android, Preprocessing
@@ -587,10 +587,10 @@ def test_what_is_no_number_must_be_it_again(tmp_path: Path) -> None:
 
 def test_junit_and_the_summary_tell_every_candidate() -> None:
     rows = [
-        Row("phone", "litert", "fp32", Outcome.PASSED),
-        Row("phone", "litert", "int8", Outcome.DISAGREES, "SQNR is <10 dB> & \x00 bad"),
-        Row("board", "onnx", "fp32", Outcome.OVER_BUDGET, "p90 is 9 ms"),
-        Row("tv", "onnx", "fp32", Outcome.UNAVAILABLE, "no device"),
+        Candidate("phone", "litert", "fp32", Outcome.PASSED),
+        Candidate("phone", "litert", "int8", Outcome.DISAGREES, "SQNR is <10 dB> & \x00 bad"),
+        Candidate("board", "onnx", "fp32", Outcome.OVER_BUDGET, "p90 is 9 ms"),
+        Candidate("tv", "onnx", "fp32", Outcome.UNAVAILABLE, "no device"),
     ]
     text = junit('a "run"', cases(rows, {"phone": True, "board": True, "tv": False}))
     root = ElementTree.parse(io.StringIO(text)).getroot()

@@ -12,18 +12,18 @@ from torch import nn
 
 import edgekd
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.formats import FORMATS
 from edgekd.formats.method_ranking import (
     CANDIDATES,
     LADDERS,
-    candidates,
-    dealt,
-    ladder,
+    fallback_methods,
+    ranked_methods,
+    share_trials,
     weight_bits,
 )
 from edgekd.formats.onnx.quantize import least_error
-from edgekd.network.architecture import Kind, kind_of
+from edgekd.network.architecture import Architecture, architecture_of
 from edgekd.pipeline.candidates.mixed_precision import grouped
 
 WORDS = {
@@ -36,7 +36,10 @@ WORDS = {
     "signal": "convolutional",
     "recurrent": "recurrent",
 }
-KINDS = [Kind(), *(Kind(**{name: True}) for name in Kind.__dataclass_fields__)]
+KINDS = [
+    Architecture(),
+    *(Architecture(**{name: True}) for name in Architecture.__dataclass_fields__),
+]
 TABLES = [(name, scheme) for name, module in FORMATS.items() for scheme in module.METHODS]
 
 
@@ -44,13 +47,13 @@ TABLES = [(name, scheme) for name, module in FORMATS.items() for scheme in modul
 def test_a_networks_kind_is_found_from_what_it_computes(name: str) -> None:
     trap = TRAPS[name]
     example = trap.draw(1, torch.Generator().manual_seed(0))
-    assert kind_of(edgekd.load_network(trap.build(), example=example)).word == WORDS[name]
+    assert architecture_of(edgekd.load_network(trap.build(), example=example)).word == WORDS[name]
 
 
 def test_a_softmax_at_the_end_is_no_attention() -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
     network = edgekd.load_network(module, example=torch.zeros(1, 4))
-    assert kind_of(network) == Kind()
+    assert architecture_of(network) == Architecture()
 
 
 @pytest.mark.parametrize("key", TABLES, ids="-".join)
@@ -61,10 +64,10 @@ def test_a_format_has_the_methods_that_are_tried(key: tuple[str, str]) -> None:
     assert FORMATS[format].SCHEMES[scheme] == next(iter(methods.values()))
     assert len(set(methods.values())) == len(methods), "each is told apart"
     for kind in KINDS:
-        tried = candidates(format, scheme, kind, methods)
+        tried = ranked_methods(format, scheme, kind, methods)
         assert 1 <= len(tried) <= 12
         assert set(tried) <= set(methods)
-        assert not set(ladder(format, scheme, tried, methods)) & set(tried)
+        assert not set(fallback_methods(format, scheme, tried, methods)) & set(tried)
 
 
 def test_the_tables_name_no_method_that_is_not_there() -> None:
@@ -78,9 +81,13 @@ def test_the_tables_name_no_method_that_is_not_there() -> None:
 
 def test_every_scheme_has_its_first_method_however_few_are_wanted() -> None:
     methods = {"int8": ("a", "b", "c"), "int8-dynamic": ("d",), "int4-weights": ("e", "f")}
-    assert dealt(methods, 0) == {"int8": ["a"], "int8-dynamic": ["d"], "int4-weights": ["e"]}
-    assert dealt(methods, 4) == {"int8": ["a", "b"], "int8-dynamic": ["d"], "int4-weights": ["e"]}
-    assert dealt(methods, 12) == {name: list(each) for name, each in methods.items()}
+    assert share_trials(methods, 0) == {"int8": ["a"], "int8-dynamic": ["d"], "int4-weights": ["e"]}
+    assert share_trials(methods, 4) == {
+        "int8": ["a", "b"],
+        "int8-dynamic": ["d"],
+        "int4-weights": ["e"],
+    }
+    assert share_trials(methods, 12) == {name: list(each) for name, each in methods.items()}
 
 
 def test_eight_bits_of_weight_are_used_where_they_cannot_saturate() -> None:
@@ -89,10 +96,10 @@ def test_eight_bits_of_weight_are_used_where_they_cannot_saturate() -> None:
 
 
 def test_rows_of_one_scheme_are_told_apart_by_name() -> None:
-    first = Row("board", "onnx", "int8", method="min-max")
-    other = Row("board", "onnx", "int8", method="mse", beside=True)
-    kept = Row("board", "onnx", "int8", method="mse", beside=True, keep=("conv", "head"))
-    assert [row.candidate for row in (first, other, kept)] == [
+    first = Candidate("board", "onnx", "int8", method="min-max")
+    other = Candidate("board", "onnx", "int8", method="mse", beside=True)
+    kept = Candidate("board", "onnx", "int8", method="mse", beside=True, keep=("conv", "head"))
+    assert [row.name for row in (first, other, kept)] == [
         "int8", "int8.mse", "int8.mse.keep-2",
     ]  # fmt: skip
     assert {row.first_of() for row in (first, other, kept)} == {"int8"}
@@ -106,8 +113,8 @@ def quantized(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @pytest.mark.parametrize("outliers", [0, 3])
 def test_the_range_of_least_error_is_no_worse_than_the_whole(outliers: int) -> None:
-    dice = np.random.default_rng(0)
-    values = np.concatenate([dice.normal(size=1_000_000), 12.0 * np.ones(outliers)])
+    generator = np.random.default_rng(0)
+    values = np.concatenate([generator.normal(size=1_000_000), 12.0 * np.ones(outliers)])
     counts, edges = np.histogram(values, 2048)
     low, high = (float(end) for end in least_error(counts, edges, values.min(), values.max()))
     whole = float(values.min()), float(values.max())
@@ -137,5 +144,5 @@ def test_core_ml_weights_of_two_sizes_are_tried_both_ways() -> None:
     for widths, both in (((8, 64, 128), True), ((64, 128), False), ((8, 64), False)):
         layers = (nn.Linear(ins, outs) for ins, outs in itertools.pairwise(widths))
         network = edgekd.load_network(nn.Sequential(*layers), example=torch.zeros(1, widths[0]))
-        tried = candidates("coreml", "int8", kind_of(network), methods)
+        tried = ranked_methods("coreml", "int8", architecture_of(network), methods)
         assert ("large-weights" in tried) is both

@@ -10,16 +10,16 @@ import pytest
 
 from edgekd.artifacts.artifact import describe
 from edgekd.artifacts.target import Budget, load_target
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
-from edgekd.pipeline.candidates.instruction_counts import comparison, counted_rows
-from edgekd.pipeline.candidates.state import Goal
+from edgekd.pipeline.candidates.instruction_counts import comparison, with_instruction_counts
+from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.system.store import Run
 
 
-def counted_row(scheme: str, a76: int, a72: int) -> Row:
+def counted_row(scheme: str, a76: int, a72: int) -> Candidate:
     counts = {"cortex-a76": a76, "cortex-a72": a72}
-    return Row("board", "litert", scheme, Outcome.PASSED, core_instructions=counts)
+    return Candidate("board", "litert", scheme, Outcome.PASSED, core_instructions=counts)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
     run = Run(tmp_path / "run", tmp_path / "store", 0, tell)
     work: Any = None
     board = load_target("raspberry-pi-5-litert")
-    row = Row(board.name, "litert", "fp32", Outcome.PASSED, artifact=artifact)
-    goal = Goal(board, Budget(), "latency", required=True)
-    assert counted_rows({3: row}, goal, work, run) == {3: row}
+    row = Candidate(board.name, "litert", "fp32", Outcome.PASSED, artifact=artifact)
+    goal = DeploymentTarget(board, Budget(), "latency", required=True)
+    assert with_instruction_counts({3: row}, goal, work, run) == {3: row}
     assert len(told) == 1
     assert "`edgekd devices setup emulated` has its instructions counted" in told[0]
     # Nothing to say of what agrees with nothing, of no Arm processor, and of a GPU's work.
@@ -68,6 +68,6 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
         (replace(board, accelerator="gpu"), Outcome.PASSED),
     ):
         other = replace(row, outcome=outcome)
-        goal = Goal(target, Budget(), "latency", required=True)
-        assert counted_rows({3: other}, goal, work, run) == {3: other}
+        goal = DeploymentTarget(target, Budget(), "latency", required=True)
+        assert with_instruction_counts({3: other}, goal, work, run) == {3: other}
     assert len(told) == 1

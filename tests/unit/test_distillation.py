@@ -30,9 +30,9 @@ def config(*losses: dict[str, Any], **more: Any) -> Distill:
 
 
 def images(count: int = 64) -> Data:
-    dice = torch.Generator().manual_seed(3)
-    labels = torch.randint(0, 3, (count,), generator=dice)
-    x = torch.randn(count, 1, 6, 6, generator=dice) + labels[:, None, None, None]
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    x = torch.randn(count, 1, 6, 6, generator=generator) + labels[:, None, None, None]
     dataset = TensorDataset(x, labels)
     return Data(dataset, dataset, dataset)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekd.benchmarking.eager_latency import eager_ms
+from edgekd.benchmarking.eager_latency import pytorch_latency_ms
 from edgekd.network.network import as_network
 
 
@@ -42,7 +42,7 @@ def test_each_is_called_as_often_on_one_thread_and_nothing_is_changed() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        found = eager_ms(networks)
+        found = pytorch_latency_ms(networks)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -55,4 +55,4 @@ def test_each_is_called_as_often_on_one_thread_and_nothing_is_changed() -> None:
 
 
 def test_without_networks_there_is_nothing_to_time() -> None:
-    assert eager_ms({}) == {}
+    assert pytorch_latency_ms({}) == {}

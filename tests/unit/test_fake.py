@@ -66,8 +66,8 @@ def test_a_gradient_passes_inside_the_range_and_not_outside() -> None:
 def test_each_channel_of_a_weight_has_its_own_grid(
     codes: tuple[int, int, float], axis: int
 ) -> None:
-    dice = torch.Generator().manual_seed(0)
-    weight = torch.randn(5, 6, 3, generator=dice) * 10.0 ** torch.arange(-3, 3).view(1, 6, 1)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 6, 3, generator=generator) * 10.0 ** torch.arange(-3, 3).view(1, 6, 1)
     known = WeightCodes(*codes)
     rounded = fake_weight(weight, axis, known)
     others = [each for each in range(3) if each != axis]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import edgekd
-from edgekd.artifacts.quantization_params import Step, as_numbers, as_values
+from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
 from edgekd.bundles import golden_vectors as golden
 from edgekd.errors import Fault, MissingPackageError
-from edgekd.formats import QUANTIZATION, told_by_file
+from edgekd.formats import QUANTIZATION, read_quantization
 from edgekd.formats.integer_io import retyped, step_of, with_room
 
 RANGES = [(-1.0, 3.0), (-2.5, -0.5), (0.25, 4.0), (0.0, 0.0), (-1e-6, 1e6)]
@@ -43,7 +43,7 @@ def test_every_number_comes_back_as_itself(io: str) -> None:
     ends = np.iinfo(io)
     numbers = np.arange(ends.min, ends.max + 1).astype(io)
     for scale in (0.1, 1 / 3, 7.3e-6, 12345.6):
-        step = {"x": Step(float(np.float32(scale)), int(numbers[77]), io)}
+        step = {"x": QuantizationParams(float(np.float32(scale)), int(numbers[77]), io)}
         values = as_values({"x": numbers}, step)
         assert values["x"].dtype == np.float32
         back = as_numbers(values, step)["x"]
@@ -52,7 +52,7 @@ def test_every_number_comes_back_as_itself(io: str) -> None:
 
 
 def test_what_lies_beyond_the_range_is_at_its_end_and_others_are_left_alone() -> None:
-    steps = {"x": Step(0.5, 3, "int8")}
+    steps = {"x": QuantizationParams(0.5, 3, "int8")}
     given = {"x": np.array([1e9, -1e9]), "ids": np.array([7, 300])}
     found = as_numbers(given, steps)
     assert found["x"].tolist() == [127, -128]
@@ -77,7 +77,7 @@ def test_outputs_have_room_and_what_is_never_negative_stays_so() -> None:
 
 
 def test_golden_numbers_may_be_off_by_a_count_of_steps() -> None:
-    step = Step(0.01, 100, "uint8")
+    step = QuantizationParams(0.01, 100, "uint8")
     numbers = torch.tensor([0, 100, 250], dtype=torch.uint8)
     values = (numbers.double() - 100) * step.scale
     wide = golden.tolerance("int8", values)
@@ -91,7 +91,7 @@ def test_golden_numbers_may_be_off_by_a_count_of_steps() -> None:
 def test_a_package_that_is_missing_is_told_and_not_taken_for_a_file_without_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(path: Path) -> dict[str, Step]:
+    def absent(path: Path) -> dict[str, QuantizationParams]:
         raise MissingPackageError(Fault("onnx is absent", str(path), "none", "onnx", "install it"))
 
     path = tmp_path / "model.onnx"
@@ -99,4 +99,4 @@ def test_a_package_that_is_missing_is_told_and_not_taken_for_a_file_without_step
     bare = edgekd.load_artifact(path)
     monkeypatch.setitem(QUANTIZATION, "onnx", absent)
     with pytest.raises(MissingPackageError):
-        told_by_file(bare)
+        read_quantization(bare)

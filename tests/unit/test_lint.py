@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.artifacts.graph import Graph, Kind
+from edgekd.artifacts.graph import Graph, OperatorKind
 from edgekd.artifacts.operators import GATES, PRODUCTS
 from edgekd.artifacts.target import Fact, Target, load_target
 from edgekd.conversion.lint import NEURAL_ENGINE, ONNX_FIXES, ONNX_INT8, XNNPACK, lint
@@ -18,14 +18,14 @@ LITERT, ONNX = load_target("x86-cpu-litert"), load_target("x86-cpu-onnx")
 OPENVINO, PHONE = load_target("x86-cpu-openvino"), load_target("iphone-15-coreml")
 
 
-def graph(format: str, *kinds: Kind, **counts: int) -> Graph:
+def graph(format: str, *kinds: OperatorKind, **counts: int) -> Graph:
     """A graph of `kinds`, once each, and of operators whose types are not told."""
     found = dict.fromkeys(kinds, 1)
-    return Graph(format, {**found, **{Kind(name): n for name, n in counts.items()}}, 1, 1)
+    return Graph(format, {**found, **{OperatorKind(name): n for name, n in counts.items()}}, 1, 1)
 
 
-def conv(kind: str = "float32") -> Kind:
-    return Kind("CONV_2D", (kind, f"const {kind}", "const int32"), (kind,))
+def conv(kind: str = "float32") -> OperatorKind:
+    return OperatorKind("CONV_2D", (kind, f"const {kind}", "const int32"), (kind,))
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Case:
         return self.name
 
 
-def falls(name: str, kind: Kind, why: str, scheme: str = "int8") -> Case:
+def falls(name: str, kind: OperatorKind, why: str, scheme: str = "int8") -> Case:
     """A case of one operator that XNNPACK does not take, among convolutions that it takes."""
     among = Graph("litert", {conv("int8"): 5, kind: 2}, 1, 1)
     operator = kind.operator
@@ -56,15 +56,21 @@ def falls(name: str, kind: Kind, why: str, scheme: str = "int8") -> Case:
 ALONE = "it runs in LiteRT's own kernel, between two calls of XNNPACK"
 
 
-def quantized(operator: str, *takes: str, steps: tuple[float, ...] = ()) -> Kind:
-    return Kind(operator, takes or ("int8",), ("int8",), steps)
+def quantized(operator: str, *takes: str, steps: tuple[float, ...] = ()) -> OperatorKind:
+    return OperatorKind(operator, takes or ("int8",), ("int8",), steps)
 
 
 TWO = ("int8", "int8")
 CASES = [
-    falls("unknown", Kind("PADV2", ("int8",), ("int8",)), "not among the operators XNNPACK takes"),
+    falls(
+        "unknown",
+        OperatorKind("PADV2", ("int8",), ("int8",)),
+        "not among the operators XNNPACK takes",
+    ),
     falls("type", quantized("HARD_SWISH"), "taken by XNNPACK in float32, and is in int8"),
-    falls("integers", Kind("RESHAPE", ("int32", "const int32"), ("int32",)), "and is in int32"),
+    falls(
+        "integers", OperatorKind("RESHAPE", ("int32", "const int32"), ("int32",)), "and is in int32"
+    ),
     falls(
         "computed-weights",
         quantized("FULLY_CONNECTED", "int8", "int8", ""),
@@ -100,7 +106,7 @@ CASES = [
     ),
     Case(
         "onnx-no-kernel",
-        graph("onnx", Kind("Conv", ("uint8", "const int8"), ("uint8",)), HardSigmoid=7),
+        graph("onnx", OperatorKind("Conv", ("uint8", "const int8"), ("uint8",)), HardSigmoid=7),
         ONNX,
         "int8",
         "falls-back",
@@ -111,7 +117,7 @@ CASES = [
     ),
     Case(
         "onnx-left-in-float",
-        graph("onnx", Kind("Softmax", ("float32",), ("uint8",))),
+        graph("onnx", OperatorKind("Softmax", ("float32",), ("uint8",))),
         ONNX,
         "int8",
         "falls-back",
@@ -133,7 +139,11 @@ CASES = [
     ),
     Case(
         "neural-engine-precision",
-        graph("coreml", Kind("conv", gives=("float32",)), Kind("relu", gives=("float32",))),
+        graph(
+            "coreml",
+            OperatorKind("conv", gives=("float32",)),
+            OperatorKind("relu", gives=("float32",)),
+        ),
         PHONE,
         "fp32",
         "refused",
@@ -144,7 +154,7 @@ CASES = [
     ),
     Case(
         "openvino-half",
-        graph("openvino", Kind("Convert", ("const float16",), ("float32",)), Convolution=1),
+        graph("openvino", OperatorKind("Convert", ("const float16",), ("float32",)), Convolution=1),
         OPENVINO,
         "fp16",
         "slow",
@@ -155,7 +165,7 @@ CASES = [
     ),
     Case(
         "onnx-half",
-        graph("onnx", Kind("Conv", ("float16", "const float16"), ("float16",))),
+        graph("onnx", OperatorKind("Conv", ("float16", "const float16"), ("float16",))),
         ONNX,
         "fp16",
         "slow",
@@ -166,7 +176,7 @@ CASES = [
     ),
     Case(
         "litert-half",
-        graph("litert", Kind("DEQUANTIZE", ("const float16",), ("float32",)), conv()),
+        graph("litert", OperatorKind("DEQUANTIZE", ("const float16",), ("float32",)), conv()),
         PI,
         "fp16",
         "slow",
@@ -189,7 +199,11 @@ CASES = [
     *(
         Case(
             f"neural-engine-{operator}",
-            graph("coreml", Kind("conv", gives=("float16",)), Kind(operator, gives=("float16",))),
+            graph(
+                "coreml",
+                OperatorKind("conv", gives=("float16",)),
+                OperatorKind(operator, gives=("float16",)),
+            ),
             PHONE,
             "fp16",
             "falls-back",
@@ -213,13 +227,13 @@ def test_what_a_target_does_not_take_is_told_with_its_source(case: Case) -> None
     assert found.fix, "what to do, or that nothing need be done"
 
 
-def taken(operator: str, kind: str) -> Kind:
+def taken(operator: str, kind: str) -> OperatorKind:
     """An operator that XNNPACK takes, of the most inputs it may have, all of the same range."""
     rule = XNNPACK[operator]
     last = max((*(rule.data or (4,)), *rule.constant))
     takes = [f"const {kind}" if place in rule.constant else kind for place in range(last + 1)]
     steps = (0.1,) * (len(takes) + 1) if kind == "int8" and operator != "MUL" else ()
-    return Kind(operator, tuple(takes), (kind,), steps)
+    return OperatorKind(operator, tuple(takes), (kind,), steps)
 
 
 CLEAN = {
@@ -229,14 +243,22 @@ CLEAN = {
         "int8",
         [taken(name, "int8") for name, rule in XNNPACK.items() if "int8" in rule.types],
     ),
-    "onnx-fp32": (ONNX, "fp32", [Kind(name) for name in (*ONNX_INT8, *ONNX_FIXES)]),
+    "onnx-fp32": (ONNX, "fp32", [OperatorKind(name) for name in (*ONNX_INT8, *ONNX_FIXES)]),
     "onnx-int8": (
         ONNX,
         "int8",
-        [Kind(name, ("uint8", "const int8"), ("uint8",)) for name in ONNX_INT8],
+        [OperatorKind(name, ("uint8", "const int8"), ("uint8",)) for name in ONNX_INT8],
     ),
-    "openvino-fp32": (OPENVINO, "fp32", [Kind("GRUSequence"), Kind("MVN"), Kind("Transpose")]),
-    "coreml-fp16": (PHONE, "fp16", [Kind("conv", ("float16",), ("float16",)), Kind("cast")]),
+    "openvino-fp32": (
+        OPENVINO,
+        "fp32",
+        [OperatorKind("GRUSequence"), OperatorKind("MVN"), OperatorKind("Transpose")],
+    ),
+    "coreml-fp16": (
+        PHONE,
+        "fp16",
+        [OperatorKind("conv", ("float16",), ("float16",)), OperatorKind("cast")],
+    ),
 }
 
 
@@ -249,7 +271,7 @@ def test_in_a_graph_of_what_the_runtime_takes_nothing_is_found(name: str) -> Non
 
 
 def test_the_rules_of_one_target_are_not_those_of_another() -> None:
-    gathers = graph("coreml", Kind("gather", gives=("float32",)))
+    gathers = graph("coreml", OperatorKind("gather", gives=("float32",)))
     assert lint(gathers, replace(PHONE, accelerator="cpu"), "fp32") == []
     swish = graph("litert", quantized("HARD_SWISH"))
     assert lint(swish, replace(LITERT, accelerator="gpu"), "int8") == []
@@ -284,7 +306,7 @@ def test_gates_written_out_are_a_recurrent_layer_and_activations_are_not(format:
 
 
 def test_a_graph_counts_what_is_in_it() -> None:
-    kinds = {conv(): 2, conv("int8"): 3, Kind("TRANSPOSE"): 2, Kind("SQUEEZE"): 4}
+    kinds = {conv(): 2, conv("int8"): 3, OperatorKind("TRANSPOSE"): 2, OperatorKind("SQUEEZE"): 4}
     counted = Graph("litert", kinds, 1, 2)
     assert counted.operators == {"CONV_2D": 5, "SQUEEZE": 4, "TRANSPOSE": 2}
     assert (counted.count, counted.transposes, counted.reshapes) == (11, 2, 4)
@@ -310,7 +332,7 @@ def test_an_openvino_file_is_read_with_its_inner_graphs(tmp_path: Path) -> None:
     path.write_text(NET.format(doctype=""))
     found = read_graph(path, "openvino")
     assert found.operators == {"Convert": 1, "Loop": 1, "Tanh": 1}
-    assert found.kinds[Kind("Convert", ("const float16",), ("float32",))] == 1
+    assert found.kinds[OperatorKind("Convert", ("const float16",), ("float32",))] == 1
     assert (found.inputs, found.outputs) == (1, 1)
 
 

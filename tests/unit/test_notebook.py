@@ -6,12 +6,12 @@ from pathlib import Path
 
 import edgekd
 from edgekd.evidence.agreement import Agreement
-from edgekd.evidence.candidate import Choice, Row
+from edgekd.evidence.candidate import Candidate, Choice
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.result import RunResult
 from edgekd.system.notebook_progress import Line, Lines, default_tell
-from edgekd.system.progress import told_to_nobody
+from edgekd.system.progress import no_progress
 
 
 def agreement(detail: str = "") -> Agreement:
@@ -19,7 +19,7 @@ def agreement(detail: str = "") -> Agreement:
 
 
 def test_a_run_shows_its_candidates_and_what_ships() -> None:
-    row = Row("<b>pi</b>", "onnx", "int8", Outcome.PASSED, agreement=agreement())
+    row = Candidate("<b>pi</b>", "onnx", "int8", Outcome.PASSED, agreement=agreement())
     chosen = {"<b>pi</b>": Choice.of(row, "it is faster & smaller")}
     result = RunResult("net", Path("runs"), (row,), chosen, True, 0, "accuracy")
     shown = result._repr_html_()
@@ -65,4 +65,4 @@ def test_time_left_goes_by_what_was_done() -> None:
 
 
 def test_outside_of_a_notebook_nothing_is_drawn() -> None:
-    assert default_tell() is told_to_nobody
+    assert default_tell() is no_progress

@@ -12,7 +12,7 @@ from needs import need_modules
 from torch import nn
 
 import edgekd
-from edgekd.conversion.fp16_range import LARGEST, check_half
+from edgekd.conversion.fp16_range import LARGEST, check_fp16_range
 from edgekd.errors import RefusedError
 from edgekd.formats import FORMATS
 
@@ -34,10 +34,10 @@ def test_a_weight_beyond_float16_is_named(format: str, scheme: str) -> None:
     with torch.no_grad():
         large.module[1].weight[0, 0] = 7e4  # type: ignore[index, operator]
     with pytest.raises(RefusedError, match=r"network, 1\.weight") as caught:
-        check_half(large, format, scheme, [EXAMPLE])
+        check_fp16_range(large, format, scheme, [EXAMPLE])
     assert "largest 70000" in str(caught.value)
     assert_five_parts(str(caught.value))
-    check_half(large, format, "fp32", [EXAMPLE])
+    check_fp16_range(large, format, "fp32", [EXAMPLE])
 
 
 def test_a_layer_beyond_float16_is_named_where_the_file_computes_in_it() -> None:
@@ -46,18 +46,20 @@ def test_a_layer_beyond_float16_is_named_where_the_file_computes_in_it() -> None
         wide.module[0].weight.fill_(60000.0)  # type: ignore[index, operator, union-attr]
     samples = [{"input": torch.zeros(1, 4)}, EXAMPLE]
     with pytest.raises(RefusedError, match="module 0") as caught:
-        check_half(wide, "onnx", "fp16", samples)
+        check_fp16_range(wide, "onnx", "fp16", samples)
     assert "for sample 1" in str(caught.value)
     assert_five_parts(str(caught.value))
-    check_half(wide, "onnx", "fp16", samples[:1])
-    check_half(wide, "openvino", "fp16", samples)  # Its weights are widened before they are used.
+    check_fp16_range(wide, "onnx", "fp16", samples[:1])
+    check_fp16_range(
+        wide, "openvino", "fp16", samples
+    )  # Its weights are widened before they are used.
 
 
 def test_batch_norm_statistics_are_no_weights_of_a_file() -> None:
     norm = nn.BatchNorm1d(4)
     assert norm.running_var is not None
     norm.running_var.fill_(1e6)
-    check_half(network(norm, nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
+    check_fp16_range(network(norm, nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
 
 
 class Masked(nn.Module):
@@ -72,7 +74,7 @@ class Masked(nn.Module):
 
 
 def test_a_mask_of_minus_infinity_is_one_in_float16_too() -> None:
-    check_half(network(Masked(), nn.Softmax(1), nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
+    check_fp16_range(network(Masked(), nn.Softmax(1), nn.Linear(4, 2)), "onnx", "fp16", [EXAMPLE])
 
 
 def test_export_refuses_it(tmp_path: Path) -> None:

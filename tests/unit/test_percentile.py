@@ -42,8 +42,8 @@ def test_the_upper_bound_is_the_order_statistic_of_the_published_table(
     count: int, confidence: float, rank: int
 ) -> None:
     # One-sided, as MLPerf's early stopping: our two-sided interval has half the error above.
-    dice = random.Random(1)
-    samples = [dice.random() for _ in range(count)]
+    generator = random.Random(1)
+    samples = [generator.random() for _ in range(count)]
     value = percentile(samples, 0.9).value
     assert effective_count(samples, value) >= 0.6 * count
     ordered = sorted(samples)
@@ -70,22 +70,22 @@ def test_few_samples_bound_nothing() -> None:
 
 
 def test_intervals_hold_the_true_percentile_as_often_as_they_say() -> None:
-    dice = random.Random(2)
+    generator = random.Random(2)
     truth = -math.log(0.1)
     held = 0
     for _ in range(300):
-        found = percentile([dice.expovariate(1.0) for _ in range(150)], 0.9, confidence=0.95)
+        found = percentile([generator.expovariate(1.0) for _ in range(150)], 0.9, confidence=0.95)
         held += found.low <= truth <= found.high
     # 3 standard deviations of a binomial with 300 trials under 0.95.
     assert held >= 300 * 0.95 - 3 * math.sqrt(300 * 0.95 * 0.05)
 
 
 def test_correlated_samples_count_for_less() -> None:
-    dice = random.Random(3)
-    runs = [float(level) for level in (dice.random() for _ in range(100)) for _ in range(10)]
+    generator = random.Random(3)
+    runs = [float(level) for level in (generator.random() for _ in range(100)) for _ in range(10)]
     value = nearest_rank(np.sort(runs), 0.9)
     assert effective_count(runs, value) < 300
-    narrow = percentile(dice.sample(runs, len(runs)), 0.9)
+    narrow = percentile(generator.sample(runs, len(runs)), 0.9)
     wide = percentile(runs, 0.9)
     assert wide.high - wide.low > narrow.high - narrow.low
 
@@ -104,12 +104,12 @@ def test_the_ranks_are_those_of_an_exhaustive_search_in_fractions(share: Fractio
         assert bounding_ranks(count, float(share), float(tail)) == expected
 
 
-def _latencies(dice: random.Random, count: int, memory: float) -> list[float]:
+def _latencies(generator: random.Random, count: int, memory: float) -> list[float]:
     """Log-normal, each leaning on the one before: what is slow stays slow for a while."""
-    level, found = dice.gauss(0, 1), []
+    level, found = generator.gauss(0, 1), []
     for _ in range(count):
         found.append(math.exp(0.1 * level))
-        level = memory * level + math.sqrt(1 - memory**2) * dice.gauss(0, 1)
+        level = memory * level + math.sqrt(1 - memory**2) * generator.gauss(0, 1)
     return found
 
 
@@ -117,11 +117,11 @@ def _latencies(dice: random.Random, count: int, memory: float) -> list[float]:
 def test_a_budget_that_is_missed_is_seldom_called_kept_also_if_samples_hang_together(
     memory: float,
 ) -> None:
-    dice = random.Random(4)
+    generator = random.Random(4)
     truth = math.exp(0.1 * 1.2815515655446004)  # the p90, whatever the memory
     rounds, confidence = 200, 0.9
     wrong = sum(
-        percentile(_latencies(dice, 200, memory), 0.9, confidence=confidence).high < truth
+        percentile(_latencies(generator, 200, memory), 0.9, confidence=confidence).high < truth
         for _ in range(rounds)
     )
     allowed = (1 - confidence) / 2
@@ -130,11 +130,11 @@ def test_a_budget_that_is_missed_is_seldom_called_kept_also_if_samples_hang_toge
 
 
 def test_without_the_autocorrelation_it_would_be_called_kept_far_too_often() -> None:
-    dice = random.Random(5)
+    generator = random.Random(5)
     truth = math.exp(0.1 * 1.2815515655446004)
     rounds, wrong = 200, 0
     for _ in range(rounds):
-        ordered = sorted(_latencies(dice, 300, 0.8))
+        ordered = sorted(_latencies(generator, 300, 0.8))
         _, high = bounding_ranks(300, 0.9, 0.05)
         wrong += ordered[high - 1] < truth
     assert wrong > 2 * 0.05 * rounds

@@ -11,10 +11,10 @@ from edgekd.evidence.routing import SHARES, Decisions, calibrate_route, curve_of
 from edgekd.recipe.routing import Route
 
 
-def drawn(count: int, dice: np.random.Generator) -> Decisions:
+def drawn(count: int, generator: np.random.Generator) -> Decisions:
     """Answers that are right with a probability that grows with their own."""
-    probability = dice.uniform(0.3, 1.0, count)
-    return Decisions(probability, dice.uniform(size=count) < 0.8 + 0.199 * probability**2)
+    probability = generator.uniform(0.3, 1.0, count)
+    return Decisions(probability, generator.uniform(size=count) < 0.8 + 0.199 * probability**2)
 
 
 def test_a_lower_bound_is_that_of_clopper_and_pearson() -> None:
@@ -29,11 +29,11 @@ def test_a_lower_bound_is_that_of_clopper_and_pearson() -> None:
 
 def test_the_promise_is_kept_as_often_as_it_says() -> None:
     """Over many calibrations the true share of what is kept is under the asked one rarely."""
-    dice = np.random.default_rng(3)
+    generator = np.random.default_rng(3)
     route = Route(agreement=0.93, confidence=0.9)
     broken, promised = 0, 0
     for _ in range(60):
-        found = calibrate_route(drawn(1500, dice), drawn(10, dice), route)
+        found = calibrate_route(drawn(1500, generator), drawn(10, generator), route)
         if found.threshold is None:
             continue
         promised += 1
@@ -68,8 +68,8 @@ def test_too_few_samples_say_how_many_it_takes() -> None:
 
 
 def test_shares_grow_and_ties_are_kept_together() -> None:
-    dice = np.random.default_rng(1)
-    rounded = drawn(500, dice)
+    generator = np.random.default_rng(1)
+    rounded = drawn(500, generator)
     tied = Decisions(np.round(rounded.probability, 1), rounded.agrees)
     curve = curve_of(tied, 0.95)
     shares = [kept.kept_frac for kept in curve]

@@ -13,10 +13,17 @@ from torch.utils.data import TensorDataset
 
 from edgekd.conversion.preprocessing import folded, logits_of
 from edgekd.data import Data
-from edgekd.distillation.qat import method_of, refusal, simulate, training_of, tune, tuned_by
+from edgekd.distillation.qat import (
+    finish_qat,
+    method_of,
+    prepare_qat,
+    refusal,
+    train_quantized,
+    training_of,
+)
 from edgekd.network.network import Network, as_network, call
-from edgekd.quantization.batch_norm_folding import fold_norms
-from edgekd.quantization.simulated_network import Grid, Simulated
+from edgekd.quantization.batch_norm_folding import fold_batch_norms
+from edgekd.quantization.simulated_network import FakeQuantizedModule, Grid
 from edgekd.quantization.simulation_match import MOST_DB, mismatch, sqnr_db
 from edgekd.recipe.training import Loss
 from edgekd.training.loop import Record
@@ -36,16 +43,18 @@ def rows_of(inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(count)]
 
 
-def simulation(network: Network, inputs: dict[str, Tensor], format: str = "onnx") -> Simulated:
-    module = simulate(network, format, rows_of(inputs)).module
-    assert isinstance(module, Simulated)
+def simulation(
+    network: Network, inputs: dict[str, Tensor], format: str = "onnx"
+) -> FakeQuantizedModule:
+    module = prepare_qat(network, format, rows_of(inputs)).module
+    assert isinstance(module, FakeQuantizedModule)
     return module
 
 
 @pytest.mark.parametrize("name", NORMED)
 def test_a_network_computes_the_same_with_its_norms_folded(name: str) -> None:
     network, inputs = built(name)
-    without = fold_norms(network)
+    without = fold_batch_norms(network)
     left = [each for each in without.module.modules() if isinstance(each, nn.BatchNorm2d)]
     # Only norms behind a sum, a pool or a concatenation stay.
     assert bool(left) == (name == "densenet")
@@ -63,7 +72,7 @@ def test_a_layer_called_twice_keeps_the_norm_behind_it() -> None:
             return self.layer(self.norm(self.layer(x)))
 
     network = as_network(Twice().eval(), {"x": torch.zeros(2, 4)})
-    assert isinstance(fold_norms(network).module.norm, nn.BatchNorm1d)
+    assert isinstance(fold_batch_norms(network).module.norm, nn.BatchNorm1d)
 
 
 @pytest.mark.parametrize("name", ["residual", "attention", "two-inputs", "vit", "unet", "tcn"])
@@ -115,7 +124,7 @@ def test_what_cannot_be_simulated_is_said() -> None:
     assert refusal(recurrent, "onnx") is None
     assert method_of(attention, "onnx") == "linear"
     with pytest.raises(ValueError, match="ncnn"):
-        simulate(plain, "ncnn", rows_of({"image": torch.zeros(1, 3, 8, 8)}))
+        prepare_qat(plain, "ncnn", rows_of({"image": torch.zeros(1, 3, 8, 8)}))
 
 
 def test_a_softmax_that_is_part_of_the_network_is_not_trained_through() -> None:
@@ -128,8 +137,8 @@ def test_a_softmax_that_is_part_of_the_network_is_not_trained_through() -> None:
 
 
 def test_a_file_that_rounds_nothing_or_elsewhere_is_found_out() -> None:
-    dice = torch.Generator().manual_seed(0)
-    real, noise, other = (torch.randn(64, 5, generator=dice) for _ in range(3))
+    generator = torch.Generator().manual_seed(0)
+    real, noise, other = (torch.randn(64, 5, generator=generator) for _ in range(3))
     named = [{"output": value} for value in (real, real + 0.01 * noise, real + 0.01 * other)]
     near, why = mismatch(named[1], named[1], named[0])
     assert (near, why) == (MOST_DB, None)
@@ -146,10 +155,10 @@ class Stop(Exception):
 
 
 def task() -> tuple[Network, Data]:
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     torch.manual_seed(0)
     body = [nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)]
-    x, y = torch.randn(96, 6, generator=dice), torch.randint(0, 3, (96,), generator=dice)
+    x, y = torch.randn(96, 6, generator=generator), torch.randint(0, 3, (96,), generator=generator)
     split = TensorDataset(x, y)
     network = as_network(nn.Sequential(*body).eval(), {"features": x[:1]})
     return network, Data(train=split, validation=split, test=split)
@@ -164,11 +173,11 @@ def trained(seed: int = 0, checkpoint: Path | None = None, stop: bool = False) -
             raise Stop
 
     training = training_of(network, 4, 1e-2).model_copy(update={"batch_size": 20})
-    simulated = simulate(network, "onnx", samples)
-    made = tune(
+    simulated = prepare_qat(network, "onnx", samples)
+    made = train_quantized(
         simulated, data, training, [(network, 1.0)], seed=seed, checkpoint=checkpoint, tell=tell
     )
-    return tuned_by(made, network, "onnx", samples).network
+    return finish_qat(made, network, "onnx", samples).network
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_killed_training_goes_on(tmp_path: Path) -> None:
@@ -192,16 +201,16 @@ def test_training_brings_the_rounded_network_nearer_to_the_float_one() -> None:
     inputs = {"features": data.train.tensors[0]}
     samples = rows_of({"features": data.train.tensors[0][:32]})
     wanted = call(network.module, inputs)
-    simulated = simulate(network, "onnx", samples)
+    simulated = prepare_qat(network, "onnx", samples)
     before = sqnr_db(wanted, call(simulated.module, inputs))
     losses = [Loss(method="mean_squared")]
     changed = {"batch_size": 16, "losses": losses}
     training = training_of(network, 30, 5e-2).model_copy(update=changed)
-    made = tune(simulated, data, training, [(network, 1.0)])
-    tuned = tuned_by(made, network, "onnx", samples)
+    made = train_quantized(simulated, data, training, [(network, 1.0)])
+    tuned = finish_qat(made, network, "onnx", samples)
     assert sqnr_db(wanted, call(tuned.simulated.module, inputs)) > before + 3
     # What was tuned are weights in float: the simulation of them is what was trained.
-    assert isinstance(made.module, Simulated)
+    assert isinstance(made.module, FakeQuantizedModule)
     made.module.refresh()
     ours, theirs = (call(each.module, inputs)["output"] for each in (tuned.simulated, made))
     assert torch.equal(ours, theirs)

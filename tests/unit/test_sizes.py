@@ -8,14 +8,14 @@ from conftest import assert_five_parts
 from torch import nn
 
 from edgekd import load_network
-from edgekd.artifacts.signature import FreeSize
-from edgekd.conversion.export import check_free
+from edgekd.artifacts.signature import DynamicDim
+from edgekd.conversion.export import refuse_dynamic_shapes
 from edgekd.conversion.preprocessing import folded
 from edgekd.errors import RecipeError, RefusedError
 from edgekd.network.dynamic_shapes import fits, other_sizes, parse_dynamic, resized
 from edgekd.recipe.preprocessing import Raw
 
-TOKENS = FreeSize("tokens", 4, 32, {"ids": 1, "mask": 1})
+TOKENS = DynamicDim("tokens", 4, 32, {"ids": 1, "mask": 1})
 EXAMPLE = {"ids": torch.arange(12).reshape(1, 12), "mask": torch.ones(1, 12, dtype=torch.int64)}
 
 
@@ -29,9 +29,9 @@ def test_the_signature_says_what_is_free() -> None:
     assert [spec.shape for spec in network.signature.inputs] == [(1, None)] * 2
     assert [spec.shape for spec in network.signature.outputs] == [(1, None), (1,)]
     with pytest.raises(RefusedError) as raised:
-        check_free(network, "litert")
+        refuse_dynamic_shapes(network, "litert")
     assert_five_parts(str(raised.value))
-    check_free(network, "onnx")
+    refuse_dynamic_shapes(network, "onnx")
     with pytest.raises(RecipeError, match="fixed sizes"):
         folded(network, {"ids": Raw(layout="same")})
 
@@ -49,7 +49,7 @@ def test_examples_come_to_other_sizes_together() -> None:
     ("least", "most", "now"), [(1, 2, 1), (1, 2, 2), (1, 8, 1), (4, 12, 12), (4, 12, 4), (3, 4, 4)]
 )
 def test_other_sizes_are_within_and_differ(least: int, most: int, now: int) -> None:
-    free = FreeSize("n", least, most, {"x": 0})
+    free = DynamicDim("n", least, most, {"x": 0})
     small, large = other_sizes({"x": torch.zeros(now, 2)}, [free])
     found = {small["n"], large["n"]}
     assert all(least <= size <= most for size in found)
@@ -61,14 +61,14 @@ def test_other_sizes_are_within_and_differ(least: int, most: int, now: int) -> N
 @pytest.mark.parametrize(
     "free",
     [
-        FreeSize("tokens", 4, 32, {"word": 1}),
-        FreeSize("tokens", 4, 32, {"ids": 2}),
-        FreeSize("tokens", 13, 32, {"ids": 1}),
-        FreeSize("tokens", 12, 12, {"ids": 1}),
-        FreeSize("tokens", 1, 32, {"ids": 1, "mask": 0}),
+        DynamicDim("tokens", 4, 32, {"word": 1}),
+        DynamicDim("tokens", 4, 32, {"ids": 2}),
+        DynamicDim("tokens", 13, 32, {"ids": 1}),
+        DynamicDim("tokens", 12, 12, {"ids": 1}),
+        DynamicDim("tokens", 1, 32, {"ids": 1, "mask": 0}),
     ],
 )
-def test_what_is_no_size_of_the_inputs_is_told(free: FreeSize) -> None:
+def test_what_is_no_size_of_the_inputs_is_told(free: DynamicDim) -> None:
     with pytest.raises(RecipeError) as raised:
         load_network(Counted(), example=EXAMPLE, dynamic=(free,))
     assert_five_parts(str(raised.value))
@@ -76,7 +76,7 @@ def test_what_is_no_size_of_the_inputs_is_told(free: FreeSize) -> None:
 
 def test_a_network_that_takes_one_size_is_told() -> None:
     linear = nn.Linear(12, 2)
-    free = FreeSize("width", 4, 32, {"x": 1})
+    free = DynamicDim("width", 4, 32, {"x": 1})
     with pytest.raises(RecipeError, match="does not take"):
         load_network(linear, example={"x": torch.zeros(1, 12)}, dynamic=(free,))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.system.files import digest, path_digest, write_json, written_atomically
-from edgekd.system.progress import told_to_nobody
+from edgekd.system.progress import no_progress
 from edgekd.system.store import Run, mark_latest, open_run
 
 
@@ -42,7 +42,7 @@ def test_a_digest_depends_on_contents_and_names_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return open_run(tmp_path, "name", 0, told_to_nobody)
+    return open_run(tmp_path, "name", 0, no_progress)
 
 
 def test_what_was_made_is_not_made_again_until_its_key_changes(run: Run, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_what_was_made_is_not_made_again_until_its_key_changes(run: Run, tmp_pat
 
     first = run.make("train", "", {"epochs": 1}, work)
     assert not first.reused
-    later = open_run(tmp_path, "name", 0, told_to_nobody)
+    later = open_run(tmp_path, "name", 0, no_progress)
     second = later.make("train", "", {"epochs": 1}, work)
     assert second.reused
     assert later.reused == ["train"]
@@ -69,7 +69,7 @@ def test_a_run_cannot_spoil_what_a_later_run_uses_again(run: Run, tmp_path: Path
 
     made = run.make("train", "", {}, work)
     (made.folder / "weights").write_text("spoiled")
-    later = open_run(tmp_path, "name", 0, told_to_nobody)
+    later = open_run(tmp_path, "name", 0, no_progress)
     assert (later.make("train", "", {}, work).folder / "weights").read_text() == "good"
 
 
@@ -90,7 +90,7 @@ def test_interrupted_work_finds_what_it_had_written(run: Run) -> None:
 def test_two_runs_in_a_second_have_their_own_folders_and_latest_is_the_newest(
     tmp_path: Path,
 ) -> None:
-    runs = [open_run(tmp_path, "name", 0, told_to_nobody) for _ in range(2)]
+    runs = [open_run(tmp_path, "name", 0, no_progress) for _ in range(2)]
     assert runs[0].folder != runs[1].folder
     for run in runs:
         mark_latest(run)

@@ -37,16 +37,16 @@ def _dice() -> torch.Generator:
 
 
 def _cases() -> list[Case]:
-    dice = _dice()
+    generator = _dice()
     classes = torch.arange(40) % 6
-    tokens = torch.randint(0, 6, (40, 7), generator=dice)
+    tokens = torch.randint(0, 6, (40, 7), generator=generator)
     tokens[:, 5:] = IGNORED
-    pixels = torch.randint(0, 6, (40, 4, 5), generator=dice)
+    pixels = torch.randint(0, 6, (40, 4, 5), generator=generator)
     pixels[:, 0] = IGNORED
-    numbers = torch.randn(40, 3, generator=dice)
+    numbers = torch.randn(40, 3, generator=generator)
     hot = F.one_hot(tokens.clamp(min=0), 6).float()
     maps = F.one_hot(pixels.clamp(min=0), 6).float().permute(0, 3, 1, 2)
-    random = lambda *shape: torch.randn(*shape, generator=dice)  # noqa: E731
+    random = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     return [
         Case("classification", random(40, 6), classes, 50 * F.one_hot(classes, 6).float()),
         Case("token-classification", random(40, 7, 6), tokens, 50 * hot),
@@ -211,13 +211,13 @@ def test_widths_of_embeddings_may_differ_and_lengths_do_not_count() -> None:
 
 
 def test_a_linear_probe_tells_what_a_line_can_tell() -> None:
-    dice = _dice()
-    labels = torch.randint(0, 2, (400,), generator=dice)
-    told = torch.randn(400, 8, generator=dice)
+    generator = _dice()
+    labels = torch.randint(0, 2, (400,), generator=generator)
+    told = torch.randn(400, 8, generator=generator)
     told[:, 0] += 6.0 * labels - 3.0
     probe = TASKS["embedding"].metrics["linear_probe"]
     assert probe(told, labels) > 0.95
-    assert probe(torch.randn(400, 8, generator=dice), labels) < 0.65
+    assert probe(torch.randn(400, 8, generator=generator), labels) < 0.65
 
 
 WRONG = {

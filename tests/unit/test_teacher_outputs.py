@@ -24,8 +24,8 @@ FORMATS = ["int8", "top-k", "fp16", "fp32"]
 
 def logits(count: int, *shape: int, seed: int = 0) -> Tensor:
     """Peaked, as those of a trained teacher."""
-    dice = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, *shape, generator=dice)
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, *shape, generator=generator)
     return z + 12.0 * (z == z.amax(-1, keepdim=True))
 
 

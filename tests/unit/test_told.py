@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from edgekd.artifacts.target import Budget
-from edgekd.evidence.budget import judge
+from edgekd.evidence.budget import judge_budget
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 from edgekd.evidence.percentile import percentile
-from edgekd.evidence.summarized_latencies import ToldTimes, told_percentile
+from edgekd.evidence.summarized_latencies import SummarizedLatencies, told_percentile
 
 
-def told_of(samples: list[float]) -> ToldTimes:
+def told_of(samples: list[float]) -> SummarizedLatencies:
     """What benchmark_model would say of samples in ms."""
     ordered = sorted(samples)
     last = len(ordered) - 1
     figures = tuple((q, ordered[round(q * last)]) for q in (0.0, 0.05, 0.5, 0.95, 1.0))
-    return ToldTimes(len(samples), figures, float(np.mean(samples)))
+    return SummarizedLatencies(len(samples), figures, float(np.mean(samples)))
 
 
 def drawn(seed: int, count: int = 300) -> list[float]:
-    dice = np.random.default_rng(seed)
-    return [float(ms) for ms in 5 + dice.gamma(2.0, 0.2, count)]
+    generator = np.random.default_rng(seed)
+    return [float(ms) for ms in 5 + generator.gamma(2.0, 0.2, count)]
 
 
 @pytest.mark.parametrize("frac", [0.05, 0.5, 0.9, 0.95, 0.99])
@@ -43,7 +43,7 @@ def test_what_was_told_is_told_and_the_next_figure_stands_for_the_rest() -> None
     told = told_of(samples)
     assert told_percentile([told], 0.5).value == dict(told.figures)[0.5]
     assert told_percentile([told], 0.9).value == dict(told.figures)[0.95]
-    older = ToldTimes(50, ((0.0, 0.9), (1.0, 1.4)), 1.0)
+    older = SummarizedLatencies(50, ((0.0, 0.9), (1.0, 1.4)), 1.0)
     assert told_percentile([older], 0.9).value == 1.4
 
 
@@ -52,7 +52,7 @@ def test_too_few_runs_bound_nothing() -> None:
 
 
 def test_a_median_alone_decides_nothing() -> None:
-    xcode = ToldTimes(100, ((0.5, 1.2),))
+    xcode = SummarizedLatencies(100, ((0.5, 1.2),))
     figure = told_percentile([xcode], 0.5)
     assert (figure.value, figure.low, figure.high) == (1.2, -math.inf, math.inf)
     assert told_percentile([xcode], 0.9).value == math.inf
@@ -78,7 +78,7 @@ def test_a_budget_is_judged_where_it_can_be() -> None:
     most = max(max(each) for each in processes)
 
     def outcome(limit_ms: float) -> Outcome:
-        return judge(1, found, Budget(latency_p90_ms=limit_ms)).outcome
+        return judge_budget(1, found, Budget(latency_p90_ms=limit_ms)).outcome
 
     assert outcome(most + 0.1) is Outcome.PASSED
     assert outcome(p95 + 0.01) is Outcome.PASSED, "no more than 5 % took longer than that"

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from test_verdicts import row
 
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.stages.choose import choose
 
 
-def trained(validation: float) -> Row:
+def trained(validation: float) -> Candidate:
     found = replace(
         row("int8", size=300, ratio=(0.5, 0.49, 0.51)), network="quantized", method="min-max"
     )
@@ -20,7 +20,7 @@ def trained(validation: float) -> Row:
     return replace(found, agreement=replace(found.agreement, validation_metric=validation))
 
 
-def after(validation: float, outcome: Outcome = Outcome.PASSED) -> Row:
+def after(validation: float, outcome: Outcome = Outcome.PASSED) -> Candidate:
     found = row("int8", size=300, ratio=(0.5, 0.49, 0.51))
     assert found.agreement is not None
     agreement = replace(found.agreement, validation_metric=validation)

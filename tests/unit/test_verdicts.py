@@ -16,8 +16,8 @@ from edgekd.artifacts.scheme import SCHEMES
 from edgekd.artifacts.target import Budget, Evidence
 from edgekd.errors import ConversionError
 from edgekd.evidence.agreement import Agreement
-from edgekd.evidence.budget import judge
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.budget import judge_budget
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.measurement import Measurement, Ratio
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.stages.choose import choose
@@ -114,8 +114,8 @@ def measured(
     late: float = 1.0,
 ) -> Measurement:
     """A measurement of about `ms`, `late` times as slow in its last third."""
-    dice = torch.Generator().manual_seed(0)
-    samples = 1e6 * ms * (1 + spread * torch.rand(count, generator=dice))
+    generator = torch.Generator().manual_seed(0)
+    samples = 1e6 * ms * (1 + spread * torch.rand(count, generator=generator))
     samples[-(count // 3) :] *= late
     return Measurement(
         samples_ns=(tuple(int(sample) for sample in samples),),
@@ -142,7 +142,7 @@ def measured(
     ],
 )
 def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
-    verdict = judge(1000, measured(count=600), budget)
+    verdict = judge_budget(1000, measured(count=600), budget)
     assert verdict.outcome is outcome
     assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
 
@@ -151,28 +151,28 @@ def test_processes_that_disagree_decide_nothing() -> None:
     fast, slow = measured(1.0), measured(1.2)
     both = replace(fast, samples_ns=fast.samples_ns * 9 + slow.samples_ns)
     assert both.percentile_ms(0.5).high < 1.1
-    verdict = judge(1, both, Budget(latency_p50_ms=1.1))
+    verdict = judge_budget(1, both, Budget(latency_p50_ms=1.1))
     assert verdict.outcome is Outcome.UNDECIDED
     assert "by process" in verdict.detail
 
 
 @pytest.mark.parametrize("limit", [1, 2**40])
 def test_memory_of_this_host_decides_nothing_of_a_device(limit: int) -> None:
-    verdict = judge(1, measured(evidence="host"), Budget(peak_memory_bytes=limit))
+    verdict = judge_budget(1, measured(evidence="host"), Budget(peak_memory_bytes=limit))
     assert verdict.outcome is Outcome.UNDECIDED
 
 
 def test_a_limit_inside_the_interval_is_undecided_never_passed() -> None:
     found = measured(spread=0.5)
     limit = found.percentile_ms(0.9).value
-    assert judge(1, found, Budget(latency_p90_ms=limit)).outcome is Outcome.UNDECIDED
+    assert judge_budget(1, found, Budget(latency_p90_ms=limit)).outcome is Outcome.UNDECIDED
     few = measured(count=20)
-    assert judge(1, few, Budget(latency_p90_ms=100.0)).outcome is Outcome.UNDECIDED
+    assert judge_budget(1, few, Budget(latency_p90_ms=100.0)).outcome is Outcome.UNDECIDED
 
 
 @pytest.mark.parametrize("evidence", ["host", "emulated", "reference"])
 def test_a_latency_measured_elsewhere_decides_nothing(evidence: Evidence) -> None:
-    verdict = judge(1, measured(evidence=evidence), Budget(latency_p90_ms=100.0))
+    verdict = judge_budget(1, measured(evidence=evidence), Budget(latency_p90_ms=100.0))
     assert verdict.outcome is Outcome.UNDECIDED
     assert evidence in verdict.detail
 
@@ -180,24 +180,24 @@ def test_a_latency_measured_elsewhere_decides_nothing(evidence: Evidence) -> Non
 def test_what_is_sustained_is_judged_where_the_time_drifts() -> None:
     found = measured(late=2.0)
     assert not found.steady
-    assert judge(1, found, Budget(latency_p50_ms=1.6)).outcome is Outcome.OVER_BUDGET
+    assert judge_budget(1, found, Budget(latency_p50_ms=1.6)).outcome is Outcome.OVER_BUDGET
     assert found.percentile_ms(0.5).value < 1.6, "as a whole it would seem to keep the budget"
 
 
 def test_what_gets_faster_is_judged_as_a_whole() -> None:
     found = measured(late=0.5)
     assert found.steady
-    assert judge(1, found, Budget(latency_p50_ms=1.2)).outcome is Outcome.PASSED
+    assert judge_budget(1, found, Budget(latency_p50_ms=1.2)).outcome is Outcome.PASSED
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.5])
 def test_a_flagged_run_never_passes_and_says_why(limit: float) -> None:
     found = replace(measured(), doubts=("throttled: under-voltage",))
-    verdict = judge(1, found, Budget(latency_p50_ms=limit))
+    verdict = judge_budget(1, found, Budget(latency_p50_ms=limit))
     assert verdict.outcome is (Outcome.OVER_BUDGET if limit < 1 else Outcome.UNDECIDED)
     assert "in what is sustained; throttled: under-voltage" in verdict.detail
     # What it says nothing of is decided all the same.
-    assert judge(1, found, Budget(size_bytes=10)).outcome is Outcome.PASSED
+    assert judge_budget(1, found, Budget(size_bytes=10)).outcome is Outcome.PASSED
 
 
 def test_one_process_that_something_ran_beside_is_no_drift() -> None:
@@ -213,18 +213,18 @@ def test_a_quick_measurement_is_too_short_to_tell_heat() -> None:
     found = replace(measured(late=1.5), protocol="quick")
     assert found.steady is None
     assert found.flags == ()
-    assert judge(1, found, Budget(latency_p50_ms=9.0)).outcome is Outcome.PASSED
+    assert judge_budget(1, found, Budget(latency_p50_ms=9.0)).outcome is Outcome.PASSED
     hot = replace(found, doubts=("throttled: thermal status 3 (severe)",))
-    assert judge(1, hot, Budget(latency_p50_ms=9.0)).outcome is Outcome.UNDECIDED
+    assert judge_budget(1, hot, Budget(latency_p50_ms=9.0)).outcome is Outcome.UNDECIDED
 
 
 def test_a_p99_takes_five_hundred_samples() -> None:
     few, enough = measured(count=499), measured(count=2000)
-    verdict = judge(1, few, Budget(latency_p99_ms=100.0))
+    verdict = judge_budget(1, few, Budget(latency_p99_ms=100.0))
     assert verdict.outcome is Outcome.UNDECIDED
     assert "499 samples, and it takes 500" in verdict.detail
     assert few.to_json()["p99_ms"] is None
-    assert judge(1, enough, Budget(latency_p99_ms=100.0)).outcome is Outcome.PASSED
+    assert judge_budget(1, enough, Budget(latency_p99_ms=100.0)).outcome is Outcome.PASSED
     assert enough.to_json()["p99_ms"] == enough.percentile_ms(0.99).value
 
 
@@ -265,8 +265,8 @@ def row(
     size: int = 1000,
     metric: float = 0.9,
     ratio: tuple[float, float, float] | None = None,
-) -> Row:
-    return Row(
+) -> Candidate:
+    return Candidate(
         target="t",
         format="onnx",
         scheme=scheme,
@@ -336,7 +336,7 @@ def test_without_fp32_candidates_are_compared_with_the_first() -> None:
     assert "9.00 times the time of fp16" in judged[1].detail
 
 
-def by(method: str, **kept: Any) -> Row:
+def by(method: str, **kept: Any) -> Candidate:
     """A row of int8 by another method than the first."""
     return replace(row("int8", **kept), method=method, beside=True)
 
@@ -379,7 +379,7 @@ def test_nothing_is_chosen_where_nothing_passed() -> None:
     assert "fp32 unavailable" in choice.why
 
 
-def pruned(scheme: str, times: tuple[float, float, float], **kept: Any) -> Row:
+def pruned(scheme: str, times: tuple[float, float, float], **kept: Any) -> Candidate:
     """A row of the pruned network, so many times as slow as the unpruned one."""
     made = row(scheme, **kept)
     assert made.measurement is not None
@@ -387,7 +387,7 @@ def pruned(scheme: str, times: tuple[float, float, float], **kept: Any) -> Row:
     return replace(made, measurement=replace(made.measurement, unpruned_ratio=ratio))
 
 
-def unpruned(scheme: str, **kept: Any) -> Row:
+def unpruned(scheme: str, **kept: Any) -> Candidate:
     return replace(row(scheme, **kept), network="unpruned")
 
 
@@ -432,9 +432,9 @@ def test_a_pruned_network_pays_beside_one_that_may_not_ship() -> None:
     assert choose(rows, "accuracy")[0].network == "student"
 
 
-def _counted(scheme: str, instructions: int, network: Any = "student") -> Row:
+def _counted(scheme: str, instructions: int, network: Any = "student") -> Candidate:
     artifact = Artifact(Path("m"), "onnx", scheme, "0", 100)
-    return Row(
+    return Candidate(
         "board", "onnx", scheme, Outcome.PASSED, artifact=artifact, network=network,
         evidence="emulated", instructions=instructions,
     )  # fmt: skip
@@ -442,10 +442,10 @@ def _counted(scheme: str, instructions: int, network: Any = "student") -> Row:
 
 def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
     budget = Budget(instructions=1000)
-    assert judge(10, None, budget, 900).outcome is Outcome.PASSED
-    assert judge(10, None, budget, 1001).outcome is Outcome.OVER_BUDGET
-    assert judge(10, None, budget).outcome is Outcome.UNDECIDED
-    verdict = judge(10, None, Budget(latency_p90_ms=5.0, instructions=1000), 900)
+    assert judge_budget(10, None, budget, 900).outcome is Outcome.PASSED
+    assert judge_budget(10, None, budget, 1001).outcome is Outcome.OVER_BUDGET
+    assert judge_budget(10, None, budget).outcome is Outcome.UNDECIDED
+    verdict = judge_budget(10, None, Budget(latency_p90_ms=5.0, instructions=1000), 900)
     assert verdict.outcome is Outcome.UNDECIDED
     assert "emulated" in verdict.detail
 
@@ -453,13 +453,13 @@ def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
 def test_what_was_not_counted_hides_no_missed_limit() -> None:
     budget = Budget(latency_p90_ms=5.0, instructions=100)
     slow = measured(9.0)
-    assert judge(10, slow, replace(budget, instructions=None)).outcome is Outcome.OVER_BUDGET
-    assert judge(10, slow, budget).outcome is Outcome.OVER_BUDGET
-    fast = judge(10, measured(1.0), budget)
+    assert judge_budget(10, slow, replace(budget, instructions=None)).outcome is Outcome.OVER_BUDGET
+    assert judge_budget(10, slow, budget).outcome is Outcome.OVER_BUDGET
+    fast = judge_budget(10, measured(1.0), budget)
     assert fast.outcome is Outcome.UNDECIDED
     assert "instructions" in fast.detail
     memory = replace(slow, peak_memory_bytes=10**9)
-    assert judge(10, memory, Budget(peak_memory_bytes=10, instructions=1)).outcome is (
+    assert judge_budget(10, memory, Budget(peak_memory_bytes=10, instructions=1)).outcome is (
         Outcome.OVER_BUDGET
     )
 

@@ -379,14 +379,14 @@ def time_all(job, folder):
             models[name] = (model, ring)
         except Exception:  # Whatever the runtime raises is the result.
             result["failure"] = failure("run-failed")
-    dice = random.Random(job["seed"])
+    generator = random.Random(job["seed"])
     counts, spent = dict.fromkeys(models, 0), dict.fromkeys(models, 0)
     while (
         models
         and max(spent.values()) < job["limit_s"] * 1e9
         and (min(counts.values()) < job["runs"] or min(spent.values()) < job["seconds"] * 1e9)
     ):
-        for name in dice.sample(sorted(models), len(models)):
+        for name in generator.sample(sorted(models), len(models)):
             block, turn_ns = turn(*models[name], job)
             results[name]["blocks_ns"].append(block)
             counts[name] += len(block)
@@ -533,8 +533,8 @@ def feeds(model, samples, entry):
     import numpy
 
     if samples is None:
-        dice = numpy.random.default_rng(0)
-        return [{n: _drawn(dice, [*map(_size, s)], _dtype(d)) for n, s, d in model.inputs}]
+        generator = numpy.random.default_rng(0)
+        return [{n: _drawn(generator, [*map(_size, s)], _dtype(d)) for n, s, d in model.inputs}]
     known = {name: (shape, _dtype(dtype)) for name, shape, dtype in model.inputs}
     if set(known) != set(samples):
         raise ValueError(
@@ -555,12 +555,12 @@ def feeds(model, samples, entry):
     ]
 
 
-def _drawn(dice, shape, dtype):
+def _drawn(generator, shape, dtype):
     if dtype.kind == "f":
-        return dice.standard_normal(shape).astype(dtype)
+        return generator.standard_normal(shape).astype(dtype)
     # Zeros where the values may be indices, which must not be out of range: no bytes are.
     most = 128 if dtype.name in ("int8", "uint8") else 1
-    return dice.integers(0, most, shape).astype(dtype)
+    return generator.integers(0, most, shape).astype(dtype)
 
 
 def _dtype(name):

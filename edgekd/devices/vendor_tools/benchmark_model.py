@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Summary:
+class BenchmarkModelSummary:
     """Runs of one kind, in microseconds; None is what an older build does not print."""
 
     count: int
@@ -44,7 +44,7 @@ class Benchmark:
     init_us: float
     first_us: float
     warm_up_count: int
-    steady: Summary
+    steady: BenchmarkModelSummary
     peak_memory_mb: float | None
     delegated: tuple[str, ...] = ()
 
@@ -84,15 +84,17 @@ def parse_benchmark_model(text: str) -> Benchmark:
     )
 
 
-def _summary(line: str) -> Summary:
+def _summary(line: str) -> BenchmarkModelSummary:
     values = {name: float(text) for name, text in _FIELD.findall(line)}
     if "(all same)" in line:
         value = values["curr"]
-        return Summary(int(values["count"]), value, value, value, value, 0.0, value, value, value)
+        return BenchmarkModelSummary(
+            int(values["count"]), value, value, value, value, 0.0, value, value, value
+        )
     missing = [name for name in ("min", "max", "avg", "std") if name not in values]
     if missing:
         raise ValueError(f"benchmark_model tells no {missing[0]}: {line.strip()}")
-    return Summary(
+    return BenchmarkModelSummary(
         count=int(values["count"]),
         first_us=values.get("first"),
         min_us=values["min"],
@@ -137,7 +139,7 @@ def parse_result_file(data: bytes) -> Benchmark:
         init_us=latency["init_us"],
         first_us=latency["first_us"],
         warm_up_count=warm_up,
-        steady=Summary(
+        steady=BenchmarkModelSummary(
             count=runs,
             first_us=None,
             min_us=latency["min_us"],

@@ -24,7 +24,7 @@ from edgekd.devices.transport.reconnect import persistently
 from edgekd.devices.transport.url import options
 from edgekd.devices.vendor_tools.benchmark_model import (
     Benchmark,
-    Summary,
+    BenchmarkModelSummary,
     parse_benchmark_model,
     parse_result_file,
 )
@@ -106,7 +106,7 @@ def _result(found: Benchmark) -> dict[str, Any]:
     }
 
 
-def _told_times(steady: Summary) -> dict[str, Any]:
+def _told_times(steady: BenchmarkModelSummary) -> dict[str, Any]:
     """A summary in ms, by the share of runs that took no longer."""
     shares = {0.0: steady.min_us, 0.05: steady.p5_us, 0.5: steady.median_us, 0.95: steady.p95_us,
               1.0: steady.max_us}  # fmt: skip

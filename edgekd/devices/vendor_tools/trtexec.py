@@ -34,7 +34,7 @@ each module's power monitor."""
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrtexecSummary:
     """What a run of trtexec says of itself; None is what its version does not tell.
 
     Attributes:
@@ -61,7 +61,7 @@ _OLD_HEAD = {"Host Latency": "Latency", "Enqueue Time": "Enqueue Time",
 _OLD_FIGURE = re.compile(rf"(min|max|mean|median|percentile): ({_NUMBER}) ms(?: at (\d+)%)?")
 
 
-def parse_trtexec(text: str) -> Summary:
+def parse_trtexec(text: str) -> TrtexecSummary:
     """The run that printed `text`.
 
     Raises:
@@ -82,7 +82,7 @@ def parse_trtexec(text: str) -> Summary:
         raise ValueError(" | ".join(line.strip()[:300] for line in lines[-3:]) or text[-300:])
     version = re.search(r"TensorRT v(\d+)\]|TensorRT version: (\d+\.\d+\.\d+)", text)
     unstable = re.search(r"(GPU compute time is unstable[^\n]*)", text)
-    return Summary(
+    return TrtexecSummary(
         version=_dotted(version) if version else None,
         throughput_qps=_found(rf"[Tt]hroughput: ({_NUMBER}) qps", text),
         metrics=metrics,
@@ -272,7 +272,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
     (folder / "report.json").write_text(json.dumps(report))
 
 
-def _facts(told: Summary) -> dict[str, Any]:
+def _facts(told: TrtexecSummary) -> dict[str, Any]:
     facts: dict[str, Any] = {"runtime": "tensorrt", "version": told.version, "tool": "trtexec"}
     facts["build_s"] = told.build_s
     if told.unstable:
@@ -280,7 +280,7 @@ def _facts(told: Summary) -> dict[str, Any]:
     return facts
 
 
-def _timed(folder: Path, name: str, told: Summary, warm_ms: float) -> dict[str, Any]:
+def _timed(folder: Path, name: str, told: TrtexecSummary, warm_ms: float) -> dict[str, Any]:
     """A result of the agent's form; its block is the whole run."""
     trace = json.loads((folder / f"times-{name}-0.json").read_text())
     times_ns = [round(each["latencyMs"] * 1e6) for each in trace]
@@ -308,7 +308,7 @@ def _timed(folder: Path, name: str, told: Summary, warm_ms: float) -> dict[str, 
 
 
 def _ran(
-    folder: Path, name: str, told: Summary, count: int, kinds: Mapping[str, str]
+    folder: Path, name: str, told: TrtexecSummary, count: int, kinds: Mapping[str, str]
 ) -> dict[str, Any]:
     """A result of the agent's form, the outputs of its samples written beside it.
 

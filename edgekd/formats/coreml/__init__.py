@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.formats.capture import exported_or_fixed, first_way, traced
+from edgekd.formats.capture import export_dynamic_or_static, first_successful, traced
 from edgekd.formats.coreml import quantize as _coreml_quantize
 from edgekd.formats.coreml.quantize import METHODS as METHODS
 from edgekd.formats.coreml.quantize import WEIGHT_THRESHOLD, compressed
-from edgekd.formats.coreml.torch_operators import teach
+from edgekd.formats.coreml.torch_operators import register_operators
 from edgekd.network.dynamic_shapes import size_of
 from edgekd.system.packages import need
 
@@ -56,12 +56,12 @@ def convert(
         keep: operators that stay in float, by name.
     """
     ct = need("coremltools", extra=EXTRA)
-    teach()
+    register_operators()
     if scheme in METHODS:
         method = method or next(iter(METHODS[scheme]))
     oldest = _coreml_quantize.deployment_target(ct, scheme, method)
-    program = exported_or_fixed(network)
-    model, note = first_way(
+    program = export_dynamic_or_static(network)
+    model, note = first_successful(
         {
             "torch.export": lambda: _converted(ct, _simplified(program), network, scheme, oldest),
             "TorchScript": lambda: _converted(ct, traced(network), network, scheme, oldest),
@@ -82,10 +82,10 @@ def layers(network: Network) -> list[str]:
     """The operators with weights in the file of `network`, in order, by the names that `keep`
     takes."""
     ct = need("coremltools", extra=EXTRA)
-    teach()
-    program = exported_or_fixed(network)
+    register_operators()
+    program = export_dynamic_or_static(network)
     oldest = ct.target.iOS17
-    model, _ = first_way(
+    model, _ = first_successful(
         {
             "torch.export": lambda: _converted(ct, _simplified(program), network, "int8", oldest),
             "TorchScript": lambda: _converted(ct, traced(network), network, "int8", oldest),
@@ -124,7 +124,7 @@ def _shape(ct: Any, network: Network, spec: TensorSpec) -> Any:
         each.axes[spec.name]: ct.RangeDim(
             lower_bound=each.least, upper_bound=each.most, default=size_of(each, network.example)
         )
-        for each in network.free
+        for each in network.dynamic
         if spec.name in each.axes
     }
     return ct.Shape([ranges.get(axis, size) for axis, size in enumerate(spec.shape)])

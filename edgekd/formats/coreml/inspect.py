@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind, _broken
 from edgekd.artifacts.weights import Constant, Found, _reader
 from edgekd.formats.coreml.mil import load_program
 from edgekd.system.output import output_to
@@ -39,7 +39,7 @@ def read_graph(path: Path) -> Graph:
     if model.WhichOneof("Type") != "mlProgram":
         raise _broken(path, "Core ML", f"it is no ML program but {model.WhichOneof('Type')}")
     types = proto.MIL_pb2.DataType
-    found: Counter[Kind] = Counter()
+    found: Counter[OperatorKind] = Counter()
     for function in model.mlProgram.functions.values():
         known = {entry.name: _coreml_type(entry.type, types) for entry in function.inputs}
         block = function.block_specializations[function.opset]
@@ -48,7 +48,7 @@ def read_graph(path: Path) -> Graph:
     return Graph("coreml", found, len(description.input), len(description.output))
 
 
-def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[Kind]:
+def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[OperatorKind]:
     for entry in block.inputs:
         known[entry.name] = _coreml_type(entry.type, types)
     for operation in block.operations:
@@ -66,7 +66,7 @@ def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[Kin
             for _, argument in sorted(operation.inputs.items())
             for bound in argument.arguments
         )
-        yield Kind(operation.type, takes, gives)
+        yield OperatorKind(operation.type, takes, gives)
         for inner in operation.blocks:
             yield from _coreml_kinds(inner, known, types)
 

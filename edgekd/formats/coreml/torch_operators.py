@@ -18,7 +18,7 @@ FRONTEND = "coremltools.converters.mil.frontend.torch"
 
 
 @functools.cache
-def teach() -> None:
+def register_operators() -> None:
     """Registers the operators below with coremltools; a second call does nothing."""
     register = need(f"{FRONTEND}.torch_op_registry", extra="coreml").register_torch_op
     ops = need(f"{FRONTEND}.ops", extra="coreml")

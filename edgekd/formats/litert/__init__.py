@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekd.formats.capture import exported, first_way
+from edgekd.formats.capture import exported, first_successful
 from edgekd.formats.litert import quantize as _litert_quantize
 from edgekd.formats.litert.quantize import METHODS as METHODS
 from edgekd.system.packages import need
@@ -82,7 +82,7 @@ def _edge_model(network: Network) -> tuple[Any, str]:
     """What litert-torch makes of `network`, and a note on the way where it is not the first."""
     need("litert_torch", extra=EXTRA)
     program = exported(network)
-    return first_way(
+    return first_successful(
         {
             "torch.export": lambda: _converted(_simplified(program), network),
             "torch.export, decomposed": lambda: _converted(
@@ -101,11 +101,11 @@ def _simplified(program: Any) -> Any:
     """The exported program as a module of operators that litert-torch 0.10 reads rightly, and that
     LiteRT runs fast."""
     from edgekd.formats.decompositions import LITERT
-    from edgekd.formats.litert.conv1d import Raised, has_signals
+    from edgekd.formats.litert.conv1d import Unsqueezed, has_signals
 
     if any(node.target in LITERT for node in program.graph.nodes):
         program = program.run_decompositions(LITERT)
-    return Raised(program) if has_signals(program) else _pooled(program.module())
+    return Unsqueezed(program) if has_signals(program) else _pooled(program.module())
 
 
 def _pooled(module: Any) -> Any:

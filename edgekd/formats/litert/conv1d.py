@@ -16,7 +16,7 @@ from torch import Tensor, nn
 aten = torch.ops.aten
 
 
-class Tall:
+class Conv1dAs2d:
     """Stands for a tensor (batch channels time) while it is kept as (batch channels 1 time)."""
 
     def __init__(self, image: Tensor) -> None:
@@ -40,26 +40,28 @@ def _conv(
     padding: Any = (0,),
     dilation: Sequence[int] = (1,),
     groups: int = 1,
-) -> Tall:
-    image = x.image if isinstance(x, Tall) else x.unsqueeze(2)
+) -> Conv1dAs2d:
+    image = x.image if isinstance(x, Conv1dAs2d) else x.unsqueeze(2)
     if isinstance(padding, str):  # "same" or "valid"
         pads: Any = padding
     else:
         pads = [0, _one(padding, 0)]
     steps, spread = [1, _one(stride, 1)], [1, _one(dilation, 1)]
-    return Tall(nn.functional.conv2d(image, weight.unsqueeze(2), bias, steps, pads, spread, groups))
+    return Conv1dAs2d(
+        nn.functional.conv2d(image, weight.unsqueeze(2), bias, steps, pads, spread, groups)
+    )
 
 
 def _max_pool(
-    x: Tall,
+    x: Conv1dAs2d,
     kernel_size: Sequence[int],
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
-) -> Tall:
+) -> Conv1dAs2d:
     width = _one(kernel_size, 1)
-    return Tall(
+    return Conv1dAs2d(
         nn.functional.max_pool2d(
             x.image, [1, width], [1, _one(stride, width)], [0, _one(padding, 0)],
             [1, _one(dilation, 1)], ceil_mode,
@@ -68,15 +70,15 @@ def _max_pool(
 
 
 def _average_pool(
-    x: Tall,
+    x: Conv1dAs2d,
     kernel_size: Sequence[int],
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     ceil_mode: bool = False,
     count_include_pad: bool = True,
-) -> Tall:
+) -> Conv1dAs2d:
     width = _one(kernel_size, 1)
-    return Tall(
+    return Conv1dAs2d(
         nn.functional.avg_pool2d(
             x.image, [1, width], [1, _one(stride, width)], [0, _one(padding, 0)], ceil_mode,
             count_include_pad,
@@ -84,57 +86,57 @@ def _average_pool(
     )  # fmt: skip
 
 
-def _mean(x: Tall, dim: Sequence[int], keepdim: bool = False, **options: Any) -> Any:
+def _mean(x: Conv1dAs2d, dim: Sequence[int], keepdim: bool = False, **options: Any) -> Any:
     if [each % 3 for each in dim] != [2] or options:
         return NotImplemented
-    return Tall(x.image.mean([3], keepdim=True)) if keepdim else x.image.mean([2, 3])
+    return Conv1dAs2d(x.image.mean([3], keepdim=True)) if keepdim else x.image.mean([2, 3])
 
 
-def _global_average(x: Tall, output_size: Sequence[int]) -> Any:
+def _global_average(x: Conv1dAs2d, output_size: Sequence[int]) -> Any:
     if list(output_size) != [1]:
         return NotImplemented
-    return Tall(x.image.mean([3], keepdim=True))
+    return Conv1dAs2d(x.image.mean([3], keepdim=True))
 
 
-def _elementwise(function: Callable[..., Tensor]) -> Callable[..., Tall]:
+def _elementwise(function: Callable[..., Tensor]) -> Callable[..., Conv1dAs2d]:
     def apply(*values: Any, **options: Any) -> Any:
-        images = [value for value in values if isinstance(value, Tall)]
+        images = [value for value in values if isinstance(value, Conv1dAs2d)]
         others = [value for value in values if isinstance(value, Tensor) and value.ndim]
         if others or len({each.image.shape for each in images}) > 1:
             return NotImplemented
-        unfolded = [value.image if isinstance(value, Tall) else value for value in values]
-        return Tall(function(*unfolded, **options))
+        unfolded = [value.image if isinstance(value, Conv1dAs2d) else value for value in values]
+        return Conv1dAs2d(function(*unfolded, **options))
 
     return apply
 
 
 def _slice(
-    x: Tall, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Tall:
+    x: Conv1dAs2d, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Conv1dAs2d:
     axis = dim % 3
-    return Tall(aten.slice.Tensor(x.image, axis + (axis == 2), start, end, step))
+    return Conv1dAs2d(aten.slice.Tensor(x.image, axis + (axis == 2), start, end, step))
 
 
-def _select(x: Tall, dim: int, index: int) -> Any:
+def _select(x: Conv1dAs2d, dim: int, index: int) -> Any:
     return x.image.select(3, index).squeeze(2) if dim % 3 == 2 else NotImplemented
 
 
-def _pad(x: Tall, pad: Sequence[int], value: float = 0.0) -> Any:
+def _pad(x: Conv1dAs2d, pad: Sequence[int], value: float = 0.0) -> Any:
     return (
-        Tall(aten.constant_pad_nd.default(x.image, pad, value))
+        Conv1dAs2d(aten.constant_pad_nd.default(x.image, pad, value))
         if len(pad) == 2
         else (NotImplemented)
     )
 
 
-def _batch_norm(x: Tall, *values: Any) -> Tall:
-    return Tall(aten.batch_norm.default(x.image, *values))
+def _batch_norm(x: Conv1dAs2d, *values: Any) -> Conv1dAs2d:
+    return Conv1dAs2d(aten.batch_norm.default(x.image, *values))
 
 
 def _cat(values: Sequence[Any], dim: int = 0) -> Any:
-    if not all(isinstance(value, Tall) for value in values) or dim % 3 == 2:
+    if not all(isinstance(value, Conv1dAs2d) for value in values) or dim % 3 == 2:
         return NotImplemented
-    return Tall(torch.cat([value.image for value in values], dim % 3))
+    return Conv1dAs2d(torch.cat([value.image for value in values], dim % 3))
 
 
 POINTWISE = (
@@ -172,8 +174,10 @@ class _Raising(torch.fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-        if target in RULES and (target in STARTS or any(isinstance(leaf, Tall) for leaf in leaves)):
-            tall = isinstance(args[0], Tall | list | tuple) or target in STARTS
+        if target in RULES and (
+            target in STARTS or any(isinstance(leaf, Conv1dAs2d) for leaf in leaves)
+        ):
+            tall = isinstance(args[0], Conv1dAs2d | list | tuple) or target in STARTS
             found = RULES[target](*args, **kwargs) if tall else NotImplemented
             if found is not NotImplemented:
                 return found
@@ -187,10 +191,10 @@ class _Raising(torch.fx.Interpreter):
 
 
 def _lowered(value: Any) -> Any:
-    return value.signal if isinstance(value, Tall) else value
+    return value.signal if isinstance(value, Conv1dAs2d) else value
 
 
-class Raised(nn.Module):
+class Unsqueezed(nn.Module):
     """A module that computes what an exported program does, its convolutions over time as such
     over images; takes its inputs by name."""
 
@@ -200,7 +204,7 @@ class Raised(nn.Module):
         self.training = False
         self.names = [node.target for node in self.inner.graph.nodes if node.op == "placeholder"]
 
-    def train(self, mode: bool = True) -> Raised:  # noqa: ARG002
+    def train(self, mode: bool = True) -> Unsqueezed:  # noqa: ARG002
         """Nothing: an exported program is in eval mode for good."""
         return self
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind, _broken
 from edgekd.artifacts.weights import Constant, Found, _floats, _reader
 from edgekd.system.packages import need
 
@@ -59,7 +59,7 @@ def read_graph(path: Path) -> Graph:
         codes = _litert_codes(schema, model)
         types = {number: name.lower() for name, number in vars(schema.TensorType).items()
                  if name.isupper()}  # fmt: skip
-        found: Counter[Kind] = Counter()
+        found: Counter[OperatorKind] = Counter()
         graphs = [model.Subgraphs(number) for number in range(model.SubgraphsLength())]
         for graph in graphs:
             found.update(_litert_kinds(model, graph, codes, types))
@@ -83,7 +83,7 @@ def _litert_codes(schema: Any, model: Any) -> list[str]:
 
 def _litert_kinds(
     model: Any, graph: Any, codes: list[str], types: Mapping[int, str]
-) -> Iterator[Kind]:
+) -> Iterator[OperatorKind]:
     names, steps = [], []
     for number in range(graph.TensorsLength()):
         tensor = graph.Tensors(number)
@@ -101,7 +101,7 @@ def _litert_kinds(
         name = codes[operator.OpcodeIndex()]
         own = tuple(steps[place] if place >= 0 else 0.0 for place in (*inputs, *outputs))
         gives = tuple(names[place] for place in outputs)
-        yield Kind(name, takes, gives, own if any(own) else ())
+        yield OperatorKind(name, takes, gives, own if any(own) else ())
         if name in ("DEQUANTIZE", "DENSIFY") and takes[0].startswith(CONST):
             # Weights stored in another form: what comes out is as constant as what went in.
             names[outputs[0]] = CONST + names[outputs[0]]

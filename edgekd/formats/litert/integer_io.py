@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.formats.integer_io import retyped, step_of
 from edgekd.system.packages import need
 
 EXTRA = "litert"
 
 
-def quantization(path: Path) -> dict[str, Step]:
+def quantization(path: Path) -> dict[str, QuantizationParams]:
     """By name, what the whole numbers of inputs and outputs of the file at `path` stand for."""
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
     runner = interpreter.get_signature_runner()
@@ -28,7 +28,7 @@ def quantization(path: Path) -> dict[str, Step]:
     for name, entry in {**runner.get_input_details(), **runner.get_output_details()}.items():
         scale, zero_point = entry["quantization"]
         if scale:
-            found[name] = Step(float(scale), int(zero_point), entry["dtype"].__name__)
+            found[name] = QuantizationParams(float(scale), int(zero_point), entry["dtype"].__name__)
     return found
 
 
@@ -96,7 +96,7 @@ def _beside(
     if tensor.type == types.FLOAT32:
         step = step_of(*ranges[tensor.name.decode()], io)
     elif tensor.type == types.INT8 and told is not None and told.scale is not None:
-        step = retyped(Step(float(told.scale[0]), int(told.zeroPoint[0]), "int8"), io)
+        step = retyped(QuantizationParams(float(told.scale[0]), int(told.zeroPoint[0]), "int8"), io)
     else:
         return None
     if tensor.type == getattr(types, io.upper()):

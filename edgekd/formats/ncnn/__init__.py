@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
-from edgekd.formats.capture import exported, first_way, traced
+from edgekd.formats.capture import exported, first_successful, traced
 from edgekd.formats.decompositions import ncnn
-from edgekd.formats.ncnn.param import INPUT, WHOLE, Layer, read_param, write_param
+from edgekd.formats.ncnn.param import INPUT, WHOLE, NcnnLayer, read_param, write_param
 from edgekd.system.packages import need
 from edgekd.system.process import run_process
 
@@ -83,7 +83,7 @@ def convert(
             lambda: _traced(program.run_decompositions(ncnn()).module(), network)
         ),
     }
-    _, note = first_way(ways)
+    _, note = first_successful(ways)
     return SCHEMES[scheme] + note
 
 
@@ -166,7 +166,7 @@ def _compare(path: Path, network: Network) -> None:
         raise RuntimeError(f"what pnnx wrote computes something else: {signal:.3g} to {noise:.3g}")
 
 
-def _named(layer: Layer, network: Network) -> Layer:
+def _named(layer: NcnnLayer, network: Network) -> NcnnLayer:
     """`layer` with the user's names, and the sizes of an input."""
     signature = network.signature
     names = {f"in{i}": name for i, name in enumerate(signature.input_names)}
@@ -181,4 +181,4 @@ def _named(layer: Layer, network: Network) -> Layer:
         if not tensor.is_floating_point() and str(tensor.dtype) != "torch.bool":
             values[str(WHOLE)] = "1"
     takes, gives = (tuple(names.get(n, n) for n in each) for each in (layer.takes, layer.gives))
-    return Layer(layer.kind, layer.name, takes, gives, values)
+    return NcnnLayer(layer.kind, layer.name, takes, gives, values)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgekd.artifacts.graph import Graph, Kind
+from edgekd.artifacts.graph import Graph, OperatorKind
 from edgekd.artifacts.weights import Found, _floats
 from edgekd.formats.ncnn.param import INPUT, WHOLE, read_param
 from edgekd.system.packages import need
@@ -43,7 +43,7 @@ def read_graph(path: Path) -> Graph:
     """
     layers = read_param(path)
     inner = [layer for layer in layers if layer.kind not in (INPUT, "Split", "MemoryData")]
-    kinds = Counter(Kind(layer.kind) for layer in inner)
+    kinds = Counter(OperatorKind(layer.kind) for layer in inner)
     read = {name for layer in layers for name in layer.takes}
     given = [name for layer in layers for name in layer.gives if not name.isdigit()]
     inputs = sum(layer.kind == INPUT for layer in layers)

@@ -17,7 +17,7 @@ ncnn's tensors do not know."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class NcnnLayer:
     """A line of the file.
 
     Attributes:
@@ -40,7 +40,7 @@ class Layer:
         return " ".join(words)
 
 
-def read_param(path: Path) -> list[Layer]:
+def read_param(path: Path) -> list[NcnnLayer]:
     """The layers in the file at `path`, in order.
 
     Raises:
@@ -59,16 +59,16 @@ def read_param(path: Path) -> list[Layer]:
         raise ValueError(f"{path.name} is no ncnn file: {error}") from error
 
 
-def _layer(words: Sequence[str]) -> Layer:
+def _layer(words: Sequence[str]) -> NcnnLayer:
     kind, name, taken, given = words[0], words[1], int(words[2]), int(words[3])
     rest = words[4:]
     if len(rest) < taken + given:
         raise ValueError(f"layer {name} has too few tensors")
     values = dict(word.split("=", 1) for word in rest[taken + given :])
-    return Layer(kind, name, tuple(rest[:taken]), tuple(rest[taken : taken + given]), values)
+    return NcnnLayer(kind, name, tuple(rest[:taken]), tuple(rest[taken : taken + given]), values)
 
 
-def write_param(path: Path, layers: Sequence[Layer]) -> None:
+def write_param(path: Path, layers: Sequence[NcnnLayer]) -> None:
     """Writes `layers` to `path`."""
     tensors = {name for layer in layers for name in layer.gives}
     lines = [MAGIC, f"{len(layers)} {len(tensors)}", *(layer.line() for layer in layers)]

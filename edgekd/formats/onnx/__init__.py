@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.formats.capture import exported_or_fixed, first_way, traced
+from edgekd.formats.capture import export_dynamic_or_static, first_successful, traced
 from edgekd.formats.integer_io import ranges
 from edgekd.formats.onnx import integer_io as _onnx_integer_io
 from edgekd.formats.onnx import quantize as _onnx_quantize
@@ -95,8 +95,8 @@ def write_plain(network: Network, path: Path, opset: int | None = None) -> str:
     Returns a note on the way where it is not the first.
     """
     need("onnxscript", extra=EXTRA)
-    program = exported_or_fixed(network)
-    _, note = first_way(
+    program = export_dynamic_or_static(network)
+    _, note = first_successful(
         {
             "torch.export": lambda: _write(program, network, path, opset),
             "torch.export, decomposed": lambda: _write(_decomposed(program), network, path, opset),
@@ -168,14 +168,14 @@ def _write_traced(network: Network, path: Path, opset: int) -> None:
             input_names=network.signature.input_names,
             output_names=network.signature.output_names,
             opset_version=opset,
-            dynamic_axes=_axes(network) if network.free else None,
+            dynamic_axes=_axes(network) if network.dynamic else None,
         )
 
 
 def _axes(network: Network) -> dict[str, dict[int, str]]:
     """The names of the free sizes, by tensor and axis; of outputs each has its own."""
     found: dict[str, dict[int, str]] = {}
-    for each in network.free:
+    for each in network.dynamic:
         for name, axis in each.axes.items():
             found.setdefault(name, {})[axis] = each.name
     for spec in network.signature.outputs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind, _broken
 from edgekd.artifacts.weights import Constant, Found, _floats, _reader
 from edgekd.system.packages import need
 
@@ -62,7 +62,7 @@ def read_graph(path: Path) -> Graph:
 
 def _onnx_kinds(
     nodes: Any, known: Mapping[str, str], names: Mapping[int, str], bodies: Mapping[Any, Any]
-) -> Iterator[Kind]:
+) -> Iterator[OperatorKind]:
     before, after = _onnx_quantized(nodes, known)
     inside = {**known, **before}, {**known, **after}
     for node in nodes:
@@ -72,7 +72,7 @@ def _onnx_kinds(
             continue
         if node.op_type != "Constant":
             takes, gives = (known, known) if node.op_type in _QDQ else inside
-            yield Kind(
+            yield OperatorKind(
                 node.op_type,
                 tuple(takes.get(name, "") for name in node.input),
                 tuple(gives.get(name, "") for name in node.output),

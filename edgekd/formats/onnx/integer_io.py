@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.formats.integer_io import retyped, step_of
 from edgekd.system.packages import need
 
@@ -90,7 +90,7 @@ def _rename(graph: Any, old: str, new: str) -> None:
         graph.value_info.remove(value)
 
 
-def _node(model: Any, kind: str, source: str, made: str, step: Step) -> Any:
+def _node(model: Any, kind: str, source: str, made: str, step: QuantizationParams) -> Any:
     onnx = need("onnx", extra=EXTRA)
     import numpy as np
 
@@ -116,7 +116,7 @@ def _set_dtype(value: Any, dtype: str) -> None:
     value.type.tensor_type.elem_type = onnx.TensorProto.DataType.Value(dtype.upper())
 
 
-def _step(model: Any, node: Any) -> Step | None:
+def _step(model: Any, node: Any) -> QuantizationParams | None:
     """What a QuantizeLinear or DequantizeLinear says of a whole tensor; None where it says it of
     channels, or computes it."""
     onnx = need("onnx", extra=EXTRA)
@@ -127,16 +127,16 @@ def _step(model: Any, node: Any) -> Step | None:
     scale, zero = (onnx.numpy_helper.to_array(each) for each in told)
     if scale.size != 1 or zero.dtype.name not in WHOLE:
         return None
-    return Step(float(scale.reshape(())), int(zero.reshape(())), zero.dtype.name)
+    return QuantizationParams(float(scale.reshape(())), int(zero.reshape(())), zero.dtype.name)
 
 
-def steps_of(model: Any) -> dict[str, Step]:
+def steps_of(model: Any) -> dict[str, QuantizationParams]:
     """By name, what the whole numbers of inputs and outputs of an ONNX model stand for.
 
     An input is one of them where all that reads it dequantizes it in the same way, an output where
     it is quantized last; other whole numbers, such as ids and raw images, are what they are.
     """
-    found: dict[str, Step] = {}
+    found: dict[str, QuantizationParams] = {}
     for value in model.graph.input:
         readers = [node for node in model.graph.node if value.name in node.input]
         told = {_step(model, n) if n.op_type == "DequantizeLinear" else None for n in readers}
@@ -152,7 +152,7 @@ def steps_of(model: Any) -> dict[str, Step]:
     return found
 
 
-def quantization(path: Path) -> dict[str, Step]:
+def quantization(path: Path) -> dict[str, QuantizationParams]:
     """By name, what the whole numbers of inputs and outputs of the ONNX file at `path` stand for;
     see `steps_of`."""
     return steps_of(need("onnx", extra=EXTRA).load(path, load_external_data=False))

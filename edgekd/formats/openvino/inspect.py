@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from torch import Tensor
 
-from edgekd.artifacts.graph import CONST, Graph, Kind, _broken
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind, _broken
 from edgekd.artifacts.weights import Constant, Found, _floats, _reader
 from edgekd.system.packages import need
 
@@ -57,7 +57,7 @@ def read_graph(path: Path) -> Graph:
         raise _broken(path, "OpenVINO", error) from error
     if root.tag != "net":
         raise _broken(path, "OpenVINO", f"its root is {root.tag}")
-    found: Counter[Kind] = Counter()
+    found: Counter[OperatorKind] = Counter()
     # Bodies of loops and of recurrent layers have layers and edges of their own, inside.
     for body in root.iter():
         layers = body.find("layers")
@@ -67,7 +67,7 @@ def read_graph(path: Path) -> Graph:
     return Graph("openvino", found, top.count("Parameter"), top.count("Result"))
 
 
-def _openvino_kinds(layers: Any, edges: Any) -> Iterator[Kind]:
+def _openvino_kinds(layers: Any, edges: Any) -> Iterator[OperatorKind]:
     kinds = {layer.get("id"): str(layer.get("type")) for layer in layers.findall("layer")}
     source = {
         (edge.get("to-layer"), edge.get("to-port")): kinds.get(edge.get("from-layer"), "")
@@ -81,7 +81,7 @@ def _openvino_kinds(layers: Any, edges: Any) -> Iterator[Kind]:
             constant = source.get((layer.get("id"), port.get("id"))) == "Const"
             takes.append((CONST if constant else "") + _openvino_type(port))
         gives = tuple(_openvino_type(port) for port in layer.findall("output/port"))
-        yield Kind(str(layer.get("type")), tuple(takes), gives)
+        yield OperatorKind(str(layer.get("type")), tuple(takes), gives)
 
 
 def _openvino_type(port: Any) -> str:

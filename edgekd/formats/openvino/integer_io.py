@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from edgekd.artifacts.quantization_params import Step
+from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.formats.integer_io import retyped, step_of
 from edgekd.system.packages import need
 
@@ -29,7 +29,7 @@ def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: s
     """
     ops = need("openvino.opset13", extra=EXTRA)
     kind, real = getattr(ov.Type, {"uint8": "u8", "int8": "i8"}[io]), ov.Type.f32
-    steps: dict[str, Step] = {}
+    steps: dict[str, QuantizationParams] = {}
     for parameter in model.get_parameters():
         if parameter.get_element_type() != real:
             continue
@@ -62,27 +62,31 @@ def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: s
     return tell(model, steps)
 
 
-def tell(model: Any, steps: Mapping[str, Step]) -> Any:
+def tell(model: Any, steps: Mapping[str, QuantizationParams]) -> Any:
     """`model` with `steps`, by name of an input or output, written into it."""
     told = {name: vars(step) for name, step in steps.items()}
     model.set_rt_info(json.dumps(told, sort_keys=True), PLACE)
     return model
 
 
-def quantization(path: Path) -> dict[str, Step]:
+def quantization(path: Path) -> dict[str, QuantizationParams]:
     """By name, what the whole numbers of inputs and outputs of the model at `path` stand for."""
     place = ElementTree.parse(path).getroot().find("rt_info/" + "/".join(PLACE))
     told = place.get("value") if place is not None else None
-    return {name: Step(**step) for name, step in json.loads(told).items()} if told else {}
+    return (
+        {name: QuantizationParams(**step) for name, step in json.loads(told).items()}
+        if told
+        else {}
+    )
 
 
-def _own(readers: Any) -> Step | None:
+def _own(readers: Any) -> QuantizationParams | None:
     """The step in which all that reads an input rounds it at once, or None."""
     found = {_step(reader.get_node()) for reader in readers}
     return found.pop() if len(found) == 1 else None
 
 
-def _step(node: Any) -> Step | None:
+def _step(node: Any) -> QuantizationParams | None:
     if node.get_type_name() != "FakeQuantize" or node.get_levels() != 256:
         return None
     ends = [node.input_value(place).get_node() for place in (1, 2)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekd.artifacts.signature import Signature
 from edgekd.bundles import find_bundle
 from edgekd.errors import Fault, listed, nearest
-from edgekd.pipeline.candidates.state import Goal
+from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.recipe.bundle import Bundle, group_fault
 from edgekd.recipe.schema import Recipe
 
@@ -19,7 +19,9 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What ends a line somewhere, or what XML cannot hold."""
 
 
-def option_faults(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> Iterator[Fault]:
+def option_faults(
+    recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]
+) -> Iterator[Fault]:
     """What of the recipe's [bundle] cannot be, as far as the recipe itself tells."""
     options = recipe.bundle
     assert options is not None
@@ -34,19 +36,19 @@ def option_faults(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> Iterator
     group = group_fault("bundle.android.group", options.android.group)
     if group and "android" in options.kinds:
         yield group
-    for goal in goals:
-        if not NAME.fullmatch(goal.target.name):
+    for deployment in deployments:
+        if not NAME.fullmatch(deployment.target.name):
             yield Fault(
                 what="A target's name becomes that of files and packages of the bundle.",
                 at="targets",
-                got=repr(goal.target.name),
+                got=repr(deployment.target.name),
                 expected="letters, digits, '.', '_' and '-', the first a letter or digit",
                 fix="rename the profile's file",
             )
     yield from _done_twice(recipe, options)
     yield from _label_faults(options, base)
     yield from _text_faults(options)
-    formats = sorted({goal.target.format for goal in goals})
+    formats = sorted({deployment.target.format for deployment in deployments})
     for kind in options.kinds:
         takes = find_bundle(kind).FORMATS
         if not set(takes) & set(formats):

@@ -26,29 +26,31 @@ from edgekd.distillation.teachers import FILE_BATCH, Teacher, outputs_on, teache
 from edgekd.errors import Fault, RecipeError
 from edgekd.formats.quantization_methods import uses_samples
 from edgekd.network.network import Network, network_key
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.files import path_digest, write_json
 from edgekd.system.store import Run
 from edgekd.tasks.evaluate import outputs_of
 from edgekd.training.distributed import one_after_the_first
 
 
-def looked_at_key(work: Work, selection: str) -> Any:
+def selection_key(state: PipelineState, selection: str) -> Any:
     """What the selection looks at, as part of the key of what is selected."""
     if selection == "k-centre":
-        return teacher_key(_asked(work)[0])
-    return network_key(work.student) if selection == "worst-loss" else None
+        return teacher_key(_asked(state)[0])
+    return network_key(state.student) if selection == "worst-loss" else None
 
 
-def looked_at(work: Work, source: str, selection: str) -> tuple[Tensor | None, Tensor | None, str]:
+def selection_features(
+    state: PipelineState, source: str, selection: str
+) -> tuple[Tensor | None, Tensor | None, str]:
     """The features or the losses of the split `source`, and what they are, in words.
 
     Features are the input of the last layer of the teacher that has weights; where that cannot be
     told (a file, a table, an exported program), the teacher's output.
     """
-    samples = work.samples(source)
+    samples = state.samples(source)
     if selection == "k-centre":
-        teacher, whose = _asked(work)
+        teacher, whose = _asked(state)
         if isinstance(teacher, OutputsTable):
             return teacher.rows(source).flatten(1), None, f"the table {teacher.reference}"
         if isinstance(teacher, Network):
@@ -57,46 +59,46 @@ def looked_at(work: Work, source: str, selection: str) -> tuple[Tensor | None, T
         found = [outputs_on(teacher, samples.take(ids)[0]) for ids in samples.batches(FILE_BATCH)]
         return torch.cat(found).flatten(1), None, f"the output of {teacher.reference}"
     if selection == "worst-loss":
-        output = work.student.signature.output_names[0]
-        outputs, labels = outputs_of(work.student.module, samples)[output], samples.labels()
+        output = state.student.signature.output_names[0]
+        outputs, labels = outputs_of(state.student.module, samples)[output], samples.labels()
         losses = [
-            work.task.hard_loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))
+            state.task.hard_loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))
         ]
         return None, torch.stack(losses), "the loss of the student against the labels"
     return None, None, ""
 
 
-def _asked(work: Work) -> tuple[Teacher, str]:
+def _asked(state: PipelineState) -> tuple[Teacher, str]:
     """Over whose features samples are spread: the teacher's, unless the data it takes were folded
     into the student."""
-    if work.teacher is None or work.recipe.export.inputs:
-        return work.student, "student"
-    return work.teacher, "teacher"
+    if state.teacher is None or state.recipe.export.inputs:
+        return state.student, "student"
+    return state.teacher, "teacher"
 
 
 SEEN = 256
 """Training samples, spread evenly, that the calibration samples are held against."""
 
 
-def calibrated(work: Work, run: Run) -> Work:
+def calibrated(state: PipelineState, run: Run) -> PipelineState:
     """The work with its calibration samples; what of them is doubtful is a note of its rows."""
     from safetensors.torch import load_file
 
-    chosen = load_calibration(work.recipe.quantize.calibration, work.base)
-    path, doubtful = freeze(work, run, chosen)
+    chosen = load_calibration(state.recipe.quantize.calibration, state.base)
+    path, doubtful = freeze(state, run, chosen)
     check_digest(chosen, path)
     stacked = load_file(path)
-    ordered = {name: stacked[name] for name in work.student.signature.input_names}
-    rows = (
-        replace(row, notes=(*row.notes, *doubtful))
-        if row.open and uses_samples(row.scheme, row.method)
-        else row
-        for row in work.rows
+    ordered = {name: stacked[name] for name in state.student.signature.input_names}
+    candidates = (
+        replace(candidate, notes=(*candidate.notes, *doubtful))
+        if candidate.open and uses_samples(candidate.scheme, candidate.method)
+        else candidate
+        for candidate in state.candidates
     )
-    return replace(work, calibration=tuple(single(ordered)), rows=tuple(rows))
+    return replace(state, calibration=tuple(single(ordered)), candidates=tuple(candidates))
 
 
-def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str]]:
+def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str]]:
     """The file of the set's samples in the run's folder, and what of them is doubtful.
 
     Of a set with a file of its own these are the very ones; otherwise they are selected now.
@@ -106,7 +108,7 @@ def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str
     """
     from safetensors.torch import save_file
 
-    if chosen.frozen is None and getattr(work.data, chosen.source) is None:
+    if chosen.frozen is None and getattr(state.data, chosen.source) is None:
         raise RecipeError(
             Fault(
                 what=f"The data has no {chosen.source} split to calibrate with.",
@@ -119,32 +121,32 @@ def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str
     key = {
         "set": chosen.to_json(),
         "frozen": path_digest(chosen.frozen) if chosen.frozen else None,
-        "data": work.data_key,
+        "data": state.data_key,
         "seed": run.seed,
-        "inputs": work.student.signature.input_names,
-        "looked_at": None if chosen.frozen else looked_at_key(work, chosen.selection),
+        "inputs": state.student.signature.input_names,
+        "looked_at": None if chosen.frozen else selection_key(state, chosen.selection),
     }
 
     def make(folder: Path) -> None:
         by = chosen.looked_at
         if chosen.frozen is not None:
             check_digest(chosen, chosen.frozen)
-            samples = _frozen(chosen, chosen.frozen, work.student)
+            samples = _frozen(chosen, chosen.frozen, state.student)
         else:
-            features, losses, by = looked_at(work, chosen.source, chosen.selection)
+            features, losses, by = selection_features(state, chosen.source, chosen.selection)
             samples = calibration_samples(
-                work.student,
-                work.samples(chosen.source),
+                state.student,
+                state.samples(chosen.source),
                 chosen,
                 seed=run.seed,
                 features=features,
                 losses=losses,
             )
-        seen = _seen(work)
+        seen = _seen(state)
         faults = off_scale(samples, seen, at=f"calibration set {chosen.name!r}")
         if faults:
             raise RecipeError(*faults)
-        names = work.student.signature.input_names
+        names = state.student.signature.input_names
         stacked = {name: torch.cat([sample[name] for sample in samples]) for name in names}
         save_file(stacked, folder / FILE)
         told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
@@ -158,8 +160,8 @@ def freeze(work: Work, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str
     return folder / FILE, doubtful
 
 
-def _seen(work: Work) -> Inputs:
+def _seen(state: PipelineState) -> Inputs:
     """Training samples, spread evenly over the split."""
-    samples = work.samples("train")
+    samples = state.samples("train")
     count = min(SEEN, len(samples))
     return samples.take(torch.arange(count) * len(samples) // count)[0]

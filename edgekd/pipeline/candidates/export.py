@@ -16,13 +16,13 @@ from edgekd.artifacts.quantized_fraction import little_quantized
 from edgekd.artifacts.signature import Signature, TensorSpec
 from edgekd.artifacts.target import Target
 from edgekd.conversion.export import LOG, samples_digest
-from edgekd.conversion.fp16_range import COMPUTED, check_half, in_half
+from edgekd.conversion.fp16_range import COMPUTED, check_fp16_range, stores_fp16
 from edgekd.conversion.lint import lint
 from edgekd.conversion.worker_pool import Conversion, convert_each
 from edgekd.data import Inputs, single
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import EdgekdError, RefusedError
-from edgekd.evidence.candidate import Row, Which
+from edgekd.evidence.candidate import Candidate, NetworkRole
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import find_format
 from edgekd.formats.inspection import READERS, read_graph
@@ -30,59 +30,65 @@ from edgekd.formats.integer_io import io_refusal
 from edgekd.formats.method_ranking import weight_bits
 from edgekd.formats.quantization_methods import methods_of, uses_samples
 from edgekd.network.network import Network, network_key
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.recipe.schema import Recipe
 from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run, copy_tree
 
 
-def export_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
-    """`rows`, those that are open with an artifact, or with the reason why there is none."""
-    networks: dict[tuple[Which, str], tuple[Network, dict[str, Any]]] = {}
+def export_candidates(
+    candidates: Sequence[Candidate], state: PipelineState, run: Run
+) -> list[Candidate]:
+    """`candidates`, those that are open with an artifact, or with the reason why there is none."""
+    networks: dict[tuple[NetworkRole, str], tuple[Network, dict[str, Any]]] = {}
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        name = _name(row, work.goal(row).target)
-        if row.open and name not in wanted:
+    for candidate in candidates:
+        name = _name(candidate, state.deployment(candidate).target)
+        if candidate.open and name not in wanted:
             # One that was trained to be rounded is of one format, and of so many bits.
-            of = (row.network, name if row.network == "quantized" else "")
+            of = (candidate.network, name if candidate.network == "quantized" else "")
             if of not in networks:
-                network = _batch_of_one(work.network(row))
+                network = _batch_of_one(state.network(candidate))
                 networks[of] = (network, network_key(network))
             network, key = networks[of]
-            wanted[name] = conversion_of(row, work, network)
+            wanted[name] = conversion_of(candidate, state, network)
             keys[name] = _key(wanted[name], key)
-    made = _made(wanted, keys, work, run)
+    made = _made(wanted, keys, state, run)
     return [
-        _exported(row, made[_name(row, work.goal(row).target)], work, run) if row.open else row
-        for row in rows
+        _exported(candidate, made[_name(candidate, state.deployment(candidate).target)], state, run)
+        if candidate.open
+        else candidate
+        for candidate in candidates
     ]
 
 
-def conversion_of(row: Row, work: Work, network: Network | None = None) -> Conversion:
-    """What has to be converted, and how, for `row`.
+def conversion_of(
+    candidate: Candidate, state: PipelineState, network: Network | None = None
+) -> Conversion:
+    """What has to be converted, and how, for `candidate`.
 
     Args:
         network: the row's at a batch of one, where it is there already.
     """
-    target = work.goal(row).target
+    target = state.deployment(candidate).target
     return Conversion(
-        network or _batch_of_one(work.network(row)),
-        row.format,
-        row.scheme,
-        work.calibration if uses_samples(row.scheme, row.method) else (),
+        network or _batch_of_one(state.network(candidate)),
+        candidate.format,
+        candidate.scheme,
+        state.calibration if uses_samples(candidate.scheme, candidate.method) else (),
         opset=target.opset,
         channels_last=target.channels_last,
-        method=row.method,
-        keep=row.keep,
-        weight_bits=bits_on(target, row),
-        io=io_of(row, work.recipe),
+        method=candidate.method,
+        keep=candidate.keep,
+        weight_bits=bits_on(target, candidate),
+        io=io_of(candidate, state.recipe),
     )
 
 
-def io_of(row: Row, recipe: Recipe) -> Io:
-    """What the file of `row` takes and gives: those that are not static int8 stay in float32."""
-    refused = io_refusal(row.format, row.scheme, recipe.export.io)
+def io_of(candidate: Candidate, recipe: Recipe) -> Io:
+    """What the file of `candidate` takes and gives: those that are not static int8 stay in float32."""
+    refused = io_refusal(candidate.format, candidate.scheme, recipe.export.io)
     return "float32" if refused else recipe.export.io
 
 
@@ -90,9 +96,9 @@ NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}
 """By format, the schemes whose kernels add products in 16 bits where the processor is old."""
 
 
-def bits_on(target: Target, row: Row) -> int:
-    """In how many bits the int8 weights of `row` are safe on `target`."""
-    if row.scheme not in NARROW.get(row.format, ()):
+def bits_on(target: Target, candidate: Candidate) -> int:
+    """In how many bits the int8 weights of `candidate` are safe on `target`."""
+    if candidate.scheme not in NARROW.get(candidate.format, ()):
         return 7
     fact = target.facts.get("int8_instructions")
     known = fact.value if fact else None
@@ -101,11 +107,11 @@ def bits_on(target: Target, row: Row) -> int:
     return weight_bits(known)
 
 
-def _name(row: Row, target: Target) -> str:
-    format = row.format if target.opset is None else f"{row.format}{target.opset}"
+def _name(candidate: Candidate, target: Target) -> str:
+    format = candidate.format if target.opset is None else f"{candidate.format}{target.opset}"
     layout = {None: "", True: "-nhwc", False: "-nchw"}[target.channels_last]
-    wide = "-8-bit" if bits_on(target, row) == 8 else ""
-    return f"{format}{layout}-{row.candidate}{wide}"
+    wide = "-8-bit" if bits_on(target, candidate) == 8 else ""
+    return f"{format}{layout}-{candidate.name}{wide}"
 
 
 def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(
-    wanted: dict[str, Conversion], keys: dict[str, dict[str, Any]], work: Work, run: Run
+    wanted: dict[str, Conversion], keys: dict[str, dict[str, Any]], state: PipelineState, run: Run
 ) -> dict[str, Path | EdgekdError]:
     """The folder of each that is wanted, or why there is none; each is kept as soon as it is
     there."""
@@ -141,7 +147,7 @@ def _made(
     todo = {name: conversion for name, conversion in wanted.items() if name not in made}
     if todo:
         run.tell("export", ", ".join(todo), 0, len(todo))
-    options = work.recipe.export
+    options = state.recipe.export
     each = convert_each(todo, processes=options.processes, timeout_s=options.timeout_s)
     for number, (name, ended) in enumerate(each):
         run.tell("export", name, number + 1, len(todo))
@@ -172,34 +178,40 @@ def _batch_of_one(network: Network) -> Network:
     return replace(made, signature=Signature(inputs, named(made.signature.outputs, told.outputs)))
 
 
-def _exported(row: Row, made: Path | EdgekdError, work: Work, run: Run) -> Row:
+def _exported(
+    candidate: Candidate, made: Path | EdgekdError, state: PipelineState, run: Run
+) -> Candidate:
     if isinstance(made, EdgekdError):
         fault = made.faults[0]
-        return replace(row, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}")
-    place = run.folder / "artifacts" / row.target / row.candidate
+        return replace(
+            candidate, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}"
+        )
+    place = run.folder / "artifacts" / candidate.target / candidate.name
     copy_tree(made, place)
     artifact = load_artifact(place)
     how = str(artifact.lineage["method"])
     used = artifact.lineage.get("quantizer", {}).get("method")
-    usual = methods_of(row.format, row.scheme).get(used)
+    usual = methods_of(candidate.format, candidate.scheme).get(used)
     return replace(
-        row,
+        candidate,
         artifact=artifact,
         method=used,
-        detail="" if how == (usual or find_format(row.format).SCHEMES[row.scheme]) else how,
-        notes=(*row.notes, *_notes(artifact, row, work)),
+        detail=""
+        if how == (usual or find_format(candidate.format).SCHEMES[candidate.scheme])
+        else how,
+        notes=(*candidate.notes, *_notes(artifact, candidate, state)),
     )
 
 
-def _notes(artifact: Artifact, row: Row, work: Work) -> tuple[str, ...]:
+def _notes(artifact: Artifact, candidate: Candidate, state: PipelineState) -> tuple[str, ...]:
     """What of the file will not run well on its target, and how little of it is quantized, in
     sentences."""
-    if row.format not in READERS:
+    if candidate.format not in READERS:
         return ()
-    graph = read_graph(artifact.path, row.format)
-    found = lint(graph, work.goal(row).target, row.scheme)
+    graph = read_graph(artifact.path, candidate.format)
+    found = lint(graph, state.deployment(candidate).target, candidate.scheme)
     told = [f"{entry.count} of {entry.operator}: {entry.why}" for entry in found]
-    little = little_quantized(artifact.lineage, row.scheme)
+    little = little_quantized(artifact.lineage, candidate.scheme)
     return tuple([*told, little] if little else told)
 
 
@@ -207,25 +219,27 @@ SEEN = 64
 """Validation samples whose activations are held against float16, where none calibrate."""
 
 
-def refused_in_half(rows: Sequence[Row], work: Work) -> list[Row]:
-    """`rows`, those in half precision refused where their network has numbers beyond float16."""
-    samples: Sequence[Inputs] = work.calibration
-    found: dict[tuple[Which, bool], str] = {}
+def refuse_fp16_overflow(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
+    """`candidates`, those in half precision refused where their network has numbers beyond float16."""
+    samples: Sequence[Inputs] = state.calibration
+    found: dict[tuple[NetworkRole, bool], str] = {}
     judged = []
-    for row in rows:
-        if not row.open or not in_half(row.format, row.scheme):
-            judged.append(row)
+    for candidate in candidates:
+        if not candidate.open or not stores_fp16(candidate.format, candidate.scheme):
+            judged.append(candidate)
             continue
         if not samples:
-            validation = work.samples("validation")
+            validation = state.samples("validation")
             samples = single(validation.take(torch.arange(min(SEEN, len(validation))))[0])
-        key = (row.network, row.format in COMPUTED)
+        key = (candidate.network, candidate.format in COMPUTED)
         if key not in found:
             try:
-                check_half(work.network(row), row.format, row.scheme, samples)
+                check_fp16_range(
+                    state.network(candidate), candidate.format, candidate.scheme, samples
+                )
                 found[key] = ""
             except RefusedError as error:
                 found[key] = f"{error.faults[0].what} {error.faults[0].got}"
         why = found[key]
-        judged.append(replace(row, outcome=Outcome.REFUSED, detail=why) if why else row)
+        judged.append(replace(candidate, outcome=Outcome.REFUSED, detail=why) if why else candidate)
     return judged

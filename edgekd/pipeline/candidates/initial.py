@@ -9,24 +9,24 @@ from edgekd.artifacts.target import Target
 from edgekd.conversion.export import FIXED
 from edgekd.devices.transport.url import drives_gpu
 from edgekd.errors import Fault, MissingPackageError, RecipeError, listed
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import find_format
 from edgekd.formats.integer_io import IO_FORMATS, IO_SCHEME, io_refusal
-from edgekd.pipeline.candidates.state import Goal
+from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.quantization.quantizer_placement import METHODS
 from edgekd.recipe.schema import Recipe
 from edgekd.system.packages import missing
 
 
-def candidates_of(goal: Goal, recipe: Recipe) -> list[Row]:
+def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidate]:
     """A row for each of the recipe's schemes, refused where target or format have it not, and
     the same of the other networks that the recipe makes."""
-    rows = []
-    target = goal.target
+    candidates = []
+    target = deployment.target
     schemes = find_format(target.format).SCHEMES
     for scheme in dict.fromkeys(recipe.quantize.schemes):
-        row = Row(target.name, target.format, scheme)
+        candidate = Candidate(target.name, target.format, scheme)
         reason = target.refusal(scheme)
         if reason is None and scheme not in schemes:
             reason = f"{target.format} can be written here in {listed(schemes)}"
@@ -41,24 +41,34 @@ def candidates_of(goal: Goal, recipe: Recipe) -> list[Row]:
             sizes = listed(recipe.student.dynamic)
             reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
         if reason is not None:
-            row = replace(row, outcome=Outcome.REFUSED, detail=reason)
-        rows.append(_available(row, goal))
+            candidate = replace(candidate, outcome=Outcome.REFUSED, detail=reason)
+        candidates.append(_available(candidate, deployment))
     # Where methods are searched, it is trained only if all of them miss: the last rung of a ladder.
     asked = recipe.quantize.qat_epochs and recipe.quantize.search == "first"
-    trained = [row for row in rows if row.scheme == "int8"] if asked else []
+    trained = [candidate for candidate in candidates if candidate.scheme == "int8"] if asked else []
     if recipe.prune is not None:
         # What pruning is timed against, and what goes on where it does not pay.
-        rows += [replace(row, network="unpruned") for row in rows if row.open]
-    return rows + [_trainable(replace(row, network="quantized")) for row in trained if row.open]
+        candidates += [
+            replace(candidate, network="unpruned") for candidate in candidates if candidate.open
+        ]
+    return candidates + [
+        _trainable(replace(candidate, network="quantized"))
+        for candidate in trained
+        if candidate.open
+    ]
 
 
-def check_io(recipe: Recipe, rows: Sequence[Row]) -> None:
+def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
     """Raises a RecipeError where whole numbers are asked for and no candidate could have them."""
     io = recipe.export.io
-    if io == "float32" or any(row.open and row.scheme == IO_SCHEME for row in rows):
+    if io == "float32" or any(
+        candidate.open and candidate.scheme == IO_SCHEME for candidate in candidates
+    ):
         return
     refused = dict.fromkeys(
-        f"{row.target}, {row.scheme}: {row.detail}" for row in rows if row.scheme == IO_SCHEME
+        f"{candidate.target}, {candidate.scheme}: {candidate.detail}"
+        for candidate in candidates
+        if candidate.scheme == IO_SCHEME
     )
     raise RecipeError(
         Fault(
@@ -72,13 +82,13 @@ def check_io(recipe: Recipe, rows: Sequence[Row]) -> None:
     )
 
 
-def _trainable(row: Row) -> Row:
-    """`row`, of the student trained to be rounded, refused where no training knows the rounding."""
+def _trainable(candidate: Candidate) -> Candidate:
+    """`candidate`, of the student trained to be rounded, refused where no training knows the rounding."""
     formats = list(dict.fromkeys(name for name, _ in METHODS))
-    if row.format in formats:
-        return row
-    reason = f"what {row.format} rounds is not simulated; that of {listed(formats)} is"
-    return replace(row, outcome=Outcome.REFUSED, detail=reason)
+    if candidate.format in formats:
+        return candidate
+    reason = f"what {candidate.format} rounds is not simulated; that of {listed(formats)} is"
+    return replace(candidate, outcome=Outcome.REFUSED, detail=reason)
 
 
 def _not_driven(target: Target) -> str | None:
@@ -96,11 +106,11 @@ def _not_driven(target: Target) -> str | None:
 UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
 
 
-def _available(row: Row, goal: Goal) -> Row:
-    module = find_format(row.format)
+def _available(candidate: Candidate, deployment: DeploymentTarget) -> Candidate:
+    module = find_format(candidate.format)
     absent = missing(module.PACKAGES, extra=module.EXTRA)
-    if not row.open or absent is None:
-        return row
-    if goal.required:
+    if not candidate.open or absent is None:
+        return candidate
+    if deployment.required:
         raise MissingPackageError(absent)
-    return replace(row, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")
+    return replace(candidate, outcome=Outcome.UNAVAILABLE, detail=f"{absent.what} {absent.fix}")

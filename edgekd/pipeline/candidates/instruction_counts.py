@@ -17,11 +17,11 @@ import torch
 from edgekd.artifacts.artifact import Artifact
 from edgekd.benchmarking.instruction_counts import DOT_PRODUCTS, count_instructions, counted_by
 from edgekd.errors import EdgekdError
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.measurement import LEAST_GAIN
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format
-from edgekd.pipeline.candidates.state import Goal, Work
+from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState
 from edgekd.system.files import write_json
 from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
@@ -31,7 +31,11 @@ COUNTED = (Outcome.PASSED, Outcome.OVER_BUDGET, Outcome.UNDECIDED, Outcome.UNAVA
 
 
 def counts_on(
-    device: str, artifacts: Mapping[str, Artifact], goal: Goal, work: Work, run: Run
+    device: str,
+    artifacts: Mapping[str, Artifact],
+    deployment: DeploymentTarget,
+    state: PipelineState,
+    run: Run,
 ) -> Mapping[str, Verdict | int]:
     """By candidate, the instructions of an inference on the emulated `device`, or how it failed.
 
@@ -40,7 +44,7 @@ def counts_on(
     """
     if not artifacts:
         return {}
-    samples = work.samples("test")
+    samples = state.samples("test")
     inputs = samples.take(torch.arange(min(8, len(samples))))[0]
 
     def make(folder: Path) -> None:
@@ -53,11 +57,11 @@ def counts_on(
         "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
         "device": device,
         "counter": counted_by(),
-        "runtime": tool_versions(find_format(goal.target.format).PACKAGES),
-        "data": work.data_key,
+        "runtime": tool_versions(find_format(deployment.target.format).PACKAGES),
+        "data": state.data_key,
     }
     try:
-        name = f"{goal.target.name}-{device.partition('://')[2]}"
+        name = f"{deployment.target.name}-{device.partition('://')[2]}"
         made = run.make("benchmark", name, key, make)
         counts: Mapping[str, int] = json.loads((made.folder / "instructions.json").read_text())
     except _NotCounted as error:
@@ -72,68 +76,78 @@ class _NotCounted(Exception):
         self.found = found
 
 
-def counted_rows(rows: Mapping[int, Row], goal: Goal, work: Work, run: Run) -> dict[int, Row]:
-    """`rows`, those of one target, with their instructions by core and a note on what that means.
+def with_instruction_counts(
+    candidates: Mapping[int, Candidate],
+    deployment: DeploymentTarget,
+    state: PipelineState,
+    run: Run,
+) -> dict[int, Candidate]:
+    """`candidates`, those of one target, with their instructions by core and a note on what that means.
 
     As they are where the target is no Arm CPU, where it was itself timed, or where nothing here
     emulates one: the run is told then how it would.
     """
-    target = goal.target
-    timed = any(row.measurement and row.measurement.evidence == "device" for row in rows.values())
+    target = deployment.target
+    timed = any(
+        candidate.measurement and candidate.measurement.evidence == "device"
+        for candidate in candidates.values()
+    )
     artifacts = {
-        row.candidate: row.artifact
-        for row in rows.values()
-        if row.artifact is not None and row.outcome in COUNTED
+        candidate.name: candidate.artifact
+        for candidate in candidates.values()
+        if candidate.artifact is not None and candidate.outcome in COUNTED
     }
     if target.emulated is None or target.accelerator != "cpu" or timed or not artifacts:
-        return dict(rows)
+        return dict(candidates)
     if counted_by() is None:
         run.tell(
             "benchmark",
             f"{target.name}: no board timed it; `edgekd devices setup emulated` has its "
             "instructions counted",
         )
-        return dict(rows)
+        return dict(candidates)
     by_core: dict[str, Mapping[str, Verdict | int]] = {}
     for core in DOT_PRODUCTS:
         run.tell("benchmark", f"{target.name}: instructions on an emulated {core}")
         try:
-            by_core[core] = counts_on(f"emulated://{core}", artifacts, goal, work, run)
+            by_core[core] = counts_on(f"emulated://{core}", artifacts, deployment, state, run)
         except EdgekdError as error:
             fault = error.faults[0]
             run.tell("benchmark", f"{target.name}: not counted: {fault.what} {fault.got}")
-            return dict(rows)
+            return dict(candidates)
     counted = {}
-    for i, row in rows.items():
+    for i, candidate in candidates.items():
         own = {
             core: count
             for core, found in by_core.items()
-            if isinstance(count := found.get(row.candidate), int)
+            if isinstance(count := found.get(candidate.name), int)
         }
-        counted[i] = replace(row, core_instructions=own)
-    by_name = {row.candidate: row for row in counted.values()}
+        counted[i] = replace(candidate, core_instructions=own)
+    by_name = {candidate.name: candidate for candidate in counted.values()}
     return {
-        i: replace(row, notes=(*row.notes, note)) if (note := comparison(row, by_name)) else row
-        for i, row in counted.items()
+        i: replace(candidate, notes=(*candidate.notes, note))
+        if (note := comparison(candidate, by_name))
+        else candidate
+        for i, candidate in counted.items()
     }
 
 
-def comparison(row: Row, others: Mapping[str, Row]) -> str | None:
-    """The instructions of `row` against those of its float32 candidate, in a sentence; None where
+def comparison(candidate: Candidate, others: Mapping[str, Candidate]) -> str | None:
+    """The instructions of `candidate` against those of its float32 candidate, in a sentence; None where
     one of the two was not counted."""
-    first = others.get(row.in_float)
-    if first is None or first.candidate == row.candidate:
+    first = others.get(candidate.in_float)
+    if first is None or first.name == candidate.name:
         return None
     ratios = {
-        core: row.core_instructions[core] / count
+        core: candidate.core_instructions[core] / count
         for core, count in first.core_instructions.items()
-        if core in row.core_instructions
+        if core in candidate.core_instructions
     }
     if not ratios:
         return None
     (core, value), *more = ratios.items()
     sentence = (
-        f"{row.candidate} takes {value:.2f} of {first.candidate}'s instructions on a core "
+        f"{candidate.name} takes {value:.2f} of {first.name}'s instructions on a core "
         f"{DOT_PRODUCTS[core]}"
     )
     sentence += "".join(f", {each:.2f} on a core {DOT_PRODUCTS[name]}" for name, each in more)

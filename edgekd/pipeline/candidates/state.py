@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekd.artifacts.target import Budget, Prefer, Target
 from edgekd.data import Data, Inputs, Samples
-from edgekd.evidence.candidate import Choice, Row
+from edgekd.evidence.candidate import Candidate, Choice
 from edgekd.evidence.routing import Routing
 from edgekd.network.network import Network
 from edgekd.recipe.schema import Recipe
@@ -19,7 +19,7 @@ from edgekd.tasks import Task
 
 
 @dataclass(frozen=True)
-class Goal:
+class DeploymentTarget:
     """A target and what must hold there."""
 
     target: Target
@@ -88,7 +88,7 @@ class Pruning:
 
 
 @dataclass(frozen=True)
-class Work:
+class PipelineState:
     """What flows from stage to stage; a stage returns it with its own part replaced.
 
     Attributes:
@@ -111,7 +111,7 @@ class Work:
     recipe: Recipe
     base: Path
     task: Task
-    goals: tuple[Goal, ...]
+    deployments: tuple[DeploymentTarget, ...]
     data: Data
     data_key: str
     student: Network
@@ -125,7 +125,7 @@ class Work:
     calibration: tuple[Inputs, ...] = ()
     quantized: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Tensor] = field(default_factory=dict)
-    rows: tuple[Row, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     teacher_classes: Mapping[str, Tensor] = field(default_factory=dict)
     routes: Mapping[str, Routing] = field(default_factory=dict)
@@ -142,20 +142,24 @@ class Work:
         names = tuple(self.student.signature.input_names)
         return Samples(getattr(self.data, split), names, labelled=split != "unlabeled")
 
-    def network(self, row: Row) -> Network:
-        """The network that `row` is a candidate of."""
-        if row.network == "quantized":
-            tuned: Network = self.quantized[row.target].network
+    def network(self, candidate: Candidate) -> Network:
+        """The network that `candidate` is a candidate of."""
+        if candidate.network == "quantized":
+            tuned: Network = self.quantized[candidate.target].network
             return tuned
-        return self.original(row)
+        return self.original(candidate)
 
-    def original(self, row: Row) -> Network:
-        """The network that `row` is to agree with: as it was before it was trained to round."""
-        if row.network != "unpruned":
+    def original(self, candidate: Candidate) -> Network:
+        """The network that `candidate` is to agree with: as it was before it was trained to round."""
+        if candidate.network != "unpruned":
             return self.student
         assert self.unpruned is not None
         return self.unpruned
 
-    def goal(self, row: Row) -> Goal:
-        """The goal that `row` is a candidate of."""
-        return next(goal for goal in self.goals if goal.target.name == row.target)
+    def deployment(self, candidate: Candidate) -> DeploymentTarget:
+        """The goal that `candidate` is a candidate of."""
+        return next(
+            deployment
+            for deployment in self.deployments
+            if deployment.target.name == candidate.target
+        )

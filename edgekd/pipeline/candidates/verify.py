@@ -18,14 +18,14 @@ from edgekd.devices.execution import run_artifact
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.devices.transport.url import gives_outputs
 from edgekd.errors import EdgekdError, UnreachableError
-from edgekd.evidence.agreement import Agreement, disagreeing
-from edgekd.evidence.candidate import Row, Which
+from edgekd.evidence.agreement import Agreement, with_disagreement
+from edgekd.evidence.candidate import Candidate, NetworkRole
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.evidence.routing import DECISIONS
 from edgekd.formats import find_format
 from edgekd.network.network import network_key
-from edgekd.pipeline.candidates.acceptance import judged
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.acceptance import apply_acceptance
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.quantization.simulation_match import mismatch
 from edgekd.system.files import write_json, written_atomically
 from edgekd.system.packages import tool_versions
@@ -34,24 +34,26 @@ from edgekd.tasks.evaluate import outputs_of
 from edgekd.verification.compare import compare
 
 
-def verify_rows(rows: Sequence[Row], work: Work, run: Run) -> list[Row]:
-    """`rows`, those that are open with an agreement, or with how they failed."""
-    if not any(row.open for row in rows):
-        return list(rows)
-    test, validation = work.samples("test"), work.samples("validation")
+def verify_candidates(
+    candidates: Sequence[Candidate], state: PipelineState, run: Run
+) -> list[Candidate]:
+    """`candidates`, those that are open with an agreement, or with how they failed."""
+    if not any(candidate.open for candidate in candidates):
+        return list(candidates)
+    test, validation = state.samples("test"), state.samples("validation")
     inputs = joined(
         [split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)]
     )
-    references: dict[Which, dict[str, Tensor]] = {}
-    judged = []
-    for number, row in enumerate(rows):
-        if row.open:
-            run.tell("verify", f"{row.target} {row.candidate}", number + 1, len(rows))
-            if row.network not in references:
-                references[row.network] = outputs_of(work.original(row).module, test)
-            row = _verified(row, work, run, inputs, references[row.network])
-        judged.append(row)
-    return judged
+    references: dict[NetworkRole, dict[str, Tensor]] = {}
+    apply_acceptance = []
+    for number, candidate in enumerate(candidates):
+        if candidate.open:
+            run.tell("verify", f"{candidate.target} {candidate.name}", number + 1, len(candidates))
+            if candidate.network not in references:
+                references[candidate.network] = outputs_of(state.original(candidate).module, test)
+            candidate = _verified(candidate, state, run, inputs, references[candidate.network])
+        apply_acceptance.append(candidate)
+    return apply_acceptance
 
 
 class _DidNotRun(Exception):
@@ -62,18 +64,22 @@ class _DidNotRun(Exception):
 
 
 def _verified(
-    row: Row, work: Work, run: Run, inputs: Inputs, reference: Mapping[str, Tensor]
-) -> Row:
-    target = work.goal(row).target
-    artifact = row.artifact
+    candidate: Candidate,
+    state: PipelineState,
+    run: Run,
+    inputs: Inputs,
+    reference: Mapping[str, Tensor],
+) -> Candidate:
+    target = state.deployment(candidate).target
+    artifact = candidate.artifact
     assert artifact is not None
     device = target.device or "local"
     stood_in = not gives_outputs(device)
     if stood_in:  # What is only timed there gives its outputs here.
         device = "local"
     count = len(next(iter(reference.values())))
-    against = work.teacher_score or work.student_score
-    labels = work.samples("test").labels()
+    against = state.teacher_score or state.student_score
+    labels = state.samples("test").labels()
 
     def make(folder: Path) -> None:
         ran = run_artifact(artifact, inputs, device)
@@ -84,55 +90,57 @@ def _verified(
             reference,
             {name: value[:count] for name, value in ran.outputs.items()},
             # Of a network that was trained to be rounded, the simulation says whether it is broken.
-            scheme=row.scheme if row.network != "quantized" else None,
-            min_agreement=work.recipe.accept.min_agreement,
+            scheme=candidate.scheme if candidate.network != "quantized" else None,
+            min_agreement=state.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
             runtime=ran.facts,
-            task=work.task,
+            task=state.task,
             labels=labels,
         )
-        if row.network == "quantized":
-            agreement = _as_simulated(agreement, work, row, ran.outputs, count)
-        agreement = judged(agreement, work, ran.outputs, count)
+        if candidate.network == "quantized":
+            agreement = _as_simulated(agreement, state, candidate, ran.outputs, count)
+        agreement = apply_acceptance(agreement, state, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
         _write_worst(folder / "worst.npz", agreement.worst, inputs, reference, ran.outputs)
-        _write_decisions(folder / DECISIONS, work, reference, ran.outputs)
+        _write_decisions(folder / DECISIONS, state, reference, ran.outputs)
 
     key = {
         "artifact": artifact.sha256,
-        "network": network_key(work.network(row)),
-        "original": work.original(row).weights_digest(),
-        "data": work.data_key,
+        "network": network_key(state.network(candidate)),
+        "original": state.original(candidate).weights_digest(),
+        "data": state.data_key,
         "target": [target.machine, target.evidence],
         "facts": device_facts(),
-        "accept": work.recipe.accept.model_dump(),
+        "accept": state.recipe.accept.model_dump(),
         "against": against and [against.metric, dict(against.slices)],
-        "slices": {name: ids.tolist() for name, ids in work.slices.items()},
-        "task": work.task.name,
-        "runtime": tool_versions(find_format(row.format).PACKAGES),
+        "slices": {name: ids.tolist() for name, ids in state.slices.items()},
+        "task": state.task.name,
+        "runtime": tool_versions(find_format(candidate.format).PACKAGES),
     }
     try:
-        name = f"{row.target}-{row.candidate}"
+        name = f"{candidate.target}-{candidate.name}"
         if device == "local":
             folder = run.make("verify", name, key, make).folder
         else:  # Another machine may have changed since: what it said is not used again.
             folder = run.fresh("verify", name, make)
     except _DidNotRun as error:
         failed = error.failed
-        return replace(row, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence)
+        return replace(
+            candidate, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence
+        )
     except EdgekdError as error:
         unreachable = isinstance(error, UnreachableError)
         outcome = Outcome.UNAVAILABLE if unreachable else Outcome.RUN_FAILED
         fault = error.faults[0]
-        return replace(row, outcome=outcome, detail=f"{fault.what} {fault.got}")
+        return replace(candidate, outcome=outcome, detail=f"{fault.what} {fault.got}")
     agreement = Agreement.from_json(json.loads((folder / "agreement.json").read_text()))
     closed = agreement.outcome if agreement.outcome is not Outcome.PASSED else None
     return replace(
-        row,
+        candidate,
         agreement=agreement,
         evidence=agreement.evidence,
         outcome=closed,
-        detail=agreement.detail or row.detail,
+        detail=agreement.detail or candidate.detail,
     )
 
 
@@ -157,7 +165,7 @@ def _write_worst(
 
 
 def _write_decisions(
-    path: Path, work: Work, reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    path: Path, state: PipelineState, reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
 ) -> None:
     """Writes what an artifact decided, by sample: `test_class` and `test_probability`, the largest,
     the same of `validation`, the network's `reference_class`, and `label`, both of the test split.
@@ -169,7 +177,7 @@ def _write_decisions(
     if found.ndim != 2 or found.shape[1] < 2 or not found.is_floating_point():
         return
     given = found.double()
-    if work.recipe.export.outputs != "probabilities":
+    if state.recipe.export.outputs != "probabilities":
         given = given.softmax(1)
     probability, decided = given.max(1)
     count = len(wanted)
@@ -179,7 +187,7 @@ def _write_decisions(
         "validation_class": decided[count:],
         "validation_probability": probability[count:],
         "reference_class": wanted.argmax(1),
-        "label": work.samples("test").labels(),
+        "label": state.samples("test").labels(),
     }
     with written_atomically(path) as draft, draft.open("wb") as file:
         np.savez(
@@ -188,12 +196,16 @@ def _write_decisions(
 
 
 def _as_simulated(
-    agreement: Agreement, work: Work, row: Row, outputs: Mapping[str, Tensor], count: int
+    agreement: Agreement,
+    state: PipelineState,
+    candidate: Candidate,
+    outputs: Mapping[str, Tensor],
+    count: int,
 ) -> Agreement:
     """`agreement`, and whether the file gives what the network gave when it was trained."""
-    tuned, test = work.quantized[row.target], work.samples("test")
-    assert row.artifact is not None
-    steps = row.artifact.quantization
+    tuned, test = state.quantized[candidate.target], state.samples("test")
+    assert candidate.artifact is not None
+    steps = candidate.artifact.quantization
     simulated = outputs_of(tuned.simulated.module, test)
     arrays = {name: value.numpy() for name, value in simulated.items()}
     # What rounding to the file's own outputs costs was not trained.
@@ -204,4 +216,4 @@ def _as_simulated(
         outputs_of(tuned.network.module, test),
     )
     agreement = replace(agreement, simulation_db=near_db)
-    return disagreeing(agreement, why) if why else agreement
+    return with_disagreement(agreement, why) if why else agreement

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.stages import (
     benchmark,
     bundle,
@@ -30,7 +30,7 @@ from edgekd.system.store import Run
 class Stage(Protocol):
     """A module of this room."""
 
-    def step(self, work: Work, run: Run) -> Work:
+    def step(self, state: PipelineState, run: Run) -> PipelineState:
         """The work after this stage; it writes only in its own folder of `run`."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import edgekd
 from edgekd.artifacts.artifact import parts, zipped
-from edgekd.artifacts.quantization_params import Step, as_numbers
+from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers
 from edgekd.artifacts.signature import TensorSpec
 from edgekd.bundles import find_bundle, folder
 from edgekd.bundles import golden_vectors as golden
@@ -32,11 +32,11 @@ from edgekd.bundles.manifest import Tensor as Spec
 from edgekd.data import Inputs
 from edgekd.devices.execution import Ran, run_artifact
 from edgekd.errors import ConversionError, Fault, MissingPackageError, RecipeError
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.formats import embed, find_format, quantization
 from edgekd.network.preprocessing import NCHW, images_of, turned
 from edgekd.pipeline.candidates.bundle_checks import network_faults, option_faults
-from edgekd.pipeline.candidates.state import Goal, Scored, Work
+from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Scored
 from edgekd.recipe.bundle import Bundle
 from edgekd.recipe.schema import Recipe
 from edgekd.system.files import digest
@@ -44,12 +44,12 @@ from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
 
 
-def check(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> None:
+def check(recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]) -> None:
     """What packages need, found before days of training: names, labels, a target that suits."""
     options = recipe.bundle
     if options is None:
         return
-    faults = [*option_faults(recipe, base, goals)]
+    faults = [*option_faults(recipe, base, deployments)]
     if faults:
         raise RecipeError(*faults)
     lacking = [lack for kind in options.kinds if (lack := find_bundle(kind).lacks())]
@@ -57,42 +57,46 @@ def check(recipe: Recipe, base: Path, goals: Sequence[Goal]) -> None:
         raise MissingPackageError(*lacking)
 
 
-def preflight(work: Work) -> None:
+def preflight(state: PipelineState) -> None:
     """Holds what a bundle says of the network against the network, before any training.
 
     Raises:
         RecipeError: preprocessing names no input, or there are not as many labels as classes.
     """
-    options = work.recipe.bundle
+    options = state.recipe.bundle
     if options is None:
         return
-    signature = work.student.signature
-    faults = [*network_faults(options, work.base, work.task.classes_axis, signature)]
+    signature = state.student.signature
+    faults = [*network_faults(options, state.base, state.task.classes_axis, signature)]
     if faults:
         raise RecipeError(*faults)
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with a package of every kind, where any target has something that ships.
 
     Raises:
         ConversionError: a model with its labels inside is not the one that was verified, or a
             package cannot be made.
     """
-    options = work.recipe.bundle
+    options = state.recipe.bundle
     assert options is not None
-    shipped = [row for row in work.rows if work.chosen[row.target].ships(row)]
+    shipped = [
+        candidate
+        for candidate in state.candidates
+        if state.chosen[candidate.target].ships(candidate)
+    ]
     if not shipped:
-        return work
-    recipe = work.recipe
+        return state
+    recipe = state.recipe
     place = run.folder / "bundle"
     bundle = place / f"{recipe.name}-{recipe.version}"
-    inputs = _inputs(work)
+    inputs = _inputs(state)
     models = []
-    for number, row in enumerate(shipped):
-        run.tell("bundle", row.target, number + 1, len(shipped))
-        models.append(_model(row, work, options, bundle, inputs))
-    manifest = _manifest(work, options, models)
+    for number, candidate in enumerate(shipped):
+        run.tell("bundle", candidate.target, number + 1, len(shipped))
+        models.append(_model(candidate, state, options, bundle, inputs))
+    manifest = _manifest(state, options, models)
     manifest = folder.finish(bundle, manifest)
     made = {"folder": bundle}
     for kind in dict.fromkeys(options.kinds):
@@ -104,50 +108,54 @@ def step(work: Work, run: Run) -> Work:
             made[kind] = place / kind
             made[kind].mkdir(parents=True)
             module.pack(bundle, manifest, made[kind])
-    return replace(work, bundles=made)
+    return replace(state, bundles=made)
 
 
-def _inputs(work: Work) -> Inputs:
+def _inputs(state: PipelineState) -> Inputs:
     """The golden inputs, spread over the test split."""
-    test = work.samples("test")
+    test = state.samples("test")
     count = min(golden.COUNT, len(test))
     ids = torch.arange(count) * (len(test) // count)
     return test.take(ids)[0]
 
 
-def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) -> Model:
-    artifact = row.artifact
+def _model(
+    candidate: Candidate, state: PipelineState, options: Bundle, bundle: Path, inputs: Inputs
+) -> Model:
+    artifact = candidate.artifact
     assert artifact is not None
     assert artifact.signature is not None
-    home = bundle / "models" / row.target
+    home = bundle / "models" / candidate.target
     home.mkdir(parents=True)
     for part in parts(artifact.path):
         copy = shutil.copytree if part.is_dir() else shutil.copyfile
         copy(part, home / part.name)
     entry = home / artifact.path.name
-    told = embed(row.format, entry, _metadata(row, work, options), options.preprocessing)
-    ran = _same(row, entry, inputs) if told else _run(row, artifact.path, inputs)
-    steps = quantization(row.format, entry)
+    told = embed(
+        candidate.format, entry, _metadata(candidate, state, options), options.preprocessing
+    )
+    ran = _same(candidate, entry, inputs) if told else _run(candidate, artifact.path, inputs)
+    steps = quantization(candidate.format, entry)
     # The file's own types: some formats hold what the network has in 64 bits in 32.
     given = {
         name: values.to(getattr(torch, ran.dtypes[name].rstrip("_")))
         for name, values in _numbers(turned(inputs, artifact.channels_last), steps).items()
     }
     outputs = _numbers(ran.outputs, steps)
-    target = work.goal(row).target
-    files = {f"models/{row.target}/{name}": path for name, path in files_under(home).items()}
+    target = state.deployment(candidate).target
+    files = {f"models/{candidate.target}/{name}": path for name, path in files_under(home).items()}
     sizes = [path.stat().st_size for path in files.values()]
-    images = images_of(work.network(row))
-    meaning = None if work.task.classes_axis is None else "logits"
-    document = row.to_json()
+    images = images_of(state.network(candidate))
+    meaning = None if state.task.classes_axis is None else "logits"
+    document = candidate.to_json()
     return Model(
-        target=row.target,
-        format=row.format,
-        scheme=row.scheme,
-        network=row.network,
+        target=candidate.target,
+        format=candidate.format,
+        scheme=candidate.scheme,
+        network=candidate.network,
         machine=target.machine,
         accelerator=target.accelerator,
-        entry=f"models/{row.target}/{entry.name}",
+        entry=f"models/{candidate.target}/{entry.name}",
         files=[folder.described(name, path) for name, path in files.items()],
         size_bytes=sum(sizes),
         zipped_bytes=zipped(entry),
@@ -160,14 +168,16 @@ def _model(row: Row, work: Work, options: Bundle, bundle: Path, inputs: Inputs) 
             _spec(spec, outputs[spec.name], steps, meaning=None if number else meaning)
             for number, spec in enumerate(artifact.signature.outputs)
         ],
-        golden=golden.write(bundle, given, outputs, row.target, row.scheme, steps),
-        why=work.chosen[row.target].why,
+        golden=golden.write(bundle, given, outputs, candidate.target, candidate.scheme, steps),
+        why=state.chosen[candidate.target].why,
         evidence=Evidence(**{name: document[name] for name in Evidence.model_fields}),
-        routing=Routed(**work.routes[row.target].to_json()) if row.target in work.routes else None,
+        routing=Routed(**state.routes[candidate.target].to_json())
+        if candidate.target in state.routes
+        else None,
     )
 
 
-def _numbers(tensors: Mapping[str, Tensor], steps: Mapping[str, Step]) -> Inputs:
+def _numbers(tensors: Mapping[str, Tensor], steps: Mapping[str, QuantizationParams]) -> Inputs:
     """`tensors`, those that `steps` name as the whole numbers that the file takes and gives."""
     arrays = as_numbers({name: values.numpy() for name, values in tensors.items()}, steps)
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -176,7 +186,7 @@ def _numbers(tensors: Mapping[str, Tensor], steps: Mapping[str, Step]) -> Inputs
 def _spec(
     spec: TensorSpec,
     values: Tensor,
-    steps: Mapping[str, Step],
+    steps: Mapping[str, QuantizationParams],
     layout: str | None = None,
     meaning: str | None = None,
 ) -> Spec:
@@ -199,57 +209,57 @@ def _spec(
     return Spec(**told)
 
 
-def _metadata(row: Row, work: Work, options: Bundle) -> dict[str, str]:
+def _metadata(candidate: Candidate, state: PipelineState, options: Bundle) -> dict[str, str]:
     steps = {
         name: each.model_dump(exclude_none=True) for name, each in options.preprocessing.items()
     }
     told = {
-        "name": work.recipe.name,
-        "version": work.recipe.version,
+        "name": state.recipe.name,
+        "version": state.recipe.version,
         "description": options.description,
-        "target": row.target,
-        "scheme": row.scheme,
-        "outputs": work.recipe.export.outputs,
-        "labels": "\n".join(options.label_names(work.base)),
+        "target": candidate.target,
+        "scheme": candidate.scheme,
+        "outputs": state.recipe.export.outputs,
+        "labels": "\n".join(options.label_names(state.base)),
         "licence": options.licences.model or "",
         "preprocessing": json.dumps(steps, sort_keys=True) if steps else "",
     }
     return {key: value for key, value in told.items() if value}
 
 
-def _run(row: Row, path: Path, inputs: Inputs) -> Ran:
-    assert row.artifact is not None
+def _run(candidate: Candidate, path: Path, inputs: Inputs) -> Ran:
+    assert candidate.artifact is not None
     # On this host: the bundle is made here, and a board may be busy or gone by now.
-    ran = run_artifact(replace(row.artifact, path=path), inputs, "local")
+    ran = run_artifact(replace(candidate.artifact, path=path), inputs, "local")
     if isinstance(ran, Ran):
         return ran
-    raise ConversionError(_unlike(row, path, f"{ran.outcome.value}: {ran.detail}"))
+    raise ConversionError(_unlike(candidate, path, f"{ran.outcome.value}: {ran.detail}"))
 
 
-def _same(row: Row, entry: Path, inputs: Inputs) -> Ran:
+def _same(candidate: Candidate, entry: Path, inputs: Inputs) -> Ran:
     """What the file with its metadata does, which is what the file without does."""
-    assert row.artifact is not None
-    before, after = _run(row, row.artifact.path, inputs), _run(row, entry, inputs)
+    assert candidate.artifact is not None
+    before, after = _run(candidate, candidate.artifact.path, inputs), _run(candidate, entry, inputs)
     for name, values in before.outputs.items():
         found = after.outputs.get(name)
         # Bit for bit, whatever stands for no number.
         if found is None or found.numpy().tobytes() != values.numpy().tobytes():
-            raise ConversionError(_unlike(row, entry, f"other values of {name}"))
+            raise ConversionError(_unlike(candidate, entry, f"other values of {name}"))
     return after
 
 
-def _unlike(row: Row, path: Path, got: str) -> Fault:
+def _unlike(candidate: Candidate, path: Path, got: str) -> Fault:
     return Fault(
         what="A model that ships does not run here as it did when it was verified.",
-        at=f"bundle, target {row.target}, {path}",
+        at=f"bundle, target {candidate.target}, {path}",
         got=got,
         expected="the outputs of the artifact that passed",
-        fix=f"run it by hand; leave {row.scheme} out for this target, or [bundle] out meanwhile",
+        fix=f"run it by hand; leave {candidate.scheme} out for this target, or [bundle] out meanwhile",
     )
 
 
-def _manifest(work: Work, options: Bundle, models: list[Model]) -> Manifest:
-    recipe = work.recipe
+def _manifest(state: PipelineState, options: Bundle, models: list[Model]) -> Manifest:
+    recipe = state.recipe
     packages = [name for model in models for name in find_format(model.format).PACKAGES]
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -258,22 +268,22 @@ def _manifest(work: Work, options: Bundle, models: list[Model]) -> Manifest:
         description=options.description,
         task=recipe.task,
         metric=recipe.accept.metric,
-        labels=options.label_names(work.base),
+        labels=options.label_names(state.base),
         preprocessing=options.preprocessing,
         licences=options.licences,
         folded=recipe.export.inputs,
         android=options.android,
         models=models,
         left_out={
-            name: choice.why for name, choice in work.chosen.items() if choice.scheme is None
+            name: choice.why for name, choice in state.chosen.items() if choice.scheme is None
         },
         lineage=Lineage(
             edgekd=edgekd.__version__,
             recipe_sha256=digest(recipe.model_dump(mode="json")),
-            data_sha256=work.data_key,
+            data_sha256=state.data_key,
             tools=tool_versions(tuple(dict.fromkeys(packages))),
-            teacher=_figures(work.teacher_score),
-            student=_figures(work.student_score),
+            teacher=_figures(state.teacher_score),
+            student=_figures(state.student_score),
         ),
     )
 

@@ -11,7 +11,7 @@ from edgekd.distillation.distill import distill, planned
 from edgekd.distillation.teachers import Teacher, teacher_key
 from edgekd.network.network import Network, network_key
 from edgekd.pipeline.candidates.score import scored_student
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pruning.derive_student import derived
 from edgekd.recipe.training import Distill
 from edgekd.system.files import digest
@@ -22,46 +22,48 @@ from edgekd.training.loggers import recorder
 from edgekd.training.loop import Record
 
 
-def preflight(work: Work) -> None:
-    """Finds what would stop the distillation of `work`, before any training.
+def preflight(state: PipelineState) -> None:
+    """Finds what would stop the distillation of `state`, before any training.
 
     Raises:
         RecipeError: see `planned`.
     """
-    if work.recipe.teacher is not None and work.recipe.teacher.train is not None:
-        check_precision(work.recipe.teacher.train, "teacher.train")
-    if work.recipe.distill is not None:
-        check_precision(work.recipe.distill)
-        planned(work.teachers, work.student, work.data, work.recipe.distill, task=work.task)
+    if state.recipe.teacher is not None and state.recipe.teacher.train is not None:
+        check_precision(state.recipe.teacher.train, "teacher.train")
+    if state.recipe.distill is not None:
+        check_precision(state.recipe.distill)
+        planned(state.teachers, state.student, state.data, state.recipe.distill, task=state.task)
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with its student taught, where the recipe asks for it, and scored."""
-    student, config = _untaught(work, 0), work.recipe.distill
+    student, config = _untaught(state, 0), state.recipe.distill
     if config is not None:
-        teachers: Sequence[tuple[Teacher, float]] = work.teachers
+        teachers: Sequence[tuple[Teacher, float]] = state.teachers
         for generation in range(config.generations):
-            untaught = _untaught(work, generation) if generation else student
-            student = _taught(teachers, untaught, work, config, run, generation)
+            untaught = _untaught(state, generation) if generation else student
+            student = _taught(teachers, untaught, state, config, run, generation)
             teachers = [(student, 1.0)]
     return replace(
-        work, student=student, student_score=scored_student(student, replace(work, student=student))
+        state,
+        student=student,
+        student_score=scored_student(student, replace(state, student=student)),
     )
 
 
-def _untaught(work: Work, generation: int) -> Network:
+def _untaught(state: PipelineState, generation: int) -> Network:
     """The student before it is taught; one that is derived begins with its teacher's weights."""
-    if work.recipe.student.derived:
-        return derived(work.teacher, work.recipe.student)
-    if generation and work.another_student is not None:
-        return work.another_student(generation)
-    return work.student
+    if state.recipe.student.derived:
+        return derived(state.teacher, state.recipe.student)
+    if generation and state.another_student is not None:
+        return state.another_student(generation)
+    return state.student
 
 
 def _taught(
     teachers: Sequence[tuple[Teacher, float]],
     student: Network,
-    work: Work,
+    state: PipelineState,
     config: Distill,
     run: Run,
     generation: int,
@@ -70,10 +72,10 @@ def _taught(
         "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
         "student": network_key(student),
         "distill": config.model_dump(),
-        "data": work.data_key,
+        "data": state.data_key,
         "seed": run.seed,
     }
-    views = run.seed if work.data.augment is not None else None
+    views = run.seed if state.data.augment is not None else None
     name = f"generation-{generation + 1}" if config.generations > 1 else ""
 
     def work_on(folder: Path) -> tuple[Network, list[Record]]:
@@ -81,15 +83,15 @@ def _taught(
         taught = distill(
             teachers,
             student,
-            work.data,
+            state.data,
             config,
-            task=work.task,
-            metric=work.recipe.accept.metric,
+            task=state.task,
+            metric=state.recipe.accept.metric,
             seed=run.seed,
             tell=recorder(run, "distill", folder),
             say=lambda sentence: run.tell("distill", sentence),
             checkpoint=folder / "checkpoint.pt",
-            cache=run.store / "teacher_outputs" / digest([work.data_key, views])[:16],
+            cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
             history=history,
         )
         return taught, history

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgekd.pipeline.candidates.export import export_rows, refused_in_half
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.export import export_candidates, refuse_fp16_overflow
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.store import Run
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with an artifact, or a reason why there is none, for every open row."""
-    held = refused_in_half(work.rows, work)
-    return replace(work, rows=tuple(export_rows(held, work, run)))
+    held = refuse_fp16_overflow(state.candidates, state)
+    return replace(state, candidates=tuple(export_candidates(held, state, run)))

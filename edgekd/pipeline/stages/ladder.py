@@ -12,91 +12,113 @@ from dataclasses import replace
 from itertools import islice
 
 from edgekd.errors import EdgekdError
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
-from edgekd.formats.method_ranking import ladder
+from edgekd.formats.method_ranking import fallback_methods
 from edgekd.formats.quantization_methods import methods_of
-from edgekd.pipeline.candidates.export import conversion_of, export_rows
+from edgekd.pipeline.candidates.export import conversion_of, export_candidates
 from edgekd.pipeline.candidates.mixed_precision import grouped, layers_of, sqnr_by_group
 from edgekd.pipeline.candidates.qat import train_row
-from edgekd.pipeline.candidates.state import Work
-from edgekd.pipeline.candidates.verify import verify_rows
+from edgekd.pipeline.candidates.state import PipelineState
+from edgekd.pipeline.candidates.verify import verify_candidates
 from edgekd.system.store import Run
 from edgekd.training.distributed import alone
 
 MOST_IN_FLOAT = 0.5
 """Of the layers' groups: with more in float, the float file is the better one."""
 
-Rung = Callable[[Sequence[Row], Work, Run], Iterator[tuple[Row, Work]]]
+Rung = Callable[
+    [Sequence[Candidate], PipelineState, Run], Iterator[tuple[Candidate, PipelineState]]
+]
 """Candidates to try next, given those of one target and scheme that missed, each with the work that
 has its network; each is asked for only if the one before missed too."""
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with more rows for every target of which no quantized candidate was accepted."""
-    if work.recipe.quantize.search != "auto" or not _student_passes(work):
-        return work
-    rows: list[Row] = []
-    for goal in work.goals:
-        ours = [row for row in work.rows if row.target == goal.target.name]
-        tried, work = climb(ours, work, run)
-        rows += [*ours, *tried]
-    return replace(work, rows=tuple(rows))
+    if state.recipe.quantize.search != "auto" or not _student_passes(state):
+        return state
+    candidates: list[Candidate] = []
+    for deployment in state.deployments:
+        ours = [
+            candidate
+            for candidate in state.candidates
+            if candidate.target == deployment.target.name
+        ]
+        tried, state = climb(ours, state, run)
+        candidates += [*ours, *tried]
+    return replace(state, candidates=tuple(candidates))
 
 
-def climb(rows: Sequence[Row], work: Work, run: Run) -> tuple[list[Row], Work]:
-    """What was tried besides `rows`, those of one target, until one was accepted, and the work with
+def climb(
+    candidates: Sequence[Candidate], state: PipelineState, run: Run
+) -> tuple[list[Candidate], PipelineState]:
+    """What was tried besides `candidates`, those of one target, until one was accepted, and the work with
     what was trained for them; of each scheme of which one has missed for what it computes."""
     quantized = [
-        row for row in rows if row.network == "student" and methods_of(row.format, row.scheme)
+        candidate
+        for candidate in candidates
+        if candidate.network == "student" and methods_of(candidate.format, candidate.scheme)
     ]
-    tried: list[Row] = []
-    if any(_accepted(row, work) for row in quantized):
-        return tried, work
-    missed = dict.fromkeys(row.scheme for row in quantized if row.outcome is Outcome.DISAGREES)
+    tried: list[Candidate] = []
+    if any(_accepted(candidate, state) for candidate in quantized):
+        return tried, state
+    missed = dict.fromkeys(
+        candidate.scheme for candidate in quantized if candidate.outcome is Outcome.DISAGREES
+    )
     for rung in RUNGS:
         for scheme in missed:
-            ours = [row for row in [*quantized, *tried] if row.scheme == scheme]
+            ours = [candidate for candidate in [*quantized, *tried] if candidate.scheme == scheme]
             # What nothing else could mend is trained, however many candidates that took.
-            most = work.recipe.quantize.candidates
-            room = most if rung is trained else most - sum(row.scheme == scheme for row in tried)
-            for row, work in islice(rung(ours, work, run), room):  # noqa: B020  What it has seen.
-                run.tell("ladder", f"{row.target} {row.candidate}")
-                (row,) = verify_rows(export_rows([row], work, run), work, run)
-                tried.append(row)
-                if _accepted(row, work):
-                    return tried, work
-    return tried, work
+            most = state.recipe.quantize.candidates
+            room = (
+                most
+                if rung is trained
+                else most - sum(candidate.scheme == scheme for candidate in tried)
+            )
+            for candidate, state in islice(rung(ours, state, run), room):  # noqa: B020  What it has seen.
+                run.tell("ladder", f"{candidate.target} {candidate.name}")
+                (candidate,) = verify_candidates(
+                    export_candidates([candidate], state, run), state, run
+                )
+                tried.append(candidate)
+                if _accepted(candidate, state):
+                    return tried, state
+    return tried, state
 
 
-def _accepted(row: Row, work: Work) -> bool:
-    """Whether nothing speaks against `row` so far, its size included: the time is not known yet."""
-    limit = work.goal(row).budget.size_bytes
-    fits = limit is None or row.artifact is None or row.artifact.size_bytes <= limit
-    return row.open and fits
+def _accepted(candidate: Candidate, state: PipelineState) -> bool:
+    """Whether nothing speaks against `candidate` so far, its size included: the time is not known yet."""
+    limit = state.deployment(candidate).budget.size_bytes
+    fits = limit is None or candidate.artifact is None or candidate.artifact.size_bytes <= limit
+    return candidate.open and fits
 
 
-def _student_passes(work: Work) -> bool:
+def _student_passes(state: PipelineState) -> bool:
     """Whether the student itself is accepted: what is wrong with it, no quantizer mends."""
-    against, ours = work.teacher_score, work.student_score
+    against, ours = state.teacher_score, state.student_score
     if against is None or ours is None:
         return True
-    return ours.metric >= against.metric - work.recipe.accept.max_drop
+    return ours.metric >= against.metric - state.recipe.accept.max_drop
 
 
 def other_methods(
-    rows: Sequence[Row],
-    work: Work,
+    candidates: Sequence[Candidate],
+    state: PipelineState,
     run: Run,  # noqa: ARG001
-) -> Iterator[tuple[Row, Work]]:
+) -> Iterator[tuple[Candidate, PipelineState]]:
     """The methods of the format that were not tried, in the ladder's order."""
-    first = rows[0]
-    tried = [row.method for row in rows if row.method]
-    for method in ladder(first.format, first.scheme, tried, methods_of(first.format, first.scheme)):
-        yield _again(first, method=method), work
+    first = candidates[0]
+    tried = [candidate.method for candidate in candidates if candidate.method]
+    for method in fallback_methods(
+        first.format, first.scheme, tried, methods_of(first.format, first.scheme)
+    ):
+        yield _again(first, method=method), state
 
 
-def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tuple[Row, Work]]:
+def sensitive_layers(
+    candidates: Sequence[Candidate], state: PipelineState, run: Run
+) -> Iterator[tuple[Candidate, PipelineState]]:
     """The best so far with its most sensitive layers in float: one group of them, two, four.
 
     How much a group costs is measured on files in which it alone is quantized, on the calibration
@@ -104,26 +126,29 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tupl
     """
     # Layers have names in the target's format: what was quantized in another cannot keep them.
     judged = [
-        row
-        for row in rows
-        if row.agreement is not None and not (row.method or "").startswith("onnxruntime")
+        candidate
+        for candidate in candidates
+        if candidate.agreement is not None
+        and not (candidate.method or "").startswith("onnxruntime")
     ]
     if not judged:
         return
     # Where other operators are quantized too, their tensors stay so around a layer in float.
-    linear = [row for row in judged if row.method and "linear" in row.method]
+    linear = [
+        candidate for candidate in judged if candidate.method and "linear" in candidate.method
+    ]
     best = max(linear or judged, key=_fidelity)
-    conversion = conversion_of(best, work)
-    target = work.goal(best).target
-    run.tell("ladder", f"{best.target} {best.candidate}: how much each layer costs")
+    conversion = conversion_of(best, state)
+    target = state.deployment(best).target
+    run.tell("ladder", f"{best.target} {best.name}: how much each layer costs")
     try:
         layers = layers_of(conversion.network, best.format, target.channels_last)
     except EdgekdError:
         return
     groups = grouped(layers)
-    options = work.recipe.export
+    options = state.recipe.export
     found = sqnr_by_group(
-        replace(conversion, calibration=conversion.calibration or work.calibration),
+        replace(conversion, calibration=conversion.calibration or state.calibration),
         groups,
         processes=options.processes,
         timeout_s=options.timeout_s,
@@ -132,42 +157,44 @@ def sensitive_layers(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tupl
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)
-        yield _again(best, method=best.method, keep=kept), work
+        yield _again(best, method=best.method, keep=kept), state
         count *= 2
 
 
-def trained(rows: Sequence[Row], work: Work, run: Run) -> Iterator[tuple[Row, Work]]:
+def trained(
+    candidates: Sequence[Candidate], state: PipelineState, run: Run
+) -> Iterator[tuple[Candidate, PipelineState]]:
     """The student trained to be rounded as its file will be, where the recipe has epochs for it.
 
     One process trains it: others that took part in the stages before are gone.
     """
-    first = rows[0]
-    if not work.recipe.quantize.qat_epochs or first.scheme != "int8":
+    first = candidates[0]
+    if not state.recipe.quantize.qat_epochs or first.scheme != "int8":
         return
-    row = Row(first.target, first.format, first.scheme, network="quantized")
-    run.tell("ladder", f"{row.target} {row.candidate}: trained to be rounded")
+    candidate = Candidate(first.target, first.format, first.scheme, network="quantized")
+    run.tell("ladder", f"{candidate.target} {candidate.name}: trained to be rounded")
     try:
         with alone():
-            row, work = train_row(row, work, replace(run, spawn=None))
+            candidate, state = train_row(candidate, state, replace(run, spawn=None))
     except EdgekdError as error:
         why = f"{error.faults[0].what} {error.faults[0].got}"
-        row = replace(row, outcome=Outcome.CONVERT_FAILED, detail=why)
-    yield row, work
+        candidate = replace(candidate, outcome=Outcome.CONVERT_FAILED, detail=why)
+    yield candidate, state
 
 
 RUNGS: tuple[Rung, ...] = (other_methods, sensitive_layers, trained)
 """In order, the cheapest first."""
 
 
-def _fidelity(row: Row) -> tuple[float, float]:
+def _fidelity(candidate: Candidate) -> tuple[float, float]:
     """The metric on validation, then the SQNR: by the test split nothing is chosen."""
-    assert row.agreement is not None
-    return row.agreement.validation_metric or 0.0, row.agreement.sqnr_db
+    assert candidate.agreement is not None
+    return candidate.agreement.validation_metric or 0.0, candidate.agreement.sqnr_db
 
 
-def _again(row: Row, *, method: str | None, keep: tuple[str, ...] = ()) -> Row:
-    """An open row like `row`, of another method or with layers in float."""
-    return Row(
-        row.target, row.format, row.scheme, network=row.network, method=method, keep=keep,
+def _again(candidate: Candidate, *, method: str | None, keep: tuple[str, ...] = ()) -> Candidate:
+    """An open row like `candidate`, of another method or with layers in float."""
+    return Candidate(
+        candidate.target, candidate.format, candidate.scheme, network=candidate.network, method=method, keep=keep,
         beside=True,
     )  # fmt: skip

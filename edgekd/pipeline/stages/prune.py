@@ -31,11 +31,11 @@ from edgekd.evidence.outcome import Verdict
 from edgekd.formats import find_format
 from edgekd.network.network import Network, network_key
 from edgekd.pipeline.candidates.score import scored_student
-from edgekd.pipeline.candidates.state import Goal, Pruning, Work
+from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Pruning
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
-from edgekd.pruning.prune import Cut, counter_of, load_cut, prune, save_cut
+from edgekd.pruning.prune import PrunedNetwork, counter_of, load_cut, prune, save_cut
 from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
@@ -70,18 +70,18 @@ OF_RECOVERY = {"recover_epochs", "recover_learning_rate", "recover_from", "steps
 """Keys of a recipe that a cut does not depend on."""
 
 
-def preflight(work: Work) -> None:
-    """Finds what would stop the pruning of `work`, before any training.
+def preflight(state: PipelineState) -> None:
+    """Finds what would stop the pruning of `state`, before any training.
 
     Raises:
         RecipeError: a path does not exist, what depends on channels cannot be followed, or no
             candidate is so small as is asked for.
         MissingPackageError: torch-pruning is not installed.
     """
-    if work.recipe.prune is None:
+    if state.recipe.prune is None:
         return
-    config = _resolved(work.recipe.prune, work)
-    network = work.student
+    config = _resolved(state.recipe.prune, state)
+    network = state.student
     if config.method != "structured":
         for path in config.ignore:
             below(network.module, path)
@@ -119,40 +119,42 @@ def _reach(network: Network, config: Prune) -> None:
         raise RecipeError(unreachable(config.keep, left, least.untouched, what))
 
 
-def _resolved(config: Prune, work: Work) -> Prune:
+def _resolved(config: Prune, state: PipelineState) -> Prune:
     """`config` with the multiple of channels that all targets compute fast on."""
-    multiples = [goal.target.channel_multiple for goal in work.goals]
+    multiples = [deployment.target.channel_multiple for deployment in state.deployments]
     return config.model_copy(update={"round_to": config.round_to or math.lcm(*multiples)})
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with its student pruned, recovered and scored, and kept unpruned beside it."""
-    if work.recipe.prune is None:
-        return work
-    config, whole = _resolved(work.recipe.prune, work), work.student
-    student, cuts = whole, list[Cut]()
-    with _measuring(work, run) as measured:
+    if state.recipe.prune is None:
+        return state
+    config, whole = _resolved(state.recipe.prune, state), state.student
+    student, cuts = whole, list[PrunedNetwork]()
+    with _measuring(state, run) as measured:
         for number in range(config.steps):
             share = config.keep ** ((number + 1) / config.steps)
             one = config.model_copy(update={"keep": share, "scan": config.scan and not number})
-            cut = _cut_once(student, one, whole, measured, number, work, run)
+            cut = _cut_once(student, one, whole, measured, number, state, run)
             if cut.empty:
                 break
             cuts.append(cut)
-            student = _recovered(cut, whole, one, number, work, run)
+            student = _recovered(cut, whole, one, number, state, run)
     if not cuts:
         run.tell("prune", f"nothing is removed to keep {config.keep:g}")
-        rows = tuple(row for row in work.rows if row.network == "student")
-        return replace(work, rows=rows)
-    told = _told(cuts, config, whole, student, work)
+        candidates = tuple(
+            candidate for candidate in state.candidates if candidate.network == "student"
+        )
+        return replace(state, candidates=candidates)
+    told = _told(cuts, config, whole, student, state)
     write_json(run.folder / "prune" / "pruning.json", told.to_json())
-    score = scored_student(student, replace(work, student=student))
+    score = scored_student(student, replace(state, student=student))
     return replace(
-        work,
+        state,
         student=student,
         student_score=score,
         unpruned=whole,
-        unpruned_score=work.student_score,
+        unpruned_score=state.student_score,
         pruning=told,
     )
 
@@ -167,19 +169,19 @@ def _cut_once(
     whole: Network,
     measured: Callable[[nn.Module], float] | None,
     number: int,
-    work: Work,
+    state: PipelineState,
     run: Run,
-) -> Cut:
+) -> PrunedNetwork:
     """The cut of `student` to what `config` keeps of `whole`, made now or looked up."""
-    goal = timed_goal(work.recipe, work.goals)
+    deployment = timed_goal(state.recipe, state.deployments)
     key: dict[str, Any] = {
         "student": network_key(student),
         "whole": network_key(whole),
         "prune": config.model_dump(exclude=OF_RECOVERY),
-        "data": work.data_key,
+        "data": state.data_key,
         "seed": run.seed,
         "torch-pruning": tool_versions(("torch_pruning",)),
-        "timed": _timed_key(goal) if goal else None,
+        "timed": _timed_key(deployment) if deployment else None,
     }
 
     def make(folder: Path) -> None:
@@ -188,10 +190,10 @@ def _cut_once(
             count = counter_of(whole, config)
         cut = prune(
             student,
-            work.data,
+            state.data,
             config,
-            task=work.task,
-            metric=work.recipe.accept.metric,
+            task=state.task,
+            metric=state.recipe.accept.metric,
             seed=run.seed,
             measure=count,
             whole=count(whole.module) if count and not measured else 1.0,
@@ -200,12 +202,12 @@ def _cut_once(
         save_cut(cut, folder)
 
     with one_after_the_first():
-        made = run.make("prune", _named("cut", number, work.recipe.prune or config), key, make)
+        made = run.make("prune", _named("cut", number, state.recipe.prune or config), key, make)
     return load_cut(student, made.folder)
 
 
 def _recovered(
-    cut: Cut, whole: Network, config: Prune, number: int, work: Work, run: Run
+    cut: PrunedNetwork, whole: Network, config: Prune, number: int, state: PipelineState, run: Run
 ) -> Network:
     """The cut network after its share of the epochs of recovery."""
     steps, epochs = config.steps, config.recover_epochs
@@ -214,15 +216,15 @@ def _recovered(
     network = whole.like(cut.network.module, lineage={**whole.lineage, **lineage})
     if not ours:
         return network
-    teachers = _teachers(whole, config, work)
-    training = recovery(work.recipe, ours)
-    views = run.seed if work.data.augment is not None else None
+    teachers = _teachers(whole, config, state)
+    training = recovery(state.recipe, ours)
+    views = run.seed if state.data.augment is not None else None
     key = {
         "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
         "student": network_key(network),
         "masks": {name: _bytes_digest(mask) for name, mask in cut.masks.items()},
         "distill": training.model_dump(),
-        "data": work.data_key,
+        "data": state.data_key,
         "seed": run.seed,
     }
 
@@ -231,15 +233,15 @@ def _recovered(
         taught = distill(
             teachers,
             network,
-            work.data,
+            state.data,
             training,
-            task=work.task,
-            metric=work.recipe.accept.metric,
+            task=state.task,
+            metric=state.recipe.accept.metric,
             seed=run.seed,
             tell=recorder(run, "prune", folder),
             say=lambda sentence: run.tell("prune", sentence),
             checkpoint=folder / "checkpoint.pt",
-            cache=run.store / "teacher_outputs" / digest([work.data_key, views])[:16],
+            cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
             history=history,
             after_step=_kept_at_zero(cut.masks),
         )
@@ -267,18 +269,18 @@ def recovery(recipe: Recipe, epochs: int) -> Distill:
     return config.model_copy(update={"epochs": epochs, "generations": 1, "optimizer": optimizer})
 
 
-def _teachers(whole: Network, config: Prune, work: Work) -> list[tuple[Teacher, float]]:
+def _teachers(whole: Network, config: Prune, state: PipelineState) -> list[tuple[Teacher, float]]:
     """Who teaches the pruned student; one that is the unpruned student itself comes once."""
     teachers: list[tuple[Teacher, float]] = []
     if config.recover_from != "unpruned":
-        teachers = list(work.teachers)
+        teachers = list(state.teachers)
     same = {each.weights_digest() for each, _ in teachers if isinstance(each, Network)}
     if config.recover_from != "teacher" and whole.weights_digest() not in same:
         teachers.append((whole, 1.0))
     return teachers
 
 
-def timed_goal(recipe: Recipe, goals: Sequence[Goal]) -> Goal | None:
+def timed_goal(recipe: Recipe, deployments: Sequence[DeploymentTarget]) -> DeploymentTarget | None:
     """The goal on whose target latencies are measured while pruning; None where none are.
 
     Raises:
@@ -287,11 +289,13 @@ def timed_goal(recipe: Recipe, goals: Sequence[Goal]) -> Goal | None:
     config = recipe.prune
     if config is None or config.measure != "latency":
         return None
-    named = [goal for goal in goals if config.target in (None, goal.target.name)]
-    at_hand = [goal for goal in named if goal.target.at_hand]
+    named = [
+        deployment for deployment in deployments if config.target in (None, deployment.target.name)
+    ]
+    at_hand = [deployment for deployment in named if deployment.target.at_hand]
     if at_hand:
         return at_hand[0]
-    names = [goal.target.name for goal in goals]
+    names = [deployment.target.name for deployment in deployments]
     if not named:
         fault = Fault(
             what=f"The recipe has no target {config.target!r} to measure on.",
@@ -304,48 +308,48 @@ def timed_goal(recipe: Recipe, goals: Sequence[Goal]) -> Goal | None:
         fault = Fault(
             what="A latency is measured on the device itself, and none is at hand.",
             at="prune.measure",
-            got=", ".join(f"{goal.target.name} without a device" for goal in named),
+            got=", ".join(f"{deployment.target.name} without a device" for deployment in named),
             expected='a target with a device, such as device = "ssh://pi@pi5.local"',
             fix='give the target its device, or set prune.measure = "macs"',
         )
     raise RecipeError(fault)
 
 
-def _timed_key(goal: Goal) -> dict[str, Any]:
-    target = goal.target
+def _timed_key(deployment: DeploymentTarget) -> dict[str, Any]:
+    target = deployment.target
     packages = find_format(target.format).PACKAGES
     return {
         "target": [target.name, target.machine, target.device, target.threads, target.format],
-        "scheme": _timed_scheme(goal),
+        "scheme": _timed_scheme(deployment),
         "facts": device_facts(),
         "runtime": tool_versions(packages),
         "protocol": vars(TRIAL),
     }
 
 
-def _timed_scheme(goal: Goal) -> str:
+def _timed_scheme(deployment: DeploymentTarget) -> str:
     """The first precision of the target that needs no calibration."""
-    schemes = [name for name in goal.target.schemes if not SCHEMES[name].calibrated]
-    written = [name for name in schemes if name in find_format(goal.target.format).SCHEMES]
+    schemes = [name for name in deployment.target.schemes if not SCHEMES[name].calibrated]
+    written = [name for name in schemes if name in find_format(deployment.target.format).SCHEMES]
     return written[0] if written else "fp32"
 
 
 @contextmanager
-def _measuring(work: Work, run: Run) -> Iterator[Callable[[nn.Module], float] | None]:
+def _measuring(state: PipelineState, run: Run) -> Iterator[Callable[[nn.Module], float] | None]:
     """While open, what tells the time of a module as a share of the student's; None to count."""
-    goal = timed_goal(work.recipe, work.goals)
-    if goal is None:
+    deployment = timed_goal(state.recipe, state.deployments)
+    if deployment is None:
         yield None
         return
-    target, whole = goal.target, work.student
-    inputs = work.samples("validation").take(torch.arange(1))[0]
+    target, whole = deployment.target, state.student
+    inputs = state.samples("validation").take(torch.arange(1))[0]
     with tempfile.TemporaryDirectory() as scratch:
         made: dict[str, Artifact] = {}
 
         def written(name: str, module: nn.Module) -> Artifact:
             example = {key: value[:1] for key, value in whole.example.items()}
             network = whole.like(module.eval(), example)
-            scheme = _timed_scheme(goal)
+            scheme = _timed_scheme(deployment)
             return convert(network, target.format, scheme, (), Path(scratch) / name)
 
         def share(module: nn.Module) -> float:
@@ -373,16 +377,20 @@ def _measuring(work: Work, run: Run) -> Iterator[Callable[[nn.Module], float] | 
         yield share
 
 
-def profits(goals: Sequence[Goal]) -> dict[str, str]:
+def profits(deployments: Sequence[DeploymentTarget]) -> dict[str, str]:
     """By format of the goals, what its runtime makes of weights that are zero."""
-    formats = dict.fromkeys(goal.target.format for goal in goals)
+    formats = dict.fromkeys(deployment.target.format for deployment in deployments)
     return {name: getattr(find_format(name), "SPARSE", "not known") for name in formats}
 
 
 def _told(
-    cuts: Sequence[Cut], config: Prune, whole: Network, student: Network, work: Work
+    cuts: Sequence[PrunedNetwork],
+    config: Prune,
+    whole: Network,
+    student: Network,
+    state: PipelineState,
 ) -> Pruning:
-    goal = timed_goal(work.recipe, work.goals)
+    deployment = timed_goal(state.recipe, state.deployments)
     last = cuts[-1]
     return Pruning(
         method="blocks" if config.blocks else config.method,
@@ -394,6 +402,6 @@ def _told(
         removed=tuple(cut.removed.to_json() for cut in cuts),
         untouched=tuple(vars(each) for each in last.untouched),
         zero_frac=1.0 - density(student.module),
-        target=goal.target.name if goal else None,
-        profits={} if config.method == "structured" else profits(work.goals),
+        target=deployment.target.name if deployment else None,
+        profits={} if config.method == "structured" else profits(state.deployments),
     )

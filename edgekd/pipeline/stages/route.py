@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.evidence.routing import DECISIONS, Decisions, Routing, calibrate_route
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.recipe.routing import Route
 from edgekd.system.files import write_json
 from edgekd.system.store import Run
@@ -27,26 +27,26 @@ def route(validation: Decisions, test: Decisions, config: Route) -> Routing:
     return calibrate_route(validation, test, config)
 
 
-def preflight(work: Work) -> None:
+def preflight(state: PipelineState) -> None:
     """Finds out, before any work, whether answers are classes with a probability.
 
     Raises:
         RecipeError: they are not, or the teacher's are not known.
     """
-    if work.recipe.route is None:
+    if state.recipe.route is None:
         return
-    output = work.student.signature.outputs[0]
-    if work.recipe.task != "classification" or len(output.shape) != 2:
+    output = state.student.signature.outputs[0]
+    if state.recipe.task != "classification" or len(output.shape) != 2:
         raise RecipeError(
             Fault(
                 what="Only answers that are one class of several can be routed.",
                 at="route",
-                got=f"task {work.recipe.task}, output {output.name} {output.shape}",
+                got=f"task {state.recipe.task}, output {output.name} {output.shape}",
                 expected="classification, an output of batch x classes",
                 fix="leave [route] out",
             )
         )
-    known = getattr(work.teacher, "splits", None)
+    known = getattr(state.teacher, "splits", None)
     absent = [name for name in ("validation", "test") if known is not None and name not in known]
     if absent:
         raise RecipeError(
@@ -60,24 +60,26 @@ def preflight(work: Work) -> None:
         )
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with a threshold for every target that ships something."""
-    config = work.recipe.route
+    config = state.recipe.route
     assert config is not None
     routes = {}
-    for row in work.rows:
-        if not work.chosen[row.target].ships(row):
+    for candidate in state.candidates:
+        if not state.chosen[candidate.target].ships(candidate):
             continue
-        place = run.folder / "verify" / f"{row.target}-{row.candidate}" / DECISIONS
+        place = run.folder / "verify" / f"{candidate.target}-{candidate.name}" / DECISIONS
         with np.load(place, allow_pickle=False) as file:
             decided = {
                 split: Decisions(
                     probability=file[f"{split}_probability"],
-                    agrees=file[f"{split}_class"] == work.teacher_classes[split].numpy(),
+                    agrees=file[f"{split}_class"] == state.teacher_classes[split].numpy(),
                 )
                 for split in ("validation", "test")
             }
-        routes[row.target] = route(decided["validation"], decided["test"], config)
-        write_json(run.folder / "route" / f"{row.target}.json", routes[row.target].to_json())
-        run.tell("route", f"{row.target}: {routes[row.target].why}")
-    return replace(work, routes=routes)
+        routes[candidate.target] = route(decided["validation"], decided["test"], config)
+        write_json(
+            run.folder / "route" / f"{candidate.target}.json", routes[candidate.target].to_json()
+        )
+        run.tell("route", f"{candidate.target}: {routes[candidate.target].why}")
+    return replace(state, routes=routes)

@@ -8,10 +8,10 @@ import torch
 
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.data import single
-from edgekd.evidence.candidate import Row
+from edgekd.evidence.candidate import Candidate
 from edgekd.formats.inspection import TENSOR_READERS
 from edgekd.network.network import network_key
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.files import write_json
 from edgekd.system.store import Run
 from edgekd.verification.layer_sensitivity import SAMPLES, sensitivity
@@ -19,27 +19,27 @@ from edgekd.verification.layer_sensitivity import SAMPLES, sensitivity
 FILE = "sensitivity.json"
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work as it is; beside it, for each quantized artifact, `TARGET-CANDIDATE/`.
 
     Those that disagree with their network are looked at too: there it is asked why.
     """
-    validation = work.samples("validation")
+    validation = state.samples("validation")
     count = min(SAMPLES, len(validation))
     samples = single(validation.take(torch.arange(count))[0])
-    rows = [row for row in work.rows if _quantized(row)]
-    for number, row in enumerate(rows):
-        run.tell("sensitivity", f"{row.target} {row.candidate}", number + 1, len(rows))
-        artifact, network = row.artifact, work.network(row)
+    candidates = [candidate for candidate in state.candidates if _quantized(candidate)]
+    for number, candidate in enumerate(candidates):
+        run.tell("sensitivity", f"{candidate.target} {candidate.name}", number + 1, len(candidates))
+        artifact, network = candidate.artifact, state.network(candidate)
         assert artifact is not None
 
-        def make(folder: Path, row: Row = row) -> None:
-            assert row.artifact is not None
-            layers = sensitivity(row.artifact, work.network(row), samples)
+        def make(folder: Path, candidate: Candidate = candidate) -> None:
+            assert candidate.artifact is not None
+            layers = sensitivity(candidate.artifact, state.network(candidate), samples)
             document = {
-                "target": row.target,
-                "candidate": row.candidate,
-                "artifact": row.artifact.sha256,
+                "target": candidate.target,
+                "candidate": candidate.name,
+                "artifact": candidate.artifact.sha256,
                 "samples": len(samples),
                 "layers": [layer.to_json() for layer in layers],
             }
@@ -48,13 +48,13 @@ def step(work: Work, run: Run) -> Work:
         key = {
             "artifact": artifact.sha256,
             "network": network_key(network),
-            "data": work.data_key,
+            "data": state.data_key,
         }
-        run.make("sensitivity", f"{row.target}-{row.candidate}", key, make)
-    return work
+        run.make("sensitivity", f"{candidate.target}-{candidate.name}", key, make)
+    return state
 
 
-def _quantized(row: Row) -> bool:
-    if row.artifact is None or row.format not in TENSOR_READERS:
+def _quantized(candidate: Candidate) -> bool:
+    if candidate.artifact is None or candidate.format not in TENSOR_READERS:
         return False
-    return SCHEMES[row.scheme].weight_bits <= 8
+    return SCHEMES[candidate.scheme].weight_bits <= 8

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgekd.network.network import Network, network_key
 from edgekd.pipeline.candidates.score import classes_of, scored, scored_outputs
-from edgekd.pipeline.candidates.state import Work
+from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.store import Run
 from edgekd.training.cache import trained_once
 from edgekd.training.loggers import recorder
@@ -17,19 +17,19 @@ from edgekd.training.loop import Record
 from edgekd.training.train import train
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with its teacher trained, where the recipe asks for it, and scored."""
-    if work.teacher is None or work.recipe.teacher is None:
-        return work
-    teacher, training = work.teacher, work.recipe.teacher.train
+    if state.teacher is None or state.recipe.teacher is None:
+        return state
+    teacher, training = state.teacher, state.recipe.teacher.train
     if not isinstance(teacher, Network):
-        work = replace(work, teacher_score=scored_outputs(teacher, work))
-        return replace(work, teacher_classes=_classes(work))
+        state = replace(state, teacher_score=scored_outputs(teacher, state))
+        return replace(state, teacher_classes=_classes(state))
     if training is not None:
         key = {
             "teacher": network_key(teacher),
             "training": training.model_dump(),
-            "data": work.data_key,
+            "data": state.data_key,
             "seed": run.seed,
         }
         untrained = teacher
@@ -37,26 +37,28 @@ def step(work: Work, run: Run) -> Work:
         def work_on(folder: Path) -> tuple[Network, list[Record]]:
             return train(
                 untrained,
-                work.task,
-                work.samples("train"),
-                work.samples("validation"),
+                state.task,
+                state.samples("train"),
+                state.samples("validation"),
                 training,
-                metric=work.recipe.accept.metric,
+                metric=state.recipe.accept.metric,
                 seed=run.seed,
-                augment=work.data.augment,
+                augment=state.data.augment,
                 tell=recorder(run, "train", folder),
                 say=lambda sentence: run.tell("train", sentence),
                 checkpoint=folder / "checkpoint.pt",
             )
 
         teacher = trained_once(run, "train", key, teacher, work_on)
-    first = (teacher, work.teachers[0][1])
-    work = replace(work, teachers=(first, *work.teachers[1:]), teacher_score=scored(teacher, work))
-    return replace(work, teacher_classes=_classes(work))
+    first = (teacher, state.teachers[0][1])
+    state = replace(
+        state, teachers=(first, *state.teachers[1:]), teacher_score=scored(teacher, state)
+    )
+    return replace(state, teacher_classes=_classes(state))
 
 
-def _classes(work: Work) -> dict[str, Tensor]:
+def _classes(state: PipelineState) -> dict[str, Tensor]:
     """What [route] holds the device's answers against; folding changes what the data shows."""
-    if work.recipe.route is None:
+    if state.recipe.route is None:
         return {}
-    return {split: classes_of(work.teacher, work, split) for split in ("validation", "test")}
+    return {split: classes_of(state.teacher, state, split) for split in ("validation", "test")}

@@ -6,25 +6,25 @@ from dataclasses import replace
 
 from edgekd.errors import RecipeError
 from edgekd.pipeline.candidates.acceptance import no_slices
-from edgekd.pipeline.candidates.state import Work
-from edgekd.pipeline.candidates.verify import verify_rows
+from edgekd.pipeline.candidates.state import PipelineState
+from edgekd.pipeline.candidates.verify import verify_candidates
 from edgekd.system.store import Run
 from edgekd.tasks.evaluate import check_labels
 
 
-def preflight(work: Work) -> None:
-    """Finds out whether the labels and slices of `work` can be judged by, before any training.
+def preflight(state: PipelineState) -> None:
+    """Finds out whether the labels and slices of `state` can be judged by, before any training.
 
     Raises:
         RecipeError: the labels are not the task's or the metric's, or there are no slices to judge.
     """
     for split in ("validation", "test"):
-        metric = work.recipe.accept.metric
-        check_labels(work.samples(split), work.student, work.task, split, metric)
-    if work.recipe.accept.slices is not None and not work.slices:
+        metric = state.recipe.accept.metric
+        check_labels(state.samples(split), state.student, state.task, split, metric)
+    if state.recipe.accept.slices is not None and not state.slices:
         raise RecipeError(no_slices())
 
 
-def step(work: Work, run: Run) -> Work:
+def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with an agreement, or how it failed, for every open row."""
-    return replace(work, rows=tuple(verify_rows(work.rows, work, run)))
+    return replace(state, candidates=tuple(verify_candidates(state.candidates, state, run)))
