@@ -25,11 +25,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import zoo
-from architectures import ARCHITECTURES
-from models import TRAPS, Trap
+sys.path.insert(0, str(ROOT))
 
 import edgekd
 from edgekd.artifacts.artifact import load_artifact
@@ -40,6 +36,9 @@ from edgekd.formats import FORMATS
 from edgekd.formats.inspection import read_graph
 from edgekd.system.output import output_to
 from edgekd.system.process import run_process
+from tests.support import model_zoo as zoo
+from tests.support.architectures import ARCHITECTURES
+from tests.support.models import TRAPS, Trap
 
 ROW_TIMEOUT_S = 300.0
 TIMED = ("resnet", "mobilenet-v2", "mobilenet-v3", "convnext", "unet", "vit", "bert", "tcn", "crnn")
@@ -49,7 +48,7 @@ def networks() -> dict[str, Trap]:
     """All networks of the tests; those of packages only where the packages are installed."""
     found = {**TRAPS, **ARCHITECTURES, **zoo.CASES}
     try:
-        import zoo_packages
+        from tests.support import model_packages as zoo_packages
 
         zoo_packages.import_timm()
         found.update(zoo_packages.CASES)

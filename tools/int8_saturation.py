@@ -24,8 +24,8 @@ from onnxruntime import quantization
 import edgekd
 from edgekd.devices.on_device.agent import device_facts
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from models import TRAPS
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.models import TRAPS
 
 EIGHT = "eight bits"
 SEVEN = "seven bits"

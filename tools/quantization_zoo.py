@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
-from architectures import (
+from tests.support.architectures import (
     Around,
     BertLayer,
     ConvNextBlock,
@@ -31,7 +31,7 @@ from architectures import (
     TemporalBlock,
     conv_norm,
 )
-from models import TRAPS
+from tests.support.models import TRAPS
 
 CLASSES = 10
 BATCH = 32

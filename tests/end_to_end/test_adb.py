@@ -16,10 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adbd import Phone
-from conftest import Project, assert_five_parts, tiny_recipe
-from models import TRAPS
-from needs import need_modules, need_program
 
 import edgekd
 from edgekd.devices.job import Job, run_job
@@ -27,6 +23,10 @@ from edgekd.devices.telemetry.phone import mask_of
 from edgekd.devices.transport import reconnect as dropped
 from edgekd.devices.vendor_tools import benchmark_model_job as phone_tool
 from edgekd.errors import ConversionError, EdgekdError, RecipeError, RefusedError, UnreachableError
+from tests.support.adbd import Phone
+from tests.support.models import TRAPS
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules, need_program
 
 pytestmark = pytest.mark.converter
 

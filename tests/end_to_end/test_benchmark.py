@@ -18,8 +18,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 from torch import Tensor, nn
 
 import edgekd
@@ -35,6 +33,8 @@ from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.recipe.benchmark import QUICK, Protocol
 from edgekd.report import read_run
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -16,8 +16,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
-from needs import need_modules, need_program
 
 import edgekd
 from edgekd.bundles import pack as packing
@@ -25,6 +23,8 @@ from edgekd.bundles.identifiers import quoted
 from edgekd.bundles.manifest import read_manifest
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import FORMATS
+from tests.support.project import DATA, MODELS, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules, need_program
 
 pytestmark = pytest.mark.converter
 

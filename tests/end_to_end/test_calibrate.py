@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 from safetensors.torch import load_file, save_file
 
 from edgekd.artifacts.scheme import SCHEMES
@@ -18,6 +16,8 @@ from edgekd.data import single
 from edgekd.formats import FORMATS, Format
 from edgekd.system.files import path_digest
 from edgekd.system.toml import read_toml
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Project, assert_five_parts, tiny_recipe
 from safetensors.torch import load_file, save_file
+
+from tests.support.project import Project, assert_five_parts, tiny_recipe
 
 MORE = """
 

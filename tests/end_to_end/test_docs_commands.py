@@ -19,8 +19,6 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from needs import need_modules, need_program
-from pages import HOME, PAGES, blocks, commands, lines, python_blocks, variants
 from safetensors.torch import save_file
 from torch.utils.data import Subset
 
@@ -29,6 +27,8 @@ from edgekd.benchmarking.benchmark import benchmark as benchmark_stage
 from edgekd.formats import FORMATS
 from edgekd.recipe.benchmark import QUICK
 from edgekd.system.toml import tomllib
+from tests.support.docs_pages import HOME, PAGES, blocks, commands, lines, python_blocks, variants
+from tests.support.skips import need_modules, need_program
 
 pytestmark = pytest.mark.converter
 

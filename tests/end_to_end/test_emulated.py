@@ -15,10 +15,6 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
-from models import TRAPS
-from needs import need_modules, need_program
-from sshd import served
 from torch import nn
 
 import edgekd
@@ -34,6 +30,10 @@ from edgekd.errors import (
     UnreachableError,
 )
 from edgekd.formats import find_format
+from tests.support.models import TRAPS
+from tests.support.project import DATA, MODELS, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules, need_program
+from tests.support.sshd import served
 
 pytestmark = [pytest.mark.converter, pytest.mark.usefixtures("device")]
 

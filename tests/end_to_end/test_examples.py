@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from needs import need_modules
 
 from edgekd.formats import FORMATS
 from edgekd.system.import_string import resolve
+from tests.support.skips import need_modules
 
 HOME = Path(__file__).parents[2] / "examples"
 PACKAGES = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 
 from edgekd.bundles.manifest import read_manifest
 from edgekd.formats import FORMATS
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Project, assert_five_parts, tiny_recipe
-from models import TRAPS
-from needs import need_modules
 
 import edgekd
 from edgekd.errors import ConversionError, EdgekdError, RecipeError, UnreachableError
+from tests.support.models import TRAPS
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

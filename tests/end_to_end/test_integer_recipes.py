@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
-from runtimes import RUN
 
 from edgekd.artifacts.artifact import load_artifact
 from edgekd.formats import FORMATS
 from edgekd.formats.integer_io import IO_FORMATS
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.runtimes import RUN
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_five_parts
-from models import TRAPS
-from needs import need_modules
-from sshd import Board, served
 
 import edgekd
 from edgekd.devices.job import Job, run_job
 from edgekd.errors import RefusedError, UnreachableError
 from edgekd.recipe.benchmark import THOROUGH
+from tests.support.models import TRAPS
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
+from tests.support.sshd import Board, served
 
 pytestmark = pytest.mark.converter
 
@@ -41,7 +41,7 @@ def jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     more = f"SetEnv PATH={there}:{os.environ['PATH']} HOME={tmp_path}"
     with served(tmp_path, more) as board:
         monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-        trtexec = Path(__file__).parents[1] / "trtexec.py"
+        trtexec = Path(__file__).parents[1] / "support" / "trtexec.py"
         board.program("there/trtexec", f'exec {sys.executable} {trtexec} "$@"')
         board.program("there/tegrastats", f"while echo '{STATS}'; do sleep 0.1; done")
         board.program("there/nvpmodel", "echo 'NV Power Mode: 15W'; echo 0")

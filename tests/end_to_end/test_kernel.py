@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
-from needs import need_modules
 
 import edgekd
 from edgekd.formats import FORMATS
+from tests.support.project import Project
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import tomli_w
-from conftest import Project, tiny_recipe
-from needs import need_modules
+
+from tests.support.project import Project, tiny_recipe
+from tests.support.skips import need_modules
 
 SCRIPT = """
     import json, sys, torch
@@ -54,7 +55,7 @@ SCRIPT = """
 def taught(processes: int, losses: list[dict[str, Any]], folder: Path) -> tuple[Any, Any]:
     """The weights and the losses that so many processes come to."""
     path = folder / f"script-{processes}.py"
-    tests = str(Path(__file__).parent.parent)
+    tests = str(Path(__file__).parents[2])
     path.write_text(textwrap.dedent(SCRIPT).format(tests=tests, losses=losses))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     argv = [*launcher, "--nproc-per-node", str(processes)] if processes > 1 else [sys.executable]

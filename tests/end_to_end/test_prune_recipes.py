@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 from safetensors.torch import load_file
+
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OUTLIER, Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
@@ -20,6 +18,8 @@ from edgekd.pipeline.run import begin
 from edgekd.pipeline.stages import ladder
 from edgekd.system.progress import no_progress
 from edgekd.system.store import open_run
+from tests.support.project import OUTLIER, Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OUTLIER, Project, tiny_recipe
-from needs import need_modules
 
 from edgekd.formats import FORMATS
+from tests.support.project import OUTLIER, Project, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA, MODELS, assert_five_parts, tiny_recipe
-from needs import need_modules, need_program
 
 import edgekd
 from edgekd.formats import FORMATS
+from tests.support.project import DATA, MODELS, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules, need_program
 
 pytestmark = pytest.mark.converter
 

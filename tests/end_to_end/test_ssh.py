@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import TRAPS
-from needs import need_modules
-from sshd import Board, served
 
 import edgekd
 from edgekd.devices.job import Job, run_job
 from edgekd.errors import UnreachableError
 from edgekd.recipe.benchmark import THOROUGH
+from tests.support.models import TRAPS
+from tests.support.skips import need_modules
+from tests.support.sshd import Board, served
 
 pytestmark = pytest.mark.converter
 

@@ -16,10 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_five_parts
-from models import TRAPS
-from needs import need_modules, need_program, need_that
-from sshd import Board, gone, served
 
 import edgekd
 from edgekd.devices.job import Job, run_job
@@ -27,6 +23,10 @@ from edgekd.devices.transport import openssh
 from edgekd.devices.transport import reconnect as dropped
 from edgekd.errors import ConversionError, RecipeError, UnreachableError
 from edgekd.recipe.benchmark import THOROUGH
+from tests.support.models import TRAPS
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules, need_program, need_that
+from tests.support.sshd import Board, gone, served
 
 pytestmark = pytest.mark.converter
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_five_parts
-from models import TRAPS
-from needs import need_modules
-from sshd import Board, served
 
 import edgekd
 from edgekd.devices import board_setup
 from edgekd.devices.job import Job, run_job
 from edgekd.errors import MissingPackageError, RecipeError, UnreachableError
+from tests.support.models import TRAPS
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
+from tests.support.sshd import Board, served
 
 pytestmark = pytest.mark.converter
 

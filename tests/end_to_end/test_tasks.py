@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, assert_five_parts, tiny_recipe
-from needs import need_modules
 
 from edgekd.formats import FORMATS
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

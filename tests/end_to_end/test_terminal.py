@@ -6,8 +6,8 @@ import re
 import subprocess
 import sys
 
-from conftest import Project, tiny_recipe
-from terminal import in_a_terminal
+from tests.support.project import Project, tiny_recipe
+from tests.support.terminal import in_a_terminal
 
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
 """The escape codes that choose a colour.

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from conftest import assert_five_parts
-from needs import need_modules
 
 import edgekd
 from edgekd.artifacts.artifact import load_artifact
@@ -20,6 +17,9 @@ from edgekd.formats.inspection import read_graph
 from edgekd.recipe.benchmark import Protocol
 from edgekd.recipe.preprocessing import Raw
 from edgekd.verification.divergence import localize
+from tests.support.architectures import ARCHITECTURES
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

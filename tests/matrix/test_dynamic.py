@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_five_parts
-from needs import need_modules
 from torch import nn
 
 import edgekd
 from edgekd.artifacts.signature import DynamicDim
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

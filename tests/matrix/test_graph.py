@@ -10,10 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from models import TRAPS
-from needs import need_modules
-from test_matrix import KNOWN_FAILURES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +20,10 @@ from edgekd.conversion.lint import LintFinding, lint
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
 from edgekd.formats.inspection import read_graph
+from tests.matrix.test_matrix import KNOWN_FAILURES
+from tests.support.architectures import ARCHITECTURES
+from tests.support.models import TRAPS
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import assert_five_parts
-from models import TRAPS
-from needs import need_modules
-from runtimes import RUN
 
 import edgekd
 from edgekd.artifacts.artifact import describe
@@ -30,6 +26,10 @@ from edgekd.formats.integer_io import IO_FORMATS
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from edgekd.recipe.benchmark import QUICK
 from edgekd.verification.layer_sensitivity import sensitivity
+from tests.support.models import TRAPS
+from tests.support.project import assert_five_parts
+from tests.support.runtimes import RUN
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo
-from conftest import assert_five_parts
-from models import TRAPS, Branching, Trap
-from needs import need_modules
 
 import edgekd
 from edgekd.artifacts.artifact import load_artifact
@@ -22,6 +18,10 @@ from edgekd.cli.result_text import agreement_lines
 from edgekd.errors import ConversionError, RecipeError, RefusedError
 from edgekd.formats import FORMATS
 from edgekd.formats.coreml.quantize import WEIGHT_THRESHOLD
+from tests.support import model_zoo as zoo
+from tests.support.models import TRAPS, Branching, Trap
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

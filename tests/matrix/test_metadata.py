@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from needs import need_modules
 from torch import nn
 
 import edgekd
 from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.formats import embed, quantization
 from edgekd.recipe.bundle import Preprocessing
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

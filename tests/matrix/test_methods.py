@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import TRAPS
-from needs import need_modules
 from torch import nn
 
 import edgekd
@@ -20,6 +18,8 @@ from edgekd.errors import ConversionError, DisagreementError, RecipeError
 from edgekd.formats import FORMATS
 from edgekd.formats.openvino import quantize as _openvino_quantize
 from edgekd.pipeline.candidates.mixed_precision import layers_of
+from tests.support.models import TRAPS
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

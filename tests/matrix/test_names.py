@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from needs import need_modules
 from torch import Tensor, nn
 
 import edgekd
 from edgekd.artifacts.signature import DynamicDim
 from edgekd.formats import FORMATS
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo_packages
-from conftest import assert_five_parts
-from models import Trap
-from needs import need_modules
 
 import edgekd
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import ConversionError, RecipeError
 from edgekd.formats import FORMATS
+from tests.support import model_packages as zoo_packages
+from tests.support.models import Trap
+from tests.support.project import assert_five_parts
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from models import TRAPS, Trap
-from needs import need_modules
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -30,6 +27,9 @@ from edgekd.pruning.search import drop_to
 from edgekd.pruning.sparsity import apply_masks, density, magnitude_masks, n_of_m_masks
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
 from edgekd.tasks.evaluate import count_macs
+from tests.support.architectures import ARCHITECTURES
+from tests.support.models import TRAPS, Trap
+from tests.support.skips import need_modules
 
 ALL: dict[str, Trap] = {**TRAPS, **ARCHITECTURES}
 

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from models import TRAPS
-from needs import need_modules
 
 from edgekd.conversion.export import convert
 from edgekd.devices.execution import run_artifact
@@ -18,6 +15,9 @@ from edgekd.formats import find_format
 from edgekd.network.network import as_network, call
 from edgekd.quantization.batch_norm_folding import fold_batch_norms
 from edgekd.quantization.simulation_match import mismatch, sqnr_db
+from tests.support.architectures import ARCHITECTURES
+from tests.support.models import TRAPS
+from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 

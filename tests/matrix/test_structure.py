@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from models import TRAPS
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError
@@ -14,6 +13,7 @@ from edgekd.network.network import Network, as_network, call
 from edgekd.pruning.dependencies import untouchable
 from edgekd.pruning.importance import GRADIENTS, IMPORTANCES, gradients_of
 from edgekd.pruning.structure import prune_channels
+from tests.support.models import TRAPS
 
 
 class Grouped(nn.Module):

@@ -1,0 +1,1 @@
+"""What tests share: networks, servers, stand-ins for devices, skips."""

@@ -1,0 +1,172 @@
+"""The command line where it needs no converter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgekd.pipeline import run as pipeline
+from tests.support.project import Project, assert_five_parts, tiny_recipe
+
+
+def test_help_names_every_command(edgekd_cli: Any) -> None:
+    said = edgekd_cli("--help")
+    assert said.code == 0
+    for command in ("run", "check", "export", "verify", "benchmark", "targets", "doctor", "schema",
+                    "devices"):  # fmt: skip
+        assert f"  {command}" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rnu"], "did you mean 'run'?"),
+        (["run"], "Missing argument"),
+        (["run", "r.toml", "--untl", "export"], "--until"),
+        (["benchmark", "m.onnx", "--threads", "0"], "--threads"),
+        (["run", "none.toml"], "cannot be read"),
+        (["run", "none.toml", "--until", "pack"], "There is no stage 'pack'"),
+        (["devices", "setup", "phone"], "There is no such device to set up"),
+        (["targets", "x86-cpu-onx"], "use 'x86-cpu-onnx'"),
+        (["targets", "a", "b"], "unexpected extra argument"),
+        (["targets", "--jsn"], "--jsn"),
+        (["benchmark", "none.onnx"], "is not an artifact"),
+        (["export", "m.py:net", "--format", "onxx", "--out", "o"], "There is no format 'onxx'"),
+        (["export", "m.py:net", "--format", "onnx", "--scheme", "int9", "--out", "o"], "int9"),
+        (["benchmark", "m.onnx", "--budget", "latency=1"], "is not a limit of a budget"),
+    ],
+)
+def test_wrong_words_exit_2_with_five_parts(edgekd_cli: Any, words: list[str], told: str) -> None:
+    said = edgekd_cli(*words)
+    assert said.code == 2
+    assert told in said.err
+    assert_five_parts(said.err)
+
+
+def test_a_wrong_recipe_exits_2_with_all_faults(edgekd_cli: Any, project: Project) -> None:
+    document = tiny_recipe()
+    document["distill"]["epoch"] = 3
+    document["targets"][0]["name"] = "x86"
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 2
+    assert said.err.count("  fix:      ") == 2
+    assert_five_parts(said.err)
+
+
+def test_references_and_losses_are_tried_before_any_work(edgekd_cli: Any, project: Project) -> None:
+    document = tiny_recipe()
+    document["student"]["load"] = "models.py:studnt"
+    document["data"]["load"] = "dat.py:blobs"
+    document["distill"]["losses"][1]["temperature"] = 0.0
+    document["quantize"]["calibration"] = "none.toml"
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 2
+    for told in (
+        "did you mean 'student'?",
+        "did you mean 'data.py'?",
+        "temperature must be positive",
+        "none.toml cannot be read",
+    ):
+        assert told in said.err
+
+
+def test_json_is_one_document_also_where_a_command_stops_early(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = tiny_recipe()
+    document["name"] = "a b"
+    said = edgekd_cli("run", project.write(document), "--json")
+    assert said.json["exit_code"] == said.code == 2
+    assert said.json["faults"][0]["at"].endswith(":name")
+
+
+def test_a_target_that_takes_nothing_exits_3(edgekd_cli: Any, project: Project) -> None:
+    document = {**tiny_recipe(), "quantize": {"schemes": ["palettized"]}}
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 3
+    assert "x86-cpu-onnx takes none of the recipe's schemes" in said.err
+    assert_five_parts(said.err)
+
+
+def test_a_scheme_that_a_profile_refuses_is_told_with_its_reason(
+    edgekd_cli: Any, project: Project
+) -> None:
+    document = {**tiny_recipe(), "quantize": {"schemes": ["int8"]}}
+    document["targets"] = [{"name": "x86-cpu-ncnn"}]
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 3
+    assert "int8: x86-cpu-ncnn takes fp32 or fp16: ncnn quantizes by its own tools" in said.err
+    assert_five_parts(said.err)
+
+
+def test_a_missing_package_exits_4(
+    edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.system.packages.find_spec", lambda name: None)  # noqa: ARG005
+    said = edgekd_cli("check", project.recipe)
+    assert said.code == 4
+    assert 'pip install -c constraints.txt "edgekd[onnx]"' in said.err
+    assert_five_parts(said.err)
+
+
+def test_a_bug_exits_1_with_its_traceback(
+    edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*arguments: object, **options: object) -> None:  # noqa: ARG001
+        raise AssertionError("never")
+
+    monkeypatch.setattr(pipeline, "run", buggy)
+    said = edgekd_cli("run", project.recipe)
+    assert said.code == 1
+    assert "Traceback" in said.err
+    assert "AssertionError: never" in said.err
+    assert_five_parts(said.err)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **options: object) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", stopped)
+    said = edgekd_cli("run", project.recipe)
+    assert said.code == 130
+    assert "goes on where it was" in said.err
+
+
+def test_check_shows_the_plan(edgekd_cli: Any, project: Project) -> None:
+    document = tiny_recipe()
+    document["quantize"]["schemes"] = ["fp32", "palettized"]
+    document["targets"].append({"name": "raspberry-pi-5-litert", "required": False})
+    said = edgekd_cli("check", project.write(document))
+    assert said.code == 0
+    assert "train -> distill -> quantize -> export -> verify -> benchmark -> choose" in said.out
+    takes = "fp32, fp16, int8, int8-dynamic or int4-weights"
+    assert f"palettized: x86-cpu-onnx takes {takes}" in said.out
+    assert "this host stands in" in said.out
+    as_json = edgekd_cli("check", project.recipe, "--json").json
+    assert [row["outcome"] for row in as_json["rows"]] == [None, "refused", None, "refused"]
+
+
+def test_a_target_is_shown_with_facts_and_sources(edgekd_cli: Any) -> None:
+    said = edgekd_cli("targets", "raspberry-pi-5-litert")
+    assert "Cortex-A76" in said.out
+    assert "source: " in said.out
+    assert "refuses palettized" in said.out
+    assert edgekd_cli("targets", "--json").json[0]["name"]
+
+
+def test_doctor_names_versions_and_fixes(edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = edgekd_cli("doctor", "--json")
+    assert {"python", "torch", "onnx", "openvino", "litert", "coreml", "ssh"} <= {
+        finding["name"] for finding in said.json
+    }
+    monkeypatch.setattr("edgekd.system.packages.find_spec", lambda name: None)  # noqa: ARG005
+    text = edgekd_cli("doctor").out
+    assert 'fix: pip install -c constraints.txt "edgekd[litert]"' in text
+
+
+def test_the_schema_is_json(edgekd_cli: Any) -> None:
+    assert "targets" in edgekd_cli("schema").json["properties"]
