@@ -40,6 +40,6 @@ def test_training_pays_where_nothing_rounded_after_it_passed() -> None:
 
 
 def test_a_trained_file_is_compared_with_the_student_in_float() -> None:
-    assert trained(0.9).candidate == "quantized-int8"
+    assert trained(0.9).name == "quantized-int8"
     assert trained(0.9).in_float == "fp32"
     assert replace(after(0.9), network="unpruned").in_float == "unpruned-fp32"
