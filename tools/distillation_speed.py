@@ -108,7 +108,9 @@ class Way:
         self.turn.acquire()
         self.began = time.perf_counter()
         try:
-            edgekd.distill(teacher, student, data, config, tell=self._tell, say=self.said.append)
+            edgekd.distill(
+                teacher, student, data, config, progress=self._tell, log=self.said.append
+            )
         except BaseException as error:  # noqa: BLE001  told by the main thread
             self.error = error
             self.done.release()

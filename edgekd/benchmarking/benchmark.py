@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.target import Budget
-from edgekd.benchmarking.measure import measure, to_nobody
+from edgekd.benchmarking.measure import measure, no_progress
 from edgekd.data import Inputs
 from edgekd.devices.job import failure_error
 from edgekd.evidence.budget import judge_budget
@@ -71,7 +71,7 @@ def time_all(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
     budget: Budget | None = None,
-    tell: Callable[[str, int, int], None] = to_nobody,
+    progress: Callable[[str, int, int], None] = no_progress,
 ) -> list[Measurement | Verdict]:
     """As `benchmark_all`; what failed is a verdict in its place.
 
@@ -96,7 +96,7 @@ def time_all(
             protocol=protocol,
             seed=seed,
             still_open=partial(_any_open, members, budget) if budget else None,
-            tell=tell,
+            progress=progress,
         )
         for name, result in measured.items():
             if isinstance(result, Measurement) and result.ratio:

@@ -45,7 +45,7 @@ COOL_S = 10.0
 Measured = dict[str, Measurement | Verdict]
 
 
-def to_nobody(told: str, done: int, total: int) -> None:
+def no_progress(told: str, done: int, total: int) -> None:
     """Drops what it is told."""
 
 
@@ -53,13 +53,13 @@ def to_nobody(told: str, done: int, total: int) -> None:
 class Steps:
     """How far a measurement is: what it does now, and how many of its processes have begun."""
 
-    tell: Callable[[str, int, int], None]
+    progress: Callable[[str, int, int], None]
     total: int
     done: int = 0
 
     def __call__(self, told: str) -> None:
         """Tells what is done in the step that has begun."""
-        self.tell(told, self.done, self.total)
+        self.progress(told, self.done, self.total)
 
     def begin(self, told: str) -> None:
         """Tells of the next step."""
@@ -80,7 +80,7 @@ def measure(
     seed: int,
     unpruned: Mapping[str, str] | None = None,
     still_open: Callable[[Measured], bool] | None = None,
-    tell: Callable[[str, int, int], None] = to_nobody,
+    progress: Callable[[str, int, int], None] = no_progress,
 ) -> Measured:
     """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
 
@@ -96,7 +96,7 @@ def measure(
         ConversionError: an artifact that had run took the process down with which all are timed.
     """
     job = _job(artifacts, threads, inputs, protocol, seed)
-    steps = Steps(tell, len(artifacts) + protocol.processes)
+    steps = Steps(progress, len(artifacts) + protocol.processes)
     with exclusive(device, steps):
         alone, failed = _each_alone(device, job, steps)
         well = {name: path for name, path in job.artifacts.items() if failed[name] is None}
@@ -221,13 +221,13 @@ def _timed(
     return None
 
 
-def _patiently(device: str, job: Job, tell: Callable[[str], None], *, known: bool) -> Report:
+def _patiently(device: str, job: Job, progress: Callable[[str], None], *, known: bool) -> Report:
     """The report of `job`; a device that is `known` to have been there is tried again."""
     for wait_s in AGAIN_S if known else ():
         try:
             return run_job(device, job)
         except UnreachableError as error:
-            tell(f"lost the device, again in {wait_s:.0f} s: {error.faults[0].got}")
+            progress(f"lost the device, again in {wait_s:.0f} s: {error.faults[0].got}")
             pause(wait_s)
     return run_job(device, job)
 
@@ -237,7 +237,7 @@ def _wait_to_cool(
     job: Job,
     reports: Sequence[Report],
     protocol: Protocol,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> None:
     """Waits until the device is not throttled, or for `cool_s`."""
     until = time.monotonic() + protocol.cool_s
@@ -246,9 +246,9 @@ def _wait_to_cool(
         why = condition.too_hot(condition.read(readings[-1])) if readings else None
         if why is None:
             break
-        tell(f"waits for the device to cool: {why}")
+        progress(f"waits for the device to cool: {why}")
         pause(COOL_S)
-        reports = [_patiently(device, replace(job, artifacts={}), tell, known=True)]
+        reports = [_patiently(device, replace(job, artifacts={}), progress, known=True)]
 
 
 IDENTITY = ("model", "serial_sha256", "processor", "kernel")

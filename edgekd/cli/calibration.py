@@ -34,8 +34,8 @@ def calibrate(
     """
     from edgekd.cli.progress import Shown
 
-    with Shown() as tell:
-        tell("load", "edgekd")
+    with Shown() as progress:
+        progress("load", "edgekd")
         from edgekd.pipeline.calibrate import calibrate as make
 
         made = make(
@@ -49,7 +49,7 @@ def calibrate(
             runs=runs,
             settings=settings or [],
             replace_it=force,
-            tell=tell,
+            progress=progress,
         )
     if as_json:
         told = made.calibration.to_json()

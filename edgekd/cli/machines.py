@@ -80,7 +80,7 @@ def devices(
     from edgekd.devices import board_setup, emulated
     from edgekd.formats import find_format
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
     known = "edgekd devices setup emulated, or edgekd devices setup ssh://user@host --target NAME"
@@ -90,7 +90,7 @@ def devices(
             Fault(what, "edgekd devices", got, known, "edgekd devices setup emulated")
         )
     if device == "emulated":
-        emulated.setup(say, sources=sources)
+        emulated.setup(log, sources=sources)
         _say_device("emulated://cortex-a76")
         return
     if target is None:
@@ -98,7 +98,7 @@ def devices(
         expected = "the profile that it is; edgekd targets lists them"
         raise RecipeError(Fault(what, "edgekd devices setup", "no --target", expected, fix))
     runtime = find_format(load_target(target).format).RUNTIME
-    board_setup.setup(device, runtime, say, wheels=wheels)
+    board_setup.setup(device, runtime, log, wheels=wheels)
     _say_device(device)
 
 

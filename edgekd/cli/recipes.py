@@ -28,12 +28,12 @@ def run(
     from edgekd.cli.progress import Shown
     from edgekd.cli.result_text import after_table, before_table, table
 
-    with Shown() as tell:
-        tell("load", "edgekd")
+    with Shown() as progress:
+        progress("load", "edgekd")
         from edgekd.pipeline.result import failure
         from edgekd.pipeline.run import run as run_recipe
 
-        result = run_recipe(recipe, out, until=until, settings=settings or [], tell=tell)
+        result = run_recipe(recipe, out, until=until, settings=settings or [], progress=progress)
     if os.environ.get("RANK", "0") != "0":  # torchrun's, where this is not the first process
         return
     if as_json:
@@ -69,8 +69,8 @@ def check(
         from edgekd.cli.progress import Shown
         from edgekd.pipeline.lint_preview import preview
 
-        with Shown() as tell:
-            previewed = preview(plan, tell)
+        with Shown() as progress:
+            previewed = preview(plan, progress)
     if as_json:
         print_json(
             {
@@ -230,11 +230,11 @@ def route(
     from edgekd.cli.progress import Shown
     from edgekd.cli.result_text import route_lines
 
-    with Shown() as tell:
-        tell("load", "edgekd")
+    with Shown() as progress:
+        progress("load", "edgekd")
         from edgekd.pipeline.run import route as route_run
 
-        result = route_run(run, agreement=agreement, confidence=confidence, tell=tell)
+        result = route_run(run, agreement=agreement, confidence=confidence, progress=progress)
     if as_json:
         routes = {name: found.to_json() for name, found in result.routes.items()}
         print_json({"run": str(result.folder), "routes": routes})

@@ -59,10 +59,10 @@ def benchmark(
     loaded = [load_artifact(path) for path in artifacts]
     inputs = read_samples(samples) if samples else []
     loaded = _laid_out(loaded, against, weights, inputs) if against else loaded
-    with Shown() as tell:
+    with Shown() as progress:
         wrong: dict[int, Verdict] = {}
         for number, artifact in enumerate(loaded if against or golden else ()):
-            tell("check", str(artifact.path), number + 1, len(loaded))
+            progress("check", str(artifact.path), number + 1, len(loaded))
             found = disagreement(
                 artifact, device, samples=inputs, against=against, weights=weights, golden=golden
             )
@@ -76,7 +76,7 @@ def benchmark(
                 inputs=joined(inputs) if inputs else None,
                 protocol=QUICK if quick else THOROUGH,
                 budget=limits,
-                tell=partial(tell, "benchmark"),
+                progress=partial(progress, "benchmark"),
             )
         )
     measured = [wrong[n] if n in wrong else next(timed) for n in range(len(loaded))]

@@ -61,7 +61,7 @@ def requirement(runtime: str) -> str:
 
 
 def setup(
-    url: str, runtime: str, say: Callable[[str], None], *, wheels: Path | None = None
+    url: str, runtime: str, log: Callable[[str], None], *, wheels: Path | None = None
 ) -> Runtime:
     """The environment with `runtime` on the board at `url`, made or completed.
 
@@ -82,12 +82,12 @@ def setup(
     try:
         with connected(url) as board:
             python, machine = _python(board, asked.get("python", "python3"))
-            say(f"{url}: Python {python} on {machine}")
+            log(f"{url}: Python {python} on {machine}")
             found = _installed(board, runtime)
             _, pinned, number = wanted.partition("==")
             if found is None or (pinned and found[PACKAGES[runtime]] != number):
-                _make(board, asked.get("python", "python3"), say)
-                _install(board, asked.get("folder", "/tmp"), wanted, sent, say)
+                _make(board, asked.get("python", "python3"), log)
+                _install(board, asked.get("folder", "/tmp"), wanted, sent, log)
                 found = _installed(board, runtime)
             if found is None:
                 raise MissingPackageError(
@@ -96,7 +96,7 @@ def setup(
     except Dropped as error:
         raise UnreachableError(error.fault) from error
     told = ", ".join(f"{name} {number}" for name, number in found.items())
-    say(f"Ready: {told}; jobs on {url} use it from now on")
+    log(f"Ready: {told}; jobs on {url} use it from now on")
     return Runtime(f"{VENV}/bin/python", machine, found)
 
 
@@ -144,11 +144,11 @@ def _installed(board: Connection, runtime: str) -> dict[str, str] | None:
     return versions
 
 
-def _make(board: Connection, python: str, say: Callable[[str], None]) -> None:
+def _make(board: Connection, python: str, log: Callable[[str], None]) -> None:
     """An empty environment, unless one is there that can install."""
     if _said(board, f'"{VENV}/bin/python" -m pip --version').code == 0:
         return
-    say("Environment: python -m venv")
+    log("Environment: python -m venv")
     command = f'{quote(python)} -m venv --clear "{VENV}" || {{ rm -rf "{VENV}"; exit 1; }}'
     done = _said(board, command)
     if done.code != 0:
@@ -169,16 +169,16 @@ def _install(
     where: str,
     wanted: str,
     wheels: dict[str, bytes | Path],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     words += ["--no-input", "numpy", wanted]
     with board.folder(where) as place:
         if wheels:
-            say(f"Runtime: {len(wheels)} wheels from here, {wanted}")
+            log(f"Runtime: {len(wheels)} wheels from here, {wanted}")
             words += ["--no-index", "--find-links", f"{place}/wheels"]
         else:
-            say(f"Runtime: {wanted}, by the board's own network")
+            log(f"Runtime: {wanted}, by the board's own network")
         keeper: dict[str, bytes | Path] = {"keeper.py": ON_DEVICE / "supervisor.py"}
         board.send({**keeper, **wheels}, place, timeout_s=INSTALL_S)
         done = keep(board, place, None, words, INSTALL_S)

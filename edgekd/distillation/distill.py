@@ -24,7 +24,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.network.activations import Observed, observe
 from edgekd.network.network import Network, renamed
 from edgekd.recipe.training import Distill
-from edgekd.system.notebook_progress import default_tell
+from edgekd.system.notebook_progress import default_progress
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import check_labels, score
 from edgekd.training.distributed import join
@@ -43,8 +43,8 @@ def distill(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    tell: Callable[[int, int, Record], None] | None = None,
-    say: Callable[[str], None] = no_message,
+    progress: Callable[[int, int, Record], None] | None = None,
+    log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     cache: Path | None = None,
     history: list[Record] | None = None,
@@ -81,7 +81,7 @@ def distill(
     output = student.signature.output_names[0]
     terms = planned(teachers, student, data, config, task=task, seed=seed)
     asked = _asked(
-        teachers, samples, data, config, terms, task=task, seed=seed, cache=cache, say=say
+        teachers, samples, data, config, terms, task=task, seed=seed, cache=cache, log=log
     )
     observed = Observed(
         module,
@@ -104,8 +104,8 @@ def distill(
             augment=data.augment,
             view_of=asked.view_of,
             validate=lambda _: {metric: score(module, output, validation, task, metric)},
-            tell=tell or _drawn(),
-            say=say,
+            progress=progress or _drawn(),
+            log=log,
             checkpoint=checkpoint,
             together=True,
             after_step=None if after_step is None else lambda _: after_step(module),
@@ -117,9 +117,9 @@ def distill(
 
 
 def _drawn() -> Callable[[int, int, Record], None]:
-    """A `tell` that draws where a notebook's cell has asked."""
-    tell = default_tell()
-    return lambda done, total, record: tell("distill", format_record(record), done, total)
+    """A `progress` that draws where a notebook's cell has asked."""
+    progress = default_progress()
+    return lambda done, total, record: progress("distill", format_record(record), done, total)
 
 
 def _asked(
@@ -132,7 +132,7 @@ def _asked(
     task: Task,
     seed: int,
     cache: Path | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Teachers:
     """The teachers, ready to say what the terms need; none where no term needs any."""
     wanted = list(dict.fromkeys(tap for term in terms for tap in _teacher_taps(term)))
@@ -145,10 +145,10 @@ def _asked(
         taps=wanted,
         cache=cache,
         classes_axis=task.classes_axis,
-        tell=lambda what, done, all_: say(f"the teacher's outputs, {what}: {done} of {all_}"),
+        progress=lambda what, done, all_: log(f"the teacher's outputs, {what}: {done} of {all_}"),
     )
     if asked.inner and config.teacher_outputs == "cached":
-        say(f"the teacher is asked at every step: losses need its {', '.join(asked.inner)}")
+        log(f"the teacher is asked at every step: losses need its {', '.join(asked.inner)}")
     return asked
 
 

@@ -139,7 +139,7 @@ class TeacherOutputs:
         *,
         format: CacheFormat = "int8",
         top_k: int = 16,
-        tell: Callable[[int, int, int], None] = lambda view, done, total: None,  # noqa: ARG005
+        progress: Callable[[int, int, int], None] = lambda view, done, total: None,  # noqa: ARG005
         share: tuple[int, int] = (0, 1),
         barrier: Callable[[], None] = lambda: None,
     ) -> None:
@@ -148,7 +148,7 @@ class TeacherOutputs:
         if folder is None and share[1] > 1:
             raise ValueError("processes share what they compute in a folder, and there is none")
         self.count, self.compute, self.folder = count, compute, folder
-        self.format, self.top_k, self.tell = format, top_k, tell
+        self.format, self.top_k, self.progress = format, top_k, progress
         self.share, self.barrier = share, barrier
         self.known: Layout | None = None
         self.shards: dict[tuple[int, int], Any] = {}
@@ -196,7 +196,7 @@ class TeacherOutputs:
                 again = first is None or int(ids[0]) > 0
                 parts.append(self._encoded(view, ids, self.compute(view, ids) if again else first))
             self._keep(view, i, np.concatenate(parts))
-            self.tell(view, end, self.count)
+            self.progress(view, end, self.count)
         self.barrier()
         self.built.add(view)
 

@@ -60,7 +60,7 @@ class Teachers:
         taps: Sequence[str],
         cache: Path | None = None,
         classes_axis: int | None = -1,
-        tell: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
     ) -> None:
         self.networks = [teacher for teacher, _ in teachers if isinstance(teacher, Network)]
         self.weights = [weight for _, weight in teachers]
@@ -79,7 +79,7 @@ class Teachers:
             elif isinstance(teacher, Network) and not kept:
                 self.asked.append(self._live(teacher, inner=self.inner if place == 0 else []))
             else:
-                self.asked.append(self._kept(teacher, config, cache, tell))
+                self.asked.append(self._kept(teacher, config, cache, progress))
 
     def view_of(self, epoch: int) -> int:
         """The number that seeds an epoch's views; it repeats where outputs are kept."""
@@ -123,7 +123,7 @@ class Teachers:
         teacher: Network | BlackBox,
         config: Distill,
         cache: Path | None,
-        tell: Callable[[str, int, int], None],
+        progress: Callable[[str, int, int], None],
     ) -> Callable[[Batch], Tensor]:
         document = [teacher_key(teacher), config.cache_format, config.cache_top_k]
         outputs = TeacherOutputs(
@@ -132,7 +132,7 @@ class Teachers:
             cache / digest(document)[:32] if cache is not None else None,
             format=config.cache_format,
             top_k=config.cache_top_k,
-            tell=lambda view, done, total: tell(self._told(view), done, total),
+            progress=lambda view, done, total: progress(self._told(view), done, total),
             # In memory, every process keeps all of them.
             share=world() if cache is not None else (0, 1),
             barrier=wait,

@@ -18,7 +18,7 @@ from edgekd.pipeline.run import begin, fold
 from edgekd.pipeline.stages import fold as fold_stage
 from edgekd.recipe.schema import Recipe
 from edgekd.system.files import path_digest, write_text
-from edgekd.system.notebook_progress import default_tell
+from edgekd.system.notebook_progress import default_progress
 from edgekd.system.progress import Progress
 from edgekd.system.store import open_run
 
@@ -51,7 +51,7 @@ def calibrate(
     runs: Path | str = "runs",
     settings: Sequence[str] = (),
     replace_it: bool = False,
-    tell: Progress | None = None,
+    progress: Progress | None = None,
 ) -> MadeSet:
     """The calibration set `out/NAME.toml` of samples of the recipe's data, made now.
 
@@ -86,7 +86,7 @@ def calibrate(
                 fix="give another --name, or --force to write over it",
             )
         )
-    run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, tell or default_tell())
+    run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, progress or default_progress())
     state = begin(plan, run)
     until = _needed(plan.recipe, selection)
     if until is not None:

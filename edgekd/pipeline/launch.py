@@ -89,7 +89,7 @@ def train_in_processes(
             return
         word = json.loads(line.removeprefix(MARK))
         if "tell" in word:
-            run.tell(*word["tell"])
+            run.progress(*word["tell"])
         else:
             stopped.append(word)
 

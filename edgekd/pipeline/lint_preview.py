@@ -17,7 +17,7 @@ from edgekd.system.progress import Progress, no_progress
 from edgekd.system.store import open_run
 
 
-def preview(plan: Plan, tell: Progress = no_progress) -> tuple[Candidate, ...]:
+def preview(plan: Plan, progress: Progress = no_progress) -> tuple[Candidate, ...]:
     """A row for every candidate that the recipe's targets take, from the student as it is at first.
 
     Its weights are the untrained ones; which operators a file has does not depend on them. Each row
@@ -27,7 +27,7 @@ def preview(plan: Plan, tell: Progress = no_progress) -> tuple[Candidate, ...]:
         RecipeError: the data or the networks cannot be loaded, or are not what they must be.
     """
     with tempfile.TemporaryDirectory(prefix="edgekd-check-") as scratch:
-        place = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, tell)
+        place = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, progress)
         state = begin(plan, place)
         candidates = tuple(
             candidate

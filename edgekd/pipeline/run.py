@@ -37,7 +37,7 @@ from edgekd.report.junit import cases, junit, summary
 from edgekd.system.environment import environment
 from edgekd.system.files import digest, write_json, write_text
 from edgekd.system.import_string import call_user, resolve, sources_digest
-from edgekd.system.notebook_progress import default_tell
+from edgekd.system.notebook_progress import default_progress
 from edgekd.system.packages import missing
 from edgekd.system.progress import Progress
 from edgekd.system.store import Run, mark_latest, open_run
@@ -52,7 +52,7 @@ def run(
     until: str | None = None,
     settings: Sequence[str] = (),
     base: Path | None = None,
-    tell: Progress | None = None,
+    progress: Progress | None = None,
 ) -> RunResult:
     """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
 
@@ -85,7 +85,7 @@ def run(
     join()
     if world()[0]:
         return _take_part(plan, Path(out), until)
-    place = open_run(Path(out), recipe.name, recipe.seed, tell or default_tell())
+    place = open_run(Path(out), recipe.name, recipe.seed, progress or default_progress())
     document = recipe.model_dump(exclude_none=True)
     write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
     told = {**environment(), "recipe_folder": str(plan.base.resolve())}
@@ -115,7 +115,7 @@ def route(
     *,
     agreement: float | None = None,
     confidence: float | None = None,
-    tell: Progress | None = None,
+    progress: Progress | None = None,
 ) -> RunResult:
     """The run in `folder` again with `[route]`: a new run, in which nothing is done twice.
 
@@ -132,14 +132,16 @@ def route(
     if not settings and "route" not in told.recipe:
         settings = [f"route.agreement={Route().agreement}"]
     base = Path(told.environment.get("recipe_folder", place))
-    return run(place / "recipe.toml", place.parents[1], settings=settings, base=base, tell=tell)
+    return run(
+        place / "recipe.toml", place.parents[1], settings=settings, base=base, progress=progress
+    )
 
 
 def _write_report(place: Run) -> None:
     """Writes `report.html`, or says how to have it drawn."""
     absent = missing(("vl_convert",), extra="report")
     if absent is not None:
-        place.tell("report", f"not drawn: {absent.fix}")
+        place.progress("report", f"not drawn: {absent.fix}")
         return
     write_report([place.folder], place.folder / "report.html")
 
@@ -179,7 +181,7 @@ def fold(state: PipelineState, place: Run, until: str | None) -> PipelineState:
     """`state` after its stages to `until`, or to the last."""
     for name, stage in STAGES.items():
         if applies(name, state.recipe):
-            place.tell(name, "")
+            place.progress(name, "")
             begun = time.monotonic()
             state = stage.step(state, place)
             took = time.monotonic() - begun
@@ -231,7 +233,7 @@ def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
 def begin(plan: Plan, place: Run) -> PipelineState:
     """The work before its first stage: data and networks loaded."""
     recipe, base = plan.recipe, plan.base
-    place.tell("load", "data")
+    place.progress("load", "data")
     loader = resolve(recipe.data.load, base=base, at="data.load")
     # A loader that draws its splits at random draws the same ones again.
     torch.manual_seed(recipe.seed)
@@ -248,7 +250,7 @@ def begin(plan: Plan, place: Run) -> PipelineState:
                 fix="return edgekd.Data from the callable",
             )
         )
-    place.tell("load", "networks")
+    place.progress("load", "networks")
     teachers = tuple(
         (_teacher(entry, data, plan, at), weight) for entry, weight, at in _teacher_entries(recipe)
     )

@@ -53,7 +53,7 @@ Tell = Callable[[str, int, int], None]
 """Told what is being tried, its number, and of how many (0: not known)."""
 
 
-def tell_nobody(what: str, number: int, count: int) -> None:
+def no_progress(what: str, number: int, count: int) -> None:
     """A `Tell` that drops what it is told."""
 
 
@@ -97,7 +97,7 @@ def prune(
     seed: int = 0,
     measure: Callable[[nn.Module], float] | None = None,
     whole: float | None = None,
-    tell: Tell = tell_nobody,
+    progress: Tell = no_progress,
 ) -> PrunedNetwork:
     """`network` without so much that `config.keep` is left of it; `network` is not changed.
 
@@ -125,7 +125,9 @@ def prune(
     judge = _judge(network, data, task, metric, seed)
 
     def told(number: int, left: float) -> None:
-        tell(f"a candidate of {left:.3f} {what.get(config.measure, 'of the latency')}", number, 0)
+        progress(
+            f"a candidate of {left:.3f} {what.get(config.measure, 'of the latency')}", number, 0
+        )
 
     common: dict[str, Any] = {
         "whole": whole,
@@ -146,7 +148,7 @@ def prune(
         return _cut(network, found)
     candidates = _Candidates(network, data, config, task, seed)
     if config.scan or config.scope == "sensitivity":
-        candidates.scan(judge, tell)
+        candidates.scan(judge, progress)
     close = NOISE_FRAC if config.measure == "latency" else None
     if close is not None:
         common["close_frac"] = close
@@ -197,7 +199,7 @@ class _Candidates:
         self.gradients = _gradients(network, data, config.importance, task, seed)
         self.scanned: list[Sensitivity] = []
 
-    def scan(self, judge: Callable[[nn.Module], tuple[float, float]], tell: Tell) -> None:
+    def scan(self, judge: Callable[[nn.Module], tuple[float, float]], progress: Tell) -> None:
         """Finds out what removing channels of each layer alone costs."""
         self.scanned = sensitivity(
             self.network.module,
@@ -207,7 +209,7 @@ class _Candidates:
             round_to=self.config.round_to,
             untouched=self.untouched,
             gradients=self.gradients,
-            tell=lambda layer, number, count: tell(f"scanning {layer}", number, count),
+            progress=lambda layer, number, count: progress(f"scanning {layer}", number, count),
         )
 
     def __call__(self, remove_frac: float) -> Pruned:

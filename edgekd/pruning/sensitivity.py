@@ -53,7 +53,7 @@ def sensitivity(
     round_to: int | None = None,
     untouched: Sequence[Untouched] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
-    tell: Callable[[str, int, int], None] = lambda layer, done, count: None,  # noqa: ARG005
+    progress: Callable[[str, int, int], None] = lambda layer, done, count: None,  # noqa: ARG005
 ) -> list[Sensitivity]:
     """The loss against the share that is removed, for each group of channels of `module` alone.
 
@@ -71,7 +71,7 @@ def sensitivity(
     whole = judge(module)
     found = []
     for number, root in enumerate(roots):
-        tell(root, number + 1, len(roots))
+        progress(root, number + 1, len(roots))
         found_at = [(0.0, *whole)]
         for share in SHARES:
             pruned = prune_channels(

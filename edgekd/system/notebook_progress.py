@@ -90,7 +90,7 @@ def shown(lines: Mapping[str, Line], now_s: float) -> str:
     return f"<table>{body}</table>"
 
 
-def default_tell() -> Progress:
+def default_progress() -> Progress:
     """A `Progress` that draws under the cell of a notebook; `no_progress` elsewhere."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None

@@ -52,7 +52,7 @@ class Run:
     folder: Path
     store: Path
     seed: int
-    tell: Progress = no_progress
+    progress: Progress = no_progress
     reused: list[str] | None = None
     spawn: Callable[[], None] | None = None
 
@@ -104,7 +104,7 @@ class Run:
         return folder
 
 
-def open_run(out: Path, name: str, seed: int, tell: Progress) -> Run:
+def open_run(out: Path, name: str, seed: int, progress: Progress) -> Run:
     """A new run folder `out/NAME/RUN/`, named after the time, UTC."""
     home = out / name
     stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S")
@@ -120,9 +120,9 @@ def open_run(out: Path, name: str, seed: int, tell: Progress) -> Run:
         time = datetime.now(timezone.utc).strftime("%H:%M:%S")
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{time} {stage}{f' {done}/{total}' if total else ''} {item}\n")
-        tell(stage, item, done, total)
+        progress(stage, item, done, total)
 
-    return Run(folder=folder, store=home / "store", seed=seed, tell=logged, reused=[])
+    return Run(folder=folder, store=home / "store", seed=seed, progress=logged, reused=[])
 
 
 def mark_latest(run: Run) -> None:

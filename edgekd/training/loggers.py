@@ -51,11 +51,11 @@ def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record],
 
         writers.append(to_mlflow)
 
-    def tell(done: int, total: int, record: Record) -> None:
+    def progress(done: int, total: int, record: Record) -> None:
         with (folder / HISTORY).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         for write in writers:
             write(done, record)
-        run.tell(stage, format_record(record), done, total)
+        run.progress(stage, format_record(record), done, total)
 
-    return tell
+    return progress

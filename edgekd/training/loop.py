@@ -68,11 +68,11 @@ Record = dict[str, float]
 
 
 def no_progress(done: int, total: int, record: Record) -> None:
-    """A `tell` that drops what it is told."""
+    """A `progress` that drops what it is told."""
 
 
 def no_message(sentence: str) -> None:
-    """A `say` that drops what it is told."""
+    """A `log` that drops what it is told."""
 
 
 def format_record(record: Record) -> str:
@@ -92,8 +92,8 @@ def fit(
     augment: Augment | None = None,
     view_of: Callable[[int], int] = lambda epoch: epoch,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    tell: Callable[[int, int, Record], None] = no_progress,
-    say: Callable[[str], None] = no_message,
+    progress: Callable[[int, int, Record], None] = no_progress,
+    log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     together: bool = False,
     after_step: Callable[[nn.Module], None] | None = None,
@@ -116,7 +116,7 @@ def fit(
         RecipeError: the loss is not finite; the step, the samples and the term are named. Or a
             checkpoint cannot be written or read.
     """
-    loop = _Loop(module, loss_of, samples, training, seed, together, say)
+    loop = _Loop(module, loss_of, samples, training, seed, together, log)
     records, first, totals = loop.restored(checkpoint)
     for epoch in range(len(records), training.epochs):
         module.train()
@@ -152,7 +152,7 @@ def fit(
         if checkpoint is not None:
             loop.save(checkpoint, records, first, totals)
         if loop.leads:
-            tell(epoch + 1, training.epochs, record)
+            progress(epoch + 1, training.epochs, record)
     loop.finish()
     return records
 
@@ -168,13 +168,13 @@ class _Loop:
         training: Training,
         seed: int,
         together: bool,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         if together:
             join()
         self.number, self.processes = world() if together else (0, 1)
         self.module, self.loss_of, self.samples = module, loss_of, samples
-        self.training, self.seed, self.say = training, seed, say
+        self.training, self.seed, self.log = training, seed, log
         self.labelled = labelled_count(samples)
         self.fabric = fabric_of(training, self.processes)
         self.lasting = torch.contiguous_format
@@ -276,7 +276,7 @@ class _Loop:
         except (RuntimeError, OSError, ImportError) as error:
             self.module._compiled_call_impl = None
             reason = (str(error).strip().splitlines() or [""])[0]
-            self.say(f"not compiled, goes on without: {type(error).__name__}: {reason}")
+            self.log(f"not compiled, goes on without: {type(error).__name__}: {reason}")
         for name, buffer in self.module.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad(set_to_none=True)

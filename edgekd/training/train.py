@@ -26,8 +26,8 @@ def train(
     metric: str,
     seed: int,
     augment: Augment | None = None,
-    tell: Callable[[int, int, Record], None] = no_progress,
-    say: Callable[[str], None] = no_message,
+    progress: Callable[[int, int, Record], None] = no_progress,
+    log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
 ) -> tuple[Network, list[Record]]:
     """A trained copy of `network`, as the last epoch left it, and what each epoch came to.
@@ -49,8 +49,8 @@ def train(
         seed=seed,
         augment=augment,
         validate=lambda module: {metric: score(module, output, validation, task, metric)},
-        tell=tell,
-        say=say,
+        progress=progress,
+        log=log,
         checkpoint=checkpoint,
     )
     return network.with_module(module), records

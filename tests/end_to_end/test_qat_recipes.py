@@ -141,7 +141,7 @@ def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Projec
     models.write_text(models.read_text() + NORMED)
     recipe["student"]["load"] = "models.py:normed"
     recipe["targets"] = [{"name": "x86-cpu-openvino"}]
-    run = open_run(project.folder / "runs", "tiny", seed=0, tell=no_progress)
+    run = open_run(project.folder / "runs", "tiny", seed=0, progress=no_progress)
     work = begin(check(project.write(recipe)), run)
     missed = Candidate("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
     ((row, _),) = ladder.trained([missed], work, run)

@@ -17,14 +17,14 @@ import numpy as np
 import onnxruntime
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(f"[11/26/2026-06:00:00] [I] {line}", flush=True)
 
 
 def main(words: list[str]) -> int:
     options = dict(word.lstrip("-").partition("=")[::2] for word in words)
     print("&&&& RUNNING TensorRT.trtexec [TensorRT v100300] [b26] #", *words, flush=True)
-    say("TensorRT version: 10.3.0")
+    log("TensorRT version: 10.3.0")
     model = Path(options.get("onnx") or options["loadEngine"])
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -34,15 +34,15 @@ def main(words: list[str]) -> int:
         return 1
     if "saveEngine" in options:
         Path(options["saveEngine"]).write_bytes(model.read_bytes())
-    say("Engine built in 1.5 sec.")
-    say("Engine deserialized in 0.025 sec.")
+    log("Engine built in 1.5 sec.")
+    log("Engine deserialized in 0.025 sec.")
     files = dict(pair.split(":") for pair in options["loadInputs"].split(","))
     feed = {}
     for entry in session.get_inputs():
         value = np.fromfile(files[entry.name], dtype=np.float32)
         feed[entry.name] = value.reshape([size if isinstance(size, int) else -1
                                           for size in entry.shape])  # fmt: skip
-    say("Starting inference")
+    log("Starting inference")
     begin, trace = time.perf_counter(), []
     warm, least = float(options["warmUp"]), int(options["iterations"])
     while True:
@@ -57,13 +57,13 @@ def main(words: list[str]) -> int:
             break
         if len(trace) % 50 == 0:
             time.sleep(0.02)
-    say("=== Trace details ===")
+    log("=== Trace details ===")
     times = sorted(each["latencyMs"] for each in steady)
     wall_s = (trace[-1]["startComputeMs"] - warm) / 1e3 or 1e-3
-    say("=== Performance summary ===")
-    say(f"Throughput: {len(steady) / wall_s:g} qps")
+    log("=== Performance summary ===")
+    log(f"Throughput: {len(steady) / wall_s:g} qps")
     middle = times[len(times) // 2]
-    say(
+    log(
         f"Latency: min = {times[0]:g} ms, max = {times[-1]:g} ms, mean = {np.mean(times):g} ms, "
         f"median = {middle:g} ms, percentile(90%) = {times[-1]:g} ms, "
         f"percentile(95%) = {times[-1]:g} ms, percentile(99%) = {times[-1]:g} ms"

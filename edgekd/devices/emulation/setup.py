@@ -47,7 +47,7 @@ WANTED = re.compile(
 )
 
 
-def setup(say: Callable[[str], None], *, sources: Path | None = None) -> Userland:
+def setup(log: Callable[[str], None], *, sources: Path | None = None) -> Userland:
     """The emulated device, with what is missing of it downloaded and unpacked.
 
     Args:
@@ -63,25 +63,25 @@ def setup(say: Callable[[str], None], *, sources: Path | None = None) -> Userlan
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place):
         if find_qemu() is None:
-            say("QEMU: downloading qemu-user")
+            log("QEMU: downloading qemu-user")
             _make_qemu(place / "qemu", sources)
             asked_qemu.cache_clear()
         root = place / "root"
         if not root.is_dir():
-            say("Userland: downloading Python for ARM64")
+            log("Userland: downloading Python for ARM64")
             _make_root(root, sources)
         site = site_folder(root)
         if not site.is_dir():
-            say(f"Runtimes: downloading {', '.join(requirements())} for ARM64")
+            log(f"Runtimes: downloading {', '.join(requirements())} for ARM64")
             _make_site(site)
-            say("Runtimes: importing them for the first time")
+            log("Runtimes: importing them for the first time")
             try:
                 _try_runtimes()
             except UnreachableError:
                 shutil.rmtree(site)
                 raise
     found = find()
-    say(f"Ready: {', '.join(f'emulated://{core}' for core in CORES)} by QEMU {found.qemu.version}")
+    log(f"Ready: {', '.join(f'emulated://{core}' for core in CORES)} by QEMU {found.qemu.version}")
     return found
 
 

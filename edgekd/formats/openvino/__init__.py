@@ -117,7 +117,7 @@ def _convert(
             how = METHODS[scheme][method]
         model = ov.convert_model(str(plain))
         if theirs and io != "float32":
-            model = _openvino_integer_io.tell(model, _onnx_integer_io.quantization(plain))
+            model = _openvino_integer_io.progress(model, _onnx_integer_io.quantization(plain))
         if method and not theirs:
             model, how = _openvino_quantize.quantize(
                 ov, model, scheme, method, calibration, **settings

@@ -59,10 +59,10 @@ def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: s
         result.input(0).replace_source_output(whole.output(0))
         whole.output(0).set_names(names)
     model.validate_nodes_and_infer_types()
-    return tell(model, steps)
+    return progress(model, steps)
 
 
-def tell(model: Any, steps: Mapping[str, QuantizationParams]) -> Any:
+def progress(model: Any, steps: Mapping[str, QuantizationParams]) -> Any:
     """`model` with `steps`, by name of an input or output, written into it."""
     told = {name: vars(step) for name, step in steps.items()}
     model.set_rt_info(json.dumps(told, sort_keys=True), PLACE)

@@ -156,7 +156,7 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
         folder = run.make("quantize", "", key, make).folder
     doubtful = read_told(folder)["doubts"]
     for sentence in doubtful:
-        run.tell("quantize", sentence)
+        run.progress("quantize", sentence)
     return folder / FILE, doubtful
 
 

@@ -146,11 +146,11 @@ def _made(
     }
     todo = {name: conversion for name, conversion in wanted.items() if name not in made}
     if todo:
-        run.tell("export", ", ".join(todo), 0, len(todo))
+        run.progress("export", ", ".join(todo), 0, len(todo))
     options = state.recipe.export
     each = convert_each(todo, processes=options.processes, timeout_s=options.timeout_s)
     for number, (name, ended) in enumerate(each):
-        run.tell("export", name, number + 1, len(todo))
+        run.progress("export", name, number + 1, len(todo))
         if isinstance(ended, EdgekdError):
             made[name] = ended
             continue

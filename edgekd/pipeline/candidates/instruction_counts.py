@@ -100,7 +100,7 @@ def with_instruction_counts(
     if target.emulated is None or target.accelerator != "cpu" or timed or not artifacts:
         return dict(candidates)
     if counted_by() is None:
-        run.tell(
+        run.progress(
             "benchmark",
             f"{target.name}: no board timed it; `edgekd devices setup emulated` has its "
             "instructions counted",
@@ -108,12 +108,12 @@ def with_instruction_counts(
         return dict(candidates)
     by_core: dict[str, Mapping[str, Verdict | int]] = {}
     for core in DOT_PRODUCTS:
-        run.tell("benchmark", f"{target.name}: instructions on an emulated {core}")
+        run.progress("benchmark", f"{target.name}: instructions on an emulated {core}")
         try:
             by_core[core] = counts_on(f"emulated://{core}", artifacts, deployment, state, run)
         except EdgekdError as error:
             fault = error.faults[0]
-            run.tell("benchmark", f"{target.name}: not counted: {fault.what} {fault.got}")
+            run.progress("benchmark", f"{target.name}: not counted: {fault.what} {fault.got}")
             return dict(candidates)
     counted = {}
     for i, candidate in candidates.items():

@@ -48,7 +48,9 @@ def verify_candidates(
     apply_acceptance = []
     for number, candidate in enumerate(candidates):
         if candidate.open:
-            run.tell("verify", f"{candidate.target} {candidate.name}", number + 1, len(candidates))
+            run.progress(
+                "verify", f"{candidate.target} {candidate.name}", number + 1, len(candidates)
+            )
             if candidate.network not in references:
                 references[candidate.network] = outputs_of(state.original(candidate).module, test)
             candidate = _verified(candidate, state, run, inputs, references[candidate.network])

@@ -71,7 +71,7 @@ def _on_device(
     candidates: dict[int, Candidate] = {}
     for deployment in deployments:
         number = state.deployments.index(deployment) + 1
-        run.tell(
+        run.progress(
             "benchmark", f"{deployment.target.name}, target {number} of {len(state.deployments)}"
         )
         places = {
@@ -270,8 +270,8 @@ def _decided(
     def still_open(found: Measured) -> bool:
         return _any_open(artifacts, deployment.budget, _of_machine(found, deployment))
 
-    def tell(told: str, done: int, total: int) -> None:
-        run.tell("benchmark", f"{deployment.target.name}: {told}", done, total)
+    def progress(told: str, done: int, total: int) -> None:
+        run.progress("benchmark", f"{deployment.target.name}: {told}", done, total)
 
     found = measure(
         artifacts,
@@ -284,7 +284,7 @@ def _decided(
         protocol=PROTOCOLS[state.recipe.benchmark.protocol],
         seed=run.seed,
         still_open=still_open,
-        tell=tell,
+        progress=progress,
     )
     return _of_machine(found, deployment)
 

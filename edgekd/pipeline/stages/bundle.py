@@ -94,7 +94,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     inputs = _inputs(state)
     models = []
     for number, candidate in enumerate(shipped):
-        run.tell("bundle", candidate.target, number + 1, len(shipped))
+        run.progress("bundle", candidate.target, number + 1, len(shipped))
         models.append(_model(candidate, state, options, bundle, inputs))
     manifest = _manifest(state, options, models)
     manifest = folder.finish(bundle, manifest)
@@ -104,7 +104,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
             continue
         module = find_bundle(kind)
         if any(model.format in module.FORMATS for model in models):
-            run.tell("bundle", kind)
+            run.progress("bundle", kind)
             made[kind] = place / kind
             made[kind].mkdir(parents=True)
             module.pack(bundle, manifest, made[kind])

@@ -77,7 +77,7 @@ def climb(
                 else most - sum(candidate.scheme == scheme for candidate in tried)
             )
             for candidate, state in islice(rung(ours, state, run), room):  # noqa: B020  What it has seen.
-                run.tell("ladder", f"{candidate.target} {candidate.name}")
+                run.progress("ladder", f"{candidate.target} {candidate.name}")
                 (candidate,) = verify_candidates(
                     export_candidates([candidate], state, run), state, run
                 )
@@ -140,7 +140,7 @@ def sensitive_layers(
     best = max(linear or judged, key=_fidelity)
     conversion = conversion_of(best, state)
     target = state.deployment(best).target
-    run.tell("ladder", f"{best.target} {best.name}: how much each layer costs")
+    run.progress("ladder", f"{best.target} {best.name}: how much each layer costs")
     try:
         layers = layers_of(conversion.network, best.format, target.channels_last)
     except EdgekdError:
@@ -172,7 +172,7 @@ def trained(
     if not state.recipe.quantize.qat_epochs or first.scheme != "int8":
         return
     candidate = Candidate(first.target, first.format, first.scheme, network="quantized")
-    run.tell("ladder", f"{candidate.target} {candidate.name}: trained to be rounded")
+    run.progress("ladder", f"{candidate.target} {candidate.name}: trained to be rounded")
     try:
         with alone():
             candidate, state = train_row(candidate, state, replace(run, spawn=None))

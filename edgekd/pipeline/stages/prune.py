@@ -141,7 +141,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
             cuts.append(cut)
             student = _recovered(cut, whole, one, number, state, run)
     if not cuts:
-        run.tell("prune", f"nothing is removed to keep {config.keep:g}")
+        run.progress("prune", f"nothing is removed to keep {config.keep:g}")
         candidates = tuple(
             candidate for candidate in state.candidates if candidate.network == "student"
         )
@@ -197,7 +197,7 @@ def _cut_once(
             seed=run.seed,
             measure=count,
             whole=count(whole.module) if count and not measured else 1.0,
-            tell=lambda what, done, total: run.tell("prune", what, done, total),
+            progress=lambda what, done, total: run.progress("prune", what, done, total),
         )
         save_cut(cut, folder)
 
@@ -238,8 +238,8 @@ def _recovered(
             task=state.task,
             metric=state.recipe.accept.metric,
             seed=run.seed,
-            tell=recorder(run, "prune", folder),
-            say=lambda sentence: run.tell("prune", sentence),
+            progress=recorder(run, "prune", folder),
+            log=lambda sentence: run.progress("prune", sentence),
             checkpoint=folder / "checkpoint.pt",
             cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
             history=history,

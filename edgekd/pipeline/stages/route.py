@@ -81,5 +81,5 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         write_json(
             run.folder / "route" / f"{candidate.target}.json", routes[candidate.target].to_json()
         )
-        run.tell("route", f"{candidate.target}: {routes[candidate.target].why}")
+        run.progress("route", f"{candidate.target}: {routes[candidate.target].why}")
     return replace(state, routes=routes)

@@ -29,7 +29,9 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     samples = single(validation.take(torch.arange(count))[0])
     candidates = [candidate for candidate in state.candidates if _quantized(candidate)]
     for number, candidate in enumerate(candidates):
-        run.tell("sensitivity", f"{candidate.target} {candidate.name}", number + 1, len(candidates))
+        run.progress(
+            "sensitivity", f"{candidate.target} {candidate.name}", number + 1, len(candidates)
+        )
         artifact, network = candidate.artifact, state.network(candidate)
         assert artifact is not None
 

@@ -44,8 +44,8 @@ def step(state: PipelineState, run: Run) -> PipelineState:
                 metric=state.recipe.accept.metric,
                 seed=run.seed,
                 augment=state.data.augment,
-                tell=recorder(run, "train", folder),
-                say=lambda sentence: run.tell("train", sentence),
+                progress=recorder(run, "train", folder),
+                log=lambda sentence: run.progress("train", sentence),
                 checkpoint=folder / "checkpoint.pt",
             )
 

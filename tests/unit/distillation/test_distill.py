@@ -187,7 +187,7 @@ def test_a_teacher_of_other_inputs_is_refused() -> None:
 
 def test_what_is_asked_of_the_teacher_at_every_step_is_said() -> None:
     said: list[str] = []
-    edgekd.distill(network(8), network(4), images(), config(HINT, epochs=1), say=said.append)
+    edgekd.distill(network(8), network(4), images(), config(HINT, epochs=1), log=said.append)
     assert "the teacher is asked at every step: losses need its block2" in said
 
 
@@ -220,7 +220,7 @@ def test_without_a_compiler_it_is_trained_uncompiled_and_said(
     teacher, student, data = network(8), network(5), images()
     edgekd.distill(teacher, student, data, config(SOFT), history=plain)
     edgekd.distill(
-        teacher, student, data, config(SOFT, compile=True), say=said.append, history=uncompiled
+        teacher, student, data, config(SOFT, compile=True), log=said.append, history=uncompiled
     )
     assert any("not compiled, goes on without" in line for line in said), said
     assert uncompiled == plain

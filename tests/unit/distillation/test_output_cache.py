@@ -376,7 +376,7 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
 
 def test_how_far_it_is_is_told(tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
-    all_of(cache(logits(1000, 10), tmp_path, tell=lambda *words: told.append(words)), view=2)
+    all_of(cache(logits(1000, 10), tmp_path, progress=lambda *words: told.append(words)), view=2)
     assert told == [(2, done, 1000) for done in (192, 384, 576, 768, 960, 1000)]
 
 

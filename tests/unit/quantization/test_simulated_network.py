@@ -168,14 +168,20 @@ def trained(seed: int = 0, checkpoint: Path | None = None, stop: bool = False) -
     network, data = task()
     samples = rows_of({"features": data.train.tensors[0][:32]})
 
-    def tell(done: int, _total: int, _record: Record) -> None:
+    def progress(done: int, _total: int, _record: Record) -> None:
         if stop and done == 2:
             raise Stop
 
     training = training_of(network, 4, 1e-2).model_copy(update={"batch_size": 20})
     simulated = prepare_qat(network, "onnx", samples)
     made = train_quantized(
-        simulated, data, training, [(network, 1.0)], seed=seed, checkpoint=checkpoint, tell=tell
+        simulated,
+        data,
+        training,
+        [(network, 1.0)],
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
     )
     return finish_qat(made, network, "onnx", samples).network
 

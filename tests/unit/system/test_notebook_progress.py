@@ -10,7 +10,7 @@ from edgekd.evidence.candidate import Candidate, Choice
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.result import RunResult
-from edgekd.system.notebook_progress import Line, Lines, default_tell
+from edgekd.system.notebook_progress import Line, Lines, default_progress
 from edgekd.system.progress import no_progress
 
 
@@ -44,16 +44,16 @@ def test_figures_show_themselves_and_leave_out_what_is_not_known() -> None:
 
 def test_lines_are_drawn_stage_by_stage_and_names_in_them_are_only_names() -> None:
     drawn: list[str] = []
-    tell = Lines(drawn.append)
-    tell("train", "<b>loss</b>", 1, 4)
+    progress = Lines(drawn.append)
+    progress("train", "<b>loss</b>", 1, 4)
     assert '<progress value="1" max="4">' in drawn[-1]
     assert "&lt;b&gt;loss&lt;/b&gt;" in drawn[-1]
     for _ in range(100):
-        tell("train", "quick", 2, 4)
+        progress("train", "quick", 2, 4)
     assert len(drawn) < 50, "not every step is drawn"
-    tell("train", "", 4, 4)
+    progress("train", "", 4, 4)
     assert "4/4" in drawn[-1]
-    tell("export", "onnx")
+    progress("export", "onnx")
     assert drawn[-1].count("<tr>") == 2
     assert '<progress value="1" max="1">' in drawn[-1]
     assert " left" not in drawn[-1]
@@ -65,4 +65,4 @@ def test_time_left_goes_by_what_was_done() -> None:
 
 
 def test_outside_of_a_notebook_nothing_is_drawn() -> None:
-    assert default_tell() is no_progress
+    assert default_progress() is no_progress

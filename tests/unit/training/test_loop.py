@@ -41,7 +41,7 @@ def trained(
 ) -> tuple[nn.Module, list[Record]]:
     module = net(6).module
 
-    def tell(done: int, total: int, record: Record) -> None:  # noqa: ARG001
+    def progress(done: int, total: int, record: Record) -> None:  # noqa: ARG001
         if done == stop_after:
             raise KeyboardInterrupt
 
@@ -55,7 +55,7 @@ def trained(
         Training(epochs=epochs, batch_size=32, optimizer=Optimizer(learning_rate=1e-2)),
         seed=1,
         augment=data.augment,
-        tell=tell,
+        progress=progress,
         checkpoint=checkpoint,
     )
     return module, records

@@ -50,10 +50,10 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
     artifact = describe(tmp_path / "model.tflite", "litert", "fp32")
     told: list[str] = []
 
-    def tell(*words: Any) -> None:
+    def progress(*words: Any) -> None:
         told.append(" ".join(words[:2]))
 
-    run = Run(tmp_path / "run", tmp_path / "store", 0, tell)
+    run = Run(tmp_path / "run", tmp_path / "store", 0, progress)
     work: Any = None
     board = load_target("raspberry-pi-5-litert")
     row = Candidate(board.name, "litert", "fp32", Outcome.PASSED, artifact=artifact)
