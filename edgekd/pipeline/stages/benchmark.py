@@ -57,7 +57,7 @@ def _beside_teacher(state: PipelineState) -> PipelineState:
     found = {"student": state.student, "unpruned": state.unpruned, "teacher": state.teacher}
     networks = {name: each for name, each in found.items() if isinstance(each, Network)}
     scores = {
-        f"{name}_score": replace(score, pytorch_latency_ms=took)
+        f"{name}_score": replace(score, eager_ms=took)
         for name, took in pytorch_latency_ms(networks).items()
         if (score := getattr(state, f"{name}_score")) is not None
     }
