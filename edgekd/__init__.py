@@ -19,6 +19,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgekd.system.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from edgekd import losses as losses
     from edgekd.artifacts.artifact import Artifact as Artifact
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from edgekd.evidence.agreement import Agreement as Agreement
     from edgekd.evidence.measurement import Measurement as Measurement
     from edgekd.evidence.outcome import Outcome as Outcome
+    from edgekd.network.load import load_network as load_network
     from edgekd.network.network import Network as Network
-    from edgekd.network.network import load_network as load_network
     from edgekd.pipeline.calibrate import calibrate as calibrate
     from edgekd.pipeline.plan import check as check
     from edgekd.pipeline.result import RunResult as RunResult
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from edgekd.recipe.load import load_recipe as load_recipe
     from edgekd.verification.layer_sensitivity import sensitivity as sensitivity
     from edgekd.verification.verify import verify as verify
-
-__version__ = "0.1.0"
 
 # Names are imported when they are first used: `edgekd --help` must not wait for torch.
 _HOMES = {
@@ -69,7 +69,7 @@ _HOMES = {
     "export": "conversion.export",
     "folded": "conversion.preprocessing",
     "load_artifact": "artifacts.artifact",
-    "load_network": "network.network",
+    "load_network": "network.load",
     "load_recipe": "recipe.load",
     "load_target": "artifacts.target",
     "prune": "pruning.prune",

@@ -1,5 +1,5 @@
 """`python -m edgekd`: the command line."""
 
-from edgekd.cli import main
+import runpy
 
-main()
+runpy.run_module("edgekd.cli", run_name="__main__", alter_sys=True)

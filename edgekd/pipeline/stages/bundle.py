@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import edgekd
 from edgekd.artifacts.artifact import parts, zipped
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers
 from edgekd.artifacts.signature import TensorSpec
@@ -42,6 +41,7 @@ from edgekd.recipe.schema import Recipe
 from edgekd.system.files import digest
 from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
+from edgekd.system.version import VERSION
 
 
 def check(recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]) -> None:
@@ -254,7 +254,8 @@ def _unlike(candidate: Candidate, path: Path, got: str) -> Fault:
         at=f"bundle, target {candidate.target}, {path}",
         got=got,
         expected="the outputs of the artifact that passed",
-        fix=f"run it by hand; leave {candidate.scheme} out for this target, or [bundle] out meanwhile",
+        fix=f"run the file by hand; meanwhile remove {candidate.scheme} from this target's schemes "
+        "or remove [bundle]",
     )
 
 
@@ -278,7 +279,7 @@ def _manifest(state: PipelineState, options: Bundle, models: list[Model]) -> Man
             name: choice.why for name, choice in state.chosen.items() if choice.scheme is None
         },
         lineage=Lineage(
-            edgekd=edgekd.__version__,
+            edgekd=VERSION,
             recipe_sha256=digest(recipe.model_dump(mode="json")),
             data_sha256=state.data_key,
             tools=tool_versions(tuple(dict.fromkeys(packages))),

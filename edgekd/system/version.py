@@ -1,0 +1,3 @@
+"""The version of edgekd: pyproject.toml and CHANGELOG.md state the same."""
+
+VERSION = "0.1.0"
