@@ -76,7 +76,7 @@ def sensitivity(
     """Say what a quantized file did to each layer: noise, ranges, what is cut off, outliers."""
     from edgekd.artifacts.artifact import load_artifact
     from edgekd.cli.result_text import noise_lines
-    from edgekd.network.network import load_network
+    from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
     from edgekd.verification.layer_sensitivity import sensitivity as look
 

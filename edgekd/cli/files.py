@@ -61,7 +61,7 @@ def export(
     from edgekd.conversion.export import export as export_network
     from edgekd.conversion.options import check_exportable
     from edgekd.network.dynamic_shapes import parse_dynamic
-    from edgekd.network.network import load_network
+    from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
 
     check_exportable(format, scheme, opset, method, io)
@@ -109,7 +109,7 @@ def verify(
     from edgekd.cli.result_text import agreement_lines, layer_lines
     from edgekd.errors import DisagreementError
     from edgekd.evidence.outcome import Outcome
-    from edgekd.network.network import load_network
+    from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
     from edgekd.verification.verify import verify as verify_artifact
 

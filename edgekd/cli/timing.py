@@ -100,7 +100,7 @@ def _laid_out(
 ) -> list[Any]:
     """Artifacts that say how they take their images, also those without their card."""
     from edgekd.formats import read_quantization
-    from edgekd.network.network import load_network
+    from edgekd.network.load import load_network
     from edgekd.network.preprocessing import laid_out
 
     network = load_network(against, example=inputs[0], weights=weights)

@@ -14,7 +14,8 @@ from edgekd.artifacts.signature import Signature
 from edgekd.conversion.export import convert
 from edgekd.conversion.worker_pool import RESULT
 from edgekd.errors import EdgekdError
-from edgekd.network.network import Network, load_module
+from edgekd.network.load import load_module
+from edgekd.network.network import Network
 from edgekd.network.sample_files import read_samples
 from edgekd.system.files import write_json
 

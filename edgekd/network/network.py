@@ -8,7 +8,6 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +17,7 @@ from edgekd.artifacts.signature import DynamicDim, Signature, TensorSpec
 from edgekd.data import Inputs
 from edgekd.errors import Fault, RecipeError
 from edgekd.network.dynamic_shapes import declared, freed, other_sizes, resized
-from edgekd.network.exported_program import Program, load_program
 from edgekd.network.source_location import origin
-from edgekd.system.files import path_digest
-from edgekd.system.import_string import call_user, existing, resolve, sources_digest
-from edgekd.system.packages import need
 
 
 def renamed(inputs: Mapping[str, Tensor], network: Network) -> Inputs:
@@ -264,129 +259,6 @@ def _shapes(inputs: Mapping[str, Tensor]) -> str:
     return ", ".join(
         f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in inputs.items()
     )
-
-
-def load_module(
-    reference: str,
-    *,
-    weights: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    base: Path | None = None,
-    at: str = "load",
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The module that `reference` names and its lineage.
-
-    Args:
-        reference: "package.module:callable", "path/file.py:callable" (relative to `base`), a
-            `torch.export` ".pt2", "timm:NAME" or "hf:FOLDER".
-        weights: a ".safetensors" file, or one that `torch.load(weights_only=True)` takes.
-        options: keyword arguments of the callable.
-        at: the recipe's key, for messages.
-
-    Raises:
-        RecipeError: nothing is there, it fails, it is no module, or the weights do not fit.
-        MissingPackageError: timm or transformers is not installed.
-    """
-    base = base or Path()
-    lineage: dict[str, Any] = {"reference": reference}
-    if reference.startswith("timm:"):
-        timm = need("timm", extra="timm")
-        name = reference.removeprefix("timm:")
-        module = call_user(
-            timm.create_model, at, model_name=name, pretrained=False, **options or {}
-        )
-    elif reference.startswith("hf:"):
-        transformers = need("transformers", extra="huggingface")
-        folder = existing(base / reference.removeprefix("hf:"), at)
-
-        def from_pretrained(**keys: Any) -> Any:
-            # Importing it may fail too: transformers loads what it needs when it is asked for it.
-            return transformers.AutoModel.from_pretrained(folder, local_files_only=True, **keys)
-
-        module = call_user(from_pretrained, at, **options or {})
-    elif reference.endswith(".pt2"):
-        path = existing(base / reference, at)
-        module = call_user(load_program, at, path=path)
-        lineage["source_sha256"] = path_digest(path)
-    else:
-        module = call_user(resolve(reference, base=base, at=at), at, **options or {})
-        lineage["source_sha256"] = sources_digest(base)
-    if not isinstance(module, nn.Module):
-        raise RecipeError(
-            Fault(
-                what=f"{reference} did not return a torch module.",
-                at=at,
-                got=type(module).__name__,
-                expected="a torch.nn.Module",
-                fix="return the module from the callable",
-            )
-        )
-    if weights is not None:
-        path = existing(base / weights, at)
-        _load_weights(module, path, at)
-        lineage["weights_sha256"] = path_digest(path)
-    return module, lineage
-
-
-def load_network(
-    reference: str | nn.Module,
-    *,
-    example: Example | Tensor | None = None,
-    weights: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    base: Path | None = None,
-    dynamic: Sequence[DynamicDim] = (),
-) -> Network:
-    """The network that `reference` names, or the module given.
-
-    Args:
-        reference: see `load_module`.
-        example: inputs by name or in order, batch first; a `.pt2` brings its own.
-        dynamic: sizes that may differ from call to call, which files are to take too.
-
-    Raises:
-        RecipeError: see `load_module`; or there is no example, or the module does not take it.
-    """
-    if isinstance(reference, nn.Module):
-        module, lineage = reference, {"reference": type(reference).__qualname__}
-    else:
-        module, lineage = load_module(reference, weights=weights, options=options, base=base)
-    if example is None and isinstance(module, Program):
-        example = module.example
-    if example is None:
-        raise RecipeError(
-            Fault(
-                what="A network needs example inputs.",
-                at=str(lineage["reference"]),
-                got="no example",
-                expected="tensors by input name, batch first",
-                fix='give example={"image": torch.zeros(1, 3, 32, 32)}, '
-                "on the command line --example image=1x3x32x32",
-            )
-        )
-    return as_network(module, example, lineage, dynamic)
-
-
-def _load_weights(module: nn.Module, path: Path, at: str) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state)
-    except Exception as error:
-        raise RecipeError(
-            Fault(
-                what=f"The weights in {path} do not fit the network.",
-                at=at,
-                got=str(error).strip().replace("\n", " ")[:500],
-                expected="a state dict of this very network, in safetensors or readable with "
-                "torch.load(weights_only=True)",
-                fix="save them with safetensors.torch.save_file(module.state_dict(), path)",
-            )
-        ) from error
 
 
 class Exportable(nn.Module):

@@ -14,7 +14,7 @@ from edgekd.data import Inputs
 from edgekd.devices.execution import run_artifact
 from edgekd.errors import ConversionError, DisagreementError, Fault, RecipeError, listed
 from edgekd.evidence.outcome import Outcome, Verdict
-from edgekd.network.network import load_network
+from edgekd.network.load import load_network
 from edgekd.verification.verify import verify
 
 

@@ -20,7 +20,8 @@ from edgekd.data import Data, fingerprint
 from edgekd.distillation.black_box import is_black_box, load_black_box
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evidence.target_outcome import NOT_JUDGED, farthest
-from edgekd.network.network import Network, as_network, load_module
+from edgekd.network.load import load_module
+from edgekd.network.network import Network, as_network
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.launch import aside, check_processes, processes, train_in_processes
 from edgekd.pipeline.plan import Plan, applies, check

@@ -423,7 +423,7 @@ def test_files_must_agree_with_their_network_before_they_are_timed(
     from safetensors.torch import save_file
 
     monkeypatch.chdir(project.folder)
-    from edgekd.network.network import load_module
+    from edgekd.network.load import load_module
 
     for name, seed in (("right", 0), ("wrong", 1)):
         torch.manual_seed(seed)

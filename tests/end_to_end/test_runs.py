@@ -219,7 +219,7 @@ def test_a_killed_run_continues_to_the_same_weights(project: Project) -> None:
 def exported(edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The student as `onnx-fp32/`, with samples and weights beside it."""
     monkeypatch.chdir(project.folder)
-    from edgekd.network.network import load_module
+    from edgekd.network.load import load_module
 
     torch.manual_seed(0)
     module, _ = load_module("models.py:student")

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgekd.errors import MissingPackageError, RecipeError
-from edgekd.network.network import Exportable, as_network, load_module, load_network
+from edgekd.network.load import load_module, load_network
+from edgekd.network.network import Exportable, as_network
 from edgekd.system.import_string import resolve
 from edgekd.tasks.evaluate import count_macs
 from tests.support.models import TRAPS
