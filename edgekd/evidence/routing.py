@@ -58,7 +58,8 @@ class Routing:
         agreement, confidence: what was asked for.
         calibration_count, test_count: samples of the validation and of the test split.
         curve: every threshold that was tried, the strictest first.
-        kept_frac, agreement_frac, low_frac: of the chosen threshold, on validation; see `RoutedShare`.
+        kept_frac, agreement_frac, low_frac: the chosen threshold's, on validation; see
+            `RoutedShare`.
         test_kept_frac, test_agreement_frac: the same on the test split, which chose nothing.
     """
 

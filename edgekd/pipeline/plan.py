@@ -23,8 +23,9 @@ from edgekd.evidence.outcome import Outcome
 from edgekd.formats import format_names
 from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.pipeline.candidates.initial import candidates_of, check_io
+from edgekd.pipeline.candidates.pruning_latency import latency_target
 from edgekd.pipeline.candidates.state import DeploymentTarget
-from edgekd.pipeline.stages import STAGES, bundle, prune
+from edgekd.pipeline.stages import STAGES, bundle
 from edgekd.recipe.load import load_recipe
 from edgekd.recipe.schema import Recipe, TargetEntry
 from edgekd.recipe.table import Known
@@ -99,7 +100,7 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     attempt(partial(_check_task, recipe))
     known_goals = [deployment for deployment in deployments if deployment]
     attempt(partial(_check_names, known_goals))
-    attempt(partial(prune.timed_goal, recipe, known_goals))
+    attempt(partial(latency_target, recipe, known_goals))
     attempt(partial(bundle.check, recipe, base, known_goals))
     if faults:
         raise RecipeError(*faults)

@@ -262,7 +262,7 @@ def test_a_latency_without_the_device_at_hand_is_refused(
     wide["targets"] = [{"name": "raspberry-pi-5-litert"}]
     said = ran(project, edgekd_cli, wide)
     assert said.code == 2
-    assert "none is at hand" in said.err
+    assert "no target of the recipe has one" in said.err
     assert_five_parts(said.err)
 
 

@@ -87,7 +87,7 @@ def conversion_of(
 
 
 def io_of(candidate: Candidate, recipe: Recipe) -> Io:
-    """What the file of `candidate` takes and gives: those that are not static int8 stay in float32."""
+    """The input and output type of the file of `candidate`: float32 unless it is static int8."""
     refused = io_refusal(candidate.format, candidate.scheme, recipe.export.io)
     return "float32" if refused else recipe.export.io
 
@@ -220,7 +220,7 @@ SEEN = 64
 
 
 def refuse_fp16_overflow(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
-    """`candidates`, those in half precision refused where their network has numbers beyond float16."""
+    """`candidates`, with those in FP16 refused if their network overflows the FP16 range."""
     samples: Sequence[Inputs] = state.calibration
     found: dict[tuple[NetworkRole, bool], str] = {}
     judged = []

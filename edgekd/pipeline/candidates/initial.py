@@ -83,7 +83,7 @@ def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
 
 
 def _trainable(candidate: Candidate) -> Candidate:
-    """`candidate`, of the student trained to be rounded, refused where no training knows the rounding."""
+    """`candidate` for QAT, refused if edgekd cannot simulate the quantizer of its format."""
     formats = list(dict.fromkeys(name for name, _ in METHODS))
     if candidate.format in formats:
         return candidate

@@ -82,7 +82,7 @@ def with_instruction_counts(
     state: PipelineState,
     run: Run,
 ) -> dict[int, Candidate]:
-    """`candidates`, those of one target, with their instructions by core and a note on what that means.
+    """`candidates` of one target with their instructions by core, and a note that compares them.
 
     As they are where the target is no Arm CPU, where it was itself timed, or where nothing here
     emulates one: the run is told then how it would.
@@ -133,8 +133,10 @@ def with_instruction_counts(
 
 
 def comparison(candidate: Candidate, others: Mapping[str, Candidate]) -> str | None:
-    """The instructions of `candidate` against those of its float32 candidate, in a sentence; None where
-    one of the two was not counted."""
+    """A sentence that compares the instructions of `candidate` with those of its float32 candidate.
+
+    None if one of the two was not counted.
+    """
     first = others.get(candidate.in_float)
     if first is None or first.name == candidate.name:
         return None

@@ -54,7 +54,7 @@ def train_row(
 
 
 def trained_for(candidate: Candidate, state: PipelineState, run: Run) -> QatResult:
-    """The student trained to be rounded as the file of `candidate` will be, now or by an earlier run."""
+    """The QAT student for the file of `candidate`, trained now or by an earlier run."""
     student, format = state.student, candidate.format
     weight_bits = bits_on(state.deployment(candidate).target, candidate)
     bare = logits_of(student)

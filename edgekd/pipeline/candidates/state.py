@@ -150,7 +150,7 @@ class PipelineState:
         return self.original(candidate)
 
     def original(self, candidate: Candidate) -> Network:
-        """The network that `candidate` is to agree with: as it was before it was trained to round."""
+        """The network that `candidate` must agree with: for QAT, the student before it."""
         if candidate.network != "unpruned":
             return self.student
         assert self.unpruned is not None

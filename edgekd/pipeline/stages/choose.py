@@ -20,7 +20,7 @@ from edgekd.system.store import Run
 
 
 def choose(candidates: Sequence[Candidate], prefer: Prefer) -> tuple[Choice, list[Candidate]]:
-    """Which of one target's `candidates` ships, and the rows with a sentence on why the others do not."""
+    """The choice among one target's `candidates`, and why the others are not chosen."""
     passed = [candidate for candidate in candidates if candidate.outcome is Outcome.PASSED]
     if not passed:
         return Choice(None, _nothing(candidates)), list(candidates)
@@ -53,10 +53,10 @@ def choose(candidates: Sequence[Candidate], prefer: Prefer) -> tuple[Choice, lis
 
 
 def training_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> str | None:
-    """Why training to be rounded did not make `candidate` better, or None if it did, or was not done.
+    """Why QAT did not improve `candidate`; None if it did, or if `candidate` is not from QAT.
 
-    Its accuracy on the validation split has to be higher than that of every file of its scheme that
-    was rounded after training. Where none has passed, it pays.
+    Its accuracy on the validation split must be higher than that of every post-training quantized
+    file of its scheme. If none of those passed, QAT pays.
     """
     if candidate.network != "quantized":
         return None
@@ -150,8 +150,8 @@ def pruning_not_paying(
     if prefer == "size" and smaller and ratio.value <= 1 + LEAST_GAIN:
         return None
     return (
-        f"pruned {candidate.scheme} does not pay on {candidate.target}: {ratio.value:.2f} times the time of "
-        f"{whole.name} ({ratio.low:.2f} to {ratio.high:.2f})"
+        f"pruned {candidate.scheme} does not pay on {candidate.target}: {ratio.value:.2f} times "
+        f"the time of {whole.name} ({ratio.low:.2f} to {ratio.high:.2f})"
     )
 
 
@@ -177,21 +177,21 @@ def not_paying(candidate: Candidate, passed: Mapping[str, Candidate], prefer: Pr
         return None
     if ratio.low > 1 + LEAST_GAIN:
         return (
-            f"{candidate.name} does not pay on {candidate.target}: {ratio.value:.2f} times the time of "
-            f"{parent.name} ({ratio.low:.2f} to {ratio.high:.2f})"
+            f"{candidate.name} does not pay on {candidate.target}: {ratio.value:.2f} times "
+            f"the time of {parent.name} ({ratio.low:.2f} to {ratio.high:.2f})"
         )
     if ratio.value > 1 + LEAST_GAIN:
         return (
-            f"{candidate.name} is not shown to pay on {candidate.target}: {ratio.value:.2f} times the "
-            f"time of {parent.name}, too noisy to tell ({ratio.low:.2f} to {ratio.high:.2f})"
+            f"{candidate.name} is not shown to pay on {candidate.target}: {ratio.value:.2f} times "
+            f"the time of {parent.name}, too noisy to tell ({ratio.low:.2f} to {ratio.high:.2f})"
         )
     faster = ratio.high < 1 - LEAST_GAIN
     assert candidate.artifact is not None
     assert parent.artifact is not None
     if not faster and candidate.artifact.size_bytes >= parent.artifact.size_bytes:
         return (
-            f"{candidate.name} does not pay on {candidate.target}: {ratio.value:.2f} times the time of "
-            f"{parent.name} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
+            f"{candidate.name} does not pay on {candidate.target}: {ratio.value:.2f} times "
+            f"the time of {parent.name} ({ratio.low:.2f} to {ratio.high:.2f}) and no smaller"
         )
     return None
 
@@ -207,8 +207,8 @@ def _count_ratio(candidate: Candidate, rival: Candidate | None) -> float | None:
 
 def _by_count(what: str, candidate: Candidate, rival: str, ratio: float) -> str:
     return (
-        f"{what} does not pay on {candidate.target}: {ratio:.2f} times the instructions of {rival}, "
-        "counted on an emulated core; nothing was timed"
+        f"{what} does not pay on {candidate.target}: {ratio:.2f} times the instructions of "
+        f"{rival}, counted on an emulated core; nothing was timed"
     )
 
 

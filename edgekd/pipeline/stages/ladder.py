@@ -53,8 +53,10 @@ def step(state: PipelineState, run: Run) -> PipelineState:
 def climb(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> tuple[list[Candidate], PipelineState]:
-    """What was tried besides `candidates`, those of one target, until one was accepted, and the work with
-    what was trained for them; of each scheme of which one has missed for what it computes."""
+    """The fallbacks tried for one target's `candidates` until one was accepted, and the new state.
+
+    A scheme has fallbacks if one of its candidates disagrees with its network.
+    """
     quantized = [
         candidate
         for candidate in candidates
@@ -88,7 +90,7 @@ def climb(
 
 
 def _accepted(candidate: Candidate, state: PipelineState) -> bool:
-    """Whether nothing speaks against `candidate` so far, its size included: the time is not known yet."""
+    """Whether `candidate` passes so far, size included; its latency is not known yet."""
     limit = state.deployment(candidate).budget.size_bytes
     fits = limit is None or candidate.artifact is None or candidate.artifact.size_bytes <= limit
     return candidate.open and fits
@@ -195,6 +197,11 @@ def _fidelity(candidate: Candidate) -> tuple[float, float]:
 def _again(candidate: Candidate, *, method: str | None, keep: tuple[str, ...] = ()) -> Candidate:
     """An open row like `candidate`, of another method or with layers in float."""
     return Candidate(
-        candidate.target, candidate.format, candidate.scheme, network=candidate.network, method=method, keep=keep,
+        candidate.target,
+        candidate.format,
+        candidate.scheme,
+        network=candidate.network,
+        method=method,
+        keep=keep,
         beside=True,
-    )  # fmt: skip
+    )

@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from edgekd.artifacts.artifact import Artifact
-from edgekd.artifacts.scheme import SCHEMES
-from edgekd.benchmarking.measure import measure
-from edgekd.conversion.export import convert
-from edgekd.devices.job import failure_error
-from edgekd.devices.on_device.agent import device_facts
 from edgekd.distillation.distill import distill
 from edgekd.distillation.teachers import Teacher, teacher_key
-from edgekd.errors import Fault, RecipeError
-from edgekd.evidence.outcome import Verdict
+from edgekd.errors import RecipeError
 from edgekd.formats import find_format
 from edgekd.network.network import Network, network_key
+from edgekd.pipeline.candidates.pruning_latency import (
+    latency_key,
+    latency_target,
+    relative_latency,
+)
 from edgekd.pipeline.candidates.score import scored_student
 from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Pruning
 from edgekd.pruning.blocks import blocks_of
@@ -39,7 +34,6 @@ from edgekd.pruning.prune import PrunedNetwork, counter_of, load_cut, prune, sav
 from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
 from edgekd.pruning.structure import prune_channels
-from edgekd.recipe.benchmark import Protocol
 from edgekd.recipe.pruning import Prune
 from edgekd.recipe.schema import Recipe
 from edgekd.recipe.training import Distill, Loss
@@ -50,11 +44,6 @@ from edgekd.training.cache import trained_once
 from edgekd.training.distributed import one_after_the_first
 from edgekd.training.loggers import recorder
 from edgekd.training.loop import Record
-
-TRIAL = Protocol(
-    name="trial", processes=2, runs=100, seconds=0.2, turn_s=0.0, warm_up_s=0.1, cool_s=0.0
-)
-"""How a candidate is timed while the share is searched; the verdict is measured anew."""
 
 USUAL = (
     Loss.model_validate({"method": "hard", "weight": 0.1}),
@@ -131,7 +120,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         return state
     config, whole = _resolved(state.recipe.prune, state), state.student
     student, cuts = whole, list[PrunedNetwork]()
-    with _measuring(state, run) as measured:
+    with relative_latency(state, run) as measured:
         for number in range(config.steps):
             share = config.keep ** ((number + 1) / config.steps)
             one = config.model_copy(update={"keep": share, "scan": config.scan and not number})
@@ -173,7 +162,7 @@ def _cut_once(
     run: Run,
 ) -> PrunedNetwork:
     """The cut of `student` to what `config` keeps of `whole`, made now or looked up."""
-    deployment = timed_goal(state.recipe, state.deployments)
+    deployment = latency_target(state.recipe, state.deployments)
     key: dict[str, Any] = {
         "student": network_key(student),
         "whole": network_key(whole),
@@ -181,7 +170,7 @@ def _cut_once(
         "data": state.data_key,
         "seed": run.seed,
         "torch-pruning": tool_versions(("torch_pruning",)),
-        "timed": _timed_key(deployment) if deployment else None,
+        "timed": latency_key(deployment) if deployment else None,
     }
 
     def make(folder: Path) -> None:
@@ -280,103 +269,6 @@ def _teachers(whole: Network, config: Prune, state: PipelineState) -> list[tuple
     return teachers
 
 
-def timed_goal(recipe: Recipe, deployments: Sequence[DeploymentTarget]) -> DeploymentTarget | None:
-    """The goal on whose target latencies are measured while pruning; None where none are.
-
-    Raises:
-        RecipeError: the recipe asks for a latency, and the device is not at hand.
-    """
-    config = recipe.prune
-    if config is None or config.measure != "latency":
-        return None
-    named = [
-        deployment for deployment in deployments if config.target in (None, deployment.target.name)
-    ]
-    at_hand = [deployment for deployment in named if deployment.target.at_hand]
-    if at_hand:
-        return at_hand[0]
-    names = [deployment.target.name for deployment in deployments]
-    if not named:
-        fault = Fault(
-            what=f"The recipe has no target {config.target!r} to measure on.",
-            at="prune.target",
-            got=repr(config.target),
-            expected=f"one of its targets: {', '.join(names)}",
-            fix=f"set prune.target = {names[0]!r}",
-        )
-    else:
-        fault = Fault(
-            what="A latency is measured on the device itself, and none is at hand.",
-            at="prune.measure",
-            got=", ".join(f"{deployment.target.name} without a device" for deployment in named),
-            expected='a target with a device, such as device = "ssh://pi@pi5.local"',
-            fix='give the target its device, or set prune.measure = "macs"',
-        )
-    raise RecipeError(fault)
-
-
-def _timed_key(deployment: DeploymentTarget) -> dict[str, Any]:
-    target = deployment.target
-    packages = find_format(target.format).PACKAGES
-    return {
-        "target": [target.name, target.machine, target.device, target.threads, target.format],
-        "scheme": _timed_scheme(deployment),
-        "facts": device_facts(),
-        "runtime": tool_versions(packages),
-        "protocol": vars(TRIAL),
-    }
-
-
-def _timed_scheme(deployment: DeploymentTarget) -> str:
-    """The first precision of the target that needs no calibration."""
-    schemes = [name for name in deployment.target.schemes if not SCHEMES[name].calibrated]
-    written = [name for name in schemes if name in find_format(deployment.target.format).SCHEMES]
-    return written[0] if written else "fp32"
-
-
-@contextmanager
-def _measuring(state: PipelineState, run: Run) -> Iterator[Callable[[nn.Module], float] | None]:
-    """While open, what tells the time of a module as a share of the student's; None to count."""
-    deployment = timed_goal(state.recipe, state.deployments)
-    if deployment is None:
-        yield None
-        return
-    target, whole = deployment.target, state.student
-    inputs = state.samples("validation").take(torch.arange(1))[0]
-    with tempfile.TemporaryDirectory() as scratch:
-        made: dict[str, Artifact] = {}
-
-        def written(name: str, module: nn.Module) -> Artifact:
-            example = {key: value[:1] for key, value in whole.example.items()}
-            network = whole.like(module.eval(), example)
-            scheme = _timed_scheme(deployment)
-            return convert(network, target.format, scheme, (), Path(scratch) / name)
-
-        def share(module: nn.Module) -> float:
-            if "whole" not in made:
-                made["whole"] = written("whole", whole.module)
-            made["candidate"] = written("candidate", module)
-            found = measure(
-                made,
-                parents={"candidate": "whole"},
-                device=target.device or "local",
-                threads=target.threads,
-                evidence=target.evidence,
-                inputs=inputs,
-                protocol=TRIAL,
-                seed=run.seed,
-            )
-            for name, result in found.items():
-                if isinstance(result, Verdict):
-                    raise failure_error(result, made[name])
-            result = found["candidate"]
-            assert not isinstance(result, Verdict)
-            assert result.ratio is not None
-            return result.ratio.value
-
-        yield share
-
-
 def profits(deployments: Sequence[DeploymentTarget]) -> dict[str, str]:
     """By format of the goals, what its runtime makes of weights that are zero."""
     formats = dict.fromkeys(deployment.target.format for deployment in deployments)
@@ -390,7 +282,7 @@ def _told(
     student: Network,
     state: PipelineState,
 ) -> Pruning:
-    deployment = timed_goal(state.recipe, state.deployments)
+    deployment = latency_target(state.recipe, state.deployments)
     last = cuts[-1]
     return Pruning(
         method="blocks" if config.blocks else config.method,

@@ -32,7 +32,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
 
 
 def expanded(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
-    """`candidates`, each that is open as one row for every method of its scheme that suits the student.
+    """`candidates`, with one candidate per quantization method for each that is open.
 
     A target has as many as the recipe allows; of the unpruned network the first of each alone.
     """
