@@ -1,11 +1,12 @@
-"""Packages that an app build takes: one file per kind, all made of the folder.
+"""Packages for app builds, one file per kind.
 
-The folder is the bundle itself: models, manifest, golden vectors, model card and checksums. Every
-other kind is made of a folder, now or later, and adds nothing that is not in it.
+The folder is the bundle: models, manifest, golden vectors, model card and checksums. Every other
+kind is packed from a bundle folder, during the run or later, and adds nothing to its contents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -16,19 +17,23 @@ from edgekd.errors import Fault
 
 
 class BundleKind(Protocol):
-    """A module of this room.
+    """A module that packs one kind of bundle.
+
+    It may also define
+
+    - `missing_requirement() -> Fault | None`: the program or package that must be installed first;
+    - `OPTIONS`, a dict from each key of its recipe table `[bundle.KIND]` to a description. `pack`
+      finds the values in `manifest.options[KIND]`. Kinds that come with edgekd have their own
+      tables in the recipe instead.
 
     Attributes:
-        FORMATS: what it takes; models of other formats stay out of it.
+        FORMATS: the formats it packs; models of other formats are left out.
     """
 
     FORMATS: tuple[str, ...]
 
-    def lacks(self) -> Fault | None:
-        """What must be installed to make it and is not."""
-
     def pack(self, bundle: Path, manifest: Manifest, out: Path) -> None:
-        """Writes the package of the folder `bundle` into `out`, which is empty."""
+        """Write the package of the folder `bundle` into the empty folder `out`."""
 
 
 BUNDLES: dict[str, BundleKind] = {
@@ -38,11 +43,11 @@ BUNDLES: dict[str, BundleKind] = {
     "swift": swift,
     "linux": linux,
 }
-"""The kinds by name."""
+"""The kinds that come with edgekd, by name."""
 
 
 def bundle_names() -> list[str]:
-    """All kinds there are: of this table, or installed packages' entry points `edgekd.bundles`."""
+    """All kinds: those of `BUNDLES`, and entry points `edgekd.bundles` of installed packages."""
     return [*BUNDLES, *(entry.name for entry in entry_points(group="edgekd.bundles"))]
 
 
@@ -50,10 +55,23 @@ def find_bundle(name: str) -> BundleKind:
     """The kind `name`.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such kind.
     """
     if name in BUNDLES:
         return BUNDLES[name]
     entries = {entry.name: entry for entry in entry_points(group="edgekd.bundles")}
-    found: BundleKind = entries[name].load()
-    return found
+    module: BundleKind = entries[name].load()
+    return module
+
+
+def missing_requirement(name: str) -> Fault | None:
+    """The fault that reports what must be installed before kind `name` can be packed, or None."""
+    check = getattr(find_bundle(name), "missing_requirement", None)
+    fault: Fault | None = check() if check else None
+    return fault
+
+
+def bundle_options(name: str) -> Mapping[str, str]:
+    """The keys of the recipe table `[bundle.NAME]` of an added kind, each with a description."""
+    options: Mapping[str, str] = getattr(find_bundle(name), "OPTIONS", {})
+    return options

@@ -29,8 +29,8 @@ MIN_SDK = 21
 DIGESTS = ("md5", "sha1", "sha256", "sha512")
 
 
-def lacks() -> Fault | None:
-    """The class is compiled by a JDK."""
+def missing_requirement() -> Fault | None:
+    """Report a missing Java compiler, which compiles the generated class."""
     if shutil.which("javac"):
         return None
     return Fault(

@@ -22,11 +22,6 @@ LIMIT_BYTES = 8 * 2**30
 """What an archive may unpack to: many times any bundle, and no disk full."""
 
 
-def lacks() -> Fault | None:
-    """Nothing is needed."""
-    return None
-
-
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
     """Writes `NAME-VERSION.zip`, which edgekd reads where it reads a bundle's folder."""
     stem = f"{manifest.name}-{manifest.version}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, Tensor, json_schema
-from edgekd.errors import Fault, listed
+from edgekd.errors import listed
 from edgekd.system.files import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
@@ -23,11 +23,6 @@ LABELS = "labels.txt"
 COMPONENTS = "components.cdx.json"
 SUMS = "SHA256SUMS"
 SIGNATURE = "manifest.json.sig"
-
-
-def lacks() -> Fault | None:
-    """Nothing is needed."""
-    return None
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:

@@ -14,15 +14,9 @@ from pathlib import Path
 from edgekd.bundles.archive import write_zip
 from edgekd.bundles.identifiers import c_quoted, snake, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
-from edgekd.errors import Fault
 from edgekd.system.files import write_text
 
 FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino", "ncnn")
-
-
-def lacks() -> Fault | None:
-    """Nothing is needed."""
-    return None
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
@@ -188,7 +182,8 @@ def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Pat
         contents[f"{package}/{path}"] = bundle / path
     others = [file for file in manifest.other_files if file.path in kept]
     shipped = manifest.model_copy(update={"models": models, "other_files": others})
-    contents[f"{package}/manifest.json"] = (shipped.model_dump_json(indent=2) + "\n").encode()
+    text = shipped.model_dump_json(indent=2, exclude=shipped.unwritten)
+    contents[f"{package}/manifest.json"] = f"{text}\n".encode()
     summary = " ".join(manifest.description.split()) or f"A {manifest.task} model"
     info = f"{stem}.dist-info"
     lines = [

@@ -237,6 +237,10 @@ class Manifest(Entry):
     ] = Field(default_factory=dict)
     licences: Licences = Licences()
     android: Android = Android()
+    options: Annotated[
+        dict[str, dict[str, JsonValue]],
+        Field(description="by kind, the options of a kind that an installed package adds"),
+    ] = Field(default_factory=dict)
     models: Annotated[list[Model], Field(min_length=1)]
     left_out: Annotated[dict[str, str], Field(description="targets without a model, and why")] = (
         Field(default_factory=dict)
@@ -247,8 +251,13 @@ class Manifest(Entry):
     lineage: Lineage
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return self.model_dump(mode="json")
+        """The manifest as a JSON object."""
+        return self.model_dump(mode="json", exclude=self.unwritten)
+
+    @property
+    def unwritten(self) -> set[str]:
+        """Keys that the file omits: `options` where no kind has any, as before this key existed."""
+        return set() if self.options else {"options"}
 
 
 def json_schema() -> dict[str, Any]:

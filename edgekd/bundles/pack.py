@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.signature import Signature, TensorSpec
-from edgekd.bundles import bundle_names, find_bundle
+from edgekd.bundles import bundle_names, find_bundle, missing_requirement
 from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles.archive import unpack
 from edgekd.bundles.integrity import whole
@@ -127,9 +127,9 @@ def pack(path: Path, kind: str, out: Path | None = None, group: str | None = Non
                     fix=f"add a target of {listed(module.FORMATS)} to the recipe",
                 )
             )
-        lacks = module.lacks()
-        if lacks:
-            raise MissingPackageError(lacks)
+        missing = missing_requirement(kind)
+        if missing:
+            raise MissingPackageError(missing)
         # Beside an archive, as beside the folder of a run.
         place = out or (path if path.is_file() else bundle).parent / kind
         with written_atomically(place) as draft:

@@ -13,15 +13,9 @@ from pathlib import Path
 from edgekd.bundles.archive import files_under, write_zip
 from edgekd.bundles.identifiers import camel, rows, swift_quoted, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
-from edgekd.errors import Fault
 from edgekd.system.files import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("coreml",)
-
-
-def lacks() -> Fault | None:
-    """Nothing is needed."""
-    return None
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from edgekd.artifacts.target import load_target, target_names
+from edgekd.bundles import bundle_names
 from edgekd.calibration.calibration_set import calibration_names, load_calibration
 from edgekd.conversion.options import check_exportable
 from edgekd.devices import find_device
@@ -50,6 +51,7 @@ def known_names() -> Known:
         },
         targets=target_names(),
         calibrations=calibration_names(),
+        bundles=bundle_names(),
     )
 
 

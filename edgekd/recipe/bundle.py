@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgekd.errors import Fault
-from edgekd.recipe.table import Part
+from edgekd.recipe.table import Part, one_of
 
 
 class Preprocessing(Part):
@@ -53,9 +53,6 @@ class Preprocessing(Part):
                 {"key": "mean"},
             )
         return self
-
-
-KindName = Literal["folder", "archive", "android", "swift", "linux"]
 
 
 class Licences(Part):
@@ -116,16 +113,17 @@ class Android(Part):
     ] = None
 
 
-def _folder() -> list[KindName]:
-    return ["folder"]
-
-
 class Bundle(Part):
     """What is handed to the app build."""
 
     kinds: Annotated[
-        list[KindName], Field(min_length=1, description="what is made of it; the folder always is")
-    ] = Field(default_factory=_folder)
+        list[Annotated[str, one_of("bundles")]],
+        Field(
+            min_length=1,
+            description="kinds of package to write: folder (always written), archive, android, "
+            "swift, linux, or a kind that an installed package adds",
+        ),
+    ] = Field(default_factory=lambda: ["folder"])
     description: Annotated[str, Field(description="of the model, for the card")] = ""
     labels: Annotated[
         list[str] | str, Field(description="in the outputs' order, or a file, one on a line")
@@ -135,6 +133,27 @@ class Bundle(Part):
     ] = Field(default_factory=dict)
     licences: Annotated[Licences, Field(description="SPDX expressions")] = Licences()
     android: Annotated[Android, Field(description="of the Android package")] = Android()
+    options: Annotated[
+        dict[str, dict[str, JsonValue]],
+        Field(description="options of a kind that an installed package adds; or [bundle.KIND]"),
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables_of_added_kinds(cls, document: Any) -> Any:
+        """Read the table [bundle.KIND] of each kind listed in `kinds` as its options."""
+        kinds = document.get("kinds") if isinstance(document, dict) else None
+        if not isinstance(kinds, list):
+            return document
+        added = {
+            key: value
+            for key, value in document.items()
+            if key in kinds and key not in cls.model_fields and isinstance(value, dict)
+        }
+        if not added:
+            return document
+        rest = {key: value for key, value in document.items() if key not in added}
+        return {**rest, "options": {**rest.get("options", {}), **added}}
 
     def label_names(self, base: Path) -> list[str]:
         """The labels; a file's path is relative to `base`.

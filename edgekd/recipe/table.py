@@ -23,6 +23,7 @@ class Known:
             is a share from 0 to 1.
         targets: the shipped target profiles.
         calibrations: the shipped calibration sets.
+        bundles: the bundle kinds.
     """
 
     stages: Collection[str] = ()
@@ -30,6 +31,7 @@ class Known:
     tasks: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     targets: Collection[str] = ()
     calibrations: Collection[str] = ()
+    bundles: Collection[str] = ()
 
 
 def one_of(names: str, *, or_path: bool = False) -> AfterValidator:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekd.artifacts.signature import Signature
-from edgekd.bundles import find_bundle
+from edgekd.bundles import bundle_options, find_bundle
 from edgekd.errors import Fault, listed, nearest
 from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.recipe.bundle import Bundle, group_fault
@@ -48,6 +48,7 @@ def option_faults(
     yield from _done_twice(recipe, options)
     yield from _label_faults(options, base)
     yield from _text_faults(options)
+    yield from _kind_option_faults(options)
     formats = sorted({deployment.target.format for deployment in deployments})
     for kind in options.kinds:
         takes = find_bundle(kind).FORMATS
@@ -58,6 +59,23 @@ def option_faults(
                 got=listed(formats) if formats else "no target",
                 expected=listed(takes),
                 fix=f"add a target of {listed(takes)}, or remove {kind!r}",
+            )
+
+
+def _kind_option_faults(options: Bundle) -> Iterator[Fault]:
+    """Faults of the options of kinds that installed packages add."""
+    for kind, table in options.options.items():
+        known = list(bundle_options(kind)) if kind in options.kinds else []
+        for key in sorted(set(table) - set(known)):
+            close = nearest(key, known)
+            yield Fault(
+                what=f"The bundle kind {kind!r} has no option {key!r}."
+                if kind in options.kinds
+                else f"{kind!r} has options but is not a kind of this bundle.",
+                at=f"bundle.{kind}.{key}",
+                got=repr(table[key]),
+                expected=listed(known) if known else f"no options of {kind!r}",
+                fix=f"did you mean {close!r}?" if close else f"remove {key!r}",
             )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from edgekd.artifacts.artifact import parts, zipped
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers
 from edgekd.artifacts.signature import TensorSpec
-from edgekd.bundles import find_bundle, folder
+from edgekd.bundles import find_bundle, folder, missing_requirement
 from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import (
@@ -52,7 +52,7 @@ def check(recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]) -
     faults = [*option_faults(recipe, base, deployments)]
     if faults:
         raise RecipeError(*faults)
-    lacking = [lack for kind in options.kinds if (lack := find_bundle(kind).lacks())]
+    lacking = [lack for kind in options.kinds if (lack := missing_requirement(kind))]
     if lacking:
         raise MissingPackageError(*lacking)
 
@@ -274,6 +274,7 @@ def _manifest(state: PipelineState, options: Bundle, models: list[Model]) -> Man
         licences=options.licences,
         folded=recipe.export.inputs,
         android=options.android,
+        options=options.options,
         models=models,
         left_out={
             name: choice.why for name, choice in state.chosen.items() if choice.scheme is None
