@@ -1,25 +1,28 @@
-"""edgekd: from a trained teacher to small model files that run within a stated budget on phones,
-boards and CPUs, with the evidence to ship them.
+"""From a trained teacher to small, verified, benchmarked model files for edge devices.
 
-The rooms by floor; a file imports from its own room or from a room on a lower floor:
+A recipe, from teacher to bundle:
+    run, check, calibrate
 
-    8  cli
-    7  pipeline (stages, candidates)
-    6  conversion  verification  benchmarking  distillation  bundles
-    5  devices  training  pruning  calibration  report
-    4  formats  quantization  tasks  evidence
-    3  recipe  network
-    2  artifacts
-    1  system  losses  data
-    0  errors
+Each stage alone:
+    distill, prune, embed_preprocessing, export, verify, layer_sensitivity, benchmark
+
+What they take:
+    load_network, load_recipe, load_target, load_artifact, losses
+    Data, Network, Target, Artifact, Signature, TensorSpec
+
+What they return:
+    RunResult, PrunedNetwork, Agreement, Measurement, Outcome; they raise EdgekdError
+
+help(edgekd.export) explains one function. On the command line: edgekd --help.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from edgekd.system.version import VERSION as __version__
+from edgekd.system.version import VERSION as _VERSION
 
 if TYPE_CHECKING:
     from edgekd import losses as losses
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from edgekd.artifacts.target import load_target as load_target
     from edgekd.benchmarking.benchmark import benchmark as benchmark
     from edgekd.conversion.export import export as export
-    from edgekd.conversion.preprocessing import folded as folded
+    from edgekd.conversion.preprocessing import embed_preprocessing as embed_preprocessing
     from edgekd.data import Data as Data
     from edgekd.distillation.distill import distill as distill
     from edgekd.errors import EdgekdError as EdgekdError
@@ -44,13 +47,15 @@ if TYPE_CHECKING:
     from edgekd.pipeline.plan import check as check
     from edgekd.pipeline.result import RunResult as RunResult
     from edgekd.pipeline.run import run as run
+    from edgekd.pruning.prune import PrunedNetwork as PrunedNetwork
     from edgekd.pruning.prune import prune as prune
     from edgekd.recipe.load import load_recipe as load_recipe
-    from edgekd.verification.layer_sensitivity import sensitivity as sensitivity
+    from edgekd.verification.layer_sensitivity import layer_sensitivity as layer_sensitivity
     from edgekd.verification.verify import verify as verify
 
-# Names are imported when they are first used: `edgekd --help` must not wait for torch.
-_HOMES = {
+__version__ = _VERSION
+
+_MODULES = {
     "Agreement": "evidence.agreement",
     "Artifact": "artifacts.artifact",
     "Data": "data",
@@ -58,6 +63,7 @@ _HOMES = {
     "Measurement": "evidence.measurement",
     "Network": "network.network",
     "Outcome": "evidence.outcome",
+    "PrunedNetwork": "pruning.prune",
     "RunResult": "pipeline.result",
     "Signature": "artifacts.signature",
     "Target": "artifacts.target",
@@ -66,24 +72,40 @@ _HOMES = {
     "calibrate": "pipeline.calibrate",
     "check": "pipeline.plan",
     "distill": "distillation.distill",
+    "embed_preprocessing": "conversion.preprocessing",
     "export": "conversion.export",
-    "folded": "conversion.preprocessing",
+    "layer_sensitivity": "verification.layer_sensitivity",
     "load_artifact": "artifacts.artifact",
     "load_network": "network.load",
     "load_recipe": "recipe.load",
     "load_target": "artifacts.target",
     "prune": "pruning.prune",
     "run": "pipeline.run",
-    "sensitivity": "verification.layer_sensitivity",
     "verify": "verification.verify",
 }
+"""The module of each public name, imported on first use: `edgekd --help` must not load torch."""
 
-__all__ = ["__version__", "losses", *_HOMES]
+_RENAMED = {"folded": "embed_preprocessing", "sensitivity": "layer_sensitivity"}
+"""Names of version 0.1, which work and warn until the release after the next."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name == "losses":
-        return import_module("edgekd.losses")
-    if name not in _HOMES:
+        return _import_module("edgekd.losses")
+    if name in _RENAMED:
+        import warnings
+
+        new = _RENAMED[name]
+        message = f"edgekd.{name} is now edgekd.{new}; the old name will be removed"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
+    if name not in _MODULES:
         raise AttributeError(f"module 'edgekd' has no attribute {name!r}")
-    return getattr(import_module(f"edgekd.{_HOMES[name]}"), name)
+    from edgekd.system.signatures import readable
+
+    return readable(getattr(_import_module(f"edgekd.{_MODULES[name]}"), name))
+
+
+def __dir__() -> list[str]:
+    # There is no `__all__`: with one, help(edgekd) prints the help of every name in it.
+    return sorted(["__version__", "losses", *_MODULES])

@@ -78,7 +78,7 @@ def sensitivity(
     from edgekd.cli.result_text import noise_lines
     from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
-    from edgekd.verification.layer_sensitivity import sensitivity as look
+    from edgekd.verification.layer_sensitivity import layer_sensitivity as look
 
     inputs = read_samples(samples)
     network = load_network(against, example=inputs[0], weights=weights)

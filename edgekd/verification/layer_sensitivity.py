@@ -78,7 +78,7 @@ class _Seen:
     channels: list[Tensor] = field(default_factory=list)
 
 
-def sensitivity(
+def layer_sensitivity(
     artifact: Artifact, network: Network, samples: Sequence[Mapping[str, Tensor]]
 ) -> list[LayerNoise]:
     """The layers of `network` in the order they run, each beside what `artifact` made of it.

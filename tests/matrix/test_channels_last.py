@@ -10,7 +10,7 @@ import torch
 import edgekd
 from edgekd.artifacts.artifact import load_artifact
 from edgekd.benchmarking.benchmark import benchmark
-from edgekd.conversion.preprocessing import folded
+from edgekd.conversion.preprocessing import embed_preprocessing
 from edgekd.errors import RecipeError
 from edgekd.formats import FORMATS
 from edgekd.formats.inspection import read_graph
@@ -85,7 +85,7 @@ def test_an_input_that_was_folded_keeps_the_layout_it_was_given(tmp_path: Path) 
     for layout, axis in (("nchw", 1), ("nhwc", -1)):
         raw = Raw(dtype="float32", layout=layout)
         artifact = edgekd.export(
-            folded(network, {name: raw}), format="litert", out=tmp_path / layout
+            embed_preprocessing(network, {name: raw}), format="litert", out=tmp_path / layout
         )
         assert artifact.signature is not None
         assert artifact.signature.inputs[0].shape[axis] == 3

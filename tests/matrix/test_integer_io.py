@@ -25,7 +25,7 @@ from edgekd.formats import FORMATS, quantization
 from edgekd.formats.integer_io import IO_FORMATS
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from edgekd.recipe.benchmark import QUICK
-from edgekd.verification.layer_sensitivity import sensitivity
+from edgekd.verification.layer_sensitivity import layer_sensitivity
 from tests.support.models import TRAPS
 from tests.support.project import assert_five_parts
 from tests.support.runtimes import RUN
@@ -160,8 +160,8 @@ def test_it_is_verified_by_the_values_its_numbers_stand_for(three: Any) -> None:
 def test_its_layers_are_those_of_the_file_in_float(three: Any) -> None:
     name, network, files = three
     samples = drawn(name, 4, 5)
-    plain = sensitivity(files["float32"], network, samples)
-    found = sensitivity([*files.values()][-1], network, samples)
+    plain = layer_sensitivity(files["float32"], network, samples)
+    found = layer_sensitivity([*files.values()][-1], network, samples)
     pairs = [
         (ours.sqnr_db, theirs.sqnr_db)
         for ours, theirs in zip(plain, found, strict=True)
@@ -191,7 +191,7 @@ def test_raw_images_and_ids_stay_what_they_are(format: str, tmp_path: Path) -> N
     images = torch.randint(0, 256, (32, 3, 8, 8), generator=generator)
     example = {"image": (images[:1] / 255 - 0.5) / 0.25}
     network = edgekd.load_network(network.module, example=example)
-    folded = folding.folded(network, {"image": raw}, "probabilities")
+    folded = folding.embed_preprocessing(network, {"image": raw}, "probabilities")
     samples = [{"image": image[None]} for image in images.permute(0, 2, 3, 1).to(torch.uint8)]
     artifact = written(folded, format, "int8", tmp_path, samples)
     (step,) = artifact.quantization.items()

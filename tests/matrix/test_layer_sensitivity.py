@@ -15,7 +15,7 @@ import edgekd
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import RecipeError
 from edgekd.formats import FORMATS
-from edgekd.verification.layer_sensitivity import grid_step, sensitivity
+from edgekd.verification.layer_sensitivity import grid_step, layer_sensitivity
 from tests.support.models import TRAPS
 from tests.support.project import Project, assert_five_parts, tiny_recipe
 from tests.support.skips import need_modules
@@ -49,7 +49,7 @@ def exported(name: str, format: str, scheme: str, out: Path) -> tuple[Any, ...]:
 def test_the_output_has_the_noise_that_verify_finds(tmp_path: Path, format: str) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     artifact, network, samples = exported("residual", format, "int8", tmp_path)
-    layers = edgekd.sensitivity(artifact, network, samples[:8])
+    layers = edgekd.layer_sensitivity(artifact, network, samples[:8])
     last = layers[-1]
     assert last.module == "(output output)"
     assert last.sqnr_db == pytest.approx(
@@ -67,7 +67,7 @@ def test_the_output_has_the_noise_that_verify_finds(tmp_path: Path, format: str)
 def test_in_float32_nothing_is_cut_off_and_there_is_no_grid(tmp_path: Path) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     artifact, network, samples = exported("residual", "onnx", "fp32", tmp_path)
-    for each in sensitivity(artifact, network, samples[:2]):
+    for each in layer_sensitivity(artifact, network, samples[:2]):
         assert each.step is None
         assert each.saturated_frac is None
         assert each.sqnr_db is None or each.sqnr_db > 90
@@ -94,14 +94,14 @@ def test_outlier_channels_and_what_calibration_cut_off_are_found(tmp_path: Path)
     network = edgekd.load_network(Uneven().eval(), example=samples[0])
     quiet = [{"image": 0.2 * each} for each in images]
     artifact = edgekd.export(network, format="onnx", scheme="int8", calibration=quiet, out=tmp_path)
-    first, *_ = sensitivity(artifact, network, samples[:4])
+    first, *_ = layer_sensitivity(artifact, network, samples[:4])
     assert list(first.outliers) == [5]
     assert first.outliers[5] > 50
     assert first.saturated_frac is not None
     assert first.saturated_frac > 0.01
     assert first.file_high is not None
     assert first.file_high < 0.5 * first.high
-    inside, *_ = sensitivity(artifact, network, quiet[:4])
+    inside, *_ = layer_sensitivity(artifact, network, quiet[:4])
     assert inside.saturated_frac is not None
     assert inside.saturated_frac < 0.1 * first.saturated_frac
 
@@ -110,7 +110,7 @@ def test_without_samples_it_is_refused(tmp_path: Path) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     artifact, network, _ = exported("residual", "onnx", "fp32", tmp_path)
     with pytest.raises(RecipeError) as caught:
-        sensitivity(artifact, network, [])
+        layer_sensitivity(artifact, network, [])
     assert_five_parts(str(caught.value))
 
 

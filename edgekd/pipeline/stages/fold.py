@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgekd.conversion.preprocessing import folded, unprepared_data
+from edgekd.conversion.preprocessing import embed_preprocessing, unprepared_data
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.files import digest
 from edgekd.system.store import Run
@@ -14,10 +14,10 @@ def preflight(state: PipelineState) -> None:
     """Tries the folding on the untaught student and one sample, before any training.
 
     Raises:
-        RecipeError: see `folded`.
+        RecipeError: see `embed_preprocessing`.
     """
     if state.recipe.export.folds:
-        folded(state.student, state.recipe.export.inputs, state.recipe.export.outputs)
+        embed_preprocessing(state.student, state.recipe.export.inputs, state.recipe.export.outputs)
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:  # noqa: ARG001  every stage has one
@@ -27,8 +27,10 @@ def step(state: PipelineState, run: Run) -> PipelineState:  # noqa: ARG001  ever
     told = {name: raw.model_dump() for name, raw in inputs.items()}
     return replace(
         state,
-        student=folded(state.student, inputs, outputs),
-        unpruned=None if state.unpruned is None else folded(state.unpruned, inputs, outputs),
+        student=embed_preprocessing(state.student, inputs, outputs),
+        unpruned=None
+        if state.unpruned is None
+        else embed_preprocessing(state.unpruned, inputs, outputs),
         data=unprepared_data(state.data, names, inputs) if inputs else state.data,
         data_key=digest([state.data_key, told]) if inputs else state.data_key,
     )

@@ -14,7 +14,7 @@ from edgekd.network.network import network_key
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.files import write_json
 from edgekd.system.store import Run
-from edgekd.verification.layer_sensitivity import SAMPLES, sensitivity
+from edgekd.verification.layer_sensitivity import SAMPLES, layer_sensitivity
 
 FILE = "sensitivity.json"
 
@@ -37,7 +37,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
 
         def make(folder: Path, candidate: Candidate = candidate) -> None:
             assert candidate.artifact is not None
-            layers = sensitivity(candidate.artifact, state.network(candidate), samples)
+            layers = layer_sensitivity(candidate.artifact, state.network(candidate), samples)
             document = {
                 "target": candidate.target,
                 "candidate": candidate.name,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from edgekd import Data, load_network
-from edgekd.conversion.preprocessing import folded, unprepared, unprepared_data
+from edgekd.conversion.preprocessing import embed_preprocessing, unprepared, unprepared_data
 from edgekd.errors import RecipeError
 from edgekd.recipe.preprocessing import Raw
 from tests.support.project import assert_five_parts
@@ -33,7 +33,9 @@ def prepared(images: torch.Tensor) -> torch.Tensor:
 def test_raw_images_give_what_prepared_ones_gave(dtype: Any) -> None:
     images = torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8)
     plain = network()
-    made = folded(plain, {"image": RGB.model_copy(update={"dtype": dtype})}, "probabilities")
+    made = embed_preprocessing(
+        plain, {"image": RGB.model_copy(update={"dtype": dtype})}, "probabilities"
+    )
     spec = made.signature.inputs[0]
     assert (spec.shape, spec.dtype) == ((1, 8, 8, 3), dtype)
     assert spec.layout == "batch height width channels"
@@ -91,14 +93,16 @@ def test_what_does_not_fit_is_told(inputs: dict[str, Raw], told: str) -> None:
     plain = network()
     example = {"image": prepared(torch.zeros(1, 8, 8, 3))}
     with pytest.raises(RecipeError, match=told) as raised:
-        folded(load_network(plain.module, example=example), inputs)
+        embed_preprocessing(load_network(plain.module, example=example), inputs)
     assert_five_parts(str(raised.value))
 
 
 def test_channels_last_is_of_images() -> None:
     flat = load_network(nn.Linear(4, 2), example={"x": torch.zeros(1, 4)})
     with pytest.raises(RecipeError, match='layout = "same"'):
-        folded(flat, {"x": Raw()})
-    made = folded(flat, {"x": Raw(layout="same", dtype="float32", mean=[1.0], std=[2.0])})
+        embed_preprocessing(flat, {"x": Raw()})
+    made = embed_preprocessing(
+        flat, {"x": Raw(layout="same", dtype="float32", mean=[1.0], std=[2.0])}
+    )
     found = made({"x": torch.full((1, 4), 3.0)})["output"]
     torch.testing.assert_close(found, flat({"x": torch.ones(1, 4)})["output"])

@@ -9,7 +9,7 @@ from torch import nn
 from edgekd import load_network
 from edgekd.artifacts.signature import DynamicDim
 from edgekd.conversion.export import refuse_dynamic_shapes
-from edgekd.conversion.preprocessing import folded
+from edgekd.conversion.preprocessing import embed_preprocessing
 from edgekd.errors import RecipeError, RefusedError
 from edgekd.network.dynamic_shapes import fits, other_sizes, parse_dynamic, resized
 from edgekd.recipe.preprocessing import Raw
@@ -33,7 +33,7 @@ def test_the_signature_says_what_is_free() -> None:
     assert_five_parts(str(raised.value))
     refuse_dynamic_shapes(network, "onnx")
     with pytest.raises(RecipeError, match="fixed sizes"):
-        folded(network, {"ids": Raw(layout="same")})
+        embed_preprocessing(network, {"ids": Raw(layout="same")})
 
 
 def test_examples_come_to_other_sizes_together() -> None:

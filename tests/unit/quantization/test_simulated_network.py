@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from edgekd.conversion.preprocessing import folded, logits_of
+from edgekd.conversion.preprocessing import embed_preprocessing, logits_of
 from edgekd.data import Data
 from edgekd.distillation.qat import (
     finish_qat,
@@ -129,7 +129,7 @@ def test_what_cannot_be_simulated_is_said() -> None:
 
 def test_a_softmax_that_is_part_of_the_network_is_not_trained_through() -> None:
     network, inputs = built("residual")
-    whole = folded(network, {}, "probabilities")
+    whole = embed_preprocessing(network, {}, "probabilities")
     assert torch.allclose(call(whole.module, inputs)["output"].sum(1), torch.ones(16))
     bare = call(logits_of(whole).module, inputs)
     assert torch.equal(bare["output"], call(network.module, inputs)["output"])
