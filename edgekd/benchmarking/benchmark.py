@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.target import Budget
-from edgekd.benchmarking.measure import measure, no_progress
+from edgekd.benchmarking.measure import measure
 from edgekd.data import Inputs
 from edgekd.devices.job import failure_error
 from edgekd.evidence.budget import judge_budget
@@ -17,6 +17,7 @@ from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format
 from edgekd.recipe.benchmark import THOROUGH, Protocol
+from edgekd.system.progress import Progress, no_progress
 
 UNTIMED = ("reference", "emulated")
 """The evidence of rows that are not timed: there is no runtime, or its time is no latency."""
@@ -71,7 +72,7 @@ def time_all(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
     budget: Budget | None = None,
-    progress: Callable[[str, int, int], None] = no_progress,
+    progress: Progress = no_progress,
 ) -> list[Measurement | Verdict]:
     """As `benchmark_all`; what failed is a verdict in its place.
 

@@ -33,6 +33,7 @@ from edgekd.evidence.summarized_latencies import SummarizedLatencies
 from edgekd.formats import find_format
 from edgekd.recipe.benchmark import LOOKS, Protocol
 from edgekd.system.process import pause
+from edgekd.system.progress import Progress, no_progress
 
 CONFIDENCE = 1 - 0.05 / LOOKS
 """Of one look's intervals, so that all looks together keep 95 % (Bonferroni)."""
@@ -45,21 +46,17 @@ COOL_S = 10.0
 Measured = dict[str, Measurement | Verdict]
 
 
-def no_progress(told: str, done: int, total: int) -> None:
-    """Drops what it is told."""
-
-
 @dataclass
 class Steps:
     """How far a measurement is: what it does now, and how many of its processes have begun."""
 
-    progress: Callable[[str, int, int], None]
+    progress: Progress
     total: int
     done: int = 0
 
     def __call__(self, told: str) -> None:
         """Tells what is done in the step that has begun."""
-        self.progress(told, self.done, self.total)
+        self.progress("benchmark", told, self.done, self.total)
 
     def begin(self, told: str) -> None:
         """Tells of the next step."""
@@ -80,7 +77,7 @@ def measure(
     seed: int,
     unpruned: Mapping[str, str] | None = None,
     still_open: Callable[[Measured], bool] | None = None,
-    progress: Callable[[str, int, int], None] = no_progress,
+    progress: Progress = no_progress,
 ) -> Measured:
     """What each of `artifacts`, all of one runtime, takes; a `Verdict` for one that failed.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +75,7 @@ def benchmark(
                 inputs=joined(inputs) if inputs else None,
                 protocol=QUICK if quick else THOROUGH,
                 budget=limits,
-                progress=partial(progress, "benchmark"),
+                progress=progress,
             )
         )
     measured = [wrong[n] if n in wrong else next(timed) for n in range(len(loaded))]

@@ -28,7 +28,14 @@ from edgekd.system.notebook_progress import default_progress
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import check_labels, score
 from edgekd.training.distributed import join
-from edgekd.training.loop import Batch, Record, fit, format_record, no_message
+from edgekd.training.loop import (
+    Batch,
+    EpochProgress,
+    Record,
+    fit,
+    format_record,
+    no_message,
+)
 
 TRIED_ON = 4
 """Samples that every loss is tried on before any work."""
@@ -43,7 +50,7 @@ def distill(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    progress: Callable[[int, int, Record], None] | None = None,
+    progress: EpochProgress | None = None,
     log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     cache: Path | None = None,
@@ -116,7 +123,7 @@ def distill(
     return student.with_module(module)
 
 
-def _drawn() -> Callable[[int, int, Record], None]:
+def _drawn() -> EpochProgress:
     """A `progress` that draws where a notebook's cell has asked."""
     progress = default_progress()
     return lambda done, total, record: progress("distill", format_record(record), done, total)

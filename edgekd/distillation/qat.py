@@ -24,7 +24,7 @@ from edgekd.quantization.quantizer_placement import METHODS, placement_rules, re
 from edgekd.quantization.simulated_network import FakeQuantizedModule, program_of
 from edgekd.recipe.training import Distill, Loss, Optimizer
 from edgekd.tasks import TASKS, Task
-from edgekd.training.loop import Record, no_message, no_progress
+from edgekd.training.loop import EpochProgress, Record, no_epoch_progress, no_message
 
 LEARNING_RATE = 1e-3
 """Small: the weights are good, and have to move by steps of their grids. Measured: docs/qat.md."""
@@ -100,7 +100,7 @@ def train_quantized(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    progress: Callable[[int, int, Record], None] = no_progress,
+    progress: EpochProgress = no_epoch_progress,
     log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     cache: Path | None = None,

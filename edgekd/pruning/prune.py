@@ -34,6 +34,7 @@ from edgekd.pruning.sparsity import (
 from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
 from edgekd.recipe.pruning import Prune
 from edgekd.system.files import write_json
+from edgekd.system.progress import Progress, no_progress
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import count_macs
 
@@ -48,13 +49,6 @@ JUDGED_SAMPLES = 1024
 
 NOISE_FRAC = 0.05
 """How close under the asked share a latency ends the search: it is not known better."""
-
-Tell = Callable[[str, int, int], None]
-"""Told what is being tried, its number, and of how many (0: not known)."""
-
-
-def no_progress(what: str, number: int, count: int) -> None:
-    """A `Tell` that drops what it is told."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ def prune(
     seed: int = 0,
     measure: Callable[[nn.Module], float] | None = None,
     whole: float | None = None,
-    progress: Tell = no_progress,
+    progress: Progress = no_progress,
 ) -> PrunedNetwork:
     """`network` without so much that `config.keep` is left of it; `network` is not changed.
 
@@ -124,15 +118,14 @@ def prune(
     what = {"macs": "of the multiply-accumulates", "parameters": "of the parameters"}
     judge = _judge(network, data, task, metric, seed)
 
-    def told(number: int, left: float) -> None:
-        progress(
-            f"a candidate of {left:.3f} {what.get(config.measure, 'of the latency')}", number, 0
-        )
+    def on_trial(number: int, left: float) -> None:
+        share = f"{left:.3f} {what.get(config.measure, 'of the latency')}"
+        progress("prune", f"a candidate of {share}", number)
 
     common: dict[str, Any] = {
         "whole": whole,
         "what": what.get(config.measure, "of the latency"),
-        "tell": told,
+        "on_trial": on_trial,
     }
     if config.blocks is not None:
         blocks_of(network.module, config.blocks, "prune.blocks")
@@ -199,7 +192,7 @@ class _Candidates:
         self.gradients = _gradients(network, data, config.importance, task, seed)
         self.scanned: list[Sensitivity] = []
 
-    def scan(self, judge: Callable[[nn.Module], tuple[float, float]], progress: Tell) -> None:
+    def scan(self, judge: Callable[[nn.Module], tuple[float, float]], progress: Progress) -> None:
         """Finds out what removing channels of each layer alone costs."""
         self.scanned = sensitivity(
             self.network.module,
@@ -209,7 +202,7 @@ class _Candidates:
             round_to=self.config.round_to,
             untouched=self.untouched,
             gradients=self.gradients,
-            progress=lambda layer, number, count: progress(f"scanning {layer}", number, count),
+            progress=progress,
         )
 
     def __call__(self, remove_frac: float) -> Pruned:

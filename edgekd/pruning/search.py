@@ -60,7 +60,7 @@ def prune_to(
     trials: int = TRIALS,
     close_frac: float = CLOSE_FRAC,
     what: str = "of the network",
-    progress: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
+    on_trial: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
 ) -> Found:
     """The candidate from which least is removed while at most `keep_frac` of `whole` is left.
 
@@ -71,7 +71,7 @@ def prune_to(
         trials: candidates at most.
         close_frac: the search ends with a candidate this little under `keep_frac`, a share of it.
         what: is measured, for messages.
-        tell: called with the number of each candidate, and what was left of it.
+        on_trial: called with the number of each candidate and the share that it keeps.
 
     Raises:
         RecipeError: `keep_frac` is not in (0, 1], or no candidate is so small: the smallest is
@@ -87,7 +87,7 @@ def prune_to(
         last = prune(remove_frac)
         left = measure(last.module) / whole
         tried.append((remove_frac, left))
-        progress(len(tried), left)
+        on_trial(len(tried), left)
         if left <= keep_frac and (best is None or left > best[1]):
             best = (last, left)
         return left
@@ -114,7 +114,7 @@ def drop_to(
     *,
     whole: float,
     what: str = "of the network",
-    progress: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
+    on_trial: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
 ) -> Found:
     """`module` without as few blocks of the list at `path` as leave at most `keep_frac` of `whole`.
 
@@ -145,7 +145,7 @@ def drop_to(
         shorter = found[1]
         left = measure(shorter) / whole
         tried.append((len(gone) / count, left))
-        progress(len(tried), left)
+        on_trial(len(tried), left)
     removed = Removal(blocks=((path, tuple(gone)),) if gone else ())
     return Found(Pruned(shorter, removed, {}, ()), left, tuple(tried))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edgekd.pruning.dependencies import Untouched, graph_of, groups_of, quiet, untouchable
 from edgekd.pruning.structure import prune_channels
+from edgekd.system.progress import Progress, no_progress
 
 SHARES = (0.25, 0.5, 0.75)
 """Shares of a layer's channels that are removed, one layer at a time."""
@@ -53,13 +54,13 @@ def sensitivity(
     round_to: int | None = None,
     untouched: Sequence[Untouched] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
-    progress: Callable[[str, int, int], None] = lambda layer, done, count: None,  # noqa: ARG005
+    progress: Progress = no_progress,
 ) -> list[Sensitivity]:
     """The loss against the share that is removed, for each group of channels of `module` alone.
 
     Args:
         judge: a network's loss and metric on samples that are not reported on.
-        tell: called with each layer, its number from 1, and how many there are.
+        progress: called with each layer, its number from 1 and the number of layers.
         importance, round_to, untouched, gradients: see `prune_channels`.
 
     Source: Li et al. 2017, arXiv:1608.08710, section 3.2, figure 2(b).
@@ -71,7 +72,7 @@ def sensitivity(
     whole = judge(module)
     found = []
     for number, root in enumerate(roots):
-        progress(root, number + 1, len(roots))
+        progress("prune", f"scanning {root}", number + 1, len(roots))
         found_at = [(0.0, *whole)]
         for share in SHARES:
             pruned = prune_channels(

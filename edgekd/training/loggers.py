@@ -11,19 +11,19 @@ from pathlib import Path
 from edgekd.system.packages import need
 from edgekd.system.store import Run
 from edgekd.training.distributed import world
-from edgekd.training.loop import Record, format_record, no_progress
+from edgekd.training.loop import EpochProgress, Record, format_record, no_epoch_progress
 
 HISTORY = "history.jsonl"
 
 
-def recorder(run: Run, stage: str, folder: Path) -> Callable[[int, int, Record], None]:
+def recorder(run: Run, stage: str, folder: Path) -> EpochProgress:
     """Who is told of each epoch: the run, a line of JSON, and TensorBoard or MLflow where they are.
 
     Of several processes, the first alone tells. TensorBoard's files lie in `folder`. MLflow is told
     where the environment variable MLFLOW_TRACKING_URI says to which one.
     """
     if world()[0]:
-        return no_progress
+        return no_epoch_progress
     writers: list[Callable[[int, Record], None]] = []
     if find_spec("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter

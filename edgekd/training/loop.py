@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,15 @@ several processes, the mean over them is the step's loss."""
 Record = dict[str, float]
 
 
-def no_progress(done: int, total: int, record: Record) -> None:
-    """A `progress` that drops what it is told."""
+class EpochProgress(Protocol):
+    """A callback that receives the figures of each finished epoch."""
+
+    def __call__(self, done: int, total: int, record: Record) -> None:
+        """Reports that `done` of `total` epochs are finished, and the figures of the last one."""
+
+
+def no_epoch_progress(done: int, total: int, record: Record) -> None:
+    """An `EpochProgress` that does nothing."""
 
 
 def no_message(sentence: str) -> None:
@@ -92,7 +100,7 @@ def fit(
     augment: Augment | None = None,
     view_of: Callable[[int], int] = lambda epoch: epoch,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    progress: Callable[[int, int, Record], None] = no_progress,
+    progress: EpochProgress = no_epoch_progress,
     log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
     together: bool = False,

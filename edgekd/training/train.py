@@ -13,7 +13,14 @@ from edgekd.network.network import Network
 from edgekd.recipe.training import Training
 from edgekd.tasks import Task
 from edgekd.tasks.evaluate import score
-from edgekd.training.loop import Batch, Record, fit, no_message, no_progress
+from edgekd.training.loop import (
+    Batch,
+    EpochProgress,
+    Record,
+    fit,
+    no_epoch_progress,
+    no_message,
+)
 
 
 def train(
@@ -26,7 +33,7 @@ def train(
     metric: str,
     seed: int,
     augment: Augment | None = None,
-    progress: Callable[[int, int, Record], None] = no_progress,
+    progress: EpochProgress = no_epoch_progress,
     log: Callable[[str], None] = no_message,
     checkpoint: Path | None = None,
 ) -> tuple[Network, list[Record]]:

@@ -270,8 +270,8 @@ def _decided(
     def still_open(found: Measured) -> bool:
         return _any_open(artifacts, deployment.budget, _of_machine(found, deployment))
 
-    def progress(told: str, done: int, total: int) -> None:
-        run.progress("benchmark", f"{deployment.target.name}: {told}", done, total)
+    def progress(stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        run.progress(stage, f"{deployment.target.name}: {item}", done, total)
 
     found = measure(
         artifacts,

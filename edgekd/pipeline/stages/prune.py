@@ -186,7 +186,7 @@ def _cut_once(
             seed=run.seed,
             measure=count,
             whole=count(whole.module) if count and not measured else 1.0,
-            progress=lambda what, done, total: run.progress("prune", what, done, total),
+            progress=run.progress,
         )
         save_cut(cut, folder)
 
