@@ -30,7 +30,7 @@ from edgekd.devices.transport.adb_shell import (
     start,
 )
 from edgekd.devices.transport.reconnect import persistently
-from edgekd.devices.transport.url import options
+from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools import benchmark_model_job as phone_tool
 from edgekd.errors import ConversionError, UnreachableError
 from edgekd.system.process import Completed
@@ -42,7 +42,7 @@ GRACE_S = 30.0
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     """Does the job in `folder`; see `Device`."""
-    asked = options(url, OPTIONS)
+    asked = parse_options(url, OPTIONS)
     job = json.loads((folder / "job.json").read_text())
     if "benchmark_model" in asked:
         phone_tool.do_job(url, folder, job, timeout_s=timeout_s)

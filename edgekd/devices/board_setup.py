@@ -17,7 +17,7 @@ from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.ssh import OPTIONS, VENV, check, keep
 from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
 from edgekd.devices.transport.reconnect import Dropped
-from edgekd.devices.transport.url import options
+from edgekd.devices.transport.url import parse_options
 from edgekd.errors import Fault, MissingPackageError, RecipeError, UnreachableError
 from edgekd.system.process import Completed
 
@@ -76,7 +76,7 @@ def setup(
         UnreachableError: the board cannot be reached, or has no Python that will do.
         MissingPackageError: the board has no venv, or what is to be installed cannot be had.
     """
-    asked = options(url, OPTIONS)
+    asked = parse_options(url, OPTIONS)
     sent = _wheels(wheels) if wheels is not None else {}
     wanted = requirement(runtime)
     try:

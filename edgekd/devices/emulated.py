@@ -119,6 +119,11 @@ def _uncounted(got: str, fix: str) -> Fault:
     )
 
 
+def check_url(url: str) -> None:
+    """Refuse a URL that names no emulated core; see `Device`."""
+    core_of(url)
+
+
 def core_of(url: str) -> str:
     """The core that `url` names.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
 from edgekd.devices.transport.reconnect import persistently
-from edgekd.devices.transport.url import options
+from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools import trtexec
 from edgekd.errors import ConversionError, Fault, RecipeError, UnreachableError
 from edgekd.system.process import Completed
@@ -39,7 +39,7 @@ TIME_IS_UP, NOT_WHOLE, NO_PROGRAM = 124, 125, 127
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     """Does the job in `folder`; see `Device`."""
-    asked = options(url, OPTIONS)
+    asked = parse_options(url, OPTIONS)
     job = json.loads((folder / "job.json").read_text())
     if "providers" in asked:
         (folder / "job.json").write_text(json.dumps({**job, **_providers(url, asked["providers"])}))

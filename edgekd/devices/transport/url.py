@@ -1,4 +1,4 @@
-"""What a device's URL says besides where it is: ssh://pi@pi5.local?python=PATH."""
+"""Device URLs: the options after the address, as in ssh://pi@pi5.local?python=PATH."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from urllib.parse import parse_qsl, urlsplit
 from edgekd.errors import Fault, RecipeError, listed, nearest
 
 
-def options(url: str, known: Mapping[str, str]) -> dict[str, str]:
+def parse_options(url: str, known: Mapping[str, str]) -> dict[str, str]:
     """The options of `url` by name.
 
     Args:
-        known: what each option that there is may be, in words.
+        known: a description of the value of each allowed option.
 
     Raises:
-        RecipeError: one of them is not known, or says nothing.
+        RecipeError: an option is unknown or has no value.
     """
-    found = {}
+    options = {}
     for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
         if name not in known or not value:
             close = nearest(name, list(known))
             raise RecipeError(
                 Fault(
-                    what=f"The device's URL has an option {name!r} that is not known."
+                    what=f"The device's URL has an unknown option {name!r}."
                     if name not in known
-                    else f"The option {name!r} of the device's URL says nothing.",
+                    else f"The option {name!r} of the device's URL has no value.",
                     at=f"device = {url!r}",
                     got=f"?{name}={value}",
-                    expected=listed([f"?{each}={what}" for each, what in known.items()]),
+                    expected=listed([f"?{option}={value}" for option, value in known.items()])
+                    if known
+                    else "no options",
                     fix=f"?{close}={known[close]}" if close else f"remove ?{name}={value}",
                 )
             )
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
 def drives_gpu(url: str) -> bool:
-    """Whether the device at `url` is asked to compute on its GPU."""
+    """Whether the URL asks the device to compute on its GPU."""
     return not {"trtexec", "providers"}.isdisjoint(dict(parse_qsl(urlsplit(url).query)))
 
 
 def gives_outputs(url: str) -> bool:
-    """Whether the device at `url` gives an artifact's outputs, and does not only time it."""
+    """Whether the device at `url` returns an artifact's outputs, not only its latency."""
     parts = urlsplit(url)
     return parts.scheme != "imported" and "benchmark_model" not in dict(parse_qsl(parts.query))

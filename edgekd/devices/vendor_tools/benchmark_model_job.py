@@ -21,7 +21,7 @@ from edgekd.devices.transport.adb_shell import (
     start,
 )
 from edgekd.devices.transport.reconnect import persistently
-from edgekd.devices.transport.url import options
+from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools.benchmark_model import (
     Benchmark,
     BenchmarkModelSummary,
@@ -129,7 +129,7 @@ def timed(
         UnreachableError: the phone cannot be used, or there is no such program on this host.
         ConversionError: the program failed, or its output is not known.
     """
-    asked = options(url, OPTIONS)
+    asked = parse_options(url, OPTIONS)
     program = Path(asked.get("benchmark_model", ""))
     if not program.is_file():
         expected = "a benchmark_model for Android on this host: adb://...?benchmark_model=PATH"
