@@ -124,3 +124,25 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
     """The entry of `known` that `name` was probably meant to be, or None."""
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], at: str) -> Fault:
+    """The fault of a name that does not exist, with the nearest name that does.
+
+    Args:
+        kind: what the name stands for, such as "loss".
+        at: the recipe's key, or the argument.
+    """
+    names = sorted(known)
+    close = nearest(name, names)
+    return Fault(
+        what=f"There is no {kind} {name!r}.",
+        at=at,
+        got=repr(name),
+        expected=listed(names) if names else f"a {kind}; none is installed",
+        fix=f"did you mean {close!r}?"
+        if close
+        else f"use one of these: {listed(names)}"
+        if names
+        else f"install a package that brings a {kind}",
+    )

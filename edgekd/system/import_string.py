@@ -25,6 +25,40 @@ def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
     Raises:
         RecipeError: the form is wrong, or the file or package is missing, fails, or lacks the name.
     """
+    value: Callable[..., Any] = resolve_value(reference, "callable", callable, base=base, at=at)
+    return value
+
+
+def is_reference(name: str) -> bool:
+    """Whether `name` is a reference to Python, not a name in a table of edgekd."""
+    return ":" in name
+
+
+def reference_digest(reference: str, *, base: Path, at: str) -> str:
+    """The sha256 of the file that `reference` names: what is made with it depends on it.
+
+    Raises:
+        RecipeError: the file or package is missing or fails.
+    """
+    where = reference.partition(":")[0]
+    if where.endswith(".py"):
+        return path_digest(existing(base / where, at))
+    file = getattr(_import(where, base, at), "__file__", None)
+    return path_digest(Path(file)) if file else digest(where)
+
+
+def resolve_value(
+    reference: str, kind: str, fits: Callable[[Any], bool], *, base: Path, at: str
+) -> Any:
+    """The value that "package.module:name" or "path/file.py:name" names.
+
+    Args:
+        kind: what the value must be, for messages, such as "callable".
+        fits: whether a value is of this kind.
+
+    Raises:
+        RecipeError: see `resolve`.
+    """
     where, _, name = reference.partition(":")
     if not where or not name:
         raise RecipeError(
@@ -38,20 +72,19 @@ def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
             )
         )
     module = _import(where, base, at)
-    if not callable(getattr(module, name, None)):
-        known = [key for key, value in vars(module).items() if callable(value)]
+    if not fits(getattr(module, name, None)):
+        known = [key for key, value in vars(module).items() if fits(value)]
         close = nearest(name, known)
         raise RecipeError(
             Fault(
-                what=f"{where} has no callable {name!r}.",
+                what=f"{where} has no {kind} {name!r}.",
                 at=at,
                 got=repr(name),
-                expected=f"one of {', '.join(sorted(known)) or 'its callables (it has none)'}",
+                expected=f"one of {', '.join(sorted(known)) or f'its {kind}s (it has none)'}",
                 fix=f"did you mean {close!r}?" if close else f"define {name} in {where}",
             )
         )
-    found: Callable[..., Any] = getattr(module, name)
-    return found
+    return getattr(module, name)
 
 
 _SOURCES: dict[str, str] = {}
