@@ -7,7 +7,15 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.recipe.bundle import Android, Licences, Preprocessing
@@ -38,6 +46,11 @@ def inside(path: str) -> str:
     ):
         raise ValueError(f"a path inside the bundle, its parts joined by /, not {path!r}")
     return path
+
+
+def renamed_role(role: object) -> object:
+    """`role` as it is named now: edgekd 0.1 called the network of a QAT model "quantized"."""
+    return "qat" if role == "quantized" else role
 
 
 Inside = Annotated[str, AfterValidator(inside)]
@@ -182,8 +195,9 @@ class Model(Entry):
     format: Name
     scheme: Name
     network: Annotated[
-        Literal["student", "unpruned", "quantized"],
-        Field(description="unpruned: as it was before [prune]; quantized: trained to be rounded"),
+        Literal["student", "unpruned", "qat"],
+        BeforeValidator(renamed_role),
+        Field(description="unpruned: before [prune]; qat: after quantization-aware training"),
     ] = "student"
     machine: Annotated[Text, Field(description="as platform.machine() names it")]
     accelerator: Text

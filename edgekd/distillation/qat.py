@@ -131,11 +131,12 @@ def train_quantized(
         checkpoint=checkpoint,
         cache=cache,
         history=history,
-        after_step=_tick,
+        after_step=after_qat_step,
     )
 
 
-def _tick(module: nn.Module) -> None:
+def after_qat_step(module: nn.Module) -> None:
+    """Advances the fake quantizers of a `FakeQuantizedModule` after an optimizer step."""
     assert isinstance(module, FakeQuantizedModule)
     module.tick()
 

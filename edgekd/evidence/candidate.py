@@ -12,7 +12,7 @@ from edgekd.evidence.agreement import Agreement
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 
-NetworkRole = Literal["student", "unpruned", "quantized"]
+NetworkRole = Literal["student", "unpruned", "qat"]
 """A network of a run: the student, the student before it was pruned, or the student trained to be
 rounded to int8."""
 
@@ -71,7 +71,7 @@ class Candidate:
         """The name of the candidate in float32 that it is compared with: that of its network, or of
         the one that was trained to be rounded."""
         return self.first_of(
-            scheme="fp32", network="student" if self.network == "quantized" else None
+            scheme="fp32", network="student" if self.network == "qat" else None
         )
 
     @property

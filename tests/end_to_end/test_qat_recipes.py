@@ -50,9 +50,9 @@ def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
     said = edgekd_cli("run", recipe, "--out", project.folder / "runs", "--json")
     assert said.code == 0, said.err
     rows = {row["candidate"]: row for row in said.json["rows"]}
-    assert set(rows) == {"fp32", "int8", "quantized-int8"}
-    trained, after = rows["quantized-int8"], rows["int8"]
-    assert trained["network"] == "quantized"
+    assert set(rows) == {"fp32", "int8", "qat-int8"}
+    trained, after = rows["qat-int8"], rows["int8"]
+    assert trained["network"] == "qat"
     assert trained["method"] == "min-max"
     # The file computes what was trained, which the student in float does not.
     assert trained["agreement"]["simulation_db"] > trained["agreement"]["sqnr_db"] + 6
@@ -60,7 +60,7 @@ def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
     better = trained["agreement"]["validation_metric"] > after["agreement"]["validation_metric"]
     if not better:
         assert "trained to be rounded" in trained["detail"]
-        assert said.json["chosen"]["x86-cpu-onnx"]["candidate"] != "quantized-int8"
+        assert said.json["chosen"]["x86-cpu-onnx"]["candidate"] != "qat-int8"
     again = edgekd_cli("run", recipe, "--out", project.folder / "runs", "--json")
     assert any("trained-onnx" in name for name in again.json["reused"])
     digests = [[row["artifact"]["sha256"] for row in each.json["rows"]] for each in (said, again)]
@@ -103,7 +103,7 @@ def test_where_all_else_missed_the_student_is_trained(project: Project, edgekd_c
     assert list(rows)[:2] == ["fp32", "int8"]
     assert len(missed) == 3
     assert {rows[name]["outcome"] for name in missed[1:]} == {"disagrees"}
-    assert last == "quantized-int8"
+    assert last == "qat-int8"
     trained = rows[last]
     assert trained["method"] == "min-max"
     assert trained["agreement"]["simulation_db"] > trained["agreement"]["sqnr_db"]
@@ -145,7 +145,7 @@ def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Projec
     work = begin(check(project.write(recipe)), run)
     missed = Candidate("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
     ((row, _),) = ladder.trained([missed], work, run)
-    assert (row.name, row.outcome) == ("quantized-int8", Outcome.REFUSED)
+    assert (row.name, row.outcome) == ("qat-int8", Outcome.REFUSED)
     assert row.detail == "how openvino rounds inside of layer_norm is not simulated"
     assert not list(ladder.trained([replace(missed, scheme="int8-weights")], work, run))
 
@@ -158,8 +158,8 @@ def test_a_training_that_fails_on_the_ladder_does_not_end_the_run(
     words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
     rows = candidates_of(edgekd_cli(*words, "--until", "ladder"))
     assert rows["fp32"]["outcome"] is None
-    assert rows["quantized-int8"]["outcome"] == "convert-failed"
-    assert "The training loss is not finite." in rows["quantized-int8"]["detail"]
+    assert rows["qat-int8"]["outcome"] == "convert-failed"
+    assert "The training loss is not finite." in rows["qat-int8"]["detail"]
 
 
 def test_two_processes_train_a_student_to_be_rounded(project: Project, edgekd_cli: Any) -> None:

@@ -47,7 +47,7 @@ def export_candidates(
         name = _name(candidate, state.deployment(candidate).target)
         if candidate.open and name not in wanted:
             # One that was trained to be rounded is of one format, and of so many bits.
-            of = (candidate.network, name if candidate.network == "quantized" else "")
+            of = (candidate.network, name if candidate.network == "qat" else "")
             if of not in networks:
                 network = _batch_of_one(state.network(candidate))
                 networks[of] = (network, network_key(network))

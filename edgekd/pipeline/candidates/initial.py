@@ -52,9 +52,7 @@ def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidat
             replace(candidate, network="unpruned") for candidate in candidates if candidate.open
         ]
     return candidates + [
-        _trainable(replace(candidate, network="quantized"))
-        for candidate in trained
-        if candidate.open
+        _trainable(replace(candidate, network="qat")) for candidate in trained if candidate.open
     ]
 
 

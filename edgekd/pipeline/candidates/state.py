@@ -98,7 +98,7 @@ class PipelineState:
         unpruned: the student as it was before it was pruned; None where it was not.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
         another_student: the student untaught, with other random weights for each number.
-        quantized: by target, the student trained to be rounded as its files round, a
+        qat: by target, the student trained to be rounded as its files round, a
             `edgekd.distillation.qat.Tuned`.
         slices: by name, the numbers of the test split's samples in it.
         rows: one candidate of one target each.
@@ -123,7 +123,7 @@ class PipelineState:
     unpruned_score: Scored | None = None
     pruning: Pruning | None = None
     calibration: tuple[Inputs, ...] = ()
-    quantized: Mapping[str, Any] = field(default_factory=dict)
+    qat: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Tensor] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     chosen: Mapping[str, Choice] = field(default_factory=dict)
@@ -144,8 +144,8 @@ class PipelineState:
 
     def network(self, candidate: Candidate) -> Network:
         """The network that `candidate` is a candidate of."""
-        if candidate.network == "quantized":
-            tuned: Network = self.quantized[candidate.target].network
+        if candidate.network == "qat":
+            tuned: Network = self.qat[candidate.target].network
             return tuned
         return self.original(candidate)
 

@@ -92,14 +92,14 @@ def _verified(
             reference,
             {name: value[:count] for name, value in ran.outputs.items()},
             # Of a network that was trained to be rounded, the simulation says whether it is broken.
-            scheme=candidate.scheme if candidate.network != "quantized" else None,
+            scheme=candidate.scheme if candidate.network != "qat" else None,
             min_agreement=state.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
             runtime=ran.facts,
             task=state.task,
             labels=labels,
         )
-        if candidate.network == "quantized":
+        if candidate.network == "qat":
             agreement = _as_simulated(agreement, state, candidate, ran.outputs, count)
         agreement = apply_acceptance(agreement, state, ran.outputs, count)
         write_json(folder / "agreement.json", agreement.to_json())
@@ -205,7 +205,7 @@ def _as_simulated(
     count: int,
 ) -> Agreement:
     """`agreement`, and whether the file gives what the network gave when it was trained."""
-    tuned, test = state.quantized[candidate.target], state.samples("test")
+    tuned, test = state.qat[candidate.target], state.samples("test")
     assert candidate.artifact is not None
     steps = candidate.artifact.quantization
     simulated = outputs_of(tuned.simulated.module, test)

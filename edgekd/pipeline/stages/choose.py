@@ -58,7 +58,7 @@ def training_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> st
     Its accuracy on the validation split must be higher than that of every post-training quantized
     file of its scheme. If none of those passed, QAT pays.
     """
-    if candidate.network != "quantized":
+    if candidate.network != "qat":
         return None
     others = [
         each for each in passed if (each.network, each.scheme) == ("student", candidate.scheme)

@@ -1,25 +1,19 @@
-"""Teach the student what the teacher knows."""
+"""Train the student with its teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from edgekd.distillation.distill import distill, planned
-from edgekd.distillation.teachers import Teacher, teacher_key
-from edgekd.network.network import Network, network_key
+from edgekd.distillation.distill import planned
+from edgekd.distillation.teachers import Teacher
+from edgekd.network.network import Network
 from edgekd.pipeline.candidates.score import scored_student
 from edgekd.pipeline.candidates.state import PipelineState
+from edgekd.pipeline.candidates.train import Distillation, distilled_once
 from edgekd.pruning.derive_student import derived
-from edgekd.recipe.training import Distill
-from edgekd.system.files import digest
 from edgekd.system.store import Run
-from edgekd.training.cache import trained_once
 from edgekd.training.distributed import check_precision
-from edgekd.training.loggers import recorder
-from edgekd.training.loop import Record
 
 
 def preflight(state: PipelineState) -> None:
@@ -36,13 +30,15 @@ def preflight(state: PipelineState) -> None:
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with its student taught, where the recipe asks for it, and scored."""
-    student, config = _untaught(state, 0), state.recipe.distill
+    """The state with its student scored, and first distilled if the recipe has [distill]."""
+    student, config = _untrained(state, 0), state.recipe.distill
     if config is not None:
         teachers: Sequence[tuple[Teacher, float]] = state.teachers
         for generation in range(config.generations):
-            untaught = _untaught(state, generation) if generation else student
-            student = _taught(teachers, untaught, state, config, run, generation)
+            untrained = _untrained(state, generation) if generation else student
+            name = f"generation-{generation + 1}" if config.generations > 1 else ""
+            distillation = Distillation(teachers, untrained, config)
+            student = distilled_once(distillation, state, run, stage="distill", name=name)
             teachers = [(student, 1.0)]
     return replace(
         state,
@@ -51,49 +47,10 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     )
 
 
-def _untaught(state: PipelineState, generation: int) -> Network:
-    """The student before it is taught; one that is derived begins with its teacher's weights."""
+def _untrained(state: PipelineState, generation: int) -> Network:
+    """The student before training; a derived student starts from its teacher's weights."""
     if state.recipe.student.derived:
         return derived(state.teacher, state.recipe.student)
     if generation and state.another_student is not None:
         return state.another_student(generation)
     return state.student
-
-
-def _taught(
-    teachers: Sequence[tuple[Teacher, float]],
-    student: Network,
-    state: PipelineState,
-    config: Distill,
-    run: Run,
-    generation: int,
-) -> Network:
-    key: dict[str, Any] = {
-        "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
-        "student": network_key(student),
-        "distill": config.model_dump(),
-        "data": state.data_key,
-        "seed": run.seed,
-    }
-    views = run.seed if state.data.augment is not None else None
-    name = f"generation-{generation + 1}" if config.generations > 1 else ""
-
-    def work_on(folder: Path) -> tuple[Network, list[Record]]:
-        history: list[Record] = []
-        taught = distill(
-            teachers,
-            student,
-            state.data,
-            config,
-            task=state.task,
-            metric=state.recipe.accept.metric,
-            seed=run.seed,
-            progress=recorder(run, "distill", folder),
-            log=lambda sentence: run.progress("distill", sentence),
-            checkpoint=folder / "checkpoint.pt",
-            cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
-            history=history,
-        )
-        return taught, history
-
-    return trained_once(run, "distill", key, student, work_on, name=name, together=True)

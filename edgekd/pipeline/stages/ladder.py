@@ -18,7 +18,7 @@ from edgekd.formats.method_ranking import fallback_methods
 from edgekd.formats.quantization_methods import methods_of
 from edgekd.pipeline.candidates.export import conversion_of, export_candidates
 from edgekd.pipeline.candidates.mixed_precision import grouped, layers_of, sqnr_by_group
-from edgekd.pipeline.candidates.qat import train_row
+from edgekd.pipeline.candidates.qat import train_candidate
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.candidates.verify import verify_candidates
 from edgekd.system.store import Run
@@ -173,11 +173,11 @@ def trained(
     first = candidates[0]
     if not state.recipe.quantize.qat_epochs or first.scheme != "int8":
         return
-    candidate = Candidate(first.target, first.format, first.scheme, network="quantized")
+    candidate = Candidate(first.target, first.format, first.scheme, network="qat")
     run.progress("ladder", f"{candidate.target} {candidate.name}: trained to be rounded")
     try:
         with alone():
-            candidate, state = train_row(candidate, state, replace(run, spawn=None))
+            candidate, state = train_candidate(candidate, state, replace(run, spawn=None))
     except EdgekdError as error:
         why = f"{error.faults[0].what} {error.faults[0].got}"
         candidate = replace(candidate, outcome=Outcome.CONVERT_FAILED, detail=why)

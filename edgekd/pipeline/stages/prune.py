@@ -15,8 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgekd.distillation.distill import distill
-from edgekd.distillation.teachers import Teacher, teacher_key
+from edgekd.distillation.teachers import Teacher
 from edgekd.errors import RecipeError
 from edgekd.formats import find_format
 from edgekd.network.network import Network, network_key
@@ -27,6 +26,7 @@ from edgekd.pipeline.candidates.pruning_latency import (
 )
 from edgekd.pipeline.candidates.score import scored_student
 from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Pruning
+from edgekd.pipeline.candidates.train import Distillation, distilled_once
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
@@ -40,10 +40,7 @@ from edgekd.recipe.training import Distill, Loss
 from edgekd.system.files import digest, write_json
 from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
-from edgekd.training.cache import trained_once
 from edgekd.training.distributed import one_after_the_first
-from edgekd.training.loggers import recorder
-from edgekd.training.loop import Record
 
 USUAL = (
     Loss.model_validate({"method": "hard", "weight": 0.1}),
@@ -205,39 +202,15 @@ def _recovered(
     network = whole.like(cut.network.module, lineage={**whole.lineage, **lineage})
     if not ours:
         return network
-    teachers = _teachers(whole, config, state)
-    training = recovery(state.recipe, ours)
-    views = run.seed if state.data.augment is not None else None
-    key = {
-        "teachers": [[teacher_key(teacher), weight] for teacher, weight in teachers],
-        "student": network_key(network),
-        "masks": {name: _bytes_digest(mask) for name, mask in cut.masks.items()},
-        "distill": training.model_dump(),
-        "data": state.data_key,
-        "seed": run.seed,
-    }
-
-    def work_on(folder: Path) -> tuple[Network, list[Record]]:
-        history: list[Record] = []
-        taught = distill(
-            teachers,
-            network,
-            state.data,
-            training,
-            task=state.task,
-            metric=state.recipe.accept.metric,
-            seed=run.seed,
-            progress=recorder(run, "prune", folder),
-            log=lambda sentence: run.progress("prune", sentence),
-            checkpoint=folder / "checkpoint.pt",
-            cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
-            history=history,
-            after_step=_kept_at_zero(cut.masks),
-        )
-        return taught, history
-
+    distillation = Distillation(
+        teachers=_teachers(whole, config, state),
+        student=network,
+        config=recovery(state.recipe, ours),
+        after_step=_kept_at_zero(cut.masks),
+        depends_on={"masks": {name: _bytes_digest(mask) for name, mask in cut.masks.items()}},
+    )
     name = _named("recovered", number, config)
-    return trained_once(run, "prune", key, network, work_on, name=name, together=True)
+    return distilled_once(distillation, state, run, stage="prune", name=name)
 
 
 def _bytes_digest(tensor: Tensor) -> str:

@@ -14,7 +14,7 @@ from tests.unit.evidence.test_verdicts import row
 
 def trained(validation: float) -> Candidate:
     found = replace(
-        row("int8", size=300, ratio=(0.5, 0.49, 0.51)), network="quantized", method="min-max"
+        row("int8", size=300, ratio=(0.5, 0.49, 0.51)), network="qat", method="min-max"
     )
     assert found.agreement is not None
     return replace(found, agreement=replace(found.agreement, validation_metric=validation))
@@ -30,16 +30,16 @@ def after(validation: float, outcome: Outcome = Outcome.PASSED) -> Candidate:
 @pytest.mark.parametrize(("validation", "ships"), [(0.95, True), (0.9, False), (0.85, False)])
 def test_training_pays_where_it_is_better_on_validation(validation: float, ships: bool) -> None:
     choice, rows = choose([row("fp32"), after(0.9), trained(validation)], "latency")
-    assert (choice.candidate == "quantized-int8") == ships
+    assert (choice.candidate == "qat-int8") == ships
     assert ("trained to be rounded" in rows[-1].detail) != ships
 
 
 def test_training_pays_where_nothing_rounded_after_it_passed() -> None:
     rows = [after(0.9, Outcome.DISAGREES), trained(0.8)]
-    assert choose(rows, "latency")[0].candidate == "quantized-int8"
+    assert choose(rows, "latency")[0].candidate == "qat-int8"
 
 
 def test_a_trained_file_is_compared_with_the_student_in_float() -> None:
-    assert trained(0.9).name == "quantized-int8"
+    assert trained(0.9).name == "qat-int8"
     assert trained(0.9).in_float == "fp32"
     assert replace(after(0.9), network="unpruned").in_float == "unpruned-fp32"
