@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.errors import Fault, RecipeError, listed, nearest
+from edgekd.errors import Fault, RecipeError, listed, nearest, unknown
 from edgekd.system.files import data_folder
 from edgekd.system.toml import read_toml
 
@@ -144,16 +144,9 @@ def load_target(reference: str, base: Path | None = None) -> Target:
     elif reference in target_names():
         path = data_folder("targets") / f"{reference}.toml"
     else:
-        close = nearest(reference, target_names())
-        raise RecipeError(
-            Fault(
-                what=f"There is no target {reference!r}.",
-                at=f"targets/{reference}.toml",
-                got=repr(reference),
-                expected=f"{listed(target_names())}, or the path of a .toml file",
-                fix=f"use {close!r}" if close else "list them: edgekd targets",
-            )
-        )
+        fault = unknown("target", reference, target_names(), f"targets/{reference}.toml")
+        expected = f"{fault.expected}, or the path of a .toml file"
+        raise RecipeError(replace(fault, expected=expected))
     return _parse(path, read_toml(path))
 
 

@@ -96,7 +96,7 @@ def time_all(
             inputs=inputs,
             protocol=protocol,
             seed=seed,
-            still_open=partial(_any_open, members, budget) if budget else None,
+            still_open=partial(any_undecided, members, budget) if budget else None,
             progress=progress,
         )
         for name, result in measured.items():
@@ -107,7 +107,7 @@ def time_all(
     return [found[number] for number in range(len(artifacts))]
 
 
-def _any_open(
+def any_undecided(
     artifacts: Mapping[str, Artifact],
     budget: Budget,
     found: Mapping[str, Measurement | Verdict],

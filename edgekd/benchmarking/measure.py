@@ -315,7 +315,7 @@ def _measurement(
             for result in results
             if not told
         ),
-        told=told,
+        summaries=told,
         warm_up_count=sum(result["warm_up_count"] for result in results),
         start_ms=None if alone.start_ns is None else alone.start_ns / 1e6,
         import_ms=None if phases["import_ns"] is None else phases["import_ns"] / 1e6,

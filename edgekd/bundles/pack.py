@@ -24,6 +24,7 @@ from edgekd.errors import (
     MissingPackageError,
     RecipeError,
     listed,
+    unknown,
 )
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format, format_names
@@ -95,15 +96,7 @@ def pack(path: Path, kind: str, out: Path | None = None, group: str | None = Non
         MissingPackageError: what makes the kind is not installed.
     """
     if kind not in bundle_names():
-        raise RecipeError(
-            Fault(
-                what=f"There is no kind of bundle {kind!r}.",
-                at="--kind",
-                got=repr(kind),
-                expected=listed(bundle_names()),
-                fix="use one of these kinds",
-            )
-        )
+        raise RecipeError(unknown("kind of bundle", kind, bundle_names(), "--kind"))
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(
             Fault(

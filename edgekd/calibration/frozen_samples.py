@@ -21,7 +21,7 @@ from edgekd.system.files import path_digest
 FILE = "calibration.safetensors"
 
 
-TOLD = "calibration.json"
+RECORD = "calibration.json"
 
 
 def calibration_samples(
@@ -84,13 +84,13 @@ def check_digest(chosen: CalibrationSet, path: Path) -> None:
         )
 
 
-def read_told(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """What `freeze` wrote of a set beside its samples."""
-    told: dict[str, Any] = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+    told: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     return told
 
 
-def _frozen(chosen: CalibrationSet, path: Path, network: Network) -> tuple[Inputs, ...]:
+def read_frozen_samples(chosen: CalibrationSet, path: Path, network: Network) -> tuple[Inputs, ...]:
     """The samples in the set's own file."""
     samples = read_samples(path)
     at = str(path)

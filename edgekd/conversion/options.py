@@ -6,7 +6,7 @@ import typing
 
 from edgekd.artifacts.quantization_params import Io
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
+from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed, unknown
 from edgekd.formats import find_format, format_names
 from edgekd.formats.integer_io import IO_FORMATS, IO_SCHEME, io_refusal
 from edgekd.formats.onnx import OPSETS
@@ -28,15 +28,7 @@ def check_exportable(
         ("io", io, list(typing.get_args(Io))),
     ):
         if name not in known:
-            raise RecipeError(
-                Fault(
-                    what=f"There is no {kind} {name!r}.",
-                    at=kind,
-                    got=repr(name),
-                    expected=listed(known),
-                    fix=f"use one of these: {listed(known)}",
-                )
-            )
+            raise RecipeError(unknown(kind, name, known, kind))
     if opset is not None and (format != "onnx" or not OPSETS[0] <= opset <= OPSETS[1]):
         raise RecipeError(
             Fault(

@@ -70,9 +70,7 @@ class Candidate:
     def in_float(self) -> str:
         """The name of the candidate in float32 that it is compared with: that of its network, or of
         the one that was trained to be rounded."""
-        return self.first_of(
-            scheme="fp32", network="student" if self.network == "qat" else None
-        )
+        return self.first_of(scheme="fp32", network="student" if self.network == "qat" else None)
 
     @property
     def open(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekd.artifacts.target import Evidence
 from edgekd.evidence.percentile import Percentile, percentile
-from edgekd.evidence.summarized_latencies import SummarizedLatencies, told_percentile
+from edgekd.evidence.summarized_latencies import SummarizedLatencies, summarized_percentile
 from edgekd.system.html import card
 
 STEADY_RATIO = 1.05
@@ -51,7 +51,7 @@ class Measurement:
 
     Attributes:
         samples_ns: every steady-state inference, in the order taken, by process.
-        told: by process, what a tool told that kept no samples; `samples_ns` is empty then.
+        summaries: by process, what a tool reports that keeps no samples (`samples_ns` is empty).
         warm_up_count: inferences before them, over all processes.
         init_ms: loading the artifact, in a process that holds it alone.
         first_ms: the first inference there.
@@ -87,17 +87,17 @@ class Measurement:
     protocol: str = "own"
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    told: tuple[SummarizedLatencies, ...] = ()
+    summaries: tuple[SummarizedLatencies, ...] = ()
 
     @property
     def sample_count(self) -> int:
         """Steady-state inferences, kept or told of."""
-        return sum(map(len, self.samples_ns)) + sum(each.count for each in self.told)
+        return sum(map(len, self.samples_ns)) + sum(each.count for each in self.summaries)
 
     @property
     def process_count(self) -> int:
         """Fresh processes that were timed."""
-        return len(self.samples_ns) or len(self.told)
+        return len(self.samples_ns) or len(self.summaries)
 
     @cached_property
     def samples_ms(self) -> list[float]:
@@ -106,8 +106,8 @@ class Measurement:
 
     def percentile_ms(self, frac: float, *, sustained: bool = False) -> Percentile:
         """The percentile `frac` (0-1) in ms; `sustained`: of the last third of each process."""
-        if self.told:
-            return told_percentile(self.told, frac, confidence=self.confidence)
+        if self.summaries:
+            return summarized_percentile(self.summaries, frac, confidence=self.confidence)
         if not sustained:
             return percentile(self.samples_ms, frac, confidence=self.confidence)
         late = [sample / 1e6 for process in self.samples_ns for sample in _last_third(process)]
@@ -115,8 +115,8 @@ class Measurement:
 
     def process_percentiles_ms(self, frac: float, *, sustained: bool = False) -> list[float]:
         """The percentile `frac` (0-1) of each process alone, in ms."""
-        if self.told:
-            return [told_percentile([each], frac).value for each in self.told]
+        if self.summaries:
+            return [summarized_percentile([each], frac).value for each in self.summaries]
         parts = [_last_third(part) if sustained else part for part in self.samples_ns]
         return [percentile(part, frac).value / 1e6 for part in parts]
 
@@ -140,7 +140,7 @@ class Measurement:
         None where that cannot be told: a quick one is over before anything warms up, and a drift
         in it is what else ran beside it; or no sample was kept.
         """
-        return None if self.quick or self.told else self.drift <= STEADY_RATIO
+        return None if self.quick or self.summaries else self.drift <= STEADY_RATIO
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -198,14 +198,16 @@ class Measurement:
             "unpruned_ratio": asdict(self.unpruned_ratio) if self.unpruned_ratio else None,
             "confidence": self.confidence,
             "samples_ns": [list(process) for process in self.samples_ns],
-            "told": [asdict(process) for process in self.told],
+            "told": [asdict(process) for process in self.summaries],
         }
 
     def _moments(self) -> dict[str, float | None]:
         """Least, most, mean and spread of all samples."""
-        if self.told:
-            figures = [dict(each.figures) for each in self.told]
-            means = [(each.mean_ms, each.count) for each in self.told if each.mean_ms is not None]
+        if self.summaries:
+            figures = [dict(each.figures) for each in self.summaries]
+            means = [
+                (each.mean_ms, each.count) for each in self.summaries if each.mean_ms is not None
+            ]
             return {
                 "min_ms": min((each[0.0] for each in figures if 0.0 in each), default=None),
                 "max_ms": max((each[1.0] for each in figures if 1.0 in each), default=None),
@@ -229,7 +231,7 @@ class Measurement:
         return cls(
             samples_ns=tuple(tuple(process) for process in document["samples_ns"]),
             ratio=Ratio(**document["ratio"]) if document["ratio"] else None,
-            told=tuple(
+            summaries=tuple(
                 SummarizedLatencies(**{**each, "figures": tuple(map(tuple, each["figures"]))})
                 for each in document["told"]
             ),

@@ -35,7 +35,7 @@ class SummarizedLatencies:
     mean_ms: float | None = None
 
 
-def told_percentile(
+def summarized_percentile(
     processes: Sequence[SummarizedLatencies], frac: float, *, confidence: float = 0.95
 ) -> Percentile:
     """The percentile `frac` (0-1) of the runs of all `processes`, in ms, with its interval.

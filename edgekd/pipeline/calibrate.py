@@ -10,7 +10,7 @@ from pathlib import Path
 import tomli_w
 
 from edgekd.calibration.calibration_set import CalibrationSet, check_calibration, load_calibration
-from edgekd.calibration.frozen_samples import read_told
+from edgekd.calibration.frozen_samples import read_record
 from edgekd.errors import Fault, RecipeError
 from edgekd.pipeline.candidates.calibrate import freeze
 from edgekd.pipeline.plan import check
@@ -94,7 +94,7 @@ def calibrate(
     if until != "fold" and plan.recipe.export.folds:
         state = fold_stage.step(state, run)
     samples, doubtful = freeze(state, run, replace(chosen, preprocessing=_preparation(plan.recipe)))
-    document |= {key: value for key, value in read_told(samples.parent).items() if key in KEPT}
+    document |= {key: value for key, value in read_record(samples.parent).items() if key in KEPT}
     frozen = place.with_suffix(".safetensors")
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(samples, frozen)

@@ -18,7 +18,7 @@ from edgekd.conversion.options import check_exportable
 from edgekd.devices import find_device
 from edgekd.distillation.black_box import is_black_box
 from edgekd.distillation.objective import Term, outputs_only, plan_terms
-from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed
+from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed, unknown
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import format_names
@@ -295,15 +295,8 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
 def _goal(entry: TargetEntry, base: Path) -> DeploymentTarget:
     target = load_target(entry.name, base)
     if target.format not in format_names():
-        raise RecipeError(
-            Fault(
-                what=f"There is no format {target.format!r}.",
-                at=f"targets/{target.name}.toml:format",
-                got=repr(target.format),
-                expected=listed(format_names()),
-                fix="use one of these formats",
-            )
-        )
+        at = f"targets/{target.name}.toml:format"
+        raise RecipeError(unknown("format", target.format, format_names(), at))
     device = entry.device or target.device
     find_device(device or "local")
     opset = entry.opset or target.opset

@@ -18,7 +18,7 @@ import torch
 
 from edgekd.data import Data, fingerprint
 from edgekd.distillation.black_box import is_black_box, load_black_box
-from edgekd.errors import Fault, RecipeError, listed
+from edgekd.errors import Fault, RecipeError, unknown
 from edgekd.evidence.target_outcome import NOT_JUDGED, farthest
 from edgekd.network.load import load_module
 from edgekd.network.network import Network, as_network
@@ -71,15 +71,7 @@ def run(
             failure is a row of the result.
     """
     if until is not None and until not in STAGES:
-        raise RecipeError(
-            Fault(
-                what=f"There is no stage {until!r}.",
-                at="--until",
-                got=repr(until),
-                expected=listed(STAGES),
-                fix="name one of these stages",
-            )
-        )
+        raise RecipeError(unknown("stage", until, STAGES, "--until"))
     plan = check(path, settings, base)
     recipe = plan.recipe
     check_processes(recipe)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekd.errors import Fault, RecipeError, listed, nearest
+from edgekd.errors import Fault, RecipeError, listed, unknown
 from edgekd.pipeline.plan import Plan, check
 from edgekd.system.files import write_text
 from edgekd.tasks import TASKS
@@ -159,15 +159,7 @@ def check_absent(folder: Path, *, over: bool = False) -> Path:
 def _check_answers(answers: Answers) -> None:
     """Refuses what no recipe can be made of."""
     if answers.task not in TASKS:
-        raise RecipeError(
-            Fault(
-                what="There is no such task.",
-                at="--task",
-                got=repr(answers.task),
-                expected=listed(TASKS),
-                fix=f"--task {nearest(answers.task, list(TASKS)) or 'classification'}",
-            )
-        )
+        raise RecipeError(unknown("task", answers.task, TASKS, "--task"))
     absent = [key for key in ("data", "student") if not getattr(answers, key)]
     absent += ["target"] if not answers.targets else []
     metric = TASKS[answers.task].metrics[TASKS[answers.task].default_metric]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from edgekd.report.page import write_report
-from edgekd.report.run_data import Told, read_run
+from edgekd.report.run_data import RunData, read_run
 
-__all__ = ["Told", "read_run", "write_report"]
+__all__ = ["RunData", "read_run", "write_report"]

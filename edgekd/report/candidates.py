@@ -9,13 +9,13 @@ from typing import Any
 from edgekd.evidence.measurement import LEAST_OF_P99
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.run_data import Told, budget_of, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import RunData, budget_of, figure_of, name_of, ships, shown, targets_of
 
 POINTS = 200
 """Of a line of a distribution: as many as a plot of this width shows."""
 
 
-def trade_offs(run: Told) -> Iterator[str]:
+def trade_offs(run: RunData) -> Iterator[str]:
     """Accuracy against time and size, a plot each by target."""
     metric = str(run.result["metric"])
     figures: list[str] = []
@@ -47,7 +47,7 @@ def trade_offs(run: Told) -> Iterator[str]:
         yield f'<h2>What accuracy costs</h2><div class="plots">{"".join(figures)}</div>'
 
 
-def latencies(run: Told) -> Iterator[str]:
+def latencies(run: RunData) -> Iterator[str]:
     """The distribution of single times by target, with its budgets."""
     if not run.samples_ms:
         yield "<h2>Latency</h2><p>Nothing was timed, or its single times were not kept.</p>"
@@ -80,7 +80,7 @@ def latencies(run: Told) -> Iterator[str]:
     yield from _conditions(run)
 
 
-def _conditions(run: Told) -> Iterator[str]:
+def _conditions(run: RunData) -> Iterator[str]:
     """What there is to know of the figures: how much was measured, throttling, noise."""
     told: dict[tuple[str, str], list[str]] = {}
     for row in run.result["rows"]:
@@ -102,7 +102,7 @@ def _sqnr(row: Mapping[str, Any]) -> str:
     return told if simulation is None else f"{told} ({simulation:.1f} of its simulation)"
 
 
-def candidates(run: Told) -> Iterator[str]:
+def candidates(run: RunData) -> Iterator[str]:
     """Every row of the result, with why it ships or not."""
     metric = str(run.result["metric"])
     agreed = str(run.result.get("agreed", "same class"))
@@ -132,7 +132,7 @@ def candidates(run: Told) -> Iterator[str]:
     yield "it reproduces worst lie in verify/TARGET-CANDIDATE/worst.npz.</small></p>"
 
 
-def instructions(run: Told) -> Iterator[str]:
+def instructions(run: RunData) -> Iterator[str]:
     """What each candidate executes on emulated cores, where no board timed its target."""
     counted = [row for row in run.result["rows"] if row.get("core_instructions")]
     if not counted:

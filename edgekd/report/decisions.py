@@ -9,13 +9,13 @@ import numpy as np
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.run_data import Told, name_of, ships, shown
+from edgekd.report.run_data import RunData, name_of, ships, shown
 
 WORST = 12
 """Classes that are shown: those on which the artifact that ships loses most."""
 
 
-def classes(run: Told) -> Iterator[str]:
+def classes(run: RunData) -> Iterator[str]:
     """By class, what ships against the network it came from, the worst first."""
     labels = run.recipe.get("bundle", {}).get("labels", [])
     names = labels if isinstance(labels, list) else []
@@ -53,7 +53,7 @@ def classes(run: Told) -> Iterator[str]:
         yield f'<div class="tables">{"".join(made)}</div>'
 
 
-def slices(run: Told) -> Iterator[str]:
+def slices(run: RunData) -> Iterator[str]:
     """By slice of the test split, the metric of what ships against the teacher, the worst first."""
     metric, smaller = str(run.result["metric"]), bool(run.result.get("smaller_is_better"))
     teacher = (run.result.get("teacher") or {}).get("slices") or {}
@@ -80,7 +80,7 @@ def slices(run: Told) -> Iterator[str]:
         yield f'<div class="tables">{"".join(made)}</div>'
 
 
-def routes(run: Told) -> Iterator[str]:
+def routes(run: RunData) -> Iterator[str]:
     """What each target keeps, and what it asks the larger model."""
     found = run.result.get("routes", {})
     if not found:

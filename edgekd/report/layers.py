@@ -7,13 +7,13 @@ from html import escape
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.run_data import Told, shown
+from edgekd.report.run_data import RunData, shown
 
 NOISIEST = 12
 """Layers that are shown of a file; all are in its sensitivity.json."""
 
 
-def layers(run: Told) -> Iterator[str]:
+def layers(run: RunData) -> Iterator[str]:
     """The noisiest layers of each file, with their ranges, saturation and outlier channels."""
     if not run.layers:
         return

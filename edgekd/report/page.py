@@ -10,7 +10,7 @@ from edgekd.report.candidates import candidates, instructions, latencies, trade_
 from edgekd.report.decisions import classes, routes, slices
 from edgekd.report.html import STYLE
 from edgekd.report.layers import layers
-from edgekd.report.run_data import Told, read_run
+from edgekd.report.run_data import RunData, read_run
 from edgekd.report.runs import reproduce, side_by_side, training
 from edgekd.report.verdicts import networks, steps, verdicts
 from edgekd.system.files import write_text
@@ -44,7 +44,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     write_text(out, "".join(_page(runs)))
 
 
-def _page(runs: Sequence[Told]) -> Iterator[str]:
+def _page(runs: Sequence[RunData]) -> Iterator[str]:
     first = runs[0]
     name = escape(str(first.result["name"]))
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'

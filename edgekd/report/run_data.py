@@ -16,7 +16,7 @@ from edgekd.system.toml import read_toml
 
 
 @dataclass(frozen=True)
-class Told:
+class RunData:
     """A run's folder, read: its result, recipe, environment, curves, single latencies, and of
     each "TARGET-CANDIDATE" what it decided and what quantization did to its layers."""
 
@@ -30,7 +30,7 @@ class Told:
     layers: Mapping[str, list[dict[str, Any]]]
 
 
-def read_run(folder: Path) -> Told:
+def read_run(folder: Path) -> RunData:
     """The run in `folder`.
 
     Raises:
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> Told:
         for path in sorted(folder.glob("sensitivity/*/sensitivity.json"))
     }
     place = folder.resolve()
-    return Told(place, result, recipe, environment, curves, samples, decisions, layers)
+    return RunData(place, result, recipe, environment, curves, samples, decisions, layers)
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def name_of(row: Mapping[str, Any]) -> str:
     return str(row["candidate"])
 
 
-def ships(run: Told, row: Mapping[str, Any]) -> bool:
+def ships(run: RunData, row: Mapping[str, Any]) -> bool:
     """Whether it is this candidate that its target ships."""
     choice = run.result["chosen"].get(row["target"])
     return bool(choice) and choice["candidate"] == row["candidate"]
@@ -97,11 +97,11 @@ def shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def targets_of(run: Told) -> list[str]:
+def targets_of(run: RunData) -> list[str]:
     return list(dict.fromkeys(row["target"] for row in run.result["rows"]))
 
 
-def budget_of(run: Told, target: str) -> dict[str, float]:
+def budget_of(run: RunData, target: str) -> dict[str, float]:
     for entry in run.recipe.get("targets", []):
         if Path(entry["name"]).stem == target:
             return dict(entry.get("budget", {}))

@@ -7,10 +7,10 @@ from html import escape
 
 from edgekd.report import charts
 from edgekd.report.html import figure, table
-from edgekd.report.run_data import Told, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import RunData, figure_of, name_of, ships, shown, targets_of
 
 
-def training(run: Told) -> Iterator[str]:
+def training(run: RunData) -> Iterator[str]:
     """Loss and metric by epoch."""
     if not run.curves:
         return
@@ -32,7 +32,7 @@ def training(run: Told) -> Iterator[str]:
     yield "</div>"
 
 
-def reproduce(run: Told) -> Iterator[str]:
+def reproduce(run: RunData) -> Iterator[str]:
     """Where it ran, with which packages, by which recipe."""
     told = run.environment
     cores = f" of {told['cores']} cores" if told.get("cores") else ""
@@ -52,7 +52,7 @@ def reproduce(run: Told) -> Iterator[str]:
     yield "</section>"
 
 
-def side_by_side(runs: Sequence[Told]) -> Iterator[str]:
+def side_by_side(runs: Sequence[RunData]) -> Iterator[str]:
     """The networks of each run, and what ships of it by target."""
     yield f"<h2>Side by side</h2>{_networks(runs)}"
     rows, plots = [], []
@@ -91,11 +91,11 @@ def side_by_side(runs: Sequence[Told]) -> Iterator[str]:
     yield "them are the machine's. What follows is of the first run.</small></p>"
 
 
-def _label(run: Told) -> str:
+def _label(run: RunData) -> str:
     return f"{run.result['name']} {run.folder.name}"
 
 
-def _networks(runs: Sequence[Told]) -> str:
+def _networks(runs: Sequence[RunData]) -> str:
     """What the teacher and the student of each run are."""
     rows = []
     for run in runs:

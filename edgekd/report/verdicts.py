@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.report.html import table
-from edgekd.report.run_data import Told, budget_of, figure_of, name_of, ships, shown, targets_of
+from edgekd.report.run_data import RunData, budget_of, figure_of, name_of, ships, shown, targets_of
 
 BUDGETS = {
     "size_bytes": ("artifact", "size_bytes", "{:,.0f} bytes"),
@@ -23,7 +23,7 @@ ALWAYS = ("size_bytes", "latency_p90_ms")
 """What is told also where no budget limits it."""
 
 
-def verdicts(run: Told) -> Iterator[str]:
+def verdicts(run: RunData) -> Iterator[str]:
     """A card a target: what ships, with its figures beside the budget and the teacher."""
     yield '<h2>Verdict by target</h2><div class="cards">'
     optional = [entry["name"] for entry in run.recipe["targets"] if not entry.get("required", True)]
@@ -44,7 +44,7 @@ def verdicts(run: Told) -> Iterator[str]:
     yield "</div>"
 
 
-def _bits(run: Told, best: Mapping[str, Any]) -> Iterator[str]:
+def _bits(run: RunData, best: Mapping[str, Any]) -> Iterator[str]:
     """The figures of what ships, each with what it is to be held against."""
     metric, teacher = str(run.result["metric"]), run.result["teacher"]
     value = figure_of(best, "agreement", "metric")
@@ -76,7 +76,7 @@ FLOAT_BYTES = 4
 """Of a weight in float32, as which a teacher's are counted: it is no file of its own."""
 
 
-def networks(run: Told) -> Iterator[str]:
+def networks(run: RunData) -> Iterator[str]:
     """Teacher against student: each figure, and the student's as a ratio to the teacher's."""
     roles = [role for role in ("teacher", "unpruned", "student") if run.result.get(role)]
     scores = [run.result[role] for role in roles]
@@ -112,7 +112,7 @@ NOTHING_S = 0.05
 """A step that took no longer and came to nothing had nothing to do."""
 
 
-def steps(run: Told) -> Iterator[str]:
+def steps(run: RunData) -> Iterator[str]:
     """What each stage took, and what it paid."""
     took = run.result.get("seconds", {})
     rows = [
@@ -125,13 +125,13 @@ def steps(run: Told) -> Iterator[str]:
         yield table(["step", "what it came to", "time"], rows, " wn", stacked=True)
 
 
-def _time(run: Told, stage: str, seconds: float) -> str:
+def _time(run: RunData, stage: str, seconds: float) -> str:
     """How long a stage took in this run; what it looked up took an earlier one longer."""
     used = sum(name.partition("/")[0] == stage for name in run.result["reused"])
     return f"{seconds:.1f} s" + (f", {used} used again" if used else "")
 
 
-def _paid(run: Told, stage: str) -> str:
+def _paid(run: RunData, stage: str) -> str:
     """What a stage changed of accuracy, size and time."""
     result, metric = run.result, str(run.result["metric"])
     teacher, student, unpruned = (result.get(key) for key in ("teacher", "student", "unpruned"))
@@ -178,7 +178,7 @@ def _shares(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> str:
     return told
 
 
-def _shipped(run: Told, target: str) -> str:
+def _shipped(run: RunData, target: str) -> str:
     """What of a target ships, against its float32 candidate."""
     rows = [row for row in run.result["rows"] if row["target"] == target]
     best = next((row for row in rows if ships(run, row)), None)

@@ -14,11 +14,11 @@ from edgekd.calibration.checks import doubts, off_scale
 from edgekd.calibration.features import features_of
 from edgekd.calibration.frozen_samples import (
     FILE,
-    TOLD,
-    _frozen,
+    RECORD,
     calibration_samples,
     check_digest,
-    read_told,
+    read_frozen_samples,
+    read_record,
 )
 from edgekd.data import Inputs, single
 from edgekd.distillation.black_box import OutputsTable
@@ -131,7 +131,7 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
         by = chosen.looked_at
         if chosen.frozen is not None:
             check_digest(chosen, chosen.frozen)
-            samples = _frozen(chosen, chosen.frozen, state.student)
+            samples = read_frozen_samples(chosen, chosen.frozen, state.student)
         else:
             features, losses, by = selection_features(state, chosen.source, chosen.selection)
             samples = calibration_samples(
@@ -150,11 +150,11 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
         stacked = {name: torch.cat([sample[name] for sample in samples]) for name in names}
         save_file(stacked, folder / FILE)
         told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
-        write_json(folder / TOLD, {**told, "sha256": path_digest(folder / FILE)})
+        write_json(folder / RECORD, {**told, "sha256": path_digest(folder / FILE)})
 
     with one_after_the_first():
         folder = run.make("quantize", "", key, make).folder
-    doubtful = read_told(folder)["doubts"]
+    doubtful = read_record(folder)["doubts"]
     for sentence in doubtful:
         run.progress("quantize", sentence)
     return folder / FILE, doubtful

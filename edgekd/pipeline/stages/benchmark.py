@@ -12,7 +12,7 @@ import torch
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.target import is_emulated, is_imported
-from edgekd.benchmarking.benchmark import UNTIMED, _any_open, benchmark, benchmark_all, time_all
+from edgekd.benchmarking.benchmark import UNTIMED, any_undecided, benchmark, benchmark_all, time_all
 from edgekd.benchmarking.eager_latency import pytorch_latency_ms
 from edgekd.benchmarking.measure import Measured, measure
 from edgekd.data import Inputs
@@ -185,7 +185,7 @@ def _judged(
         failed = any(isinstance(result, Verdict) for result in found.values())
         # What is not kept is measured again by the next run: failures, what is undecided, and what
         # another machine said, which may have changed since.
-        if failed or device != "local" or _any_open(artifacts, deployment.budget, found):
+        if failed or device != "local" or any_undecided(artifacts, deployment.budget, found):
             raise _NotKept(found)
         for name, result in found.items():
             assert isinstance(result, Measurement)
@@ -207,7 +207,7 @@ def _judged(
             name: Measurement.from_json(json.loads((made.folder / f"{name}.json").read_text()))
             for name in artifacts
         }
-        if _any_open(artifacts, deployment.budget, found):  # It was kept under another budget.
+        if any_undecided(artifacts, deployment.budget, found):  # It was kept under another budget.
             found = decided()
     except _NotKept as error:
         found = error.found
@@ -268,7 +268,7 @@ def _decided(
     """Measurements of as many looks as decide the budget, three at most."""
 
     def still_open(found: Measured) -> bool:
-        return _any_open(artifacts, deployment.budget, _of_machine(found, deployment))
+        return any_undecided(artifacts, deployment.budget, _of_machine(found, deployment))
 
     def progress(stage: str, item: str, done: int = 0, total: int = 0) -> None:
         run.progress(stage, f"{deployment.target.name}: {item}", done, total)

@@ -12,7 +12,7 @@ from edgekd.evidence.budget import judge_budget
 from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 from edgekd.evidence.percentile import percentile
-from edgekd.evidence.summarized_latencies import SummarizedLatencies, told_percentile
+from edgekd.evidence.summarized_latencies import SummarizedLatencies, summarized_percentile
 
 
 def told_of(samples: list[float]) -> SummarizedLatencies:
@@ -33,7 +33,7 @@ def drawn(seed: int, count: int = 300) -> list[float]:
 def test_its_interval_holds_that_of_the_samples(frac: float, seed: int) -> None:
     processes = [drawn(3 * seed + n) for n in range(3)]
     known = percentile([ms for each in processes for ms in each], frac)
-    told = told_percentile([told_of(each) for each in processes], frac)
+    told = summarized_percentile([told_of(each) for each in processes], frac)
     assert told.low <= known.low <= known.high <= told.high
     assert told.low <= told.value <= told.high
 
@@ -41,21 +41,21 @@ def test_its_interval_holds_that_of_the_samples(frac: float, seed: int) -> None:
 def test_what_was_told_is_told_and_the_next_figure_stands_for_the_rest() -> None:
     samples = drawn(1)
     told = told_of(samples)
-    assert told_percentile([told], 0.5).value == dict(told.figures)[0.5]
-    assert told_percentile([told], 0.9).value == dict(told.figures)[0.95]
+    assert summarized_percentile([told], 0.5).value == dict(told.figures)[0.5]
+    assert summarized_percentile([told], 0.9).value == dict(told.figures)[0.95]
     older = SummarizedLatencies(50, ((0.0, 0.9), (1.0, 1.4)), 1.0)
-    assert told_percentile([older], 0.9).value == 1.4
+    assert summarized_percentile([older], 0.9).value == 1.4
 
 
 def test_too_few_runs_bound_nothing() -> None:
-    assert told_percentile([told_of(drawn(1, 20))], 0.9).high == math.inf
+    assert summarized_percentile([told_of(drawn(1, 20))], 0.9).high == math.inf
 
 
 def test_a_median_alone_decides_nothing() -> None:
     xcode = SummarizedLatencies(100, ((0.5, 1.2),))
-    figure = told_percentile([xcode], 0.5)
+    figure = summarized_percentile([xcode], 0.5)
     assert (figure.value, figure.low, figure.high) == (1.2, -math.inf, math.inf)
-    assert told_percentile([xcode], 0.9).value == math.inf
+    assert summarized_percentile([xcode], 0.9).value == math.inf
 
 
 def measured(processes: list[list[float]]) -> Measurement:
@@ -67,14 +67,14 @@ def measured(processes: list[list[float]]) -> Measurement:
         peak_memory_bytes=None,
         threads=1,
         evidence="device",
-        told=tuple(told_of(each) for each in processes),
+        summaries=tuple(told_of(each) for each in processes),
     )
 
 
 def test_a_budget_is_judged_where_it_can_be() -> None:
     processes = [drawn(n) for n in range(3)]
     found = measured(processes)
-    p95 = max(dict(each.figures)[0.95] for each in found.told)
+    p95 = max(dict(each.figures)[0.95] for each in found.summaries)
     most = max(max(each) for each in processes)
 
     def outcome(limit_ms: float) -> Outcome:
@@ -83,7 +83,7 @@ def test_a_budget_is_judged_where_it_can_be() -> None:
     assert outcome(most + 0.1) is Outcome.PASSED
     assert outcome(p95 + 0.01) is Outcome.PASSED, "no more than 5 % took longer than that"
     assert outcome(min(min(each) for each in processes) - 0.1) is Outcome.OVER_BUDGET
-    median = dict(found.told[0].figures)[0.5]
+    median = dict(found.summaries[0].figures)[0.5]
     assert outcome((median + p95) / 2) is Outcome.UNDECIDED, "between what was told"
 
 
