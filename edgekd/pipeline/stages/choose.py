@@ -299,7 +299,8 @@ def _nothing(candidates: Sequence[Candidate]) -> str:
 
 def step(state: PipelineState, run: Run) -> PipelineState:
     """The work with a choice for every target."""
-    chosen, candidates = {}, []
+    chosen: dict[str, Choice] = {}
+    after: list[Candidate] = []
     for deployment in state.deployments:
         candidates = [
             candidate
@@ -308,7 +309,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         ]
         choice, judged = choose(candidates, deployment.prefer)
         chosen[deployment.target.name] = choice
-        candidates.extend(judged)
+        after.extend(judged)
     document = {name: vars(choice) for name, choice in chosen.items()}
     write_json(run.folder / "choose" / "chosen.json", document)
-    return replace(state, candidates=tuple(candidates), chosen=chosen)
+    return replace(state, candidates=tuple(after), chosen=chosen)
