@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.artifacts.signature import Signature
+from edgekd.network.pt2_archive import check_archive
 
 
 class Program(nn.Module):
@@ -43,7 +44,13 @@ class Program(nn.Module):
 
 
 def load_program(path: Path) -> Program:
-    """The exported program in `path`, read without unpickling anything but tensors."""
+    """The exported program in `path`; its archive is checked before anything in it is read.
+
+    Raises:
+        UnsafeArchiveError: the archive holds something that could run code.
+        ValueError: it is no archive of `torch.export.save`.
+    """
+    check_archive(path)
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     try:

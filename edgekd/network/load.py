@@ -13,6 +13,7 @@ from edgekd.artifacts.signature import DynamicDim
 from edgekd.errors import Fault, RecipeError
 from edgekd.network.exported_program import Program, load_program
 from edgekd.network.network import Example, Network, as_network
+from edgekd.network.pt2_archive import UnsafeArchiveError
 from edgekd.system.files import path_digest
 from edgekd.system.import_string import call_user, existing, resolve, sources_digest
 from edgekd.system.packages import need
@@ -53,12 +54,13 @@ def load_module(
 
         def from_pretrained(**keys: Any) -> Any:
             # Importing it may fail too: transformers loads what it needs when it is asked for it.
-            return transformers.AutoModel.from_pretrained(folder, local_files_only=True, **keys)
+            keys |= {"local_files_only": True, "trust_remote_code": False}
+            return transformers.AutoModel.from_pretrained(folder, **keys)
 
         module = call_user(from_pretrained, at, **options or {})
     elif reference.endswith(".pt2"):
         path = existing(base / reference, at)
-        module = call_user(load_program, at, path=path)
+        module = _load_archive(path, at)
         lineage["source_sha256"] = path_digest(path)
     else:
         module = call_user(resolve(reference, base=base, at=at), at, **options or {})
@@ -117,6 +119,25 @@ def load_network(
             )
         )
     return as_network(module, example, lineage, dynamic)
+
+
+def _load_archive(path: Path, at: str) -> nn.Module:
+    try:
+        return load_program(path)
+    except Exception as error:
+        unsafe = isinstance(error, UnsafeArchiveError)
+        raise RecipeError(
+            Fault(
+                what=f"{path} could run code when it is read, so it was not read."
+                if unsafe
+                else f"{path} cannot be read as an exported program.",
+                at=at,
+                got=str(error).strip().replace("\n", " ")[:500],
+                expected="an archive of torch.export.save that holds tensors and operators only",
+                fix="save it again: torch.export.save(torch.export.export(module, args), path); "
+                "constants that are not tensors must become buffers or plain numbers first",
+            )
+        ) from error
 
 
 def _load_weights(module: nn.Module, path: Path, at: str) -> None:
