@@ -139,10 +139,6 @@ def unknown(kind: str, name: str, known: Iterable[str], at: str) -> Fault:
         what=f"There is no {kind} {name!r}.",
         at=at,
         got=repr(name),
-        expected=listed(names) if names else f"a {kind}; none is installed",
-        fix=f"did you mean {close!r}?"
-        if close
-        else f"use one of these: {listed(names)}"
-        if names
-        else f"install a package that brings a {kind}",
+        expected=f"one of {listed(names)}",
+        fix=f"did you mean {close!r}?" if close else "use one of these names",
     )

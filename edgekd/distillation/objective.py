@@ -104,7 +104,7 @@ class Term:
             labels: of the first samples; their ignored places do not count.
         """
         logits = [name for name in self.inputs if name.endswith("_logits")]
-        if self.task.has_places and logits and self.loss.method != "hard":
+        if self.task.dense and logits and self.loss.method != "hard":
             tensors = self._places(tensors, labels)
             if not len(tensors[0]):
                 return tensors[0].sum() * 0.0
@@ -140,7 +140,7 @@ def plan_terms(losses: Sequence[Loss], task: Task) -> list[Term]:
     for number, loss in enumerate(losses):
         at = f"distill.losses[{number}]"
         again = sum(term.loss.method == loss.method for term in terms)
-        function = task.hard_loss if loss.method == "hard" else find_loss(loss.method)
+        function = task.loss if loss.method == "hard" else find_loss(loss.method)
         inputs = tuple(input_names(function))
         try:
             taps = _taps(loss, inputs, at)

@@ -40,7 +40,7 @@ def known_names() -> Known:
     hard = {
         name: needed
         for task in TASKS.values()
-        for name, needed in options_of(task.hard_loss).items()
+        for name, needed in options_of(task.loss).items()
     }
     return Known(
         stages=list(STAGES),

@@ -209,7 +209,7 @@ def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
         exit_code=min(codes, default=0),
         metric=state.recipe.accept.metric,
         smaller_is_better=state.task.metrics[state.recipe.accept.metric].smaller_is_better,
-        agreed=state.task.agreed,
+        agreed=state.task.agreement_name,
         teacher=state.teacher_score,
         student=state.student_score,
         unpruned=state.unpruned_score,

@@ -233,7 +233,7 @@ def _gradients(
     def losses_of(module: nn.Module) -> Iterator[Tensor]:
         for each in ids.split(1 if kind == "squared" else 32):
             inputs, labels = samples.take(each)
-            yield task.hard_loss(call(module, inputs)[output], labels)
+            yield task.loss(call(module, inputs)[output], labels)
 
     return gradients_of(network.module, losses_of, squared=kind == "squared")
 
@@ -255,7 +255,7 @@ def _judge(
                 assert labels is not None
                 targets.append(labels)
         values, labels = torch.cat(found), torch.cat(targets)
-        return float(task.hard_loss(values, labels)), task.metrics[metric](values, labels)
+        return float(task.loss(values, labels)), task.metrics[metric](values, labels)
 
     return judged
 

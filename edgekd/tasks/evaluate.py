@@ -82,7 +82,7 @@ def by_slice(
     for name, ids in slices.items():
         try:
             value = metric(outputs[ids], targets[ids])
-        except (ValueError, RuntimeError, IndexError):
+        except (ValueError, RuntimeError, IndexError, RecipeError):
             value = math.nan
         found[name] = value if math.isfinite(value) else None
     return found

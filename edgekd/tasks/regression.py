@@ -1,4 +1,4 @@
-"""Numbers for each sample."""
+"""Regression: real numbers per sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from edgekd.errors import Fault
 from edgekd.tasks.task import Metric, Task, shape_fault
-from edgekd.tasks.torchmetrics import of_numbers
+from edgekd.tasks.torchmetrics import number_metric
 
 
 def mean_squared_error(
@@ -18,71 +18,70 @@ def mean_squared_error(
     *,
     huber_delta: float | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean squared error of all numbers.
+    """The mean squared error over all numbers, or twice Huber's loss.
 
     Args:
-        huber_delta: the error over which it counts by its size and no more by its square, as
-            2 * Huber's loss; without it every error counts by its square.
+        huber_delta: the error above which the loss grows linearly; None: always quadratic.
 
     Source: https://pytorch.org/docs/stable/generated/torch.nn.functional.huber_loss.html
     """
-    ours, theirs = aligned(student_outputs, labels)
+    outputs, targets = aligned(student_outputs, labels)
     if huber_delta is None:
-        return F.mse_loss(ours, theirs)
-    return 2.0 * F.huber_loss(ours, theirs, delta=huber_delta)
+        return F.mse_loss(outputs, targets)
+    return 2.0 * F.huber_loss(outputs, targets, delta=huber_delta)
 
 
 def aligned(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in floating point, as samples x numbers.
+    """Outputs and targets as samples x numbers, in floating point.
 
-    Without it, targets of shape batch and outputs of batch x 1 would be compared each with each.
+    Outputs of shape batch x 1 and targets of shape batch would otherwise broadcast.
 
     Raises:
-        ValueError: they are not as many.
+        ValueError: their shapes differ.
     """
-    ours = outputs.reshape(len(outputs), -1)
-    ours = ours if ours.is_floating_point() else ours.float()
-    theirs = targets.reshape(len(targets), -1).to(ours.dtype)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"outputs {tuple(ours.shape)} and targets {tuple(theirs.shape)} differ")
-    return ours, theirs
+    flat = outputs.reshape(len(outputs), -1)
+    flat = flat if flat.is_floating_point() else flat.float()
+    expected = targets.reshape(len(targets), -1).to(flat.dtype)
+    if flat.shape != expected.shape:
+        raise ValueError(f"outputs {tuple(flat.shape)} and targets {tuple(expected.shape)} differ")
+    return flat, expected
 
 
 def mae(outputs: Tensor, targets: Tensor) -> float:
     """The mean absolute error, in the targets' unit."""
-    ours, theirs = aligned(outputs, targets)
-    return float((ours.double() - theirs.double()).abs().mean())
+    predicted, expected = aligned(outputs, targets)
+    return float((predicted.double() - expected.double()).abs().mean())
 
 
 def rmse(outputs: Tensor, targets: Tensor) -> float:
     """The root of the mean squared error, in the targets' unit."""
-    ours, theirs = aligned(outputs, targets)
-    return float((ours.double() - theirs.double()).square().mean().sqrt())
+    predicted, expected = aligned(outputs, targets)
+    return float((predicted.double() - expected.double()).square().mean().sqrt())
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
-    """The share of the targets' variance that is told, over all columns together; 1 at best.
+    """The coefficient of determination over all columns together; at most 1.
 
-    1 - sum of squared errors / sum of squared distances from each column's mean. Of targets that do
-    not vary it is 1 where all are met, else 0.
+    1 - sum of squared errors / sum of squared distances from each column's mean. If the targets do
+    not vary, it is 1 for exact outputs and 0 otherwise.
     """
-    ours, theirs = (each.double() for each in aligned(outputs, targets))
-    errors = float((ours - theirs).square().sum())
-    spread = float((theirs - theirs.mean(0)).square().sum())
+    predicted, expected = (each.double() for each in aligned(outputs, targets))
+    errors = float((predicted - expected).square().sum())
+    spread = float((expected - expected.mean(0)).square().sum())
     if spread == 0:
         return float(errors == 0)
     return 1.0 - errors / spread
 
 
 def agreement(reference: Tensor, outputs: Tensor, labels: Tensor | None) -> float | None:  # noqa: ARG001
-    """R2 of `outputs` with `reference` as the truth; 1 where all are equal."""
+    """R2 of `outputs` with `reference` as the targets; 1 if they are equal."""
     if reference.shape != outputs.shape or not reference.is_floating_point():
         return None
     return r2(outputs, reference) if len(reference) > 1 else None
 
 
 def label_fault(shape: tuple[int | None, ...], labels: Tensor) -> Fault | None:
-    """What is wrong with `labels`: as many numbers for each sample as outputs."""
+    """What is wrong with `labels`, which have the shape of the outputs."""
     if not labels.is_floating_point():
         return shape_fault(labels, "real numbers, float32", "give labels.float()")
     known = shape[1:]
@@ -97,17 +96,17 @@ def label_fault(shape: tuple[int | None, ...], labels: Tensor) -> Fault | None:
 
 TASK = Task(
     name="regression",
-    hard_loss=mean_squared_error,
+    loss=mean_squared_error,
     metrics={
         "mae": Metric(mae, smaller_is_better=True, share=False, takes="numbers"),
         "rmse": Metric(rmse, smaller_is_better=True, share=False, takes="numbers"),
         "r2": Metric(r2, share=False, takes="numbers"),
-        "mape": of_numbers("mean_absolute_percentage_error", aligned, smaller_is_better=True),
-        "pearson": of_numbers("pearson_corrcoef", aligned),
-        "spearman": of_numbers("spearman_corrcoef", aligned),
+        "mape": number_metric("mean_absolute_percentage_error", aligned, smaller_is_better=True),
+        "pearson": number_metric("pearson_corrcoef", aligned),
+        "spearman": number_metric("spearman_corrcoef", aligned),
     },
-    agree=agreement,
-    agreed="R2 with the network",
+    agreement=agreement,
+    agreement_name="R2 with the network",
     label_fault=label_fault,
     trial=((2, 3), torch.zeros(2, 3)),
 )

@@ -46,7 +46,7 @@ def train(
     output = network.signature.output_names[0]
 
     def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        return {"hard": task.hard_loss(outputs[output], batch.labels)}
+        return {"hard": task.loss(outputs[output], batch.labels)}
 
     records = fit(
         module,

@@ -51,7 +51,7 @@ def compare(
     sqnr_db = _decibel(signal, noise) if finite else -math.inf
     first = next(iter(reference))
     task = task or TASKS["classification"]
-    agreed = shares.get(first, task.agree(reference[first], outputs[first], labels))
+    agreed = shares.get(first, task.agreement(reference[first], outputs[first], labels))
     classes = first in shares or task.classes_axis is not None
     agreement = Agreement(
         sample_count=len(reference[first]),
@@ -66,7 +66,7 @@ def compare(
         detail="",
         worst=tuple(_worst(reference, outputs)),
         task_agreement=agreed,
-        agreed=task.agreed,
+        agreed=task.agreement_name,
     )
     if not finite:
         return with_disagreement(agreement, "an output is not finite")
@@ -84,7 +84,7 @@ def compare(
     if agreed is not None and agreed < min_agreement:
         told = f"it agrees on {agreed:.4f} of the samples"
         if task.name != "classification":
-            told = f"{task.agreed} is {agreed:.4f}"
+            told = f"{task.agreement_name} is {agreed:.4f}"
         return with_disagreement(agreement, f"{told}, under {min_agreement}")
     return agreement
 

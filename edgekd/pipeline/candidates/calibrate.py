@@ -62,7 +62,7 @@ def selection_features(
         output = state.student.signature.output_names[0]
         outputs, labels = outputs_of(state.student.module, samples)[output], samples.labels()
         losses = [
-            state.task.hard_loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))
+            state.task.loss(outputs[i : i + 1], labels[i : i + 1]) for i in range(len(labels))
         ]
         return None, torch.stack(losses), "the loss of the student against the labels"
     return None, None, ""

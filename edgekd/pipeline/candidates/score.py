@@ -48,7 +48,7 @@ def scored_student(student: Network, state: PipelineState) -> Scored:
         return found
     test = state.samples("test")
     ours = outputs_of(student.module, test)[student.signature.output_names[0]]
-    agreement = state.task.agree(theirs, ours, test.labels())
+    agreement = state.task.agreement(theirs, ours, test.labels())
     return replace(found, teacher_agreement=agreement)
 
 

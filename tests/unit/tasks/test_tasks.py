@@ -87,7 +87,7 @@ def test_no_outputs_are_better_than_perfect_ones(case: Case, name: str) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.task)
 def test_the_hard_loss_is_least_at_perfect_outputs(case: Case) -> None:
-    loss = TASKS[case.task].hard_loss
+    loss = TASKS[case.task].loss
     best = loss(case.perfect, case.targets)
     assert best < loss(case.outputs, case.targets)
     if not (case.task == "embedding" and not case.targets.is_floating_point()):
@@ -96,7 +96,7 @@ def test_the_hard_loss_is_least_at_perfect_outputs(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.task)
 def test_agreement_is_1_with_itself_and_less_with_others(case: Case) -> None:
-    agree = TASKS[case.task].agree
+    agree = TASKS[case.task].agreement
     assert agree(case.outputs, case.outputs.clone(), case.targets) == 1
     other = agree(case.outputs, case.outputs.roll(1, 0), case.targets)
     assert other is not None
@@ -104,7 +104,7 @@ def test_agreement_is_1_with_itself_and_less_with_others(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if TASKS[case.task].has_places], ids=lambda case: case.task
+    "case", [case for case in CASES if TASKS[case.task].dense], ids=lambda case: case.task
 )
 def test_ignored_places_change_nothing(case: Case) -> None:
     task = TASKS[case.task]
@@ -112,14 +112,12 @@ def test_ignored_places_change_nothing(case: Case) -> None:
     axis = task.classes_axis or 0
     noise = 9 * torch.randn(case.outputs.shape, generator=_dice()) * ignored.unsqueeze(axis)
     moved = case.outputs + noise
-    assert torch.equal(
-        task.hard_loss(case.outputs, case.targets), task.hard_loss(moved, case.targets)
-    )
+    assert torch.equal(task.loss(case.outputs, case.targets), task.loss(moved, case.targets))
     for metric in task.metrics.values():
         if metric.package:
             need_modules(metric.package[0])
         assert metric(case.outputs, case.targets) == metric(moved, case.targets)
-    assert task.agree(case.outputs, moved, case.targets) == 1
+    assert task.agreement(case.outputs, moved, case.targets) == 1
     loss = Loss(method="soft_target", temperature=2.0)  # type: ignore[call-arg]
     (term,) = plan_terms([loss], task)
     teacher = torch.randn(case.outputs.shape, generator=_dice())
@@ -129,7 +127,7 @@ def test_ignored_places_change_nothing(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if TASKS[case.task].has_places], ids=lambda case: case.task
+    "case", [case for case in CASES if TASKS[case.task].dense], ids=lambda case: case.task
 )
 @pytest.mark.parametrize("method", ["soft_target", "decoupled", "pseudo_label", "dist"])
 def test_a_loss_of_logits_compares_places_one_by_one(case: Case, method: str) -> None:
@@ -188,7 +186,7 @@ def test_targets_of_one_number_are_not_compared_each_with_each() -> None:
     targets = torch.arange(5.0)
     for metric in ("mae", "rmse"):
         assert TASKS["regression"].metrics[metric](targets[:, None], targets) == 0
-    assert float(TASKS["regression"].hard_loss(targets[:, None], targets)) == 0
+    assert float(TASKS["regression"].loss(targets[:, None], targets)) == 0
 
 
 def test_targets_that_do_not_vary_are_told_or_not() -> None:
@@ -207,7 +205,7 @@ def test_the_nearest_of_many_is_found_in_parts() -> None:
 def test_widths_of_embeddings_may_differ_and_lengths_do_not_count() -> None:
     features = torch.randn(50, 4, generator=_dice())
     wider = torch.cat([features, torch.zeros(50, 3)], dim=1) * torch.rand(50, 1, generator=_dice())
-    assert TASKS["embedding"].agree(features, wider, None) == 1
+    assert TASKS["embedding"].agreement(features, wider, None) == 1
 
 
 def test_a_linear_probe_tells_what_a_line_can_tell() -> None:
