@@ -1,4 +1,4 @@
-"""Results as a notebook shows them: the representation that Jupyter asks an object for.
+"""The HTML representation that a notebook asks an object for.
 
 Source: https://ipython.readthedocs.io/en/stable/config/integrating.html
 """
@@ -10,13 +10,13 @@ from html import escape
 
 
 def card(title: str, facts: Mapping[str, object]) -> str:
-    """A table of two columns under a title; what is None is left out."""
+    """A table of names and values under a title; values that are None are left out."""
     rows = [[name, shown(value)] for name, value in facts.items() if value is not None]
     return grid(title, ("", ""), rows)
 
 
 def grid(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with a head, under a title."""
+    """A table with a header under a title."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -27,7 +27,7 @@ def grid(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def shown(value: object) -> str:
-    """A figure as people read it."""
+    """`value` as text, with four significant digits or thousands separators."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""How far the work is, under the cell of a notebook that started it; elsewhere nothing is shown.
+"""Progress under the cell of a notebook; outside of a notebook nothing is shown.
 
 Source: https://ipython.readthedocs.io/en/stable/api/generated/IPython.display.html (`display_id`)
 """
@@ -17,12 +17,12 @@ from typing import Any
 from edgekd.system.progress import Progress, no_progress
 
 PAUSE_S = 0.2
-"""Between two drawings of a count that goes on: a browser need not draw every epoch."""
+"""The shortest time between two drawings of one count: a browser need not draw every epoch."""
 
 
 @dataclass
 class Line:
-    """How far a stage is; `begun_s` by the monotonic clock."""
+    """The progress of one stage; `begun_s` is a time of the monotonic clock."""
 
     item: str
     begun_s: float
@@ -31,34 +31,34 @@ class Line:
     ended: bool = False
 
     def left(self, now_s: float) -> str:
-        """How long it will take, if it goes on as it did."""
+        """The estimated time left, from the mean time of the steps so far; empty if unknown."""
         if self.ended or not self.total or not self.done:
             return ""
-        each_s = (now_s - self.begun_s) / self.done
-        left_s = round(each_s * (self.total - self.done))
+        step_s = (now_s - self.begun_s) / self.done
+        left_s = round(step_s * (self.total - self.done))
         return f"{left_s // 60}:{left_s % 60:02} left"
 
 
 @dataclass
 class Lines:
-    """A `Progress` that draws a line a stage.
+    """A `Progress` that draws one line per stage.
 
     Attributes:
-        draw: gets what is to be seen, as HTML, in place of what it got before.
+        draw: receives the HTML that replaces what it received before.
     """
 
     draw: Callable[[str], None]
     lines: dict[str, Line] = field(default_factory=dict)
     drawn_s: float = float("-inf")
-    # Devices are timed in threads of their own.
+    # Each device is timed in its own thread.
     lock: Any = field(default_factory=Lock)
 
     def __call__(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
-        """Tells of `stage`, and ends those before it."""
+        """Draws `stage`, and marks the other stages as ended."""
         with self.lock:
             now = time.monotonic()
             line = self.lines.get(stage)
-            new = line is None or done < line.done  # Another count begins.
+            new = line is None or done < line.done  # A new count starts.
             if line is None or new:
                 line = self.lines[stage] = Line(item, now)
             line.item, line.done, line.total = item, done, total
@@ -70,7 +70,7 @@ class Lines:
 
 
 def shown(lines: Mapping[str, Line], now_s: float) -> str:
-    """The lines as a table."""
+    """The lines as an HTML table."""
 
     def bar(line: Line) -> str:
         if not line.total:
@@ -94,11 +94,11 @@ def default_progress() -> Progress:
     """A `Progress` that draws under the cell of a notebook; `no_progress` elsewhere."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    if getattr(shell, "kernel", None) is None:  # A terminal's IPython has none.
+    if getattr(shell, "kernel", None) is None:  # IPython in a terminal has no kernel.
         return no_progress
     from IPython.display import HTML, display
 
-    # tqdm, which torch brings, wants a widget for bars of downloads. There are none here.
+    # tqdm, a dependency of torch, warns that it has no widget for download bars.
     warnings.filterwarnings("ignore", message="IProgress not found")
     handle = display(HTML(""), display_id=True)
     return Lines(lambda html: handle.update(HTML(html)))

@@ -52,7 +52,7 @@ def trained_once(
 
     if together and world()[1] > 1 and not agreed(run.has(stage, key)) and world()[0]:
         # The first process takes part below, where it writes what all have come to.
-        work_on(run.place(stage, key, partial=True))
+        work_on(run.scratch(stage, key))
     spawned = together and run.spawn is not None and not run.has(stage, key)
     if spawned and run.spawn is not None:
         run.spawn()

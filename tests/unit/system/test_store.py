@@ -7,7 +7,8 @@ import pytest
 
 from edgekd.system.files import digest, path_digest, write_json, written_atomically
 from edgekd.system.progress import no_progress
-from edgekd.system.store import Run, mark_latest, open_run
+from edgekd.system.store import Run, mark_latest, open_run, other_maker
+from edgekd.system.version import VERSION
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -85,6 +86,31 @@ def test_interrupted_work_finds_what_it_had_written(run: Run) -> None:
         assert (folder / "checkpoint").read_text() == "half"
 
     assert not run.make("train", "", {}, go_on).reused
+
+
+def test_results_of_another_version_are_recomputed_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(folder: Path) -> None:
+        (folder / "weights").write_text("w")
+
+    open_run(tmp_path, "name", 0, no_progress).make("train", "", {}, compute)
+    lines: list[str] = []
+
+    def progress(stage: str, item: str, done: int = 0, total: int = 0) -> None:  # noqa: ARG001
+        lines.append(f"{stage} {item}")
+
+    assert open_run(tmp_path, "name", 0, progress).make("train", "", {}, compute).reused
+    assert lines == []
+    monkeypatch.setattr("edgekd.system.store.package_digest", lambda: "another")
+    monkeypatch.setattr("edgekd.system.store.VERSION", "9.9.9")
+    later = open_run(tmp_path, "name", 0, progress)
+    assert len(lines) == 1
+    assert f"are from edgekd {VERSION}; this run computes them again" in lines[0]
+    assert lines[0] in later.log.read_text()
+    assert not later.make("train", "", {}, compute).reused
+    (later.store / "edgekd.json").unlink()
+    assert other_maker(later.store) == "an earlier edgekd"
 
 
 def test_two_runs_in_a_second_have_their_own_folders_and_latest_is_the_newest(
