@@ -22,6 +22,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from edgekd.system.telemetry import disable_telemetry as _disable_telemetry
 from edgekd.system.version import VERSION as _VERSION
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from edgekd.verification.verify import verify as verify
 
 __version__ = _VERSION
+
+_disable_telemetry()  # Before any of these libraries is imported.
 
 _MODULES = {
     "Agreement": "evidence.agreement",
