@@ -1,11 +1,11 @@
-"""A board by ssh: ssh://user@host[:port][?python=PATH&folder=PATH&providers=NAMES&trtexec=PATH].
+"""A board over ssh: ssh://user@host[:port][?python=PATH&folder=PATH&providers=NAMES&trtexec=PATH].
 
-Python is that of `edgekd devices setup ssh://...`, or python3; the job lies in a new folder below
-/tmp. On a Jetson, ONNX Runtime may compute by providers of its GPU, or TensorRT's own `trtexec` do
-the work in place of a Python runtime.
+The job runs in a new folder below /tmp, in the Python of `edgekd devices setup ssh://...` or else
+in python3. On a Jetson, ONNX Runtime can use the GPU's execution providers, or TensorRT's `trtexec`
+can take the place of a Python runtime.
 
-Whatever ends the connection ends the job there; a connection that broke is made again and its job,
-which is one process of a measurement, is done again, three times at most.
+The job ends with the connection, however that ends. After a broken connection, the job, which is
+one process of a measurement, is retried, three times at most.
 """
 
 from __future__ import annotations
@@ -16,86 +16,89 @@ from pathlib import Path
 
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
-from edgekd.devices.transport.reconnect import persistently
+from edgekd.devices.transport.reconnect import retry
 from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools import trtexec
 from edgekd.errors import ConversionError, Fault, RecipeError, UnreachableError
 from edgekd.system.process import Completed
 
-KEEPER = ON_DEVICE / "supervisor.py"
+SUPERVISOR = ON_DEVICE / "supervisor.py"
+SUPERVISOR_NAME = "keeper.py"
+"""Its name on the board, until the agent's version changes."""
 VENV = "$HOME/.cache/edgekd/venv"
-"""Of the board, where setup puts a runtime."""
+"""The environment on the board that setup installs a runtime into."""
 GRACE_S = 30.0
-"""After which the host gives up, where the keeper there has not."""
+"""How much longer than the supervisor's limit the host waits."""
 OPTIONS = {
     "python": "PATH there",
-    "folder": "PATH there, where jobs may lie",
+    "folder": "PATH there, for the folders of jobs",
     "providers": "tensorrt, cuda or both: tensorrt,cuda",
     "trtexec": "PATH there, such as /usr/src/tensorrt/bin/trtexec",
 }
-TIME_IS_UP, NOT_WHOLE, NO_PROGRAM = 124, 125, 127
-"""What the keeper exits with; see there."""
+TIMED_OUT, NOT_INTACT, NO_PROGRAM = 124, 125, 127
+"""Exit statuses of the supervisor."""
 
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
-    """Does the job in `folder`; see `Device`."""
-    asked = parse_options(url, OPTIONS)
+    """Run the job in `folder`; see `Device`."""
+    options = parse_options(url, OPTIONS)
     job = json.loads((folder / "job.json").read_text())
-    if "providers" in asked:
-        (folder / "job.json").write_text(json.dumps({**job, **_providers(url, asked["providers"])}))
-    work = "trtexec" if "trtexec" in asked else "agent"
-    if work == "trtexec":
-        trtexec.prepare(url, folder, job, asked["trtexec"])
-    program = {"agent": ["agent.py", "."], "trtexec": ["trtexec_driver.py", "."]}[work]
-    wanted = {"agent": r"report\.json|outputs-[A-Za-z0-9_.-]+\.npz", "trtexec": trtexec.MADE}[work]
+    if "providers" in options:
+        providers = _providers(url, options["providers"])
+        (folder / "job.json").write_text(json.dumps({**job, "providers": providers}))
+    if "trtexec" in options:
+        trtexec.prepare(url, folder, job, options["trtexec"])
+        program, results = "trtexec_driver.py", trtexec.RESULTS
+    else:
+        program, results = "agent.py", r"report\.json|outputs-[A-Za-z0-9_.-]+\.npz"
+    required = options.get("trtexec") or options.get("python", "python3")
 
     def attempt() -> None:
-        with connected(url) as board, board.folder(asked.get("folder", "/tmp")) as place:
+        with connected(url) as board, board.folder(options.get("folder", "/tmp")) as remote:
             files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-            board.send({**files, "keeper.py": KEEPER}, place, timeout_s=timeout_s)
-            done = keep(board, place, asked.get("python"), program, timeout_s)
-            wants = asked.get("trtexec") or asked.get("python", "python3")
-            check(url, done, wants, timeout_s)
-            for name, data in board.fetch(wanted, place, timeout_s=timeout_s).items():
+            board.send({**files, SUPERVISOR_NAME: SUPERVISOR}, remote, timeout_s=timeout_s)
+            done = supervise(board, remote, options.get("python"), [program, "."], timeout_s)
+            check(url, done, required, timeout_s)
+            for name, data in board.fetch(results, remote, timeout_s=timeout_s).items():
                 (folder / name).write_bytes(data)
 
-    persistently(attempt)
-    if work == "trtexec":
+    retry(attempt)
+    if "trtexec" in options:
         trtexec.conclude(url, folder, job)
 
 
-def _providers(url: str, names: str) -> dict[str, list[str]]:
-    """What of the job says by what ONNX Runtime is to compute, the first of them first."""
+def _providers(url: str, names: str) -> list[str]:
+    """ONNX Runtime's names of the execution providers in the URL, the preferred one first."""
     known = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
     wanted = names.split(",")
     if set(wanted) - set(known):
         raise RecipeError(
             Fault(
-                what="The device's URL names a provider that is not known.",
+                what="The device's URL names an unknown execution provider.",
                 at=f"device = {url!r}",
                 got=f"providers={names}",
                 expected=OPTIONS["providers"],
                 fix="?providers=tensorrt,cuda",
             )
         )
-    return {"providers": [known[name] for name in wanted]}
+    return [known[name] for name in wanted]
 
 
-def keep(
-    board: Connection, place: str, python: str | None, program: list[str], timeout_s: float
+def supervise(
+    board: Connection, remote: str, python: str | None, args: list[str], timeout_s: float
 ) -> Completed:
-    """How `program` of Python ended in `place`, where it was put; see the keeper.
+    """The finished Python process of `args`, run by the supervisor in the folder `remote`.
 
     Raises:
-        Dropped: the connection broke.
+        ConnectionLostError: the connection broke.
     """
-    words = shlex.join([f"{place}/keeper.py", place, f"{timeout_s:.3f}", "held"])
-    command = f'{choice_of(python)}; "$python" {words} "$python" {shlex.join(program)}'
+    supervisor = shlex.join([f"{remote}/{SUPERVISOR_NAME}", remote, f"{timeout_s:.3f}", "held"])
+    command = f'{choose_python(python)}; "$python" {supervisor} "$python" {shlex.join(args)}'
     return board.run(command, timeout_s=timeout_s + GRACE_S, hold_stdin=True)
 
 
-def choice_of(python: str | None) -> str:
-    """A line of shell that names the Python to run: `python`, that of setup, or the system's."""
+def choose_python(python: str | None) -> str:
+    """A shell line that sets $python: to `python`, or else to that of setup or of the system."""
     if python is not None:
         return f"python={shlex.quote(python)}"
     return f'python="{VENV}/bin/python"; [ -x "$python" ] || python=python3'
@@ -106,21 +109,21 @@ def _files(folder: Path) -> list[Path]:
 
 
 def check(url: str, done: Completed, program: str, timeout_s: float) -> None:
-    """Raises what it means that the job ended so, unless it ended well."""
+    """Raise the error that the exit status of the job stands for, if it failed."""
     if done.code == 0:
         return
     if done.code == NO_PROGRAM:
         raise UnreachableError(fault(url, done.last_lines, f"a program {program!r} there"))
-    if done.code == NOT_WHOLE or FULL in done.stderr:
+    if done.code == NOT_INTACT or FULL in done.stderr:
         raise UnreachableError(fault(url, done.last_lines, "files as they were sent"))
-    late = done.code in (None, TIME_IS_UP)
-    ended = f"past {timeout_s:.0f} s" if late else f"exit status {done.code}"
+    late = done.code in (None, TIMED_OUT)
+    ended = f"timed out after {timeout_s:.0f} s" if late else f"exit status {done.code}"
     raise ConversionError(
         Fault(
             what="The agent did not finish on the device.",
             at=url,
             got=f"{ended}: {done.last_lines}",
             expected="a report from the agent",
-            fix="run the artifact there by hand; another scheme may do",
+            fix="run the artifact there by hand, or try another scheme",
         )
     )

@@ -167,7 +167,7 @@ def test_a_hang_ends_in_time_and_leaves_nothing_running(
     plug: Plug, job: Job, tmp_path: Path
 ) -> None:
     phone, url = plug(hanging(tmp_path))
-    with pytest.raises(ConversionError, match="past 3 s"):
+    with pytest.raises(ConversionError, match="after 3 s"):
         run_job(url, replace(job, timeout_s=3.0))
     assert list(phone.temporary.iterdir()) == []
     assert ended(int((tmp_path / "number").read_text()))

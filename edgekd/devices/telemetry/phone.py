@@ -19,7 +19,7 @@ Run = Callable[[str], Completed]
 """Runs a line of shell on the phone."""
 
 
-def unfit(run: Run, *, cool_s: float = COOL_S) -> str | None:
+def not_ready(run: Run, *, cool_s: float = COOL_S) -> str | None:
     """Why nothing can be timed on the phone now, or None; a hot one is given `cool_s` to cool.
 
     What a phone does not tell is not held against it.

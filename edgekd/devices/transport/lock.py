@@ -1,7 +1,7 @@
-"""One timing at a time on a device: a lock per device, in the user's cache folder.
+"""One measurement at a time on a device: a lock per device, in the user's cache folder.
 
-It is the operating system's: it goes with the process that holds it, however that ends. Where a
-system or a file system has none, nothing is locked.
+The lock belongs to the operating system, which releases it when its process ends in any way. On a
+system or file system without locks, nothing is locked.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from edgekd.errors import Fault, UnreachableError
 from edgekd.system.process import pause
 
 WAIT_S = 3600.0
-"""Longer than anything is timed for."""
-LOOK_S = 0.2
+"""Longer than any measurement takes."""
+POLL_S = 0.2
 
 
 def device_key(url: str) -> str:
-    """Of URLs of the same device the same: its host, or its serial, whoever the user is there."""
+    """The key of a device, the same for all its URLs: its host or serial, without the user."""
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2].lower() if parts.scheme == "ssh" else parts.netloc
-    return re.sub(r"[^A-Za-z0-9.-]", "_", f"{parts.scheme or 'local'}-{place}".rstrip("-"))
+    host = parts.netloc.rpartition("@")[2].lower() if parts.scheme == "ssh" else parts.netloc
+    return re.sub(r"[^A-Za-z0-9.-]", "_", f"{parts.scheme or 'local'}-{host}".rstrip("-"))
 
 
 @contextmanager
 def exclusive(
     url: str, waiting: Callable[[str], None], *, wait_s: float = WAIT_S
 ) -> Iterator[None]:
-    """While open, no other edgekd of this user times on the device at `url`.
+    """Keep other edgekd processes of this user from measuring on the device while open.
 
     Args:
-        waiting: told once, where another does.
+        waiting: called once with a message if another process holds the device.
 
     Raises:
-        UnreachableError: it is still in use after `wait_s`.
+        UnreachableError: the device is still in use after `wait_s`.
     """
     try:
         import fcntl
@@ -50,7 +50,7 @@ def exclusive(
     path = _folder() / f"{device_key(url)}.lock"
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        until, told = time.monotonic() + wait_s, False
+        until, reported = time.monotonic() + wait_s, False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,20 +60,20 @@ def exclusive(
                     raise UnreachableError(_busy(url, path, wait_s)) from error
             except OSError:  # A file system without locks.
                 break
-            if not told:
-                waiting(f"{url} is timing for another edgekd: waiting for it")
-                told = True
-            pause(LOOK_S)
+            if not reported:
+                waiting(f"another edgekd process is measuring on {url}: waiting for it")
+                reported = True
+            pause(POLL_S)
         yield
     finally:
-        os.close(file)  # Which lets go of the lock.
+        os.close(file)  # This releases the lock.
 
 
 def _folder() -> Path:
-    """Where locks are kept: in XDG_CACHE_HOME or ~/.cache, or where neither can be written."""
+    """The folder of locks: in XDG_CACHE_HOME or ~/.cache, else in the temporary folder."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    for place in (Path(home), Path(tempfile.gettempdir())):
-        folder = place / "edgekd" / "locks"
+    for parent in (Path(home), Path(tempfile.gettempdir())):
+        folder = parent / "edgekd" / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -87,7 +87,7 @@ def _busy(url: str, path: Path, wait_s: float) -> Fault:
     return Fault(
         what=f"The device {url} is in use.",
         at=str(path),
-        got=f"another edgekd has been timing on it for {wait_s:.0f} s",
-        expected="one timing at a time",
-        fix="wait until it has ended, or end it",
+        got=f"another edgekd process has been measuring on it for {wait_s:.0f} s",
+        expected="one measurement at a time",
+        fix="wait until the other process ends, or end it",
     )

@@ -1,9 +1,9 @@
-"""A connection to a board by the system's OpenSSH client.
+"""A connection to a board over the system's OpenSSH client.
 
-The user's own configuration, agent, known hosts and jump hosts hold; host keys are never relaxed.
-All commands of a connection share one, which ends with it; where the client cannot share (Windows,
-a socket's path too long), each is a connection of its own. Files go as tar streams, since boards
-with Dropbear often lack an sftp server, and their digests are compared.
+The user's own configuration, agent, known hosts and jump hosts apply; host key checks are never
+relaxed. Commands share one connection through a control socket. Where the client cannot share
+(Windows, or a socket path that is too long), each command opens its own connection. Files travel as
+tar streams, since boards with Dropbear often lack an sftp server, and their digests are compared.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgekd.devices.transport.reconnect import Dropped
+from edgekd.devices.transport.reconnect import ConnectionLostError
 from edgekd.errors import Fault, UnreachableError
 from edgekd.system.process import Completed, run_process, started
 
 CONNECT_S = 10
 READY_S = 60
-"""Of a connection, the user's jump hosts included."""
+"""Time limit to connect, including the user's jump hosts."""
 ANSWER_S = 60
 HOST = re.compile(r"(?P<host>(?:\w[\w.-]*@)?\w[\w.-]*)(?::(?P<port>\d+))?")
 FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
 SOCKET_BYTES = 80
-"""Of a control socket's path: systems take 104 to 108, of which ssh uses some itself."""
+"""Limit for a control socket's path: systems allow 104 to 108, and ssh appends a suffix."""
 FULL = "No space left on device"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A board that answered. `options` are those of each call of ssh."""
+    """A board that answered. `options` are passed to every call of ssh."""
 
     url: str
     options: tuple[str, ...]
@@ -49,29 +49,29 @@ class Connection:
         self, command: str, *, timeout_s: float = ANSWER_S, stdin: bytes | None = None,
         hold_stdin: bool = False,
     ) -> Completed:  # fmt: skip
-        """How `command`, of a POSIX shell, ended there.
+        """The finished `command`, run in a POSIX shell on the board.
 
         Raises:
-            Dropped: the connection broke.
+            ConnectionLostError: the connection broke.
         """
         done = run_process(
-            ["ssh", *self.options, *host_words(self.url), f"sh -c {shlex.quote(command)}"],
+            ["ssh", *self.options, *host_args(self.url), f"sh -c {shlex.quote(command)}"],
             timeout_s=timeout_s,
             stdin=stdin,
             hold_stdin=hold_stdin,
         )
         if done.code == 255:  # ssh's own failure, as opposed to the command's
-            raise Dropped(fault(self.url, done.last_lines, "the connection to hold"))
+            raise ConnectionLostError(fault(self.url, done.last_lines, "the connection to hold"))
         return done
 
     def must(
         self, command: str, *, timeout_s: float = ANSWER_S, stdin: bytes | None = None
     ) -> Completed:
-        """How `command` ended well there.
+        """The finished `command`, which succeeded on the board.
 
         Raises:
-            UnreachableError: it did not.
-            Dropped: the connection broke.
+            UnreachableError: it failed.
+            ConnectionLostError: the connection broke.
         """
         done = self.run(command, timeout_s=timeout_s, stdin=stdin)
         if done.code != 0:
@@ -82,23 +82,26 @@ class Connection:
         return done
 
     @contextlib.contextmanager
-    def folder(self, where: str = "/tmp") -> Iterator[str]:
-        """A new folder below `where` there, gone afterwards."""
-        made = self.must(f"mktemp -d {shlex.quote(where)}/edgekd.XXXXXXXX")
-        place = made.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-        if not FOLDER.fullmatch(place):
+    def folder(self, parent: str = "/tmp") -> Iterator[str]:
+        """A new folder below `parent` on the board, removed on exit."""
+        done = self.must(f"mktemp -d {shlex.quote(parent)}/edgekd.XXXXXXXX")
+        folder = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+        if not FOLDER.fullmatch(folder):
             raise UnreachableError(
-                fault(self.url, f"mktemp answered {place!r}", "the path of a folder")
+                fault(self.url, f"mktemp answered {folder!r}", "the path of a folder")
             )
         try:
-            yield place
+            yield folder
         finally:
-            with contextlib.suppress(UnreachableError, Dropped):  # What went before is the news.
-                self.run(f"rm -rf {place}")
+            # An earlier error is the one to report.
+            with contextlib.suppress(UnreachableError, ConnectionLostError):
+                self.run(f"rm -rf {folder}")
 
-    def send(self, files: Mapping[str, bytes | Path], place: str, *, timeout_s: float) -> None:
-        """Puts `files`, by relative name, into the folder `place`, with files.json, by which the
-        keeper there finds out whether they came whole."""
+    def send(self, files: Mapping[str, bytes | Path], folder: str, *, timeout_s: float) -> None:
+        """Copy `files`, by relative name, into `folder` on the board.
+
+        `files.json` goes with them: the supervisor there compares its digests.
+        """
         digests, buffer = {}, io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for name, content in files.items():
@@ -106,41 +109,41 @@ class Connection:
                 digests[name] = hashlib.sha256(data).hexdigest()
                 _add(archive, name, data)
             _add(archive, "files.json", json.dumps(digests).encode())
-        self.must(f"tar -xf - -C {place}", stdin=buffer.getvalue(), timeout_s=timeout_s)
+        self.must(f"tar -xf - -C {folder}", stdin=buffer.getvalue(), timeout_s=timeout_s)
 
-    def fetch(self, names: str, place: str, *, timeout_s: float) -> dict[str, bytes]:
-        """The files of `place` that the pattern `names` fits, whole, as the keeper made sure.
+    def fetch(self, names: str, folder: str, *, timeout_s: float) -> dict[str, bytes]:
+        """The files in `folder` on the board whose names match the pattern `names`.
 
         Raises:
-            UnreachableError: one is not as it was there.
+            UnreachableError: the digest of a file is not the one that the supervisor recorded.
         """
         listing = f"$(ls | grep -E {shlex.quote(f'^({names})$')})"
-        answer = self.must(f"cd {place} && tar -cf - made.json {listing}", timeout_s=timeout_s)
-        found = {}
+        answer = self.must(f"cd {folder} && tar -cf - made.json {listing}", timeout_s=timeout_s)
+        contents = {}
         with tarfile.open(fileobj=io.BytesIO(answer.stdout), mode="r") as archive:
             for member in archive:
                 name = Path(member.name).name
                 file = archive.extractfile(member) if member.isfile() else None
                 if file and (name == "made.json" or re.fullmatch(names, name)):
-                    found[name] = file.read()
-        made = json.loads(found.pop("made.json", b"{}"))
-        for name, data in found.items():
-            if made.get(name) != hashlib.sha256(data).hexdigest():
+                    contents[name] = file.read()
+        digests = json.loads(contents.pop("made.json", b"{}"))
+        for name, data in contents.items():
+            if digests.get(name) != hashlib.sha256(data).hexdigest():
                 raise UnreachableError(
                     fault(self.url, f"{name} differs here", "the file as it was on the device")
                 )
-        return found
+        return contents
 
 
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """A connection to the board at `url`, ended afterwards.
+    """A connection to the board at `url`, closed on exit.
 
     Raises:
-        UnreachableError: there is no way to it, or its host key is not the known one.
+        UnreachableError: the board does not answer, or its host key is not the known one.
     """
-    host = host_words(url)
-    # A link that is dead is noticed after half a minute.
+    host = host_args(url)
+    # ssh notices a dead link after half a minute.
     alive = ("-oServerAliveInterval=10", "-oServerAliveCountMax=3")
     plain = ("-oBatchMode=yes", f"-oConnectTimeout={CONNECT_S}", *alive)
     with tempfile.TemporaryDirectory(prefix="edgekd-ssh-") as scratch:
@@ -157,8 +160,8 @@ def connected(url: str) -> Iterator[Connection]:
         except FileNotFoundError as error:
             raise UnreachableError(fault(url, "no ssh program", "the OpenSSH client")) from error
         if ended != 0:
-            told = "no answer in time" if ended is None else _told(log)
-            raise UnreachableError(fault(url, told, "a connection without a password"))
+            got = "no answer in time" if ended is None else _last_lines(log)
+            raise UnreachableError(fault(url, got, "a connection without a password"))
         try:
             yield Connection(url, (*plain, *ours, "-oControlMaster=no"))
         finally:
@@ -166,13 +169,13 @@ def connected(url: str) -> Iterator[Connection]:
                 run_process(["ssh", *ours, "-O", "exit", *host], timeout_s=ANSWER_S)
 
 
-def host_words(url: str) -> list[str]:
-    """What ssh is told of the host of `url`; never an option.
+def host_args(url: str) -> list[str]:
+    """The arguments of ssh that name the host of `url`, safe from being read as options.
 
     Raises:
-        UnreachableError: it names none.
+        UnreachableError: the URL names no host.
     """
-    # Not `hostname`, which lowers the case of names that ~/.ssh/config may spell otherwise.
+    # `hostname` would lower the case, and ~/.ssh/config distinguishes it.
     match = HOST.fullmatch(urlsplit(url).netloc)
     if match is None:
         raise UnreachableError(fault(url, "no host", "ssh://user@host[:port]"))
@@ -180,21 +183,21 @@ def host_words(url: str) -> list[str]:
 
 
 def fault(url: str, got: str, expected: str) -> Fault:
-    """Why the device at `url` cannot be used."""
+    """The fault of a device that cannot be used."""
     by_hand = urlsplit(url).netloc or "user@host"
     full = FULL in got
     return Fault(
-        what=f"The device {url} has no room left." if full
+        what=f"No space left on the device {url}." if full
         else f"The device {url} cannot be reached.",
         at=url,
         got=got,
-        expected="room for the artifact and its outputs" if full else expected,
-        fix="make room, or take another folder there: ?folder=/path" if full
+        expected="free space for the artifact and its outputs" if full else expected,
+        fix="free some space, or name another folder there: ?folder=/path" if full
         else f"try it by hand: ssh -oBatchMode=yes {by_hand} python3 --version",
     )  # fmt: skip
 
 
-def _told(log: Path) -> str:
+def _last_lines(log: Path) -> str:
     return Completed(None, b"", log.read_text(errors="replace")).last_lines
 
 

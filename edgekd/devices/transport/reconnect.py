@@ -1,4 +1,4 @@
-"""A connection that broke while a job went on, and the job's being done again."""
+"""Retry a job whose connection broke."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from edgekd.system.process import pause
 
 TRIES = 3
 WAIT_S = 2.0
-"""Before a try that follows the first."""
+"""Pause before each retry."""
 
 
-class Dropped(Exception):
-    """The connection broke; the job may be tried again over another one."""
+class ConnectionLostError(Exception):
+    """The connection broke; the job may be retried over a new one."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
 
 
-def persistently(attempt: Callable[[], None], *, tries: int = TRIES) -> None:
-    """Does `attempt`, again where its connection broke, `tries` times at most.
+def retry(attempt: Callable[[], None], *, tries: int = TRIES) -> None:
+    """Call `attempt`, and again if its connection broke, at most `tries` times.
 
-    A job is one process of a measurement: those that had ended before keep what they measured.
+    A job is one process of a measurement, so earlier processes keep their samples.
 
     Raises:
-        UnreachableError: it broke every time.
+        UnreachableError: the connection broke every time.
     """
     for number in range(1, tries + 1):
         try:
             attempt()
-        except Dropped as error:
+        except ConnectionLostError as error:
             if number == tries:
                 got = f"{error.fault.got} ({tries} times)"
                 raise UnreachableError(replace(error.fault, got=got)) from error

@@ -13,14 +13,14 @@ from edgekd.devices.on_device.agent import VERSION
 from edgekd.devices.transport.adb_shell import (
     OPTIONS,
     Shell,
-    at_place,
-    died,
     fault_of,
+    opened_folder,
     prepare,
-    sha_of,
+    sha256_of,
     start,
+    unfinished,
 )
-from edgekd.devices.transport.reconnect import persistently
+from edgekd.devices.transport.reconnect import retry
 from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools.benchmark_model import (
     Benchmark,
@@ -34,7 +34,7 @@ from edgekd.system.process import Completed
 MIB = 2**20
 
 
-def do_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) -> None:
+def run_job(url: str, folder: Path, job: Mapping[str, Any], *, timeout_s: float) -> None:
     """Writes the report of `job`, as the agent would, but with what was `told` in place of samples.
 
     Raises:
@@ -138,7 +138,7 @@ def timed(
     found: list[tuple[Benchmark, dict[str, Any]]] = []
 
     def attempt() -> None:
-        with at_place(url, places) as (shell, place):
+        with opened_folder(url, places) as (shell, place):
             pinned = prepare(shell, asked, {"action": "time", "threads": threads})
             sent = {"benchmark_model": program, "model.tflite": model}
             _send(shell, place, sent, timeout_s)
@@ -147,10 +147,10 @@ def timed(
             words += options_of_it
             done = start(shell, place, [*pinned, *words], timeout_s)
             if done.code != 0:
-                raise ConversionError(died(url, "benchmark_model", done, timeout_s))
+                raise ConversionError(unfinished(url, "benchmark_model", done, timeout_s))
             found.append((_told(shell, place, done, timeout_s), _facts(shell, pinned)))
 
-    persistently(attempt)
+    retry(attempt)
     return found[-1]
 
 
@@ -181,7 +181,7 @@ def _told(shell: Shell, place: str, done: Completed, timeout_s: float) -> Benchm
                 printed
             )  # fmt: skip
     except ValueError as error:
-        raise ConversionError(died(shell.url, "benchmark_model", done, timeout_s)) from error
+        raise ConversionError(unfinished(shell.url, "benchmark_model", done, timeout_s)) from error
 
 
 def _joined(printed: Benchmark, filed: Benchmark) -> Benchmark:
@@ -198,7 +198,7 @@ def _send(shell: Shell, place: str, sent: dict[str, Path], timeout_s: float) -> 
     lines = done.stdout.decode(errors="replace").splitlines()
     theirs = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
     for name, path in sent.items():
-        if theirs.get(name) != sha_of(path):
+        if theirs.get(name) != sha256_of(path):
             raise UnreachableError(
                 fault_of(shell.url, f"{name} differs on the phone", "the file as it was sent")
             )

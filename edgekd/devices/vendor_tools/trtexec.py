@@ -26,7 +26,7 @@ from edgekd.devices.telemetry.sensors import parse_tegrastats
 from edgekd.errors import Fault, RefusedError, UnreachableError
 from edgekd.system.packages import need
 
-MADE = r"done\.json|(log|times|out|power)-[A-Za-z0-9_.-]+"
+RESULTS = r"done\.json|(log|times|out|power)-[A-Za-z0-9_.-]+"
 WARM_UP_MS = 500
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VIN")
 """What the whole module draws, by board. Source: NVIDIA Jetson Linux Developer Guide, the rails of

@@ -55,7 +55,7 @@ def test_a_device_is_waited_for_until_its_holder_has_ended(end: str) -> None:
     with exclusive("ssh://root@Board:22", told):
         assert other.wait(timeout=30) is not None
     assert len(heard) == 1
-    assert "is timing for another edgekd" in heard[0]
+    assert "another edgekd process is measuring" in heard[0]
 
 
 def test_another_device_is_not_waited_for() -> None:
