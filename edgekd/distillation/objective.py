@@ -12,6 +12,7 @@ from edgekd.errors import EdgekdError, Fault, RecipeError
 from edgekd.losses import find_loss, input_names, relates_samples
 from edgekd.network.activations import projector
 from edgekd.recipe.training import Loss
+from edgekd.system.import_string import is_reference, resolve
 from edgekd.tasks import IGNORED, Task
 from edgekd.training.distributed import gathered, world
 from edgekd.training.loop import Batch
@@ -56,7 +57,7 @@ class Term:
         """Whether the loss of a batch is not the mean of that of its samples."""
         if self.loss.method == "hard":
             return self.task.relates_samples
-        return relates_samples(self.loss.method)
+        return relates_samples(self.function)
 
     def of_student(self, name: str) -> bool:
         """Whether the tensor `name` is one of the student's."""
@@ -139,18 +140,27 @@ def plan_terms(losses: Sequence[Loss], task: Task) -> list[Term]:
     faults: list[Fault] = []
     for number, loss in enumerate(losses):
         at = f"distill.losses[{number}]"
-        again = sum(term.loss.method == loss.method for term in terms)
-        function = task.loss if loss.method == "hard" else find_loss(loss.method)
-        inputs = tuple(input_names(function))
         try:
+            function = _function(loss, task, f"{at}.method")
+            inputs = tuple(input_names(function))
             taps = _taps(loss, inputs, at)
-            name = f"{loss.method}_{again + 1}" if again else loss.method
+            name = loss.method.rpartition(":")[2]
+            again = sum(term.loss.method.rpartition(":")[2] == name for term in terms)
+            name = f"{name}_{again + 1}" if again else name
             terms.append(Term(name, at, loss, function, task, inputs, taps))
         except RecipeError as error:
             faults.extend(error.faults)
     if faults:
         raise RecipeError(*faults)
     return terms
+
+
+def _function(loss: Loss, task: Task, at: str) -> Callable[..., Tensor]:
+    if loss.method == "hard":
+        return task.loss
+    if is_reference(loss.method):
+        return resolve(loss.method, base=loss.folder, at=at)
+    return find_loss(loss.method, at=at)
 
 
 def _taps(loss: Loss, inputs: Sequence[str], at: str) -> dict[str, str]:

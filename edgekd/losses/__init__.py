@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 
 from torch import Tensor
 
+from edgekd.errors import Fault, RecipeError, unknown
 from edgekd.losses.attention_relation import attention_relation
 from edgekd.losses.attention_transfer import attention_transfer
 from edgekd.losses.contrastive import contrastive
@@ -66,29 +67,46 @@ RELATES_SAMPLES = frozenset(
 train one student, each needs the samples of all."""
 
 
-def relates_samples(name: str) -> bool:
-    """Whether the method `name` relates samples; one of another package says so by an attribute
-    `relates_samples` of its function."""
-    if name in LOSSES:
+def relates_samples(function: Callable[..., Tensor]) -> bool:
+    """Whether `function` relates the samples of a batch; one that is not part of edgekd says so by
+    its attribute `relates_samples`."""
+    name = getattr(function, "__name__", "")
+    if LOSSES.get(name) is function:
         return name in RELATES_SAMPLES
-    return bool(getattr(find_loss(name), "relates_samples", False))
+    return bool(getattr(function, "relates_samples", False))
 
 
-def find_loss(name: str) -> Callable[..., Tensor]:
-    """The method `name`: of this table, or of an installed package's entry point `edgekd.losses`.
+def find_loss(name: str, *, at: str = "method") -> Callable[..., Tensor]:
+    """The loss `name`: of `LOSSES`, or of an installed package's entry points `edgekd.losses`.
+
+    Args:
+        at: the recipe's key, for messages.
 
     Raises:
-        KeyError: there is none.
+        RecipeError: there is no such loss, or its package cannot be imported.
     """
     if name in LOSSES:
         return LOSSES[name]
-    found = {entry.name: entry for entry in entry_points(group="edgekd.losses")}
-    function: Callable[..., Tensor] = found[name].load()
+    entries = {entry.name: entry for entry in entry_points(group="edgekd.losses")}
+    if name not in entries:
+        raise RecipeError(unknown("loss", name, [*LOSSES, *entries], at))
+    try:
+        function: Callable[..., Tensor] = entries[name].load()
+    except Exception as error:
+        raise RecipeError(
+            Fault(
+                what=f"The entry point {name!r} of edgekd.losses cannot be loaded.",
+                at=at,
+                got=f"{type(error).__name__}: {error}",
+                expected=f"{entries[name].value} can be imported",
+                fix="repair or uninstall the package that declares it",
+            )
+        ) from error
     return function
 
 
 def loss_names() -> list[str]:
-    """All methods there are."""
+    """The names of all losses, installed packages' included."""
     return [*LOSSES, *(entry.name for entry in entry_points(group="edgekd.losses"))]
 
 

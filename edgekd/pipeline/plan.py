@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from edgekd.artifacts.target import load_target, target_names
-from edgekd.bundles import bundle_names
-from edgekd.calibration.calibration_set import calibration_names, load_calibration
+from edgekd.artifacts.target import load_target
+from edgekd.calibration.calibration_set import load_calibration
 from edgekd.conversion.options import check_exportable
 from edgekd.devices import find_device
 from edgekd.distillation.black_box import is_black_box
@@ -22,37 +21,16 @@ from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError,
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import format_names
-from edgekd.losses import find_loss, loss_names, options_of
 from edgekd.pipeline.candidates.initial import candidates_of, check_io
 from edgekd.pipeline.candidates.pruning_latency import latency_target
 from edgekd.pipeline.candidates.state import DeploymentTarget
+from edgekd.pipeline.extensions import known_names, task_of
 from edgekd.pipeline.stages import STAGES, bundle
 from edgekd.recipe.load import load_recipe
 from edgekd.recipe.schema import Recipe, TargetEntry
-from edgekd.recipe.table import Known
 from edgekd.system.import_string import existing, resolve
 from edgekd.system.packages import missing
-from edgekd.tasks import TASKS
-
-
-def known_names() -> Known:
-    """The names a recipe may use, from the tables of the rooms."""
-    hard = {
-        name: needed
-        for task in TASKS.values()
-        for name, needed in options_of(task.loss).items()
-    }
-    return Known(
-        stages=list(STAGES),
-        losses={"hard": hard, **{name: options_of(find_loss(name)) for name in loss_names()}},
-        tasks={
-            task.name: {name: metric.share for name, metric in task.metrics.items()}
-            for task in TASKS.values()
-        },
-        targets=target_names(),
-        calibrations=calibration_names(),
-        bundles=bundle_names(),
-    )
+from edgekd.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -81,8 +59,9 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
         MissingPackageError: the packages of a required target's format are not installed.
     """
     path = Path(path)
-    recipe = load_recipe(path, known_names(), settings)
     base = base or path.parent
+    recipe = load_recipe(path, known_names(base), settings)
+    task = task_of(recipe, base)
     faults: list[Fault] = []
 
     def attempt(state: Callable[[], Any]) -> Any:
@@ -94,19 +73,19 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     for at, reference in _references(recipe):
         attempt(partial(resolve, reference, base=base, at=at))
     attempt(partial(load_calibration, recipe.quantize.calibration, base))
-    for term in attempt(partial(_terms, recipe)) or ():
+    for term in attempt(partial(_terms, recipe, task)) or ():
         attempt(partial(_try_loss, term))
-    attempt(partial(_check_files, recipe, base))
+    attempt(partial(_check_files, recipe, base, task))
     deployments = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
-    attempt(partial(_check_task, recipe))
+    attempt(partial(_check_task, recipe, task))
     known_goals = [deployment for deployment in deployments if deployment]
     attempt(partial(_check_names, known_goals))
     attempt(partial(latency_target, recipe, known_goals))
     attempt(partial(bundle.check, recipe, base, known_goals))
     if faults:
         raise RecipeError(*faults)
-    _check_packages(recipe)
+    _check_packages(recipe, task)
     candidates = tuple(
         candidate for deployment in deployments for candidate in candidates_of(deployment, recipe)
     )
@@ -116,22 +95,22 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     return Plan(recipe, base, tuple(deployments), candidates, tuple(stages))
 
 
-def _check_packages(recipe: Recipe) -> None:
+def _check_packages(recipe: Recipe, task: Task) -> None:
     """What takes channels out of networks, or measures a metric, may be an optional package."""
     channels = recipe.prune is not None and recipe.prune.method == "structured"
     channels = channels and recipe.prune is not None and recipe.prune.blocks is None
     absent = missing(("torch_pruning",), extra="prune")
     if (channels or recipe.student.width is not None) and absent is not None:
         raise MissingPackageError(absent)
-    package = TASKS[recipe.task].metrics[recipe.accept.metric].package
+    package = task.metrics[recipe.accept.metric].package
     absent = missing((package[0],), extra=package[1]) if package else None
     if absent is not None:
         raise MissingPackageError(absent)
 
 
-def _check_task(recipe: Recipe) -> None:
+def _check_task(recipe: Recipe, task: Task) -> None:
     """What the recipe asks for has a meaning in its task."""
-    task, distill = TASKS[recipe.task], recipe.distill
+    distill = recipe.distill
     asked = {
         'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
         'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
@@ -193,8 +172,8 @@ def _check_names(deployments: Sequence[DeploymentTarget]) -> None:
         )
 
 
-def _terms(recipe: Recipe) -> list[Term]:
-    return plan_terms(recipe.distill.losses, TASKS[recipe.task]) if recipe.distill else []
+def _terms(recipe: Recipe, task: Task) -> list[Term]:
+    return plan_terms(recipe.distill.losses, task) if recipe.distill else []
 
 
 def _try_loss(term: Term) -> None:
@@ -217,7 +196,7 @@ def _try_loss(term: Term) -> None:
         known["labels"] = labels
     try:
         term.function(*(known[name] for name in term.inputs), **term.loss.options)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:
         method, options = term.loss.method, term.loss.options
         raise RecipeError(
             Fault(
@@ -230,7 +209,7 @@ def _try_loss(term: Term) -> None:
         ) from error
 
 
-def _check_files(recipe: Recipe, base: Path) -> None:
+def _check_files(recipe: Recipe, base: Path, task: Task) -> None:
     """Of a teacher that is a file, only the outputs are known, and it cannot be trained."""
     faults: list[Fault] = []
     teacher = recipe.teacher
@@ -265,7 +244,7 @@ def _check_files(recipe: Recipe, base: Path) -> None:
                 fix="name the student's own module in student.load",
             )
         )
-    for term in _terms(recipe):
+    for term in _terms(recipe, task):
         inner = [tap for name, tap in term.taps.items() if tap and not term.of_student(name)]
         faults.extend(outputs_only(teacher.load, tap, f"{term.at}.teacher_layer") for tap in inner)
     if faults:

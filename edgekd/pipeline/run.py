@@ -23,6 +23,7 @@ from edgekd.evidence.target_outcome import NOT_JUDGED, farthest
 from edgekd.network.load import load_module
 from edgekd.network.network import Network, as_network
 from edgekd.pipeline.candidates.state import PipelineState
+from edgekd.pipeline.extensions import extension_digests, task_of
 from edgekd.pipeline.launch import aside, check_processes, processes, train_in_processes
 from edgekd.pipeline.plan import Plan, applies, check
 from edgekd.pipeline.result import RunResult
@@ -42,7 +43,6 @@ from edgekd.system.notebook_progress import default_progress
 from edgekd.system.packages import missing
 from edgekd.system.progress import Progress
 from edgekd.system.store import Run, mark_latest, open_run
-from edgekd.tasks import TASKS
 from edgekd.training.distributed import join, launched, leave, world
 
 
@@ -252,7 +252,7 @@ def begin(plan: Plan, place: Run) -> PipelineState:
     state = PipelineState(
         recipe=recipe,
         base=base,
-        task=TASKS[recipe.task],
+        task=task_of(recipe, base),
         deployments=plan.deployments,
         data=data,
         data_key=digest(
@@ -260,6 +260,7 @@ def begin(plan: Plan, place: Run) -> PipelineState:
                 "load": recipe.data.load,
                 "options": recipe.data.options,
                 "source": sources_digest(base),
+                "extensions": extension_digests(recipe, base),
                 "splits": [fingerprint(split) for split in splits],
             }
         ),

@@ -40,10 +40,17 @@ def parse_recipe(document: dict[str, Any], source: str, known: Known | None = No
     Raises:
         RecipeError: anything in it is wrong; all faults are told.
     """
+    faults: list[Fault] = []
+    if known is not None and known.complete is not None:
+        known, faults = known.complete(known, document, source)
     try:
-        return Recipe.model_validate(document, context=known)
+        recipe = Recipe.model_validate(document, context=known)
     except ValidationError as error:
-        raise RecipeError(*validation_faults(error, Recipe, document, source)) from None
+        faults += validation_faults(error, Recipe, document, source)
+        raise RecipeError(*faults) from None
+    if faults:
+        raise RecipeError(*faults)
+    return recipe
 
 
 def _put(document: dict[str, Any], setting: str) -> None:

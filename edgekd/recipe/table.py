@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from edgekd.errors import listed, nearest
+from edgekd.errors import Fault, listed, nearest
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,26 @@ class Known:
 
     Attributes:
         stages: the stages there are; a section without its stage is refused, not ignored.
-        losses: the methods of `distill.losses`, each with its options, and whether it needs them.
+        losses: the methods of `distill.losses`, each with its options, and whether it needs them;
+            None if its options are not known.
         tasks: the tasks, each with its metrics, the one it has by default first, and whether each
             is a share from 0 to 1.
         targets: the shipped target profiles.
         calibrations: the shipped calibration sets.
         bundles: the bundle kinds.
+        folder: the folder that references to Python are relative to.
+        complete: adds the names that a document refers to by file, given the document and its name
+            in messages; returns the faults of references that cannot be resolved too.
     """
 
     stages: Collection[str] = ()
-    losses: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[str, bool] | None] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     targets: Collection[str] = ()
     calibrations: Collection[str] = ()
     bundles: Collection[str] = ()
+    folder: Path = Path()
+    complete: Callable[[Known, Mapping[str, Any], str], tuple[Known, list[Fault]]] | None = None
 
 
 def one_of(names: str, *, or_path: bool = False) -> AfterValidator:

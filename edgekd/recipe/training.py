@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgekd.errors import listed, nearest
@@ -51,7 +52,11 @@ class Loss(Part):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
-    method: Annotated[str, one_of("losses"), Field(description="hard, or a name of edgekd.losses")]
+    method: Annotated[
+        str,
+        one_of("losses"),
+        Field(description="hard, a name of edgekd.losses, or file.py:callable"),
+    ]
     weight: Annotated[float, Field(ge=0, description="in the sum of the losses")] = 1.0
     warmup_epochs: Annotated[
         int, Field(ge=0, description="epochs over which the weight grows from 0")
@@ -73,15 +78,26 @@ class Loss(Part):
             description="trained to give the student's feature the teacher's shape, then dropped"
         ),
     ] = "auto"
+    _folder: Path = PrivateAttr(default_factory=Path)
 
     @property
     def options(self) -> dict[str, Any]:
         """The method's own keyword arguments."""
         return dict(self.model_extra or {})
 
+    @property
+    def folder(self) -> Path:
+        """The folder that a file in `method` is relative to: the recipe's, or the current one."""
+        return self._folder
+
     @model_validator(mode="after")
     def _options_are_known(self, info: ValidationInfo) -> Loss:
-        known: Mapping[str, bool] = info.context.losses.get(self.method, {}) if info.context else {}
+        if info.context:
+            self._folder = info.context.folder
+        known: Mapping[str, bool] | None
+        known = info.context.losses.get(self.method, {}) if info.context else {}
+        if known is None:
+            return self
         for key, needed in known.items():
             if needed and key not in self.options:
                 raise PydanticCustomError("missing", f"a value for {self.method}", {"key": key})

@@ -44,7 +44,7 @@ def find_task(name: str, *, base: Path | None = None, at: str = "task") -> Task:
     if name not in entries:
         raise RecipeError(unknown("task", name, [*TASKS, *entries], at))
     found = _load(entries[name], at)
-    if not _is_task(found):
+    if not isinstance(found, Task):
         raise RecipeError(_wrong_value(entries[name], found, "an edgekd.Task", at))
     return replace(found, name=name)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd import losses
+from edgekd.errors import RecipeError
 from edgekd.losses import (
     LOSSES,
     RELATES_SAMPLES,
@@ -261,7 +262,7 @@ def test_a_loss_relates_samples_if_a_batch_is_not_the_mean_of_its_parts(name: st
     parts = [[each[:5] for each in tensors], [each[5:] for each in tensors]]
     mean = sum(float(value(name, part)) * len(part[0]) for part in parts) / 8
     related = abs(whole - mean) > 1e-9 * abs(whole)
-    assert related == relates_samples(name)
+    assert related == relates_samples(LOSSES[name])
     assert related == (name in RELATES_SAMPLES)
 
 
@@ -685,11 +686,11 @@ def test_a_loss_of_another_package_is_found_and_says_if_it_relates_samples(
     monkeypatch.setattr(losses, "entry_points", lambda group: [Installed(theirs)][: bool(group)])
     assert find_loss("theirs") is theirs
     assert loss_names() == [*LOSSES, "theirs"]
-    assert relates_samples("theirs") == bool(relates)
+    assert relates_samples(theirs) == bool(relates)
 
 
-def test_a_loss_that_there_is_not_is_a_key_error() -> None:
-    with pytest.raises(KeyError, match="soft_targets"):
+def test_an_unknown_loss_is_reported_with_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'soft_target'"):
         find_loss("soft_targets")
 
 

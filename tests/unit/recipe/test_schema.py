@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgekd.errors import RecipeError
-from edgekd.pipeline.plan import known_names
+from edgekd.pipeline.extensions import known_names
 from edgekd.recipe.load import load_recipe, parse_recipe
 from edgekd.recipe.schema import Recipe
 from edgekd.system.toml import read_toml
