@@ -1,1 +1,1 @@
-"""What is recorded of each candidate: outcome, agreement, measurement, verdict on its budget."""
+"""The evidence on each candidate: outcome, agreement, measurement and budget verdict."""

@@ -13,7 +13,7 @@ from edgekd.system.html import card
 
 
 def with_disagreement(agreement: Agreement, why: str) -> Agreement:
-    """`agreement` with the verdict that it is none."""
+    """`agreement` with the outcome `disagrees` and the reason `why`."""
     return replace(agreement, outcome=Outcome.DISAGREES, detail=why)
 
 
@@ -22,25 +22,24 @@ class Agreement:
     """How well an artifact, run in its own runtime, reproduces its network.
 
     Attributes:
-        sample_count: samples compared.
-        max_abs_error: largest difference of any output value; None where one is not finite.
+        sample_count: number of samples compared.
+        max_abs_error: largest difference of an output value; None if a value is not finite.
         sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum reference^2 / sum error^2) over
-            all outputs of real numbers; inf where all are equal, -inf where one is not finite.
-        top1_agreement_frac: share of samples with the same largest class, or of a first output of
-            whole numbers, of equal ones; None where it is no vector of classes.
-        metric: the task's metric on the test split; None where no labels were given.
-        validation_metric: the same on the validation split, by which candidates are chosen.
-        evidence: where it ran.
-        runtime: name, version, and what it says of how it computed.
+            all real-valued outputs; inf if all values are equal, -inf if one is not finite.
+        top1_agreement_frac: share of samples with the same top-1 class, or for an integer first
+            output, of equal values; None if the first output is not a vector of classes.
+        metric: the task's metric on the test split; None without labels.
+        validation_metric: the metric on the validation split, by which candidates are chosen.
+        evidence: where the artifact ran.
+        runtime: the runtime's name, version, and how it says that it computed.
         outcome: passed or disagrees.
-        detail: why not, in a sentence.
-        worst: the samples it reproduces worst, the worst first, by their number.
-        simulation_db: the same ratio against the simulation that its network was trained in; None
-            where it was trained in none.
-        task_agreement: the task's figure of how far the outputs are the network's, 1 where all are;
-            None where the outputs are not the task's.
-        agreed: what that is a figure of, in words.
-        slices: by slice of the test split, the metric there; None where it is not defined.
+        detail: a sentence with the reason for `disagrees`.
+        worst: the indices of the samples that the artifact reproduces worst, the worst first.
+        simulation_db: after QAT, the SQNR against the fake-quantized network; None otherwise.
+        task_agreement: the task's agreement of the outputs with the network's, at most 1; None if
+            the outputs are not of the task.
+        agreed: what `task_agreement` measures, in words.
+        slices: the metric on each slice of the test split; None where it is not defined.
         smaller_is_better: whether the metric is an error.
     """
 
@@ -63,17 +62,17 @@ class Agreement:
 
     @property
     def validation_merit(self) -> float:
-        """What candidates are chosen by: the metric on validation, the larger the better."""
+        """The validation metric, negated if it is an error: larger is better."""
         value = self.validation_metric or 0.0
         return -value if self.smaller_is_better else value
 
     @property
     def sqnr_text(self) -> str:
-        """The SQNR in dB, and of what was trained to be rounded, that against its simulation."""
-        told = f"{self.sqnr_db:.1f}"
+        """The SQNR in dB; after QAT also the SQNR against the simulation."""
+        sqnr = f"{self.sqnr_db:.1f}"
         if self.simulation_db is None:
-            return told
-        return f"{told} ({self.simulation_db:.1f} of its simulation)"
+            return sqnr
+        return f"{sqnr} ({self.simulation_db:.1f} against its simulation)"
 
     def _repr_html_(self) -> str:
         facts = ("sample_count", "max_abs_error", "sqnr_db", "task_agreement", "metric",
@@ -81,7 +80,7 @@ class Agreement:
         return card(self.outcome.value, {name: getattr(self, name) for name in facts})
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; an infinite `sqnr_db` is null: `max_abs_error` is 0 where all is equal."""
+        """A JSON object; an infinite `sqnr_db` is null, its sign follows from the error."""
         finite = self.sqnr_db if math.isfinite(self.sqnr_db) else None
         return {
             **asdict(self),
@@ -92,7 +91,7 @@ class Agreement:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Agreement:
-        """The agreement that `to_json` wrote."""
+        """The agreement in a document from `to_json`."""
         sqnr_db = document["sqnr_db"]
         if sqnr_db is None:
             sqnr_db = math.inf if document["max_abs_error"] == 0 else -math.inf

@@ -1,4 +1,4 @@
-"""Whether a candidate keeps its budget: exact bounds on percentiles; what they leave open."""
+"""Whether a candidate keeps its budget, judged by exact confidence bounds of percentiles."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def judge_budget(
 ) -> Verdict:
     """Whether a candidate of `size_bytes` keeps `budget`.
 
-    A percentile is met when the upper bound of its confidence interval is under the limit, missed
-    when the lower bound is over it, and every process says the same; otherwise undecided. Of a
-    measurement that is flagged, as throttled or drifting, the last third of each process is judged:
-    that is what is sustained; it may miss a limit and never passes one. What was not timed at all
-    cannot keep a limit on time or memory. Instructions are exact: counted again they are the same
-    to a few, and they are never held against a time.
+    A latency limit is kept if the upper bound of the percentile's confidence interval is under it,
+    and missed if the lower bound is over it, provided that every process agrees. Otherwise it is
+    undecided. For a flagged measurement (throttled, drifting) the sustained latency is judged: the
+    last third of each process, which can miss a limit but never keep one. An artifact that was not
+    timed cannot keep a limit on latency or memory. Instruction counts are exact, repeatable to a
+    few instructions, and are never compared with a latency.
     """
     if budget.size_bytes is not None and size_bytes > budget.size_bytes:
         return Verdict(
@@ -34,31 +34,31 @@ def judge_budget(
         return Verdict(
             Outcome.OVER_BUDGET, f"{instructions} instructions are over instructions = {limit}"
         )
-    uncounted = ['instructions: counted on an emulated core, device = "emulated://cortex-a76"']
-    found = [
-        *([Verdict(Outcome.UNDECIDED, uncounted[0])] if limit and instructions is None else []),
+    uncounted = 'instructions: not counted; set device = "emulated://cortex-a76" to count them'
+    verdicts = [
+        *([Verdict(Outcome.UNDECIDED, uncounted)] if limit and instructions is None else []),
         *(
             _untimed(budget, instructions)
             if measurement is None
             else [_memory(measurement, budget), *_latencies(measurement, budget)]
         ),
     ]
-    for verdict in found:
+    for verdict in verdicts:
         if verdict.outcome is Outcome.OVER_BUDGET:
             return verdict
-    still_open = [each.detail for each in found if each.outcome is Outcome.UNDECIDED]
-    if still_open:
-        return Verdict(Outcome.UNDECIDED, "; ".join(still_open))
+    undecided = [each.detail for each in verdicts if each.outcome is Outcome.UNDECIDED]
+    if undecided:
+        return Verdict(Outcome.UNDECIDED, "; ".join(undecided))
     return Verdict(Outcome.PASSED, "")
 
 
 def _untimed(budget: Budget, instructions: int | None) -> list[Verdict]:
-    """What follows from `budget` where nothing was timed."""
+    """The verdict on the latency and memory limits of an artifact that was not timed."""
     keys = [_key(frac) for frac in budget.percentiles]
     keys += ["peak_memory_bytes"] if budget.peak_memory_bytes is not None else []
-    why = "it was not timed, for want of a device"
+    why = "not timed, no device was available"
     if instructions is not None:
-        why = "the time of an emulated core is none of a board's"
+        why = "emulated time is not device latency"
     return [Verdict(Outcome.UNDECIDED, f"{', '.join(keys)}: {why}")] if keys else []
 
 
@@ -67,13 +67,15 @@ def _memory(measurement: Measurement, budget: Budget) -> Verdict:
     if limit is None:
         return Verdict(Outcome.PASSED, "")
     if measurement.evidence != "device":
-        told = f"peak_memory_bytes: measured on the {measurement.evidence}"
-        return Verdict(Outcome.UNDECIDED, told)
+        why = f"peak_memory_bytes: measured on the {measurement.evidence}, not on the device"
+        return Verdict(Outcome.UNDECIDED, why)
     if memory is None:
-        return Verdict(Outcome.UNDECIDED, "the device does not tell its peak memory")
+        return Verdict(
+            Outcome.UNDECIDED, "peak_memory_bytes: the device does not report its peak memory"
+        )
     if memory > limit:
-        told = f"{memory} bytes of memory are over peak_memory_bytes = {limit}"
-        return Verdict(Outcome.OVER_BUDGET, told)
+        why = f"{memory} bytes of memory are over peak_memory_bytes = {limit}"
+        return Verdict(Outcome.OVER_BUDGET, why)
     return Verdict(Outcome.PASSED, "")
 
 
@@ -84,24 +86,24 @@ def _latencies(measurement: Measurement, budget: Budget) -> list[Verdict]:
 def _latency(measurement: Measurement, frac: float, limit_ms: float) -> Verdict:
     key, flags = _key(frac), measurement.flags
     if measurement.evidence != "device":
-        where = f"{measurement.evidence}, not on the device itself"
+        where = f"{measurement.evidence}, not on the device"
         return Verdict(Outcome.UNDECIDED, f"{key}: measured on the {where}")
     count = measurement.sample_count
     if frac >= 0.99 and count < LEAST_OF_P99:
-        told = f"{key}: {count} samples, and it takes {LEAST_OF_P99}"
-        return Verdict(Outcome.UNDECIDED, told)
+        why = f"{key}: {count} samples, at least {LEAST_OF_P99} are needed"
+        return Verdict(Outcome.UNDECIDED, why)
     figure = measurement.percentile_ms(frac, sustained=bool(flags))
-    told = f"{_shown(figure)} ms against {key} = {limit_ms}"
+    comparison = f"{_shown(figure)} ms against {key} = {limit_ms}"
     if flags:
-        told += f" in what is sustained; {', '.join(flags)}"
-    # A process's luck is common to all its samples, so each process must say the same.
+        comparison = f"sustained {comparison}; {', '.join(flags)}"
+    # An accident of one process is common to all its samples, so every process must agree.
     each = measurement.process_percentiles_ms(frac, sustained=bool(flags))
     if figure.low > limit_ms and min(each) > limit_ms:
-        return Verdict(Outcome.OVER_BUDGET, told)
+        return Verdict(Outcome.OVER_BUDGET, comparison)
     if figure.high < limit_ms and max(each) < limit_ms:
-        return Verdict(Outcome.UNDECIDED if flags else Outcome.PASSED, told)
+        return Verdict(Outcome.UNDECIDED if flags else Outcome.PASSED, comparison)
     processes = f"; by process {min(each):.4g} to {max(each):.4g}"
-    return Verdict(Outcome.UNDECIDED, told + processes)
+    return Verdict(Outcome.UNDECIDED, comparison + processes)
 
 
 def _key(frac: float) -> str:
@@ -111,4 +113,4 @@ def _key(frac: float) -> str:
 def _shown(figure: Percentile) -> str:
     low = f"{figure.low:.4g}" if math.isfinite(figure.low) else "?"
     high = f"{figure.high:.4g}" if math.isfinite(figure.high) else "?"
-    return f"{figure.value:.4g} (from {low} to {high})"
+    return f"{figure.value:.4g} ({low} to {high})"

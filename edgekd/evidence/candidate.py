@@ -1,4 +1,4 @@
-"""The rows of the report: how each candidate ended, and what was measured of it."""
+"""A candidate of a target: its artifact, its evidence and its outcome."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from edgekd.evidence.measurement import Measurement
 from edgekd.evidence.outcome import Outcome
 
 NetworkRole = Literal["student", "unpruned", "qat"]
-"""A network of a run: the student, the student before it was pruned, or the student trained to be
-rounded to int8."""
+"""The role of a network in a run: the final student, the student before pruning, or the student
+after quantization-aware training for int8."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate of one target: what became of it.
+    """One file that might ship for one target, and what is known about it.
 
     Attributes:
-        network: which network it is of: the student as it is at last; as it was before it was
-            pruned, which goes on where pruning does not pay; or as it was trained to be rounded.
-        outcome: None while the run has not come to a verdict.
-        detail: a sentence on why it ended so, or why it was not chosen.
-        notes: sentences on what of the file its target does not run well.
-        instructions: of one inference on one thread of an emulated core; None where none counted.
-        core_instructions: the same by core, where no board of the target's kind was at hand.
-        method: of quantizing; None where the scheme has no choice.
-        keep: operators of the file that stay in float, by name.
-        beside: whether its scheme was tried otherwise first; its name then tells the two apart.
+        network: the network that was exported. The unpruned one is used if pruning does not pay.
+        outcome: None until the run has a verdict.
+        detail: a sentence that says why the candidate ended so, or why it was not chosen.
+        notes: sentences on operators that the target does not run well, and on other doubts.
+        instructions: the instructions of one inference on one thread of an emulated core; None if
+            they were not counted.
+        core_instructions: the same by core, if no board of the target was available.
+        method: the quantization method; None if the scheme has only one.
+        keep: the names of the operators that stay in float (excluded from quantization).
+        beside: whether another method of its scheme was tried before; the name then has the method.
     """
 
     target: str
@@ -53,32 +53,29 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Its name among the candidates of its target: the scheme, "unpruned-" before it, and after
-        it the method where another was tried first."""
+        """The name among the candidates of its target, such as "int8.percentile" or "qat-int8"."""
         name = f"{self.scheme}.{self.method}" if self.beside else self.scheme
         if self.beside and self.keep:
             name += f".keep-{len(self.keep)}"
         return name if self.network == "student" else f"{self.network}-{name}"
 
     def first_of(self, *, scheme: str | None = None, network: NetworkRole | None = None) -> str:
-        """The name of the candidate that was tried first of its scheme, or of another scheme or
-        network, where there is one."""
+        """The name of the first candidate of its scheme, or of another scheme or network."""
         first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
         return replace(first, network=network or self.network).name
 
     @property
     def in_float(self) -> str:
-        """The name of the candidate in float32 that it is compared with: that of its network, or of
-        the one that was trained to be rounded."""
+        """The name of the float32 candidate that it is compared with; for QAT, the student's."""
         return self.first_of(scheme="fp32", network="student" if self.network == "qat" else None)
 
     @property
     def open(self) -> bool:
-        """Whether the next stage has anything to do with it."""
+        """Whether it has no outcome yet, so that the next stage works on it."""
         return self.outcome is None
 
     def to_json(self, *, samples: bool = False) -> dict[str, Any]:
-        """The row as `result.json` holds it; `samples`: with every single latency."""
+        """The row of `result.json`; with every latency sample if `samples`."""
         artifact = self.artifact and {
             "path": str(self.artifact.path),
             "sha256": self.artifact.sha256,
@@ -113,7 +110,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidate of a target ships, and why; `scheme` is None where none may."""
+    """Which candidate of a target ships, and why; `scheme` is None if no candidate does."""
 
     scheme: str | None
     why: str
@@ -122,9 +119,9 @@ class Choice:
 
     @classmethod
     def of(cls, candidate: Candidate, why: str) -> Choice:
-        """The choice of `candidate`."""
+        """The choice that `candidate` ships."""
         return cls(candidate.scheme, why, candidate.network, candidate.name)
 
     def ships(self, candidate: Candidate) -> bool:
-        """Whether it is `candidate`, of this choice's target, that ships."""
+        """Whether `candidate`, of this choice's target, is the one that ships."""
         return self.candidate == candidate.name

@@ -1,4 +1,4 @@
-"""How long an artifact takes on a device: every sample, and what follows from them."""
+"""The latency of an artifact on a device: every sample, and the figures derived from them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from edgekd.evidence.summarized_latencies import SummarizedLatencies, summarized
 from edgekd.system.html import card
 
 STEADY_RATIO = 1.05
-"""How far the median of the last third may lie over that of the first third of a steady
-measurement. On an un-throttled but busy machine the figure stayed within 1.04."""
+"""The largest ratio of the median of the last third to that of the first third in a steady
+measurement. On a busy machine without throttling the ratio stayed within 1.04."""
 
 LEAST_GAIN = 0.01
-"""No smaller difference of medians is claimed: those of a file and its own copy, interleaved on a
-busy host, differed by 0.5 % at most. On a shared host nothing smaller can be told."""
+"""The smallest difference of medians that is claimed. The medians of a file and its own copy,
+interleaved on a busy host, differed by at most 0.5 %."""
 
 LEAST_OF_P99 = 500
-"""Samples without which a p99 is the luck of five of them: none is told."""
+"""The fewest samples for a p99: with fewer, five samples decide it."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median time of a candidate over that of its parent, interleaved, with its interval."""
+    """The median latency of a candidate over its parent's, timed interleaved, with its interval."""
 
     parent: str
     value: float
@@ -39,7 +39,7 @@ class Ratio:
 
     @property
     def claim(self) -> str:
-        """What is claimed of it: "faster", "slower", or "none" where it may be under 1 %."""
+        """The claim: "faster", "slower", or "none" if the difference may be under 1 %."""
         if self.high < 1 - LEAST_GAIN:
             return "faster"
         return "slower" if self.low > 1 + LEAST_GAIN else "none"
@@ -47,28 +47,30 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How long an artifact takes on a device.
+    """The latency of an artifact on a device.
 
     Attributes:
-        samples_ns: every steady-state inference, in the order taken, by process.
+        samples_ns: the latency of every inference after warm-up, in order, by process.
         summaries: by process, what a tool reports that keeps no samples (`samples_ns` is empty).
-        warm_up_count: inferences before them, over all processes.
-        init_ms: loading the artifact, in a process that holds it alone.
-        first_ms: the first inference there.
-        start_ms: from the start of that process to its first line, to a hundredth of a second;
-            `import_ms`: numpy and the runtime. None where the system does not tell.
-        protocol: how much was measured: "thorough", "quick", or "own".
-        doubts: why it is not of the device at its speed: throttling, a connection that was lost.
-        notes: what else there is to know of it: a busy machine, a warm-up that did not settle.
-        peak_memory_bytes: of a process that holds only this artifact, interpreter and runtime
-            included; None where the system does not tell.
-        threads: what the runtime computed with.
-        evidence: where it ran.
-        device: facts of the device before and after.
-        ratio: against the artifact this one was derived from, on this device; None for that one.
-        unpruned_ratio: against the artifact of the same scheme of the unpruned network; None where
-            nothing was pruned, and for that one.
-        confidence: of the percentiles' intervals.
+        warm_up_count: number of warm-up inferences, over all processes.
+        init_ms: the time to load the artifact, in a process that loads nothing else.
+        first_ms: the first inference in that process.
+        start_ms: the time from the start of that process to its first line, to 10 ms; None if the
+            system does not report it.
+        import_ms: the time to import numpy and the runtime; None if unknown.
+        protocol: how much was measured: "thorough", "quick" or "own".
+        doubts: reasons why the device was not at its speed: throttling, a lost connection.
+        notes: other remarks: a busy machine, a warm-up that did not settle.
+        peak_memory_bytes: the peak memory of a process that loads only this artifact, including the
+            interpreter and the runtime; None if the system does not report it.
+        threads: the number of threads that the runtime used.
+        evidence: where the artifact ran.
+        device: facts about the device, before and after.
+        ratio: against the artifact that this one was derived from, on this device; None for the
+            parent itself.
+        unpruned_ratio: against the unpruned network's artifact of the same scheme; None without
+            pruning, and for the unpruned artifact itself.
+        confidence: the confidence of the percentiles' intervals.
     """
 
     samples_ns: tuple[tuple[int, ...], ...]
@@ -91,21 +93,21 @@ class Measurement:
 
     @property
     def sample_count(self) -> int:
-        """Steady-state inferences, kept or told of."""
+        """The number of inferences after warm-up, whether or not each latency was kept."""
         return sum(map(len, self.samples_ns)) + sum(each.count for each in self.summaries)
 
     @property
     def process_count(self) -> int:
-        """Fresh processes that were timed."""
+        """The number of fresh processes that were timed."""
         return len(self.samples_ns) or len(self.summaries)
 
     @cached_property
     def samples_ms(self) -> list[float]:
-        """All samples of all processes, in the order taken, in ms."""
+        """All samples of all processes, in order, in ms."""
         return [sample / 1e6 for process in self.samples_ns for sample in process]
 
     def percentile_ms(self, frac: float, *, sustained: bool = False) -> Percentile:
-        """The percentile `frac` (0-1) in ms; `sustained`: of the last third of each process."""
+        """The percentile `frac` (0-1) in ms; if `sustained`, of the last third of each process."""
         if self.summaries:
             return summarized_percentile(self.summaries, frac, confidence=self.confidence)
         if not sustained:
@@ -114,7 +116,7 @@ class Measurement:
         return percentile(late, frac, confidence=self.confidence)
 
     def process_percentiles_ms(self, frac: float, *, sustained: bool = False) -> list[float]:
-        """The percentile `frac` (0-1) of each process alone, in ms."""
+        """The percentile `frac` (0-1) of each process, in ms."""
         if self.summaries:
             return [summarized_percentile([each], frac).value for each in self.summaries]
         parts = [_last_third(part) if sustained else part for part in self.samples_ns]
@@ -122,9 +124,9 @@ class Measurement:
 
     @cached_property
     def drift(self) -> float:
-        """Median of a process's last third over that of its first third; of all, the median.
+        """The median over processes of the last third's median over the first third's.
 
-        Heat slows every process; what else ran beside one of them is not taken for it.
+        Heat slows down every process, so other load during one process does not count as drift.
         """
         ratios = []
         for process in self.samples_ns:
@@ -135,38 +137,38 @@ class Measurement:
 
     @property
     def steady(self) -> bool | None:
-        """Whether it did not get slower while it was measured.
+        """Whether the latency did not rise during the measurement.
 
-        None where that cannot be told: a quick one is over before anything warms up, and a drift
-        in it is what else ran beside it; or no sample was kept.
+        None if unknown: no samples were kept, or the protocol is quick, which ends before the
+        device heats up, so that a drift only shows other load.
         """
         return None if self.quick or self.summaries else self.drift <= STEADY_RATIO
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Why what is sustained is judged, and never passes: `doubts`, and a drift."""
+        """The reasons to judge the sustained latency, which never passes: `doubts` and a drift."""
         drift = f"the last third took {self.drift:.2f} times the time of the first third"
         return (*self.doubts, *([drift] if self.steady is False else []))
 
     @property
     def quick(self) -> bool:
-        """Whether it is a first impression."""
+        """Whether it was measured by the quick protocol."""
         return self.protocol == "quick"
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {}
         for frac in (0.5, 0.9):
             found = self.percentile_ms(frac)
-            told = f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
-            facts[f"p{round(100 * frac)}, ms"] = told
+            interval = f"({found.low:.4f} to {found.high:.4f})"
+            facts[f"p{round(100 * frac)}, ms"] = f"{found.value:.4f} {interval}"
         facts |= {"load, ms": self.init_ms, "first, ms": self.first_ms}
         facts |= {"peak memory, bytes": self.peak_memory_bytes, "evidence": self.evidence}
-        facts["time, of the first"] = self.ratio.value if self.ratio else None
+        facts["time relative to the parent"] = self.ratio.value if self.ratio else None
         title = f"{len(self.samples_ms):,} inferences on {self.threads} thread(s)"
         return card(f"{title}, not steady" if self.steady is False else title, facts)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the percentiles spelled out; `from_json` ignores those."""
+        """A JSON object that also has derived figures, which `from_json` ignores."""
         fracs = (0.5, 0.9, 0.99) if self.sample_count >= LEAST_OF_P99 else (0.5, 0.9)
         figures = {f"p{round(100 * f)}_ms": _interval(self.percentile_ms(f)) for f in fracs}
         return {
@@ -202,7 +204,7 @@ class Measurement:
         }
 
     def _moments(self) -> dict[str, float | None]:
-        """Least, most, mean and spread of all samples."""
+        """Minimum, maximum, mean and standard deviation of all samples."""
         if self.summaries:
             figures = [dict(each.figures) for each in self.summaries]
             means = [
@@ -226,7 +228,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Measurement:
-        """The measurement that `to_json` wrote."""
+        """The measurement in a document from `to_json`."""
         unpruned = document["unpruned_ratio"]
         return cls(
             samples_ns=tuple(tuple(process) for process in document["samples_ns"]),

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Outcome(str, Enum):
-    """How a candidate ended. Only `PASSED` may ship."""
+    """How a candidate ended. Only `PASSED` can ship."""
 
     PASSED = "passed"
     OVER_BUDGET = "over-budget"
@@ -22,11 +22,11 @@ class Outcome(str, Enum):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a run that this outcome fails."""
+        """The exit code of a run that fails with this outcome."""
         return _EXIT_CODES[self]
 
 
-# In the order of how far the candidate got, the farthest first.
+# From the farthest a candidate can get to the nearest.
 _EXIT_CODES = {
     Outcome.PASSED: 0,
     Outcome.UNDECIDED: 9,
@@ -43,7 +43,7 @@ _EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """How something ended, and why, in a sentence; empty where it passed."""
+    """An outcome and a sentence with its reason; the sentence is empty if it passed."""
 
     outcome: Outcome
     detail: str

@@ -1,10 +1,10 @@
-"""Percentiles of latencies, and what can be said of them for sure.
+"""Percentiles of latencies, with exact confidence intervals.
 
 A percentile is by nearest rank: the smallest sample with at least that share of samples at or below
-it. Its confidence interval is between two order statistics and exact for independent samples: the
-number of samples at or below the true percentile is binomial (David and Nagaraja, Order Statistics,
-3rd ed., section 7.1). Latencies are not independent, so the binomial is taken with the effective
-number of samples, n / (1 + 2 * the sum of the autocorrelations of "over the percentile").
+it. Its confidence interval lies between two order statistics and is exact for independent samples:
+the number of samples at or below the true percentile is binomial (David and Nagaraja, Order
+Statistics, 3rd ed., section 7.1). Latencies are not independent, so the binomial uses the effective
+sample count, n / (1 + 2 * the sum of the autocorrelations of "over the percentile").
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_LAG = 20
-"""Autocorrelations of latency are about 0 beyond lag 2; the sum stops at the first that is not
-positive and here at the latest."""
+"""The largest lag of the sum. Autocorrelations of latency are about 0 beyond lag 2; the sum also
+stops at the first one that is not positive."""
 
 
 @dataclass(frozen=True)
 class Percentile:
     """A percentile and its confidence interval, in the samples' unit.
 
-    `low` is -inf and `high` is inf where the samples are too few to bound it.
+    `low` is -inf and `high` is inf if there are too few samples for a bound.
     """
 
     value: float
@@ -49,7 +49,7 @@ def binomial_cdf(trials: int, frac: float) -> NDArray[np.float64]:
 
 
 def effective_count(samples: Sequence[float], threshold: float) -> int:
-    """How many independent samples `samples`, in the order taken, are worth at `threshold`."""
+    """The effective number of independent samples in `samples`, which are in the order taken."""
     n = len(samples)
     over = np.asarray(samples) > threshold
     centred = over - over.mean()
@@ -68,8 +68,8 @@ def effective_count(samples: Sequence[float], threshold: float) -> int:
 def bounding_ranks(count: int, frac: float, tail: float) -> tuple[int, int]:
     """The ranks, from 1, of the order statistics that bound the percentile `frac` of `count`.
 
-    Each bound fails with probability `tail` at most, whatever the distribution. 0 and `count` + 1
-    where there is none: the samples are too few.
+    Each bound fails with probability `tail` at most, for every distribution. The ranks are 0 and
+    `count` + 1 if there are too few samples for a bound.
     """
     # The r-th lies at or over the true percentile with probability P(X <= r - 1), and at or under
     # it with probability P(X >= r).

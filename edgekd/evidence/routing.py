@@ -1,13 +1,13 @@
-"""Confidence routing: the answers a device keeps, and those for which it asks the larger model.
+"""The model cascade: which answers the device keeps, and which it defers to a larger model.
 
-A network is kept to where its largest probability is over a threshold. The threshold is calibrated
-on the validation split so that, of what is kept, at least a stated share agrees with the teacher,
-with a stated confidence and whatever the network is: the bound is exact for samples that are drawn
-alike, and holds for all shares that are tried together.
+The device keeps an answer if its largest probability is over a threshold. The threshold is
+calibrated on the validation split, so that at least a stated share of the kept answers agrees with
+the teacher, with a stated confidence. The bound is exact for independent and identically
+distributed samples, makes no assumption on the network, and holds for all thresholds together.
 
 Source: Geifman, El-Yaniv 2017, Selective Classification for Deep Neural Networks,
 arXiv:1705.08500, section 3; Angelopoulos et al. 2021, Learn then Test, arXiv:2110.01052, section 2
-(a test for each threshold, their errors held together by Bonferroni); Clopper, Pearson 1934,
+(one test per threshold, corrected by Bonferroni); Clopper, Pearson 1934,
 doi:10.1093/biomet/26.4.404.
 """
 
@@ -24,22 +24,22 @@ from edgekd.evidence.percentile import binomial_cdf
 from edgekd.recipe.routing import Route
 
 DECISIONS = "decisions.npz"
-"""Beside an agreement, where outputs are of classes: what was decided on each sample."""
+"""The file beside an agreement with the decision on each sample, for classification outputs."""
 
 
 SHARES = 20
-"""How many shares are tried: every twentieth of the validation split."""
+"""The number of thresholds: one per twentieth of the validation split."""
 
 
 @dataclass(frozen=True)
 class RoutedShare:
-    """What a threshold keeps, by the samples it was calibrated on.
+    """What a threshold keeps of the samples that it was calibrated on.
 
     Attributes:
-        threshold: of the largest probability; what is over it is kept. 0 keeps everything.
-        kept_frac: share of the samples that is kept.
-        agreement_frac: share of those that agree with the teacher.
-        low_frac: lower confidence bound of that share, valid for all thresholds together.
+        threshold: answers whose largest probability is over it are kept; 0 keeps all.
+        kept_frac: the share of kept samples.
+        agreement_frac: the share of the kept samples that agrees with the teacher.
+        low_frac: the lower confidence bound of `agreement_frac`, valid for all thresholds together.
     """
 
     threshold: float
@@ -50,17 +50,17 @@ class RoutedShare:
 
 @dataclass(frozen=True)
 class Routing:
-    """A threshold with its promise, and what came of it on the test split.
+    """A threshold, its guarantee, and how it did on the test split.
 
     Attributes:
-        threshold: None where no threshold keeps the promise.
-        why: in a sentence, what is promised, or why nothing can be.
-        agreement, confidence: what was asked for.
-        calibration_count, test_count: samples of the validation and of the test split.
-        curve: every threshold that was tried, the strictest first.
+        threshold: None if no threshold gives the guarantee.
+        why: a sentence with the guarantee, or with the reason why there is none.
+        agreement, confidence: the requested guarantee.
+        calibration_count, test_count: the number of validation and of test samples.
+        curve: every threshold tried, the strictest first.
         kept_frac, agreement_frac, low_frac: the chosen threshold's, on validation; see
             `RoutedShare`.
-        test_kept_frac, test_agreement_frac: the same on the test split, which chose nothing.
+        test_kept_frac, test_agreement_frac: the same on the test split, which is only reported.
     """
 
     threshold: float | None
@@ -89,11 +89,11 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was decided on a split, by sample.
+    """The decisions on the samples of a split.
 
     Attributes:
-        probability: the largest one the device gives (0-1).
-        agrees: whether its class is the teacher's.
+        probability: the largest class probability on the device (0-1).
+        agrees: whether the predicted class is the teacher's.
     """
 
     probability: Floats
@@ -101,8 +101,9 @@ class Decisions:
 
 
 def lower_bound(agreeing: int, count: int, error: float) -> float:
-    """The least share that `agreeing` of `count` leave open: with probability 1 - `error` the true
-    one is not under it.
+    """The lower confidence bound of a share, if `agreeing` of `count` samples agree.
+
+    It is over the true share with probability `error` at most.
 
     Source: Clopper, Pearson 1934.
     """
@@ -111,7 +112,7 @@ def lower_bound(agreeing: int, count: int, error: float) -> float:
     low, high = 0.0, agreeing / count
     for _ in range(50):
         middle = (low + high) / 2
-        # P(X >= agreeing) of a binomial, small where the true share is far under what was seen.
+        # P(X >= agreeing) of a binomial; small if the true share is far under the observed one.
         chance = 1.0 - float(binomial_cdf(count, middle)[agreeing - 1])
         low, high = (middle, high) if chance < error else (low, middle)
     return low
@@ -120,12 +121,12 @@ def lower_bound(agreeing: int, count: int, error: float) -> float:
 def curve_of(decisions: Decisions, confidence: float) -> tuple[RoutedShare, ...]:
     """What each of `SHARES` thresholds keeps, the strictest first.
 
-    The thresholds are ranks of the probabilities, so given a threshold the samples over it are
-    drawn alike from those to come that are over it.
+    Thresholds are order statistics of the probabilities. So, given a threshold, the samples over it
+    have the same distribution as future samples over it.
     """
     count = len(decisions.probability)
     ordered = np.sort(decisions.probability)[::-1]
-    made = []
+    curve = []
     for part in range(1, SHARES + 1):
         rank = math.floor(count * part / SHARES)
         threshold = float(ordered[rank]) if rank < count else 0.0
@@ -133,18 +134,18 @@ def curve_of(decisions: Decisions, confidence: float) -> tuple[RoutedShare, ...]
         kept, agreeing = int(over.sum()), int((over & decisions.agrees).sum())
         if kept:
             low = lower_bound(agreeing, kept, (1 - confidence) / SHARES)
-            made.append(RoutedShare(threshold, kept / count, agreeing / kept, low))
-    return tuple(made)
+            curve.append(RoutedShare(threshold, kept / count, agreeing / kept, low))
+    return tuple(curve)
 
 
 def calibrate_route(validation: Decisions, test: Decisions, route: Route) -> Routing:
-    """The threshold that keeps most of what keeps the promise of `route`, and how it did.
+    """The threshold that keeps most samples among those with the guarantee that `route` asks for.
 
     Raises:
         ValueError: a split has no sample.
     """
     if not len(validation.probability) or not len(test.probability):
-        raise ValueError("a threshold needs samples to be calibrated on and to be tried on")
+        raise ValueError("a threshold needs validation samples and test samples")
     curve = curve_of(validation, route.confidence)
     holding = [kept for kept in curve if kept.low_frac >= route.agreement]
     best = max(holding, key=lambda kept: kept.kept_frac, default=None)
@@ -161,8 +162,8 @@ def calibrate_route(validation: Decisions, test: Decisions, route: Route) -> Rou
         return nothing
     over = test.probability > best.threshold
     why = (
-        f"with {route.confidence:.0%} confidence at least {route.agreement:.1%} of what is over "
-        f"{best.threshold:.4g} agrees with the teacher; that is {best.kept_frac:.1%} of the samples"
+        f"with {route.confidence:.0%} confidence, at least {route.agreement:.1%} of the answers "
+        f"over {best.threshold:.4g} agree with the teacher; that is {best.kept_frac:.1%} of all"
     )
     return replace(
         nothing,
@@ -181,7 +182,7 @@ def _nothing(curve: tuple[RoutedShare, ...], route: Route) -> str:
     error = (1 - route.confidence) / SHARES
     least = math.ceil(math.log(error) / math.log(route.agreement))
     return (
-        f"no threshold can promise {route.agreement:.1%}: the strictest bound is "
-        f"{nearest.low_frac:.2%}, of {nearest.kept_frac:.0%} of the samples; it takes at least "
-        f"{least} that are kept and all agree"
+        f"no threshold guarantees {route.agreement:.1%} agreement: the best lower bound is "
+        f"{nearest.low_frac:.2%}, for {nearest.kept_frac:.0%} of the samples; the guarantee needs "
+        f"at least {least} kept samples that all agree"
     )

@@ -1,8 +1,8 @@
-"""What a tool that keeps no single sample tells of its runs, and what follows for a percentile.
+"""Latencies from a tool that reports a summary instead of samples, and percentiles from them.
 
-LiteRT's benchmark_model tells the least, the most and some percentiles of a run. Each is an order
-statistic, so that an exact bound on a percentile, which is one between order statistics too, lies
-under the next one that was told: wider than samples would have it, and as sure.
+LiteRT's benchmark_model reports the minimum, the maximum and some percentiles of a run. Each is an
+order statistic, and so is an exact bound on a percentile. The next reported figure beyond a bound
+is therefore a bound too: wider than the one from samples, with the same confidence.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from dataclasses import dataclass
 from edgekd.evidence.percentile import Percentile, bounding_ranks
 
 DEPENDENCE = 1.5
-"""By what the number of samples is divided, for they are not independent and their order, which
-would say how much, was not kept. Measured: lag-1 autocorrelations of 0.21 to 0.25, none beyond."""
+"""The divisor from samples to independent samples: without their order it cannot be estimated.
+
+Measured: lag-1 autocorrelations of 0.21 to 0.25, and none beyond.
+"""
+
 SLACK = 1
-"""Tools differ by a rank in what they call a percentile."""
+"""The number of ranks by which tools differ in their definition of a percentile."""
 
 
 @dataclass(frozen=True)
 class SummarizedLatencies:
-    """A process's runs.
+    """The summary of one process's inferences.
 
     Attributes:
-        count: how many.
-        figures: share (0-1) of the runs that took no longer than so many ms, ascending: 0 is the
-            least of them, and 1 the most.
+        count: the number of inferences.
+        figures: pairs of a share (0-1) and the latency in ms that this share does not exceed,
+            ascending; share 0 is the minimum and share 1 the maximum.
     """
 
     count: int
@@ -38,10 +41,10 @@ class SummarizedLatencies:
 def summarized_percentile(
     processes: Sequence[SummarizedLatencies], frac: float, *, confidence: float = 0.95
 ) -> Percentile:
-    """The percentile `frac` (0-1) of the runs of all `processes`, in ms, with its interval.
+    """The percentile `frac` (0-1) of all `processes`, in ms, with its interval.
 
-    Its value is the least figure told that is no less than it: its own where that was told, and
-    infinite where none was.
+    The value is the smallest reported figure at or above the percentile: the percentile itself if
+    it was reported, and infinite if no such figure was.
     """
     count = sum(each.count for each in processes)
     worth = max(1, int(count / DEPENDENCE))
@@ -61,11 +64,11 @@ def summarized_percentile(
 
 
 def _over(process: SummarizedLatencies, frac: float) -> float:
-    """The least figure told that at least `frac` of the runs were within."""
+    """The smallest reported latency that at least `frac` of the inferences do not exceed."""
     return next((ms for share, ms in process.figures if share >= frac), math.inf)
 
 
 def _under(process: SummarizedLatencies, frac: float) -> float:
-    """The largest figure told that at most `frac` of the runs were within."""
+    """The largest reported latency that at most `frac` of the inferences do not exceed."""
     below = [ms for share, ms in process.figures if share <= frac]
     return below[-1] if below else -math.inf

@@ -46,7 +46,7 @@ def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli:
     assert {"train", "distill", "export", "verify"} <= stages
     told = edgekd_cli("route", folder, "--agreement", "0.999")
     assert told.code == 0, told.err
-    assert "no threshold can promise 99.9%" in told.out
+    assert "no threshold guarantees 99.9% agreement" in told.out
 
 
 def test_what_cannot_be_routed_is_told_before_any_work(project: Project, edgekd_cli: Any) -> None:

@@ -132,7 +132,7 @@ def test_until_stops_after_a_stage(edgekd_cli: Any, project: Project) -> None:
         (
             ["targets.0.name=raspberry-pi-5-litert", "targets.0.budget.latency_p90_ms=100.0"],
             9,
-            "measured on the host, not on the device itself",
+            "measured on the host, not on the device",
         ),
     ],
 )

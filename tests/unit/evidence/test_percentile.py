@@ -24,12 +24,12 @@ def test_a_percentile_is_the_nearest_rank() -> None:
     assert percentile([3.0], 0.9).value == 3
 
 
-def test_no_sample_has_no_percentile() -> None:
+def test_a_percentile_needs_a_sample() -> None:
     with pytest.raises(ValueError, match="at least one"):
         percentile([], 0.5)
 
 
-def test_the_binomial_is_that_of_the_textbook() -> None:
+def test_the_binomial_distribution_equals_the_textbook_sum() -> None:
     exact = [math.comb(5, k) * 0.9**k * 0.1 ** (5 - k) for k in range(6)]
     assert binomial_cdf(5, 0.9) == pytest.approx([math.fsum(exact[: k + 1]) for k in range(6)])
 
@@ -41,7 +41,7 @@ def test_the_binomial_is_that_of_the_textbook() -> None:
 def test_the_upper_bound_is_the_order_statistic_of_the_published_table(
     count: int, confidence: float, rank: int
 ) -> None:
-    # One-sided, as MLPerf's early stopping: our two-sided interval has half the error above.
+    # MLPerf's early stopping is one-sided: our two-sided interval has half the error above.
     generator = random.Random(1)
     samples = [generator.random() for _ in range(count)]
     value = percentile(samples, 0.9).value
@@ -55,7 +55,7 @@ def test_the_upper_bound_is_the_order_statistic_of_the_published_table(
 
 
 def _orders(samples: list[float], value: float) -> list[list[float]]:
-    """An order of `samples` without autocorrelation, so that all count in full."""
+    """An order of `samples` without autocorrelation, so that every sample counts in full."""
     for seed in range(1000):
         order = random.Random(seed).sample(samples, len(samples))
         if effective_count(order, value) == len(samples):
@@ -63,13 +63,13 @@ def _orders(samples: list[float], value: float) -> list[list[float]]:
     raise AssertionError("no such order")
 
 
-def test_few_samples_bound_nothing() -> None:
+def test_few_samples_give_no_bound() -> None:
     # P(Bin(28, 0.9) <= 27) is under 0.95: 29 samples are the fewest that bound a p90 from above.
     assert percentile([1.0] * 28, 0.9, confidence=0.9).high == math.inf
     assert percentile([1.0] * 29, 0.9, confidence=0.9).high == 1.0
 
 
-def test_intervals_hold_the_true_percentile_as_often_as_they_say() -> None:
+def test_intervals_contain_the_true_percentile_as_often_as_stated() -> None:
     generator = random.Random(2)
     truth = -math.log(0.1)
     held = 0
@@ -91,11 +91,11 @@ def test_correlated_samples_count_for_less() -> None:
 
 
 @pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(9, 10), Fraction(99, 100)])
-def test_the_ranks_are_those_of_an_exhaustive_search_in_fractions(share: Fraction) -> None:
+def test_the_ranks_equal_those_of_an_exhaustive_search_in_fractions(share: Fraction) -> None:
     tail = Fraction(5, 600)  # one side of one look of three, of 95 % together
     yes, of = share.as_integer_ratio()
     for count in (1, 2, 5, 13, 44, 45, 100, 478, 500):
-        # In whole numbers: of `of` to the power `count` equally likely outcomes.
+        # In integers: `of` to the power `count` equally likely outcomes.
         mass = [math.comb(count, k) * yes**k * (of - yes) ** (count - k) for k in range(count + 1)]
         below = [0, *accumulate(mass)]  # P(X <= r - 1)
         fit_high = [r for r in range(1, count + 1) if below[r] >= (1 - tail) * of**count]
@@ -105,7 +105,7 @@ def test_the_ranks_are_those_of_an_exhaustive_search_in_fractions(share: Fractio
 
 
 def _latencies(generator: random.Random, count: int, memory: float) -> list[float]:
-    """Log-normal, each leaning on the one before: what is slow stays slow for a while."""
+    """Log-normal latencies that correlate with the one before."""
     level, found = generator.gauss(0, 1), []
     for _ in range(count):
         found.append(math.exp(0.1 * level))
@@ -114,7 +114,7 @@ def _latencies(generator: random.Random, count: int, memory: float) -> list[floa
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
-def test_a_budget_that_is_missed_is_seldom_called_kept_also_if_samples_hang_together(
+def test_a_missed_budget_is_seldom_called_kept_even_if_samples_correlate(
     memory: float,
 ) -> None:
     generator = random.Random(4)
@@ -129,7 +129,7 @@ def test_a_budget_that_is_missed_is_seldom_called_kept_also_if_samples_hang_toge
     assert wrong <= 1.5 * rounds * allowed + 3 * math.sqrt(rounds * allowed * (1 - allowed))
 
 
-def test_without_the_autocorrelation_it_would_be_called_kept_far_too_often() -> None:
+def test_ignoring_the_autocorrelation_would_call_it_kept_far_too_often() -> None:
     generator = random.Random(5)
     truth = math.exp(0.1 * 1.2815515655446004)
     rounds, wrong = 200, 0

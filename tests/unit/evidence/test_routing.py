@@ -1,4 +1,4 @@
-"""Thresholds with a promise: the bound is exact, and the promise is kept as often as it says."""
+"""Thresholds of the model cascade: the bound is exact, the guarantee holds as stated."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgekd.recipe.routing import Route
 
 
 def drawn(count: int, generator: np.random.Generator) -> Decisions:
-    """Answers that are right with a probability that grows with their own."""
+    """Decisions that are right more often if their own probability is larger."""
     probability = generator.uniform(0.3, 1.0, count)
     return Decisions(probability, generator.uniform(size=count) < 0.8 + 0.199 * probability**2)
 
 
-def test_a_lower_bound_is_that_of_clopper_and_pearson() -> None:
+def test_the_lower_bound_is_that_of_clopper_and_pearson() -> None:
     # All of n agree: the bound p solves p^n = error.
     for count in (10, 300):
         assert lower_bound(count, count, 0.05) == pytest.approx(0.05 ** (1 / count), abs=1e-9)
@@ -27,26 +27,26 @@ def test_a_lower_bound_is_that_of_clopper_and_pearson() -> None:
     assert lower_bound(0, 10, 0.05) == 0.0
 
 
-def test_the_promise_is_kept_as_often_as_it_says() -> None:
-    """Over many calibrations the true share of what is kept is under the asked one rarely."""
+def test_the_guarantee_holds_as_often_as_it_states() -> None:
+    """Over many calibrations the true agreement is rarely under the requested one."""
     generator = np.random.default_rng(3)
     route = Route(agreement=0.93, confidence=0.9)
-    broken, promised = 0, 0
+    broken, given = 0, 0
     for _ in range(60):
         found = calibrate_route(drawn(1500, generator), drawn(10, generator), route)
         if found.threshold is None:
             continue
-        promised += 1
+        given += 1
         # Right with 0.8 + 0.199 p^2, p uniform from the threshold to 1.
         t = max(found.threshold, 0.3)
         truth = 0.8 + 0.199 * (1 - t**3) / (3 * (1 - t))
         broken += truth < route.agreement
-    assert promised > 30, "it is no promise that is never made"
+    assert given > 30, "the test needs thresholds with a guarantee"
     # Binomial with 0.1: more than 13 of 60 has a chance of a thousandth.
     assert broken <= 13
 
 
-def test_what_always_agrees_is_kept_whole_and_what_never_does_is_not() -> None:
+def test_a_device_keeps_all_answers_that_agree_and_none_if_none_agrees() -> None:
     probability = np.linspace(0.2, 1.0, 700)
     yes, no = (np.full(700, value) for value in (True, False))
     whole = calibrate_route(Decisions(probability, yes), Decisions(probability, yes), Route())
@@ -54,10 +54,10 @@ def test_what_always_agrees_is_kept_whole_and_what_never_does_is_not() -> None:
     none = calibrate_route(Decisions(probability, no), Decisions(probability, no), Route())
     assert none.threshold is None
     assert none.test_kept_frac is None
-    assert "no threshold can promise 99.0%" in none.why
+    assert "no threshold guarantees 99.0% agreement" in none.why
 
 
-def test_too_few_samples_say_how_many_it_takes() -> None:
+def test_with_too_few_samples_the_reason_states_how_many_are_needed() -> None:
     few = Decisions(np.linspace(0.2, 1.0, 50), np.full(50, True))
     found = calibrate_route(few, few, Route())
     assert found.threshold is None
@@ -67,7 +67,7 @@ def test_too_few_samples_say_how_many_it_takes() -> None:
         calibrate_route(Decisions(np.zeros(0), np.zeros(0, bool)), few, Route())
 
 
-def test_shares_grow_and_ties_are_kept_together() -> None:
+def test_thresholds_keep_growing_shares_and_never_split_ties() -> None:
     generator = np.random.default_rng(1)
     rounded = drawn(500, generator)
     tied = Decisions(np.round(rounded.probability, 1), rounded.agrees)
