@@ -8,7 +8,7 @@ Each stage alone:
 
 What they take:
     load_network, load_recipe, load_target, load_artifact, losses
-    Data, Network, Target, Artifact, Signature, TensorSpec
+    Data, Network, Target, Task, Artifact, Signature, TensorSpec
 
 What they return:
     RunResult, PrunedNetwork, Agreement, Measurement, Outcome; they raise EdgekdError
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from edgekd.pruning.prune import PrunedNetwork as PrunedNetwork
     from edgekd.pruning.prune import prune as prune
     from edgekd.recipe.load import load_recipe as load_recipe
+    from edgekd.tasks.task import Task as Task
     from edgekd.verification.layer_sensitivity import layer_sensitivity as layer_sensitivity
     from edgekd.verification.verify import verify as verify
 
@@ -70,6 +71,7 @@ _MODULES = {
     "RunResult": "pipeline.result",
     "Signature": "artifacts.signature",
     "Target": "artifacts.target",
+    "Task": "tasks.task",
     "TensorSpec": "artifacts.signature",
     "benchmark": "benchmarking.benchmark",
     "calibrate": "pipeline.calibrate",

@@ -35,7 +35,7 @@ from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
 from edgekd.recipe.pruning import Prune
 from edgekd.system.files import write_json
 from edgekd.system.progress import Progress, no_progress
-from edgekd.tasks import TASKS, Task
+from edgekd.tasks import TASKS, Task, find_metric
 from edgekd.tasks.evaluate import count_macs
 
 PRUNED = "cut.json"
@@ -245,6 +245,7 @@ def _judge(
     samples, output = _samples(network, data.validation), network.signature.output_names[0]
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     ids = order[:JUDGED_SAMPLES]
+    measure = find_metric(task, metric)
 
     def judged(module: nn.Module) -> tuple[float, float]:
         found, targets = [], []
@@ -255,7 +256,7 @@ def _judge(
                 assert labels is not None
                 targets.append(labels)
         values, labels = torch.cat(found), torch.cat(targets)
-        return float(task.loss(values, labels)), task.metrics[metric](values, labels)
+        return float(task.loss(values, labels)), measure(values, labels)
 
     return judged
 

@@ -1,4 +1,4 @@
-"""What a torch network gives on a dataset, how good that is, and how much work it takes."""
+"""Runs a torch network on a dataset: its outputs, its metric, its multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from edgekd.data import Inputs, Mixed, Samples
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.network.network import Network, call
-from edgekd.tasks import Metric, Task
+from edgekd.tasks import Metric, Task, find_metric
 
 BATCH_SIZE = 512
 
-LOOKED_AT = 4
-"""Samples of a dataset that makes its items, whose labels are looked at before any work."""
+CHECKED_LABELS = 4
+"""Samples whose labels are checked before any work, if the dataset computes its items."""
 
 
 def outputs_of(
@@ -32,27 +32,27 @@ def outputs_of(
     The module is left in the mode it was in; no gradient is kept.
 
     Args:
-        view: what the module sees instead of a batch's inputs, given those and the samples' ids.
+        view: returns the inputs to use instead of a batch's own, given these and the sample ids.
     """
     was_training = module.training
     module.eval()
     device = next((entry.device for entry in module.parameters()), torch.device("cpu"))
-    found: dict[str, list[Tensor]] = {}
+    batches: dict[str, list[Tensor]] = {}
     try:
         with torch.no_grad():
             for ids in samples.batches(BATCH_SIZE):
                 inputs, _ = samples.take(ids)
-                seen = view(inputs, ids) if view else inputs
-                moved = {name: tensor.to(device) for name, tensor in seen.items()}
+                inputs = view(inputs, ids) if view else inputs
+                moved = {name: tensor.to(device) for name, tensor in inputs.items()}
                 try:
                     outputs = call(module, moved)
                 except Exception as error:
                     raise RecipeError(_fault(module, len(ids), error)) from error
                 for name, value in outputs.items():
-                    found.setdefault(name, []).append(value.cpu())
+                    batches.setdefault(name, []).append(value.cpu())
     finally:
         module.train(was_training)
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat(values) for name, values in batches.items()}
 
 
 def _fault(module: nn.Module, count: int, error: Exception) -> Fault:
@@ -61,75 +61,77 @@ def _fault(module: nn.Module, count: int, error: Exception) -> Fault:
         at=f"{type(module).__name__}, a batch of {count}",
         got=f"{type(error).__name__}: {error}",
         expected="a network that takes batches of any size",
-        fix="mend its forward; an exported program needs a dynamic batch dimension",
+        fix="correct its forward; an exported program needs a dynamic batch dimension",
     )
 
 
 def score(module: nn.Module, output: str, samples: Samples, task: Task, metric: str) -> float:
-    """The task's `metric` of the module's `output` on all `samples`."""
-    return task.metrics[metric](outputs_of(module, samples)[output], samples.labels())
+    """The metric of the module's output named `output` on all samples."""
+    return find_metric(task, metric)(outputs_of(module, samples)[output], samples.labels())
 
 
 def by_slice(
     metric: Metric, outputs: Tensor, targets: Tensor, slices: Mapping[str, Tensor]
 ) -> dict[str, float | None]:
-    """The metric on the samples of each slice; None where it is not defined on so few or so alike.
+    """The metric on each slice; None if it is undefined there, such as AUROC with one class.
 
     Args:
-        slices: by name, the numbers of its samples.
+        slices: the sample indices of each slice, by name.
     """
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for name, ids in slices.items():
         try:
             value = metric(outputs[ids], targets[ids])
         except (ValueError, RuntimeError, IndexError, RecipeError):
             value = math.nan
-        found[name] = value if math.isfinite(value) else None
-    return found
+        values[name] = value if math.isfinite(value) else None
+    return values
 
 
 def check_labels(
     samples: Samples, network: Network, task: Task, split: str, metric: str | None = None
 ) -> None:
-    """Finds out whether the labels of a split are the task's: all that are in memory, else a few.
+    """Checks that the labels of a split fit the task: all labels in memory, otherwise a few.
 
     Args:
-        metric: measured on this split, of those of the task.
+        metric: the metric that is measured on this split, if any.
 
     Raises:
-        RecipeError: they have another shape, are no classes of the network, or not what the metric
-            is of.
+        RecipeError: labels have the wrong shape, are not classes of the network, or are not what
+            the metric takes.
     """
-    few = torch.arange(min(LOOKED_AT, len(samples)))
+    few = torch.arange(min(CHECKED_LABELS, len(samples)))
     labels = samples.labels() if samples.in_memory else samples.take(few)[1]
     assert labels is not None
     output = network.signature.outputs[0]
     if not any(part in output.dtype for part in ("float", "int")):
         return
     fault = task.label_fault((None, *output.shape[1:]), labels)
-    takes = task.metrics[metric].takes if metric is not None else None
+    takes = find_metric(task, metric).takes if metric is not None else None
     if fault is None and takes is not None and (takes == "numbers") != labels.is_floating_point():
-        fault = _no_metric(task, str(metric), labels)
+        fault = _metric_fault(task, str(metric), labels)
     if fault is not None:
         raise RecipeError(replace(fault, at=f"data.load, {split}"))
 
 
-def _no_metric(task: Task, metric: str, labels: Tensor) -> Fault:
-    takes = task.metrics[metric].takes
+def _metric_fault(task: Task, metric: str, labels: Tensor) -> Fault:
+    takes = find_metric(task, metric).takes
     others = [name for name, other in task.metrics.items() if other.takes != takes]
     return Fault(
         what=f"{metric} cannot be measured with these labels.",
         at="",
         got=str(labels.dtype).removeprefix("torch."),
-        expected="whole numbers of classes" if takes == "classes" else "real numbers",
-        fix=f"set accept.metric to {listed(others)}" if others else "give the split such labels",
+        expected="integer classes" if takes == "classes" else "real numbers",
+        fix=f"set accept.metric to {listed(others)}"
+        if others
+        else "give the split labels of this kind",
     )
 
 
 def count_macs(network: Network) -> int:
-    """Multiply-accumulates of one sample: half of what torch's FlopCounterMode counts.
+    """Multiply-accumulates of one sample: half the count of torch's FlopCounterMode.
 
-    Source: torch.utils.flop_counter; it counts convolutions, matrix products and attention.
+    Source: torch.utils.flop_counter, which counts convolutions, matrix products and attention.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

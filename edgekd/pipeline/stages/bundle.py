@@ -267,7 +267,7 @@ def _manifest(state: PipelineState, options: Bundle, models: list[Model]) -> Man
         name=recipe.name,
         version=recipe.version,
         description=options.description,
-        task=recipe.task,
+        task=state.task.name,
         metric=recipe.accept.metric,
         labels=options.label_names(state.base),
         preprocessing=options.preprocessing,
