@@ -28,6 +28,10 @@ from pathlib import Path
 
 VERSION = 3
 
+# No usage reports: onnxruntime has a switch, openvino a package that it can do without.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)
+
 
 class Unavailable(Exception):
     """This machine has no runtime for the artifact."""
