@@ -268,7 +268,7 @@ def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
     timing = replace(job, action="time", options=options)
     phone, url = plug()
     tells(phone, tmp_path, "level: 20\n  AC powered: false", [0])
-    with pytest.raises(UnreachableError, match="battery is at 20%, and nothing feeds it") as stop:
+    with pytest.raises(UnreachableError, match="battery is at 20% and not charging") as stop:
         run_job(url, timing)
     assert_five_parts(str(stop.value))
     assert run_job(url, job).results["it"]["failure"] is None, "outputs need no charge"

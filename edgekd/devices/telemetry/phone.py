@@ -1,4 +1,4 @@
-"""Whether a phone is fit to be timed on, and which of its cores to take."""
+"""Whether a phone is ready for a measurement, and which of its cores to use."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import re
 import time
 from collections.abc import Callable
 
-from edgekd.devices.telemetry.sensors import STATUSES, parse_battery, parse_thermalservice
+from edgekd.devices.telemetry.android import parse_battery, parse_thermalservice, status_name
 from edgekd.system.process import Completed, pause
 
 LEAST_BATTERY_FRAC = 0.3
 """Below it phones save power. Source: facts of the measurement protocol, docs/devices.md."""
 COOL_S = 300.0
 """The longest wait for a phone to cool. Source: MLPerf Mobile's cooldown before each task."""
-LOOK_S = 5.0
+POLL_S = 5.0
 
 Run = Callable[[str], Completed]
-"""Runs a line of shell on the phone."""
+"""A function that runs a shell command on the phone."""
 
 
 def not_ready(run: Run, *, cool_s: float = COOL_S) -> str | None:
-    """Why nothing can be timed on the phone now, or None; a hot one is given `cool_s` to cool.
+    """Why latency cannot be measured on the phone now, or None.
 
-    What a phone does not tell is not held against it.
+    A hot phone is given `cool_s` to cool. Values that a phone does not report are ignored.
     """
     done = run("dumpsys battery")
     try:
@@ -30,7 +30,7 @@ def not_ready(run: Run, *, cool_s: float = COOL_S) -> str | None:
     except ValueError:
         battery = None
     if battery and battery.level_frac < LEAST_BATTERY_FRAC and not battery.powered:
-        return f"the battery is at {battery.level_frac:.0%}, and nothing feeds it"
+        return f"the battery is at {battery.level_frac:.0%} and not charging"
     deadline = time.monotonic() + cool_s
     while True:
         done = run("dumpsys thermalservice")
@@ -41,35 +41,38 @@ def not_ready(run: Run, *, cool_s: float = COOL_S) -> str | None:
         if heat.status == 0:
             return None
         if time.monotonic() >= deadline:
-            status = STATUSES[min(heat.status, len(STATUSES) - 1)]
-            told = f"thermal status {heat.status} ({status}) after {cool_s:.0f} s of waiting"
-            hot = max(heat.current, key=lambda each: each.celsius, default=None)
-            return f"{told}: {hot.name} is at {hot.celsius:g} C" if hot else told
-        pause(min(LOOK_S, cool_s / 10))
+            status = f"thermal status {heat.status} ({status_name(heat.status)})"
+            reason = f"{status} after {cool_s:.0f} s of waiting"
+            hottest = max(heat.current, key=lambda sensor: sensor.celsius, default=None)
+            return f"{reason}: {hottest.name} is at {hottest.celsius:g} C" if hottest else reason
+        pause(min(POLL_S, cool_s / 10))
 
 
 def big_cores(run: Run, threads: int) -> str:
-    """The mask for taskset of the fastest cores: of as few clusters as hold `threads` of them.
+    """The taskset mask of the fastest clusters: as few as have `threads` cores.
 
     Raises:
-        ValueError: the phone does not tell its cores' clocks.
+        ValueError: the phone does not report the clocks of its cores.
     """
     done = run(
         "for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq; "
         'do echo "$f:$(cat $f)"; done'
     )
-    found = re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq:(\d+)", done.stdout.decode())
-    return mask_of({int(core): int(khz) for core, khz in found}, threads)
+    clocks = re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq:(\d+)", done.stdout.decode())
+    return mask_of({int(core): int(khz) for core, khz in clocks}, threads)
 
 
 def mask_of(max_khz: dict[int, int], threads: int) -> str:
-    """The hexadecimal mask of the fastest cores, by the highest clock of each.
+    """The hexadecimal mask of the fastest cores.
+
+    Args:
+        max_khz: the highest clock of each core.
 
     Raises:
-        ValueError: there are none.
+        ValueError: no clock is known.
     """
     if not max_khz:
-        raise ValueError("it tells no cpuinfo_max_freq of its cores")
+        raise ValueError("no core reports cpuinfo_max_freq")
     chosen: list[int] = []
     for clock in sorted(set(max_khz.values()), reverse=True):
         chosen += [core for core, khz in max_khz.items() if khz == clock]

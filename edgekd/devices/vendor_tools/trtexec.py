@@ -22,7 +22,7 @@ from typing import Any
 
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.on_device.agent import VERSION
-from edgekd.devices.telemetry.sensors import parse_tegrastats
+from edgekd.devices.telemetry.jetson import parse_tegrastats
 from edgekd.errors import Fault, RefusedError, UnreachableError
 from edgekd.system.packages import need
 
