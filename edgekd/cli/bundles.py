@@ -1,124 +1,158 @@
-"""The commands about what an app build takes."""
+"""The commands for bundles: what an app build consumes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgekd.cli.completion import KINDS, kinds
 from edgekd.cli.options import AsJson, console, print_json, say_next
-from edgekd.errors import Fault, RecipeError
+from edgekd.errors import Fault, RecipeError, listed
 
 
 def bundle(
-    path: Annotated[Path, typer.Argument(help="A run's folder, a bundle's, or its archive.")],
+    path: Annotated[
+        Path, typer.Argument(help="The folder of a run, the folder of a bundle, or an archive.")
+    ],
     kind: Annotated[
         str | None,
-        typer.Option(help="Make a package of it: folder, archive, android, swift or linux."),
+        typer.Option(help=f"Make a package: {listed(KINDS)}.", autocompletion=kinds),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where it goes; beside the bundle without it.")
+        Path | None,
+        typer.Option(help="The folder of the package. The default is beside the bundle."),
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Of android: Maven's group, in place of the recipe's.")
+        str | None,
+        typer.Option(help="The Maven group of an android package, instead of the recipe's."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Check every digest, and run the golden vectors.")
+        bool, typer.Option("--check", help="Check every digest and run the golden vectors.")
     ] = False,
     sign: Annotated[
-        Path | None, typer.Option(help="Sign the manifest with this Ed25519 key (PEM).")
+        Path | None, typer.Option(help="Sign the manifest with this Ed25519 private key (PEM).")
     ] = None,
     verify: Annotated[
-        Path | None, typer.Option(help="Demand the signature of this public key (PEM).")
+        Path | None, typer.Option(help="Verify the signature with this public key (PEM).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make, check or sign the package of a run's models that an app build takes.
+    """Package, check or sign the models of a run for an app build.
 
-    Without an option it says what the bundle holds. Exit codes: 2 the bundle is not what its
-    manifest says, 4 a program or package is missing, 7 a model does not give its golden outputs.
+    Without options, the command lists what the bundle holds.
+
+    \b
+    Exit codes:
+      2  the bundle differs from its manifest
+      4  a program or package is missing
+      7  a model does not reproduce its golden outputs
     """
     from edgekd.bundles import pack as packing
     from edgekd.bundles import signing
     from edgekd.bundles.manifest import read_manifest
-    from edgekd.cli.result_text import held_lines
 
     if sign is not None and path.is_file():
         raise RecipeError(
             Fault(
-                what="An archive cannot be signed: its bundle is, before it is packed.",
+                what="An archive cannot be signed; sign its bundle before you pack it.",
                 at="--sign",
                 got=str(path),
-                expected="the folder of a bundle, or of a run",
+                expected="the folder of a bundle or of a run",
                 fix="edgekd bundle RUN --sign KEY --kind archive",
             )
         )
-    said: dict[str, object] = {"bundle": str(path)}
-    lines = []
-    with packing.opened(path) as place:
+    document: dict[str, Any] = {"bundle": str(path)}
+    with packing.opened(path) as folder:
         if path.is_dir():
-            said["bundle"] = str(place)
+            document["bundle"] = str(folder)
         if verify is not None:
-            signing.verify_signature(place, verify)
-            said["signature"] = "valid"
-            lines.append(f"signed by {verify}")
+            signing.verify_signature(folder, verify)
+            document["signature"] = "valid"
         if sign is not None:
-            made = signing.sign(place, sign)
-            said["signed"] = str(made)
-            lines.append(f"signed: {made}")
+            document["signed"] = str(signing.sign(folder, sign))
         if kind is not None:
-            package = packing.pack(path, kind, out, group)
-            said["package"] = str(package)
-            lines.append(f"{kind}: {package}")
-        checked = packing.check(place) if check else []
-        manifest = read_manifest(place)
-    said["checked"] = [{**vars(entry), "outcome": entry.outcome.value} for entry in checked]
-    for entry in checked:
-        detail = f"  {entry.detail}" if entry.detail else ""
-        lines.append(f"{entry.target}: {entry.outcome.value}  {entry.runtime}{detail}")
-    if checked:
-        lines.append("every file is the one in the manifest")
-    said["manifest"] = manifest.to_json()
-    if not lines:
-        lines += held_lines(str(said["bundle"]), manifest)
+            document["package"] = str(packing.pack(path, kind, out, group))
+        checked = packing.check(folder) if check else []
+        manifest = read_manifest(folder)
+    document["checked"] = [{**vars(entry), "outcome": entry.outcome.value} for entry in checked]
+    document["manifest"] = manifest.to_json()
     error = packing.failure(checked)
     if as_json:
-        print_json(said)
+        print_json(document)
     else:
-        for line in lines:
-            typer.echo(line)
+        _print_bundle(document, manifest, kind=kind, verified_by=verify)
         if error is None:
             say_next(_after_bundle(path, checked=check, kind=kind, signed=sign is not None))
     if error is not None:
         raise error
 
 
+def _print_bundle(
+    document: Mapping[str, Any], manifest: Any, *, kind: str | None, verified_by: Path | None
+) -> None:
+    """Prints what was done with a bundle, or what it holds if nothing was done."""
+    from edgekd.cli.result_text import manifest_lines
+
+    lines = list(_bundle_lines(document, kind, verified_by))
+    for line in lines or manifest_lines(str(document["bundle"]), manifest):
+        typer.echo(line)
+
+
+def _bundle_lines(
+    document: Mapping[str, Any], kind: str | None, verified_by: Path | None
+) -> Iterator[str]:
+    if "signature" in document:
+        yield f"signed by {verified_by}"
+    if "signed" in document:
+        yield f"signed: {document['signed']}"
+    if "package" in document:
+        yield f"{kind}: {document['package']}"
+    for entry in document["checked"]:
+        detail = f"  {entry['detail']}" if entry["detail"] else ""
+        yield f"{entry['target']}: {entry['outcome']}  {entry['runtime']}{detail}"
+    if document["checked"]:
+        yield "every file matches its digest in the manifest"
+
+
 def _after_bundle(path: Path, *, checked: bool, kind: str | None, signed: bool) -> str:
-    """What to do with a bundle next."""
+    """The next step with a bundle."""
     if kind == "archive":
-        return "keep it as a release; before the next one: edgekd diff OLD NEW"
+        return "keep the archive as a release; before the next release: edgekd diff OLD NEW"
     if kind is not None:
-        return "give it to the app's build; docs/bundles.md says how each takes it"
+        return "add the package to the app build; docs/bundles.md explains how"
     if signed:
-        return f"edgekd bundle {path} --kind archive, and --verify with the public key there"
+        return f"edgekd bundle {path} --kind archive; check it with --verify and the public key"
     if not checked:
         return f"edgekd bundle {path} --check"
     return f"edgekd bundle {path} --kind archive, android, swift or linux"
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(help="The bundle released last, or its run.")],
-    new: Annotated[Path, typer.Argument(help="The one to release.")],
-    metric: Annotated[float, typer.Option(min=0, help="May fall by, absolute.")] = 0.005,
-    agreement: Annotated[float, typer.Option(min=0, help="May fall by, absolute.")] = 0.005,
-    latency: Annotated[float, typer.Option(min=0, help="May grow by, a share.")] = 0.10,
-    size: Annotated[float, typer.Option(min=0, help="May grow by, a share.")] = 0.02,
+    old: Annotated[Path, typer.Argument(help="The bundle of the last release, or its run.")],
+    new: Annotated[Path, typer.Argument(help="The bundle to release, or its run.")],
+    metric: Annotated[
+        float, typer.Option(min=0, help="How far the metric may fall, absolute.")
+    ] = 0.005,
+    agreement: Annotated[
+        float, typer.Option(min=0, help="How far the agreement may fall, absolute.")
+    ] = 0.005,
+    latency: Annotated[
+        float, typer.Option(min=0, help="How much the latency may grow, as a fraction.")
+    ] = 0.10,
+    size: Annotated[
+        float, typer.Option(min=0, help="How much the size may grow, as a fraction.")
+    ] = 0.02,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a bundle with the one before it: metric, agreement, latency, size, interface.
+    """Compare two bundles: metric, agreement, latency, size and interface.
 
-    Exit codes: 7 less accurate, or its inputs, outputs or labels changed; 8 slower or larger.
+    \b
+    Exit codes:
+      7  the new bundle is less accurate, or its inputs, outputs or labels changed
+      8  the new bundle is slower or larger
     """
     from edgekd.bundles import pack as packing
     from edgekd.bundles.diff import Tolerance, compare, failure

@@ -1,4 +1,4 @@
-"""The commands about what quantizers are calibrated with, and what they did to each layer."""
+"""The commands for calibration sets and for the quantization error of each layer."""
 
 from __future__ import annotations
 
@@ -7,38 +7,64 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.options import AsJson, Settings, print_json, say_next
+from edgekd.cli.completion import SELECTIONS, selections
+from edgekd.cli.options import (
+    Against,
+    ArtifactPath,
+    AsJson,
+    RecipePath,
+    Samples,
+    Settings,
+    Weights,
+    print_json,
+    say_next,
+)
+from edgekd.errors import listed
 
 
 def calibrate(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file.")],
-    name: Annotated[str | None, typer.Option(help="Of the set; SELECTION-COUNT.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 128,
-    selection: Annotated[
-        str, typer.Option(help="random, stratified, first, k-centre or worst-loss.")
-    ] = "random",
-    source: Annotated[str, typer.Option(help="train, validation or unlabeled.")] = "train",
-    licence: Annotated[str, typer.Option(help="Of the samples.")] = "that of the recipe's data",
-    out: Annotated[
-        Path | None, typer.Option(help="The folder; calibration/ beside the recipe.")
+    recipe: RecipePath,
+    name: Annotated[
+        str | None,
+        typer.Option(help="The name of the set. The default is SELECTION-COUNT."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    count: Annotated[int, typer.Option(min=1, help="The number of samples.")] = 128,
+    selection: Annotated[
+        str,
+        typer.Option(
+            help=f"How the samples are selected: {listed(SELECTIONS)}.", autocompletion=selections
+        ),
+    ] = "random",
+    source: Annotated[
+        str, typer.Option(help="The split to select from: train, validation or unlabeled.")
+    ] = "train",
+    licence: Annotated[
+        str, typer.Option(help="The licence of the samples.")
+    ] = "that of the recipe's data",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the set. The default is calibration/ beside the recipe."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs"),
     settings: Settings = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a set.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing set of that name.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a calibration set of a recipe's data: NAME.toml and the very samples beside it.
+    """Freeze a calibration set: NAME.toml and the exact samples beside it.
 
-    A k-centre selection spreads the samples over the teacher's features, worst-loss takes those
-    that the student gets most wrong; what these look at is trained first, as a run would.
+    The selection k-centre spreads the samples over the teacher's features. The selection
+    worst-loss takes the samples with the highest loss of the student. Both train the network that
+    they need first, as a run does.
     """
     from edgekd.cli.progress import Shown
 
     with Shown() as progress:
         progress("load", "edgekd")
-        from edgekd.pipeline.calibrate import calibrate as make
+        from edgekd.pipeline.calibrate import calibrate as freeze
 
-        made = make(
+        result = freeze(
             recipe,
             name=name,
             source=source,
@@ -52,40 +78,39 @@ def calibrate(
             progress=progress,
         )
     if as_json:
-        told = made.calibration.to_json()
-        paths = {"path": str(made.path), "samples": str(made.samples)}
-        print_json({**told, **paths, "doubts": list(made.doubts)})
+        paths = {"path": str(result.path), "samples": str(result.samples)}
+        print_json({**result.calibration.to_json(), **paths, "doubts": list(result.doubts)})
         return
-    for sentence in made.doubts:
+    for sentence in result.doubts:
         typer.echo(f"doubtful: {sentence}")
-    typer.echo(f"{made.calibration.count} samples: {made.samples}")
-    place = made.path
-    if place.resolve().is_relative_to(recipe.parent.resolve()):
-        place = place.resolve().relative_to(recipe.parent.resolve())
-    say_next(f'in the recipe, under [quantize]: calibration = "{place}"')
+    typer.echo(f"{result.calibration.count} samples: {result.samples}")
+    path = result.path
+    if path.resolve().is_relative_to(recipe.parent.resolve()):
+        path = path.resolve().relative_to(recipe.parent.resolve())
+    say_next(f'in the recipe, under [quantize]: calibration = "{path}"')
 
 
 def sensitivity(
-    artifact: Annotated[Path, typer.Argument(help="The file, or the folder with artifact.json.")],
-    against: Annotated[str, typer.Option(help="The network it came from, as for export.")],
-    samples: Annotated[Path, typer.Option(help="Real inputs by name, .safetensors or .npz.")],
-    weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Samples that are looked at.")] = 8,
+    artifact: ArtifactPath,
+    against: Against,
+    samples: Samples,
+    weights: Weights = None,
+    count: Annotated[int, typer.Option(min=1, help="The number of samples to compare on.")] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a quantized file did to each layer: noise, ranges, what is cut off, outliers."""
+    """Report the quantization error of each layer: SQNR, range, clipped values and outliers."""
     from edgekd.artifacts.artifact import load_artifact
     from edgekd.cli.result_text import noise_lines
     from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
-    from edgekd.verification.layer_sensitivity import layer_sensitivity as look
+    from edgekd.verification.layer_sensitivity import layer_sensitivity
 
     inputs = read_samples(samples)
     network = load_network(against, example=inputs[0], weights=weights)
-    layers = look(load_artifact(artifact), network, inputs[:count])
+    layers = layer_sensitivity(load_artifact(artifact), network, inputs[:count])
     if as_json:
         print_json([layer.to_json() for layer in layers])
         return
     for line in noise_lines(layers):
         typer.echo(line)
-    say_next("another --method of edgekd export, or more samples; a run's search tries them all")
+    say_next("try another --method of edgekd export, or more samples; edgekd run tries all methods")

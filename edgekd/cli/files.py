@@ -1,4 +1,4 @@
-"""The commands that take a network or its files: each a stage alone."""
+"""The commands that export a network and verify a file, each a stage alone."""
 
 from __future__ import annotations
 
@@ -8,54 +8,80 @@ from typing import Annotated, cast
 import typer
 
 from edgekd.artifacts.quantization_params import Io
-from edgekd.cli.options import AsJson, print_json, say_next
-from edgekd.errors import Fault
+from edgekd.cli.completion import formats, schemes
+from edgekd.cli.options import (
+    Against,
+    ArtifactPath,
+    AsJson,
+    Device,
+    Samples,
+    Weights,
+    print_json,
+    say_next,
+)
+from edgekd.errors import Fault, listed
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="file.py:callable, package:callable, .pt2, ...")],
-    format: Annotated[str, typer.Option(help="onnx, openvino, litert, coreml or ncnn.")],
-    out: Annotated[Path, typer.Option(help="The artifact goes to OUT/FORMAT-SCHEME/.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="The network: FILE.py:CALLABLE, PACKAGE:CALLABLE or a .pt2 file."),
+    ],
+    format: Annotated[
+        str,
+        typer.Option(help=f"The format: {listed(formats())}.", autocompletion=formats),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The output folder; the file is in OUT/FORMAT-SCHEME/.")
+    ],
     scheme: Annotated[
         str,
-        typer.Option(
-            help="fp32, fp16, bf16, int8, int8-dynamic, int8-weights, int8-int16, int4-weights or "
-            "palettized."
-        ),
+        typer.Option(help=f"The numeric precision: {listed(schemes())}.", autocompletion=schemes),
     ] = "fp32",
     method: Annotated[
         str | None,
-        typer.Option(help="Of quantizing, such as percentile; the first that suits without it."),
+        typer.Option(
+            help="The quantization method, e.g. percentile. The default is the first method that "
+            "suits the network."
+        ),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
+    weights: Weights = None,
     example: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=SHAPE", help="image=1x3x32x32, or ids=1x16:int64; repeatable."),
+        typer.Option(
+            metavar="NAME=SHAPE",
+            help="The shape of an input: image=1x3x32x32, or ids=1x16:int64. Repeatable.",
+        ),
     ] = None,
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=MIN..MAX@INPUT:AXIS", help="tokens=8..64@ids:1,mask:1."),
+        typer.Option(
+            metavar="NAME=MIN..MAX@INPUT:AXIS",
+            help="A dynamic dimension: tokens=8..64@ids:1,mask:1. Repeatable.",
+        ),
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(help="Of ONNX: the version of its operators, for an old runtime.")
+        int | None,
+        typer.Option(help="The opset of an ONNX file, for an old runtime."),
     ] = None,
     channels_last: Annotated[
         bool | None,
         typer.Option(
             "--channels-last/--channels-first",
-            help="Of images; without it, LiteRT's files take them last.",
+            help="The layout of image inputs. The default is the layout of the format.",
         ),
     ] = None,
     io: Annotated[
         str,
-        typer.Option(help="Of static int8: int8 or uint8 in place of float32 inputs and outputs."),
+        typer.Option(help="The type of inputs and outputs of static int8: float32, int8 or uint8."),
     ] = "float32",
     calibration: Annotated[
-        Path | None, typer.Option(help="Samples by input name, .safetensors or .npz.")
+        Path | None,
+        typer.Option(help="Calibration samples by input name, in a .safetensors or .npz file."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a network as one file."""
+    """Export a network as a file of one format and scheme."""
     from edgekd.cli.parse import parse_example
     from edgekd.cli.result_text import artifact_lines
     from edgekd.conversion.export import export as export_network
@@ -88,23 +114,25 @@ def export(
     else:
         for line in artifact_lines(artifact):
             typer.echo(line)
-        known = f" --weights {weights}" if weights else ""
-        say_next(f"edgekd verify {artifact.path.parent} --against {model}{known} --samples FILE")
+        given = f" --weights {weights}" if weights else ""
+        say_next(f"edgekd verify {artifact.path.parent} --against {model}{given} --samples FILE")
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="The file, or the folder with artifact.json.")],
-    against: Annotated[str, typer.Option(help="The network it came from, as for export.")],
-    samples: Annotated[Path, typer.Option(help="Real inputs by name, .safetensors or .npz.")],
-    weights: Annotated[str | None, typer.Option(help="A .safetensors file.")] = None,
-    device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
-    min_agreement: Annotated[float, typer.Option(min=0, max=1)] = 0.99,
+    artifact: ArtifactPath,
+    against: Against,
+    samples: Samples,
+    weights: Weights = None,
+    device: Device = "local",
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="The lowest agreement that passes.")
+    ] = 0.99,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also say at which layer it first diverges.")
+        bool, typer.Option("--layers", help="Also find the first layer that diverges.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an artifact in its own runtime and compare it with the network it came from."""
+    """Run a file in its own runtime and compare its outputs with those of its network."""
     from edgekd.artifacts.artifact import load_artifact
     from edgekd.cli.result_text import agreement_lines, layer_lines
     from edgekd.errors import DisagreementError
@@ -116,41 +144,40 @@ def verify(
     loaded = load_artifact(artifact)
     inputs = read_samples(samples, loaded.signature.input_names if loaded.signature else None)
     network = load_network(against, example=inputs[0], weights=weights)
-    found = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
-    looked = []
+    agreement = verify_artifact(loaded, network, inputs, device=device, min_agreement=min_agreement)
+    compared = []
     if layers:
         from edgekd.verification.divergence import localize
 
-        number = found.worst[0] if found.worst else 0
-        looked = localize(loaded, network, inputs[number])
+        number = agreement.worst[0] if agreement.worst else 0
+        compared = localize(loaded, network, inputs[number])
+    passed = agreement.outcome is Outcome.PASSED
     if as_json:
-        print_json({**found.to_json(), "layers": [vars(each) for each in looked]})
+        print_json({**agreement.to_json(), "layers": [vars(layer) for layer in compared]})
     else:
-        for line in layer_lines(looked):
+        for line in (*layer_lines(compared), *agreement_lines(agreement)):
             typer.echo(line)
-        for line in agreement_lines(found):
-            typer.echo(line)
-        if found.outcome is Outcome.PASSED:
-            say_next(_after_verify(artifact, device, found.evidence))
-    if found.outcome is not Outcome.PASSED:
-        known = loaded.lineage.get("network_sha256")
-        other = known is not None and known != network.weights_digest()
+        if passed:
+            say_next(_after_verify(artifact, device, agreement.evidence))
+    if not passed:
+        exported = loaded.lineage.get("network_sha256")
+        other = exported is not None and exported != network.weights_digest()
         raise DisagreementError(
             Fault(
                 what=f"{artifact} does not agree with {against}.",
                 at=str(loaded.path),
-                got=found.detail + ("; the network has other weights now" if other else ""),
+                got=agreement.detail + ("; the network has other weights now" if other else ""),
                 expected="the outputs of its network",
-                fix="give --weights, the same here and to export: without them a network may be "
-                "loaded with new random ones each time"
+                fix="give the same --weights to export and here; without it a network may start "
+                "with new random weights each time"
                 if other
-                else "look where it begins, with --layers, or try another scheme",
+                else "find the first layer that diverges with --layers, or try another scheme",
             )
         )
 
 
 def _after_verify(artifact: Path, device: str, evidence: str) -> str:
-    """What to do with an artifact that agrees."""
+    """The next step with a file that agrees with its network."""
     if evidence in ("reference", "emulated"):
-        return "time it on a device of its own: docs/devices.md says how each is reached"
+        return "benchmark it on a real device; docs/devices.md explains how to reach one"
     return f"edgekd benchmark {artifact}" + ("" if device == "local" else f" --device {device}")

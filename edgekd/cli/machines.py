@@ -1,4 +1,4 @@
-"""The commands about where artifacts run: targets, devices, and what is installed here."""
+"""The commands for targets, devices and this machine."""
 
 from __future__ import annotations
 
@@ -8,37 +8,44 @@ from typing import Annotated
 
 import typer
 
+from edgekd.cli import completion
 from edgekd.cli.options import AsJson, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
 def targets(
-    name: Annotated[str | None, typer.Argument(help="One profile; without it, all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="The target to show. Without it, all are listed.",
+            autocompletion=completion.targets,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the devices artifacts can be made for, or show one with its facts and their sources."""
+    """List all targets, or show one target with its facts and their sources."""
     from edgekd.artifacts.scheme import SCHEMES
     from edgekd.artifacts.target import load_target, target_names
     from edgekd.cli.result_text import target_line, target_lines
 
-    found = [load_target(each) for each in ([name] if name else target_names())]
+    profiles = [load_target(each) for each in ([name] if name else target_names())]
     if as_json:
         from dataclasses import asdict
 
-        print_json(asdict(found[0]) if name else [asdict(target) for target in found])
+        print_json(asdict(profiles[0]) if name else [asdict(target) for target in profiles])
         return
-    for target in found:
+    for target in profiles:
         typer.echo(target_line(target))
     if name:
-        for line in target_lines(found[0], list(SCHEMES)):
+        for line in target_lines(profiles[0], list(SCHEMES)):
             typer.echo(line)
-        say_next(f'in the recipe: [[targets]] name = "{found[0].name}"')
+        say_next(f'in the recipe: [[targets]] name = "{profiles[0].name}"')
     else:
         say_next("edgekd targets NAME")
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, what works, and how to mend what does not."""
+    """Report what is installed, what works, and how to fix what does not."""
     from edgekd.pipeline.doctor import examine
 
     findings = examine()
@@ -50,32 +57,40 @@ def doctor(as_json: AsJson = False) -> None:
         typer.echo(f"{mark} {finding.name:10} {finding.told}")
         if finding.fix:
             typer.echo(f"        fix: {finding.fix}")
-    lacks = [finding.name for finding in findings if not finding.works]
+    missing = [finding.name for finding in findings if not finding.works]
     say_next(
-        f"of {', '.join(lacks)}: the fix above, if you need it; then edgekd init"
-        if lacks
+        f"edgekd init; if you need {', '.join(missing)}, apply the fix above first"
+        if missing
         else "edgekd init"
     )
 
 
 def devices(
-    action: Annotated[str, typer.Argument(help="setup")],
+    action: Annotated[str, typer.Argument(help="The only action is setup.")],
     device: Annotated[
         str,
-        typer.Argument(help="emulated: ARM64 by QEMU, without a board or root; or ssh://user@host"),
+        typer.Argument(
+            help="The device: emulated (Arm64 under QEMU, without a board or root), or "
+            "ssh://USER@HOST (a board)."
+        ),
     ],
     sources: Annotated[
-        Path | None, typer.Option(help="emulated: apt's list of ARM64 packages.")
+        Path | None,
+        typer.Option(help="For an emulated device: the sources.list of an Arm64 Debian."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="ssh: the profile whose runtime the board is to have.")
+        str | None,
+        typer.Option(
+            help="For a board: the target whose runtime is installed.",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     wheels: Annotated[
         Path | None,
-        typer.Option(help="ssh: a folder of wheels, where the board has no network."),
+        typer.Option(help="For a board without network access: a folder of wheels."),
     ] = None,
 ) -> None:
-    """Set up a device: one that is made of software, or a board's Python and runtime."""
+    """Set up an emulated Arm64 device, or the Python and the runtime of a board."""
     from edgekd.artifacts.target import load_target
     from edgekd.devices import board_setup, emulated
     from edgekd.formats import find_format
@@ -83,25 +98,35 @@ def devices(
     def log(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    known = "edgekd devices setup emulated, or edgekd devices setup ssh://user@host --target NAME"
     if action != "setup" or not (device == "emulated" or device.startswith("ssh://")):
-        what, got = "There is no such device to set up.", f"{action} {device}"
         raise RecipeError(
-            Fault(what, "edgekd devices", got, known, "edgekd devices setup emulated")
+            Fault(
+                what=f"edgekd cannot set up the device {device!r}.",
+                at="edgekd devices",
+                got=f"{action} {device}",
+                expected="setup emulated, or setup ssh://USER@HOST --target NAME",
+                fix="edgekd devices setup emulated",
+            )
         )
     if device == "emulated":
         emulated.setup(log, sources=sources)
         _say_device("emulated://cortex-a76")
         return
     if target is None:
-        what, fix = "A board is set up for a target.", "--target raspberry-pi-5-litert"
-        expected = "the profile that it is; edgekd targets lists them"
-        raise RecipeError(Fault(what, "edgekd devices setup", "no --target", expected, fix))
+        raise RecipeError(
+            Fault(
+                what="The setup of a board needs a target.",
+                at="edgekd devices setup",
+                got="no --target",
+                expected="the target that the board is; edgekd targets lists them",
+                fix=f"edgekd devices setup {device} --target raspberry-pi-5-litert",
+            )
+        )
     runtime = find_format(load_target(target).format).RUNTIME
     board_setup.setup(device, runtime, log, wheels=wheels)
     _say_device(device)
 
 
 def _say_device(url: str) -> None:
-    """What to do with a device that is ready."""
+    """Prints the next step with a device that is ready."""
     say_next(f"edgekd verify ARTIFACT --against MODEL --samples FILE --device {url}")

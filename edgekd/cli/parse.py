@@ -1,4 +1,4 @@
-"""Arguments of the command line that need parsing: example shapes and budgets."""
+"""Parses the shapes of examples and the limits of budgets."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from edgekd.artifacts.target import Budget
 from edgekd.errors import Fault, RecipeError, listed, nearest
 
 SHAPE = re.compile(r"^(?:(?P<name>\w+)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
-
-
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
 
 
-def parse_example(words: Sequence[str]) -> dict[str, Tensor] | tuple[Tensor, ...] | None:
-    """Zeros of the shapes in `words`: "1x3x32x32", "image=1x3x32x32", "ids=1x16:int64".
+def parse_example(args: Sequence[str]) -> dict[str, Tensor] | tuple[Tensor, ...] | None:
+    """Zeros of the shapes in `args`: "1x3x32x32", "image=1x3x32x32", "ids=1x16:int64".
 
-    By name if all have one, else in order; None if there is no word.
+    Returns:
+        The tensors by name if every shape has a name, else in order; None without a shape.
 
     Raises:
-        RecipeError: a word is not a shape.
+        RecipeError: an argument is not a shape.
     """
     named: dict[str, Tensor] = {}
     ordered: list[Tensor] = []
-    for word in words:
-        match = SHAPE.match(word)
+    for text in args:
+        match = SHAPE.match(text)
         dtype = (match["dtype"] or "float32") if match else ""
         if match is None or dtype not in DTYPES:
             raise RecipeError(
                 Fault(
-                    what=f"{word!r} is not the shape of an input.",
+                    what=f"{text!r} is not the shape of an input.",
                     at="--example",
-                    got=repr(word),
+                    got=repr(text),
                     expected=f"NAME=SIZExSIZE:DTYPE, with a dtype of {listed(DTYPES)}",
                     fix="write it like --example image=1x3x32x32",
                 )
@@ -48,21 +47,21 @@ def parse_example(words: Sequence[str]) -> dict[str, Tensor] | tuple[Tensor, ...
         ordered.append(tensor)
         if match["name"]:
             named[match["name"]] = tensor
-    if len(named) == len(words):
+    if len(named) == len(args):
         return named or None
     return tuple(ordered)
 
 
-def parse_budget(words: Sequence[str]) -> Budget:
-    """The budget in `words`, "latency_p90_ms=5" each.
+def parse_budget(args: Sequence[str]) -> Budget:
+    """The budget that `args` state, each as "latency_p90_ms=5".
 
     Raises:
-        RecipeError: a word is not KEY=NUMBER, or the key is unknown.
+        RecipeError: an argument is not KEY=NUMBER, or its key is unknown.
     """
     known = [entry.name for entry in fields(Budget)]
     limits: dict[str, float] = {}
-    for word in words:
-        key, _, value = word.partition("=")
+    for text in args:
+        key, _, value = text.partition("=")
         close = nearest(key, known)
         try:
             number = float(value)
@@ -71,10 +70,10 @@ def parse_budget(words: Sequence[str]) -> Budget:
         if key not in known or not 0 < number < math.inf:
             raise RecipeError(
                 Fault(
-                    what=f"{word!r} is not a limit of a budget.",
+                    what=f"{text!r} is not a limit of a budget.",
                     at="--budget",
-                    got=repr(word),
-                    expected=f"KEY=NUMBER with a key of {listed(known)} and a number over 0",
+                    got=repr(text),
+                    expected=f"KEY=NUMBER with a key of {listed(known)} and a positive number",
                     fix=f"did you mean {close!r}?"
                     if close and close != key
                     else f"write it like --budget {close or 'latency_p90_ms'}=5",

@@ -1,10 +1,13 @@
-"""How far the work is, on stderr: bars on a terminal, a line a step where there is none."""
+"""Progress on stderr: bars on a terminal, elsewhere and with -v one line per step."""
 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
+
+from edgekd.cli.options import verbose
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBars
@@ -14,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Shown:
-    """A context manager that gives the `Progress` to draw with.
+    """A context manager that yields the `Progress` that shows progress.
 
-    It writes to a copy of stderr: the original is redirected to the log while converters run.
+    It writes to a copy of stderr, because converters run with stderr redirected to their log.
     """
 
     def __init__(self) -> None:
@@ -26,6 +29,8 @@ class Shown:
         self.last = ""
 
     def __enter__(self) -> Progress:
+        if verbose:
+            return self.write_all
         if not self.stream.isatty():
             return self.write
         from rich.console import Console
@@ -61,7 +66,7 @@ class Shown:
         self.stream.close()
 
     def draw(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
-        """Moves the bar of `stage`, after filling those of the stages before it."""
+        """Moves the bar of `stage`, and completes the bars of the stages before it."""
         assert self.progress is not None
         if stage not in self.tasks:
             for task in self.progress.tasks:
@@ -69,15 +74,20 @@ class Shown:
                 self.progress.update(task.id, completed=full, total=full)
             self.tasks[stage] = self.progress.add_task(stage, total=total or None, item=item)
         known = self.progress.tasks[self.progress.task_ids.index(self.tasks[stage])]
-        if done < known.completed:  # Another count begins: that of the next target.
+        if done < known.completed:  # The count of the next target begins.
             self.progress.reset(self.tasks[stage])
         self.progress.update(self.tasks[stage], completed=done, total=total or None, item=item)
 
     def write(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
-        """Writes a line, or every tenth of a long count."""
+        """Writes one line per step, but only every tenth part of a long count."""
         tenths = total > 20 and done % max(1, total // 10)
         if not item or (stage == self.last and tenths):
             return
         self.last = stage
         count = f" {done}/{total}" if total else ""
         self.stream.write(f"{stage}{count}: {item}\n")
+
+    def write_all(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        """Writes every step with its time."""
+        count = f" {done}/{total}" if total else ""
+        self.stream.write(f"{datetime.now():%H:%M:%S} {stage}{count} {item}\n")

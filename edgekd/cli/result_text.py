@@ -1,4 +1,4 @@
-"""Results as text: what the command line prints, as lines and tables."""
+"""Results as text: the lines and tables that the command line prints."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from edgekd.verification.layer_sensitivity import LayerNoise
 
 LEFT = ("target", "scheme", "outcome", "ships")
+"""The columns of the table that are aligned on the left."""
+
+FUSED = "fused with others"
+"""Shown instead of a figure: the file has no tensor of the layer's own."""
 
 
 def before_table(result: RunResult) -> Iterator[str]:
-    """What was used again, and the teacher and student."""
+    """What was reused, and the scores of teacher and student."""
     if result.reused:
         counts: dict[str, int] = {}
         for name in result.reused:
@@ -37,7 +41,7 @@ def before_table(result: RunResult) -> Iterator[str]:
     for role, score in scores.items():
         if score:
             size = (
-                "a file, of which only the outputs are known"
+                "a file whose size in parameters is unknown"
                 if score.parameters is None
                 else f"{score.parameters:,} parameters, {score.macs:,} MACs"
             )
@@ -58,52 +62,54 @@ def _worst_slice(score: Scored, result: RunResult) -> str | None:
 
 
 def _pruning_lines(pruning: Pruning) -> Iterator[str]:
-    """What was taken out, what could not be, and who profits."""
+    """What was removed, what could not be removed, and which targets profit."""
     where = f" on {pruning.target}" if pruning.target else ""
     yield (
         f"pruned ({pruning.method}): {pruning.kept_frac:.3f} of the {pruning.measure}{where} is "
-        f"left, of {pruning.keep:g} asked for; {pruning.trial_count} candidates tried"
+        f"left, {pruning.keep:g} was requested; {pruning.trial_count} candidates tried"
     )
     if pruning.zero_frac and pruning.profits:
-        yield f"  {pruning.zero_frac:.3f} of its weights are zero; the shapes are as they were"
-    yield from (f"  {name}: {told}" for name, told in pruning.profits.items())
+        yield f"  {pruning.zero_frac:.3f} of the weights are zero; the shapes are unchanged"
+    yield from (f"  {name}: {profit}" for name, profit in pruning.profits.items())
     if pruning.widths:
-        told = [f"{name} {wide} -> {narrow}" for name, (wide, narrow) in pruning.widths.items()]
-        more = f" and {len(told) - 6} more" if len(told) > 6 else ""
-        yield f"  channels: {', '.join(told[:6])}{more}"
-    for gone in pruning.removed:
-        yield from (f"  {path}: blocks {', '.join(names)} went" for path, names in gone["blocks"])
-        yield from (f"  {path}: {len(heads)} heads went" for path, heads in gone["heads"])
-    stay = [f"{each['layer']} ({each['reason']})" for each in pruning.untouched]
-    if stay:
-        more = f" and {len(stay) - 4} more" if len(stay) > 4 else ""
-        yield f"  stays: {'; '.join(stay[:4])}{more}"
+        widths = [f"{name} {wide} -> {narrow}" for name, (wide, narrow) in pruning.widths.items()]
+        more = f" and {len(widths) - 6} more" if len(widths) > 6 else ""
+        yield f"  channels: {', '.join(widths[:6])}{more}"
+    for removal in pruning.removed:
+        for path, names in removal["blocks"]:
+            yield f"  {path}: removed the blocks {', '.join(names)}"
+        for path, heads in removal["heads"]:
+            yield f"  {path}: removed {len(heads)} heads"
+    kept = [f"{entry['layer']} ({entry['reason']})" for entry in pruning.untouched]
+    if kept:
+        more = f" and {len(kept) - 4} more" if len(kept) > 4 else ""
+        yield f"  not pruned: {'; '.join(kept[:4])}{more}"
 
 
 def table(result: RunResult) -> Table:
-    """Targets by schemes."""
+    """The candidates of every target with their outcomes and figures."""
     from rich.table import Table
     from rich.text import Text
 
     names = ["target", "scheme", "outcome", result.metric, "agree", "SQNR dB", "bytes"]
     names += ["zipped"] * bool(result.pruning) + ["p50 ms"]
     counted = any(row.instructions for row in result.rows)
-    made = Table(title=Text(f"{result.name}: {result.folder}"), title_justify="left")
+    shown = Table(title=Text(f"{result.name}: {result.folder}"), title_justify="left")
     unpruned = ["time / unpruned"] * bool(result.pruning)
     names += ["p90 ms", "time / fp32", *unpruned, *["instructions"] * counted, "ships"]
     for name in names:
-        made.add_column(name, justify="left" if name in LEFT else "right")
+        shown.add_column(name, justify="left" if name in LEFT else "right")
     last = None
     for row in result.rows:
         if last not in (None, row.target):
-            made.add_section()
+            shown.add_section()
         choice = result.chosen.get(row.target)
         ships = "ships" if choice and choice.ships(row) else ""
         cells = _cells(row, pruned=bool(result.pruning))
         cells += [f"{row.instructions:,}" if row.instructions else ""] * counted
-        made.add_row(row.target if row.target != last else "", *cells, ships)
+        shown.add_row(row.target if row.target != last else "", *cells, ships)
         last = row.target
-    return made
+    return shown
 
 
 def _cells(row: Candidate, *, pruned: bool) -> list[str]:
@@ -129,7 +135,7 @@ def _cells(row: Candidate, *, pruned: bool) -> list[str]:
 
 
 def after_table(result: RunResult) -> Iterator[str]:
-    """What ships and why, why the others do not, and where the evidence is."""
+    """What ships and why, why other candidates do not, and where the evidence is."""
     from edgekd.pipeline.stages.choose import BEATEN
 
     for name, choice in result.chosen.items():
@@ -142,17 +148,17 @@ def after_table(result: RunResult) -> Iterator[str]:
                 yield f"  {row.target} {row.name}, which ships: {note}"
     beaten = Counter(row.target for row in result.rows if row.detail.startswith(BEATEN))
     for target, count in beaten.items():
-        yield f"  {target}: other ways to quantize, no better than those: {count}"
+        yield f"  {target}: other quantized candidates that were no better: {count}"
     yield from _routes(result)
     timed = [row.measurement for row in result.rows if row.measurement]
     if any(each.quick for each in timed):
-        yield 'timed by the quick protocol, a first impression: benchmark.protocol = "thorough"'
-    for kind, place in result.bundles.items():
-        yield f"bundle for the app build, {kind}: {place}"
+        yield 'measured with the quick protocol; reliable: benchmark.protocol = "thorough"'
+    for kind, path in result.bundles.items():
+        yield f"bundle for the app build, {kind}: {path}"
     evidence = result.folder / "result.json"
-    picture = result.folder / "report.html"
-    if picture.exists():
-        yield f"the report, for a browser: {picture}"
+    page = result.folder / "report.html"
+    if page.exists():
+        yield f"report for a browser: {page}"
     if result.until:
         yield f"stopped after {result.until}"
     elif result.passed:
@@ -163,102 +169,101 @@ def after_table(result: RunResult) -> Iterator[str]:
 
 
 def _after_run(result: RunResult) -> str:
-    """What to do when a run has ended."""
+    """The next step after a run."""
     if result.until:
-        return "go on without --until: nothing is done twice"
+        return "run it again without --until; it continues and repeats nothing"
     if not result.passed:
-        return (
-            "what to change is told below, target by target; then run it again: only what changed"
-        )
+        return "apply a fix below and run it again; it redoes only what depends on the change"
     if not result.bundles:
-        return (
-            'add [bundle] kinds = ["folder"] to the recipe and run it again: nothing is done twice'
-        )
+        return 'add [bundle] kinds = ["folder"] to the recipe and run it again; it repeats nothing'
     return f"edgekd bundle {result.folder} --check"
 
 
 def route_lines(result: RunResult) -> Iterator[str]:
-    """The thresholds, and where they are written."""
+    """The thresholds of the model cascade, and where they are written."""
     yield from _routes(result)
     if not result.routes:
-        yield "nothing ships, so there is nothing to route"
-    yield f"the curves: {result.folder / 'route'}; in its report and bundle too"
+        yield "no file ships, so there is no threshold"
+    yield f"the curves: {result.folder / 'route'}; also in the report and the bundle"
 
 
 def _routes(result: RunResult) -> Iterator[str]:
-    for name, found in result.routes.items():
-        yield f"{name} routes: {found.why}"
-        if found.threshold is not None:
-            agreeing = found.test_agreement_frac
-            yield (
-                f"  on test it keeps {found.test_kept_frac:.1%} of {found.test_count}, of which "
-                + (f"{agreeing:.2%} agree with the teacher" if agreeing is not None else "none is")
-            )
+    for name, routing in result.routes.items():
+        yield f"{name} routes: {routing.why}"
+        if routing.threshold is not None:
+            agreeing = routing.test_agreement_frac
+            agree = "" if agreeing is None else f"; {agreeing:.2%} of them agree with the teacher"
+            kept = f"{routing.test_kept_frac:.1%} of {routing.test_count} answers"
+            yield f"  on the test split the device keeps {kept}{agree}"
 
 
 def layer_lines(layers: Sequence[DivergingLayer]) -> Iterator[str]:
-    """The layers of a network beside what a file computes for them."""
-    wide = max((len(layer.module) for layer in layers), default=0)
+    """The layers of a network with their SQNR in a file."""
+    width = max((len(layer.module) for layer in layers), default=0)
     for layer in layers:
-        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        sqnr = FUSED if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
         mark = "  <- first to diverge" if layer.first else ""
         # LiteRT names a tensor after every module around it.
         name = (layer.tensor or "").rpartition("/")[2]
-        yield f"{layer.module:{wide}}  {layer.kind:18} {told:>18}  {name}{mark}".rstrip()
+        yield f"{layer.module:{width}}  {layer.kind:18} {sqnr:>18}  {name}{mark}".rstrip()
 
 
 def noise_lines(layers: Sequence[LayerNoise]) -> Iterator[str]:
-    """What a quantized file did to each layer."""
-    wide = max((len(layer.module) for layer in layers), default=0)
+    """The layers of a network with their quantization error in a file."""
+    width = max((len(layer.module) for layer in layers), default=0)
     for layer in layers:
-        told = "joined with others" if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
-        line = f"{layer.module:{wide}}  {layer.kind:18} {told:>18}"
+        sqnr = FUSED if layer.sqnr_db is None else f"{layer.sqnr_db:6.1f} dB"
+        line = f"{layer.module:{width}}  {layer.kind:18} {sqnr:>18}"
         line += f"  {layer.low:9.3g} to {layer.high:9.3g}"
         if layer.saturated_frac and layer.saturated_frac > 5e-5:
-            line += f"  {100 * layer.saturated_frac:.2f} % cut off at {layer.file_low:.3g}"
+            line += f"  {100 * layer.saturated_frac:.2f} % clipped at {layer.file_low:.3g}"
             line += f" and {layer.file_high:.3g}"
         if layer.outliers:
             named = [f"{i} (x{ratio:.0f})" for i, ratio in list(layer.outliers.items())[:4]]
             more = f" and {len(layer.outliers) - 4} more" if len(layer.outliers) > 4 else ""
-            line += f"  channels that stand out: {', '.join(named)}{more}"
+            line += f"  outlier channels: {', '.join(named)}{more}"
         yield line.rstrip()
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
-    """What differs between two bundles, figure by figure."""
+    """The figures of two bundles and how they changed."""
     from rich.table import Table
 
-    made = Table(title_justify="left")
+    shown = Table(title_justify="left")
     for name in ("target", "figure", "before", "after", "change", ""):
-        made.add_column(name, justify="left" if name in ("target", "figure", "") else "right")
+        shown.add_column(name, justify="left" if name in ("target", "figure", "") else "right")
     last = None
     for change in changes:
         a, b = change.before, change.after
         grown = ""
         if isinstance(a, int | float) and isinstance(b, int | float):
-            share = change.kind == "cost" and a
-            grown = f"{b / a - 1:+.1%}" if share else f"{b - a:+.4f}"
-        told = [f"{x:,}" if isinstance(x, int) else f"{x:.4f}" if isinstance(x, float) else x or "-"
-                for x in (a, b)]  # fmt: skip
+            relative = change.kind == "cost" and a
+            grown = f"{b / a - 1:+.1%}" if relative else f"{b - a:+.4f}"
+        figures = [_figure(a), _figure(b)]
         end = ("WORSE" if change.worse else "") + (f" {change.told}" if change.told else "")
-        made.add_row(
-            change.target if change.target != last else "", change.figure, *told, grown, end.strip()
-        )
+        target = change.target if change.target != last else ""
+        shown.add_row(target, change.figure, *figures, grown, end.strip())
         last = change.target
-    return made
+    return shown
 
 
-def held_lines(place: str, manifest: Manifest) -> Iterator[str]:
-    """What the bundle in `place` holds."""
-    yield f"{manifest.name} {manifest.version}  {place}"
+def _figure(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value or "-")
+
+
+def manifest_lines(path: str, manifest: Manifest) -> Iterator[str]:
+    """The contents of the bundle at `path`."""
+    yield f"{manifest.name} {manifest.version}  {path}"
     for model in manifest.models:
         yield f"  {model.target}  {model.scheme}  {model.size_bytes:,} bytes"
         yield f"    {model.entry}: {model.why}"
-    yield from (f"  {name}: none: {why}" for name, why in manifest.left_out.items())
+    yield from (f"  {name}: no model: {why}" for name, why in manifest.left_out.items())
 
 
 def target_line(target: Target) -> str:
-    """A target in a list."""
+    """One line of the list of targets."""
     return (
         f"{target.name:29} {target.format:9} {' '.join(target.schemes):16} {target.description}"
     ).rstrip()
@@ -267,7 +272,7 @@ def target_line(target: Target) -> str:
 def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
     """A target with its facts and their sources."""
     yield f"  machine {target.machine}, {target.threads} thread(s), {target.accelerator}"
-    yield f"  device  {target.device or 'none at hand: give one in the recipe'}"
+    yield f"  device  {target.device or 'none; give one in the recipe'}"
     yield from (f"  connect {line}" for line in _connection(target))
     for scheme in schemes:
         reason = target.refusal(scheme)
@@ -279,44 +284,47 @@ def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
 
 
 def _connection(target: Target) -> Iterator[str]:
-    """How a device of this kind is reached, from the recipe and the command line."""
+    """How a recipe or a command reaches a device of this kind."""
     runtime = {"litert": "ai-edge-litert", "coreml": "coremltools", "onnx": "onnxruntime"}
-    wants = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
+    python = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
     if target.connection == "local":
-        yield 'nothing to do: device = "local" is this machine'
+        yield 'no setup is needed: device = "local" is this machine'
     elif target.connection == "ssh" and target.accelerator == "gpu":
-        yield 'device = "ssh://USER@HOST?trtexec=/usr/src/tensorrt/bin/trtexec", which builds'
-        yield "and times an engine there; or ?providers=tensorrt,cuda, where ONNX Runtime has them"
-        yield "a key that needs no password, and Python 3.6 or later there"
+        yield 'device = "ssh://USER@HOST?trtexec=/usr/src/tensorrt/bin/trtexec" builds and times an'
+        yield "engine there; ?providers=tensorrt,cuda uses the providers of its ONNX Runtime"
+        yield "needed: an SSH key without a passphrase, and Python 3.6 or later on the board"
     elif target.connection == "ssh":
-        yield f'device = "ssh://USER@HOST", a key that needs no password, and there {wants}:'
-        yield f"edgekd devices setup ssh://USER@HOST --target {target.name} [--wheels DIR] puts it"
+        yield 'device = "ssh://USER@HOST"'
+        yield f"needed: an SSH key without a passphrase, and on the board {python}"
+        yield f"edgekd devices setup ssh://USER@HOST --target {target.name} [--wheels DIR]"
+        yield "installs the runtime on the board"
     elif target.connection == "adb":
-        yield 'device = "adb://SERIAL?benchmark_model=FILE", SERIAL of adb devices, FILE being'
-        yield f"LiteRT's benchmark_model for Android here, or ?python=PATH there: {wants}"
-        yield "&cores=big takes its fastest cores"
+        yield 'device = "adb://SERIAL?benchmark_model=FILE"; adb devices lists the serial numbers'
+        yield "FILE is LiteRT's benchmark_model for Android, on this machine"
+        yield f"or ?python=PATH, a {python} on the phone; &cores=big uses the fastest cores"
     else:
-        yield "no way from here: the reference evaluator computes its files, nothing times them;"
-        yield 'device = "imported://FILE.json" holds figures that Xcode showed (docs/devices.md)'
+        yield "no connection: a reference evaluator verifies the files and measures no latency"
+        yield 'device = "imported://FILE.json" reads figures that Xcode showed (docs/devices.md)'
     if target.emulated:
-        yield f'without it, device = "emulated://{target.emulated}" verifies, and times nothing'
+        yield f'without a board: device = "emulated://{target.emulated}" verifies, without latency'
 
 
 def artifact_lines(artifact: Artifact) -> Iterator[str]:
-    """A file that was written: by which way, what is in it, and what it takes and gives."""
+    """An exported file: its conversion path, its operators, its inputs and outputs."""
     from edgekd.artifacts.quantized_fraction import little_quantized
 
     yield f"{artifact.path}  {artifact.size_bytes} bytes  sha256 {artifact.sha256}"
-    made = artifact.lineage
-    count = sum(made["operators"].values()) if "operators" in made else None
-    graph = "" if count is None else f": {count} operators, {made['transposes']} transposes"
-    yield f"  by {made['method']}{graph}"
-    little = little_quantized(made, artifact.scheme or "")
+    lineage = artifact.lineage
+    count = sum(lineage["operators"].values()) if "operators" in lineage else None
+    graph = "" if count is None else f": {count} operators, {lineage['transposes']} transposes"
+    yield f"  by {lineage['method']}{graph}"
+    little = little_quantized(lineage, artifact.scheme or "")
     if little:
         yield f"  {little}"
     if artifact.signature is not None:
         inputs = ", ".join(map(_tensor, artifact.signature.inputs))
-        yield f"  takes {inputs}; gives {', '.join(map(_tensor, artifact.signature.outputs))}"
+        outputs = ", ".join(map(_tensor, artifact.signature.outputs))
+        yield f"  inputs {inputs}; outputs {outputs}"
 
 
 def _tensor(spec: TensorSpec) -> str:
@@ -325,20 +333,20 @@ def _tensor(spec: TensorSpec) -> str:
     return f"{spec.name} {shape} {spec.dtype}{layout}"
 
 
-def agreement_lines(found: Agreement) -> Iterator[str]:
-    """An agreement, and what the runtime says of how it computed, in two lines."""
-    top1, error = found.top1_agreement_frac, found.max_abs_error
+def agreement_lines(agreement: Agreement) -> Iterator[str]:
+    """An agreement, and the runtime that computed it, in two lines."""
+    top1, error = agreement.top1_agreement_frac, agreement.max_abs_error
     yield (
-        f"{found.outcome.value}: SQNR {found.sqnr_db:.1f} dB"
+        f"{agreement.outcome.value}: SQNR {agreement.sqnr_db:.1f} dB"
         f"{'' if top1 is None else f'  top-1 agreement {top1:.4f}'}  largest error "
-        f"{'not finite' if error is None else f'{error:.3g}'}  on {found.sample_count} samples"
+        f"{'not finite' if error is None else f'{error:.3g}'}  on {agreement.sample_count} samples"
     )
-    facts = found.runtime
-    told = [f"{facts.get('runtime')} {facts.get('version')}"]
+    facts = agreement.runtime
+    parts = [f"{facts.get('runtime')} {facts.get('version')}"]
     if "delegated" in facts:
-        told.append(f"{facts['delegated']} of {facts['operators']} operators by XNNPACK")
+        parts.append(f"{facts['delegated']} of {facts['operators']} operators by XNNPACK")
     if "precision" in facts:
-        told.append(f"computed in {facts['precision']}")
+        parts.append(f"computed in {facts['precision']}")
     if facts.get("default_precision", facts.get("precision")) != facts.get("precision"):
-        told.append(f"where its default would be {facts['default_precision']}")
-    yield f"  by {', '.join(told)}"
+        parts.append(f"the default is {facts['default_precision']}")
+    yield f"  by {', '.join(parts)}"

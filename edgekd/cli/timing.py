@@ -1,4 +1,4 @@
-"""The command that times files."""
+"""The command that benchmarks files."""
 
 from __future__ import annotations
 
@@ -8,40 +8,51 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.options import AsJson, print_json, say_next
+from edgekd.cli.options import AsJson, Device, Weights, print_json, say_next
 from edgekd.errors import Fault
 
 
 def benchmark(
     artifacts: Annotated[
-        list[Path], typer.Argument(help="Files; those of one runtime interleave.")
+        list[Path],
+        typer.Argument(help="The files. Files of one runtime are measured interleaved."),
     ],
-    device: Annotated[str, typer.Option(help="local, or ssh://user@host.")] = "local",
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    device: Device = "local",
+    threads: Annotated[int, typer.Option(min=1, help="The threads of the runtime.")] = 1,
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="latency_p90_ms=5, size_bytes=500000, ..."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A limit: latency_p90_ms=5, size_bytes=500000 and others. Repeatable.",
+        ),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="One short process: a first impression.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Measure in one short process, for a first impression.")
+    ] = False,
     samples: Annotated[
-        Path | None, typer.Option(help="Real inputs by name, .safetensors or .npz.")
+        Path | None,
+        typer.Option(help="Real inputs by name, in a .safetensors or .npz file."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="The network, which each must agree with there first.")
+        str | None,
+        typer.Option(help="The network that each file must agree with before it is measured."),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Of --against: a .safetensors file.")] = None,
+    weights: Weights = None,
     golden: Annotated[
-        Path | None, typer.Option(help="A bundle, whose golden vectors each must give there first.")
+        Path | None,
+        typer.Option(
+            help="A bundle whose golden vectors each file must reproduce before it is measured."
+        ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(help="Also write the verdicts there as JUnit XML.")
+        Path | None, typer.Option(help="Also write the verdicts to this file as JUnit XML.")
     ] = None,
     summary: Annotated[
-        Path | None, typer.Option(help="Also write the figures there as a Markdown table.")
+        Path | None, typer.Option(help="Also write the figures to this file as a Markdown table.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time artifacts where they will run, and hold them against a budget."""
+    """Measure the latency of files on a device, and judge them by a budget."""
     from edgekd.artifacts.artifact import load_artifact
     from edgekd.benchmarking.benchmark import time_all
     from edgekd.cli.parse import parse_budget
@@ -54,7 +65,7 @@ def benchmark(
     from edgekd.recipe.benchmark import QUICK, THOROUGH
 
     limits = parse_budget(budget or [])
-    _check_words(samples, against, weights)
+    _check_options(samples, against, weights)
     loaded = [load_artifact(path) for path in artifacts]
     inputs = read_samples(samples) if samples else []
     loaded = _laid_out(loaded, against, weights, inputs) if against else loaded
@@ -62,10 +73,10 @@ def benchmark(
         wrong: dict[int, Verdict] = {}
         for number, artifact in enumerate(loaded if against or golden else ()):
             progress("check", str(artifact.path), number + 1, len(loaded))
-            found = disagreement(
+            verdict = disagreement(
                 artifact, device, samples=inputs, against=against, weights=weights, golden=golden
             )
-            wrong |= {number: found} if found else {}
+            wrong |= {number: verdict} if verdict else {}
         right = [artifact for number, artifact in enumerate(loaded) if number not in wrong]
         timed = iter(
             time_all(
@@ -85,8 +96,8 @@ def benchmark(
     ]
     _write_summaries(junit, summary, loaded, measured, verdicts)
     if as_json:
-        each = zip(loaded, measured, verdicts, strict=True)
-        print_json([_document(*one, quick) for one in each])
+        results = zip(loaded, measured, verdicts, strict=True)
+        print_json([_document(*result, quick) for result in results])
     else:
         _print(loaded, measured, verdicts)
     _raise_worst(loaded, verdicts)
@@ -97,7 +108,7 @@ def benchmark(
 def _laid_out(
     artifacts: Sequence[Any], against: str, weights: str | None, inputs: Sequence[Any]
 ) -> list[Any]:
-    """Artifacts that say how they take their images, also those without their card."""
+    """Artifacts that state the layout of their images, also those without an artifact.json."""
     from edgekd.formats import read_quantization
     from edgekd.network.load import load_network
     from edgekd.network.preprocessing import laid_out
@@ -107,30 +118,30 @@ def _laid_out(
 
 
 def _after_benchmark(artifact: Path, *, quick: bool, judged: bool) -> str:
-    """What to do with figures."""
+    """The next step with figures."""
     if quick:
-        return "without --quick, for figures to rely on"
+        return "run it without --quick for reliable figures"
     if not judged:
-        return f"edgekd benchmark {artifact} --budget latency_p90_ms=MS judges it"
-    return "edgekd init writes a recipe, which finds the best file that keeps its budget"
+        return f"edgekd benchmark {artifact} --budget latency_p90_ms=MS judges the file"
+    return "edgekd init writes a recipe, which finds the best file within a budget"
 
 
-def _check_words(samples: Path | None, against: str | None, weights: str | None) -> None:
-    """Refuses options without those that they need."""
+def _check_options(samples: Path | None, against: str | None, weights: str | None) -> None:
+    """Refuses an option without the option that it needs."""
     from edgekd.errors import RecipeError
 
-    for given, name, needs, there in (
+    for value, name, needed, other in (
         (against, "--against", "--samples", samples),
         (weights, "--weights", "--against", against),
     ):
-        if given and not there:
+        if value and not other:
             raise RecipeError(
                 Fault(
-                    what=f"{name} says nothing without {needs}.",
+                    what=f"{name} needs {needed}.",
                     at=name,
-                    got=f"{name} {given}, and no {needs}",
-                    expected="real inputs, on which file and network are compared",
-                    fix=f"add {needs}, or leave {name} out",
+                    got=f"{name} {value} without {needed}",
+                    expected="the network and real inputs, to compare the file with its network",
+                    fix=f"add {needed}, or remove {name}",
                 )
             )
 
@@ -157,7 +168,9 @@ def _print(artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence
         if isinstance(result, Measurement):
             lines = measurement_lines(artifact.path, result, verdict)
         else:
-            lines = iter([f"{artifact.path}: {verdict.outcome.value}, not timed: {verdict.detail}"])
+            lines = iter(
+                [f"{artifact.path}: {verdict.outcome.value}, not measured: {verdict.detail}"]
+            )
         for line in lines:
             typer.echo(line)
     for artifact, result in zip(artifacts, measured, strict=True):
@@ -173,7 +186,7 @@ def _write_summaries(
     measured: Sequence[Any],
     verdicts: Sequence[Any],
 ) -> None:
-    """Writes what CI systems show."""
+    """Writes the files that CI systems show."""
     from edgekd.evidence.candidate import Candidate
     from edgekd.evidence.measurement import Measurement
     from edgekd.report import junit as reports
@@ -191,14 +204,15 @@ def _write_summaries(
         )
         for artifact, result, verdict in zip(artifacts, measured, verdicts, strict=True)
     ]
-    told = "edgekd benchmark"
+    title = "edgekd benchmark"
     if junit is not None:
-        write_text(junit, reports.junit(told, reports.cases(rows, {})))
+        write_text(junit, reports.junit(title, reports.cases(rows, {})))
     if summary is not None:
-        write_text(summary, reports.summary(told, None, rows, {}))
+        write_text(summary, reports.summary(title, None, rows, {}))
 
 
 def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
+    """Raises the failures, with the lowest exit code among them."""
     from edgekd.errors import ERRORS
     from edgekd.evidence.target_outcome import FIXES
 
@@ -208,10 +222,10 @@ def _raise_worst(artifacts: Sequence[Any], verdicts: Sequence[Any]) -> None:
     raise ERRORS[min(codes)](
         *(
             Fault(
-                what=f"{artifact.path} may not ship: {verdict.outcome.value}.",
+                what=f"{artifact.path} cannot ship: {verdict.outcome.value}.",
                 at=str(artifact.path),
                 got=verdict.detail,
-                expected="outputs of its network, and every limit kept for sure",
+                expected="the outputs of its network, and every limit met with confidence",
                 fix=FIXES[verdict.outcome],
             )
             for artifact, verdict in zip(artifacts, verdicts, strict=True)

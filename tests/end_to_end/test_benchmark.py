@@ -446,7 +446,7 @@ def test_files_must_agree_with_their_network_before_they_are_timed(
     assert_five_parts(said.err)
     alone = edgekd_cli("benchmark", "right/onnx-fp32", "--against", "models.py:student")
     assert alone.code == 2
-    assert "--against says nothing without --samples" in alone.err
+    assert "--against needs --samples" in alone.err
     assert_five_parts(alone.err)
 
 

@@ -232,7 +232,7 @@ def exported(edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch)
     assert said.code == 0, said.err
     assert "onnx-fp32" in said.out
     assert "by torch.onnx: 3 operators, 0 transposes" in said.out
-    assert "takes input 1x8 float32; gives output 1x3 float32" in said.out
+    assert "inputs input 1x8 float32; outputs output 1x3 float32" in said.out
     return project.folder
 
 
@@ -305,7 +305,7 @@ def test_check_says_what_the_targets_will_make_of_the_untrained_student(
     document["targets"] = [{"name": "x86-cpu-litert"}, {"name": "iphone-15-coreml"}]
     said = edgekd_cli("check", project.write(document), "--lint")
     assert said.code == 0, said.err
-    assert "before any training, the student as it is now:" in said.out
+    assert "the untrained student:" in said.out
     assert "iphone-15-coreml fp32" in said.out
     assert "    refused: " in said.out
     assert "The Neural Engine computes in float16" in said.out

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+import edgekd
+from edgekd import cli
+from edgekd.bundles import BUNDLES
+from edgekd.cli import completion
+from edgekd.formats import FORMATS
 from edgekd.pipeline import run as pipeline
+from edgekd.pipeline.stages import STAGES
+from edgekd.tasks import TASKS
 from tests.support.project import Project, assert_five_parts, tiny_recipe
 
 
@@ -27,8 +38,8 @@ def test_help_names_every_command(edgekd_cli: Any) -> None:
         (["benchmark", "m.onnx", "--threads", "0"], "--threads"),
         (["run", "none.toml"], "cannot be read"),
         (["run", "none.toml", "--until", "pack"], "There is no stage 'pack'"),
-        (["devices", "setup", "phone"], "There is no such device to set up"),
-        (["targets", "x86-cpu-onx"], "use 'x86-cpu-onnx'"),
+        (["devices", "setup", "phone"], "edgekd cannot set up the device 'phone'"),
+        (["targets", "x86-cpu-onx"], "did you mean 'x86-cpu-onnx'?"),
         (["targets", "a", "b"], "unexpected extra argument"),
         (["targets", "--jsn"], "--jsn"),
         (["benchmark", "none.onnx"], "is not an artifact"),
@@ -133,7 +144,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(pipeline, "run", stopped)
     said = edgekd_cli("run", project.recipe)
     assert said.code == 130
-    assert "goes on where it was" in said.err
+    assert "run the same command again to continue" in said.err
 
 
 def test_check_shows_the_plan(edgekd_cli: Any, project: Project) -> None:
@@ -145,7 +156,7 @@ def test_check_shows_the_plan(edgekd_cli: Any, project: Project) -> None:
     assert "train -> distill -> quantize -> export -> verify -> benchmark -> choose" in said.out
     takes = "fp32, fp16, int8, int8-dynamic or int4-weights"
     assert f"palettized: x86-cpu-onnx takes {takes}" in said.out
-    assert "this host stands in" in said.out
+    assert "this host, since no device is given" in said.out
     as_json = edgekd_cli("check", project.recipe, "--json").json
     assert [row["outcome"] for row in as_json["rows"]] == [None, "refused", None, "refused"]
 
@@ -170,3 +181,96 @@ def test_doctor_names_versions_and_fixes(edgekd_cli: Any, monkeypatch: pytest.Mo
 
 def test_the_schema_is_json(edgekd_cli: Any) -> None:
     assert "targets" in edgekd_cli("schema").json["properties"]
+
+
+def test_every_command_explains_itself_uncut(edgekd_cli: Any) -> None:
+    listed = edgekd_cli("-h").out
+    assert "..." not in listed.replace("[ARGS]...", "")
+    for command in cli.COMMANDS:
+        name = command.__name__
+        shown = edgekd_cli(name, "-h")
+        assert shown.code == 0
+        assert shown.out == edgekd_cli("help", name).out == edgekd_cli(name, "--help").out
+        described = shown.out.replace("artifacts...", "").replace("{artifacts}...", "")
+        assert "..." not in described.replace("{runs}...", "").replace("runs...", "")
+        first = (command.__doc__ or "").partition("\n\n")[0]
+        assert first.endswith(".")
+        assert " ".join(first.split()) in " ".join(listed.split())
+
+
+@pytest.mark.parametrize("command", [command.__name__ for command in cli.COMMANDS])
+def test_every_option_is_described_in_a_sentence(command: str, edgekd_cli: Any) -> None:
+    shown = edgekd_cli(command, "-h").out
+    text = re.sub(r"\s+\[(?:required|default:[^]]*|x>=[^]]*|0<=x<=1)\]", "", shown)
+    options = re.split(r"\n  (?=-|\w[\w.]* <)", text.replace("\n\nOptions:", ""))[1:]
+    assert options
+    for option in options:
+        assert option.strip().endswith("."), option
+
+
+def test_the_version_is_printed(edgekd_cli: Any) -> None:
+    said = edgekd_cli("--version")
+    assert (said.code, said.out) == (0, f"edgekd {edgekd.__version__}\n")
+
+
+def test_no_arguments_print_the_help_and_exit_2(edgekd_cli: Any) -> None:
+    said = edgekd_cli()
+    assert said.code == 2
+    assert said.err.startswith("Usage: edgekd [OPTIONS] COMMAND")
+
+
+@pytest.mark.parametrize("args", [["-v", "run", "none.toml"], ["run", "none.toml", "--verbose"]])
+def test_verbose_prints_steps_with_their_time_and_the_traceback(
+    edgekd_cli: Any, args: list[str]
+) -> None:
+    said = edgekd_cli(*args)
+    assert said.code == 2
+    assert re.match(r"\d\d:\d\d:\d\d load edgekd\n", said.err)
+    assert "Traceback (most recent call last)" in said.err
+    assert said.err.count("  fix:      ") == 1
+    assert_five_parts(said.err[said.err.rindex("none.toml cannot be read") :])
+    assert "Traceback" not in edgekd_cli("run", "none.toml").err
+
+
+def test_help_and_completion_name_what_there_is() -> None:
+    assert list(completion.STAGES) == list(STAGES)
+    assert sorted(completion.formats()) == sorted(FORMATS)
+    assert list(completion.KINDS) == list(BUNDLES)
+    assert list(completion.TASKS) == list(TASKS)
+
+
+def completed(*args: str, last: str) -> tuple[list[str], str]:
+    """What bash completes `edgekd ARGS LAST` to, and the heavy packages that were loaded."""
+    code = (
+        "import sys, edgekd.cli\n"
+        "sys.argv = ['edgekd']\n"
+        "try: edgekd.cli.main()\n"
+        "finally: print(*{'torch', 'numpy', 'rich'} & set(sys.modules), file=sys.stderr)"
+    )
+    words = " ".join(["edgekd", *args, last])
+    environment = {"_EDGEKD_COMPLETE": "complete_bash", "COMP_WORDS": words,
+                   "COMP_CWORD": str(1 + len(args))}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          env={**os.environ, **environment})  # fmt: skip
+    return done.stdout.split(), done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "last", "expected"),
+    [
+        ([], "ex", ["explain", "export"]),
+        (["run", "recipe.toml", "--until"], "ve", ["verify"]),
+        (["export", "--format"], "o", ["onnx", "openvino"]),
+        (["targets"], "iphone-15", ["iphone-15-coreml"]),
+        (["help"], "sch", ["schema"]),
+    ],
+)
+def test_the_shell_completes_names_without_loading_torch(
+    args: list[str], last: str, expected: list[str]
+) -> None:
+    assert completed(*args, last=last) == (expected, "")
+
+
+def test_the_completion_script_can_be_shown(edgekd_cli: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("typer.completion._get_shell_name", lambda: "bash")
+    assert "_EDGEKD_COMPLETE=complete_bash" in edgekd_cli("--show-completion").out

@@ -13,7 +13,7 @@ from edgekd.system.toml import tomllib
 
 HOME = Path(__file__).parents[3]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
-NAMES = {command.__name__ for command in COMMANDS}
+NAMES = {"help", *(command.__name__ for command in COMMANDS)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -95,7 +95,7 @@ def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
         (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "pixel"),
          "pixel"),
         (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "x86-cpu-onnx",
-          "--task", "classifcation"), "--task classification"),
+          "--task", "classifcation"), "did you mean 'classification'?"),
         (("--data", "data.py:blobs", "--student", "models.py:student", "--target", "x86-cpu-onnx",
           "--size-bytes", "-5"), "in the answers"),
     ],
