@@ -8,7 +8,7 @@ from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 
 NOT_JUDGED = (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNDECIDED)
-"""Outcomes that do not fail a run if the target is optional: it was not judged."""
+"""Outcomes that do not fail a run if the target is optional: not judged."""
 
 FIXES = {
     Outcome.UNDECIDED: "measure on the device itself, on an idle machine, or widen the budget",
@@ -17,7 +17,7 @@ FIXES = {
     Outcome.DISAGREES: "train longer, try another scheme, or widen [accept]",
     Outcome.RUN_FAILED: "run the artifact in its runtime by hand, or try another scheme",
     Outcome.LOAD_FAILED: "load the artifact in its runtime by hand, or try another scheme",
-    Outcome.CONVERT_FAILED: "read the converter's output in the run's log.txt, or try another format",
+    Outcome.CONVERT_FAILED: "read the converter's output in log.txt, or try another format",
     Outcome.UNAVAILABLE: "give the target a device that can run it, or set required = false",
     Outcome.REFUSED: "add a scheme that the target supports: edgekd targets NAME",
 }

@@ -1,4 +1,4 @@
-"""report.html: what runs came to, in one file that needs no network and no script."""
+"""report.html: the results of runs in one file without scripts or network access."""
 
 from __future__ import annotations
 

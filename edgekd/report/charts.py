@@ -1,6 +1,6 @@
-"""Charts of a report, as SVG: drawn by Vega-Lite, in the page's own colours, without a script.
+"""The charts of a report as SVG: drawn by Vega-Lite, in the page's colours, without a script.
 
-What a colour says is said by a shape or a dash too.
+Colour is never the only signal: a shape or a dash says the same.
 
 Source: https://vega.github.io/vega-lite/docs/ and https://github.com/vega/vl-convert
 """
@@ -13,7 +13,7 @@ from typing import Any
 from edgekd.system.packages import need
 
 WIDTH, HEIGHT = 280, 190
-"""So small that a phone shows the letters in their size, and a wide page three of a kind."""
+"""In pixels: a phone shows the text at its size, a wide page three charts in a row."""
 
 PLAIN = "currentColor"
 CONFIG = {
@@ -32,7 +32,7 @@ CONFIG = {
         "labelSeparation": 8,
         "tickCount": 5,
     },
-    # Above its axis: a browser's letters may be wider than those it was laid out with.
+    # Above the axis: a browser's font may be wider than that of the layout.
     "axisY": {
         "titleAngle": 0,
         "titleAlign": "left",
@@ -51,14 +51,14 @@ CONFIG = {
     "text": {"fill": PLAIN, "fontSize": 12},
 }
 COLOURS = ["#3b82c4", "#c8711a", "#2a8f62", "#b8559f", "#85801f", "#cc4b4b"]
-"""Each at least 3.5 to 1 against the page's white and against its black (WCAG 2.2, 1.4.11)."""
+"""Each has a contrast of at least 3.5:1 on white and on black (WCAG 2.2, 1.4.11)."""
 
 BEYOND = 3.0
-"""A budget so many times the largest figure is told at the edge: drawn to scale, it would leave
-nothing of the figures to be seen."""
+"""A budget over this multiple of the largest figure is written at the edge: drawn to scale, it would
+squeeze the figures."""
 
 SHOWN = 0.99
-"""Of a distribution this share fills the plot: one stop of the machine would else be its width."""
+"""The share of a distribution that fills the plot, so that one outlier does not set its width."""
 
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3]]
@@ -85,23 +85,23 @@ def drawn(spec: Mapping[str, Any]) -> str:
 
 
 def front(rows: Rows, x: str, y: str, *, smaller_is_better: bool = False) -> list[dict[str, Any]]:
-    """Those of `rows` that no other beats in both, by ascending `x`, of which less is better."""
+    """The Pareto front of `rows` by ascending `x`, of which less is better."""
     sign = 1.0 if smaller_is_better else -1.0
-    kept: list[dict[str, Any]] = []
+    best: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (float(row[x]), sign * float(row[y]))):
-        if not kept or sign * float(row[y]) < sign * float(kept[-1][y]):
-            kept.append(dict(row))
-    return kept
+        if not best or sign * float(row[y]) < sign * float(best[-1][y]):
+            best.append(dict(row))
+    return best
 
 
 def scatter(
     rows: Rows, x: str, y: str, limit: float | None = None, *, smaller_is_better: bool = False
 ) -> str:
-    """Candidates, each a shape and a colour of its own, over a line that joins those which no
-    other beats in both; `limit` of `x`, if any, is a rule.
+    """Candidates, each with its own shape and colour, over the line of the Pareto front.
 
     Args:
-        rows: with `x`, `y`, "name", and "ships", which is filled.
+        rows: `x`, `y`, "name" and "ships"; the candidate that ships is filled.
+        limit: a budget of `x`, drawn as a rule.
     """
     across = [float(row[x]) for row in rows]
     rule = [] if limit is None else [_limit(limit, x, "budget", max(across))]
@@ -141,11 +141,11 @@ def scatter(
 
 
 def distribution(rows: Rows, limits: Mapping[str, float]) -> str:
-    """The share of inferences that took at most so long, a line per candidate; budgets as rules.
+    """The cumulative distribution of the latency, one line per candidate, and budgets as rules.
 
     Args:
         rows: "ms", "share" and "name".
-        limits: by name, such as "p90 budget", in ms.
+        limits: budgets in ms by name, such as "p90 budget".
     """
     x = {**_axis("ms", zero=False), "axis": {"grid": False}}
     y = {**_axis("share", zero=True), "title": "share of inferences", "axis": {"format": "%"}}
@@ -158,12 +158,12 @@ def distribution(rows: Rows, limits: Mapping[str, float]) -> str:
     end = max(1.2 * longest, *(each["at"] for each in rules), 1.5 * least)
     x["scale"] = {"type": "log", "nice": False, "domain": [least, end]}
     lines = _lines([row for row in rows if row["ms"] <= end], x, y, interpolate="step-after")
-    told = (_rule(each, x, HEIGHT - 10 - 16 * line) for line, each in enumerate(rules))
-    return drawn({"layer": [lines, *told]})
+    layers = (_rule(each, x, HEIGHT - 10 - 16 * line) for line, each in enumerate(rules))
+    return drawn({"layer": [lines, *layers]})
 
 
 def curves(rows: Rows, y: str) -> str:
-    """A figure by epoch, a line per "name"."""
+    """A figure by epoch, one line per "name"."""
     epochs = [float(row["epoch"]) for row in rows]
     scale = {"domain": [min(epochs), max(epochs)], "nice": False}
     ticks: dict[str, Any] = {"format": "d"}
@@ -174,7 +174,7 @@ def curves(rows: Rows, y: str) -> str:
 
 
 def bars(rows: Rows, x: str, y: str) -> str:
-    """A bar a row, from zero to its `x`, under its name `y`, in the order given."""
+    """One bar per row, from zero to its `x`, labelled `y`, in the given order."""
     name = {**_axis(y, zero=True), "type": "nominal", "sort": None, "title": None, "scale": {}}
     name["axis"] = {"labelLimit": 180, "labelOverlap": False}
     mark = {"type": "bar", "fill": COLOURS[0]}
@@ -184,16 +184,16 @@ def bars(rows: Rows, x: str, y: str) -> str:
     return drawn({"data": {"values": list(rows)}, "mark": mark, "encoding": encoding, **height})
 
 
-def kept(rows: Rows, promise: float) -> str:
-    """The share that agrees by the share that is kept, a line per "name"; `promise` a rule.
+def kept(rows: Rows, guarantee: float) -> str:
+    """The agreement by the share of kept samples, one line per "name", and the guarantee as a rule.
 
     Args:
         rows: "kept", "share" and "name".
     """
-    x = {**_axis("kept", zero=True), "title": "share of the samples that is kept"}
-    y = {**_axis("share", zero=False), "title": "of these, agree with the teacher"}
+    x = {**_axis("kept", zero=True), "title": "share of samples kept on the device"}
+    y = {**_axis("share", zero=False), "title": "agreement with the teacher"}
     rule = {
-        "data": {"values": [{"share": promise}]},
+        "data": {"values": [{"share": guarantee}]},
         "mark": {"type": "rule", "stroke": PLAIN, "strokeDash": [3, 3]},
         "encoding": {"y": {"field": "share", "type": "quantitative"}},
     }
@@ -201,7 +201,7 @@ def kept(rows: Rows, promise: float) -> str:
 
 
 def _lines(rows: Rows, x: Any, y: Any, **mark: Any) -> dict[str, Any]:
-    """A line per "name", each of its own dash and colour."""
+    """One line per "name", each with its own dash and colour."""
     names = list(dict.fromkeys(str(row["name"]) for row in rows))
     colour = _by_name(names, COLOURS)
     dash = _by_name(names, DASHES)
@@ -213,41 +213,40 @@ def _lines(rows: Rows, x: Any, y: Any, **mark: Any) -> dict[str, Any]:
 
 
 def _by_name(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """One of `values` for each name, over again where they are more."""
-    found = [values[number % len(values)] for number in range(len(names))]
-    scale = {"domain": list(names), "range": found}
+    """One of `values` for each name, repeated if there are more names."""
+    chosen = [values[number % len(values)] for number in range(len(names))]
+    scale = {"domain": list(names), "range": chosen}
     longest = max(map(len, names), default=0)
     legend = {"columns": 3 if longest <= 8 else 2 if longest <= 16 else 1, "columnPadding": 28}
     return {"field": "name", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 
 def _axis(field: str, *, zero: bool) -> dict[str, Any]:
-    # A dot or bracket in a field's name is a path to Vega.
+    # Vega reads a dot or bracket in a field's name as a path.
     escaped = field.replace("\\", "\\\\").replace(".", "\\.").replace("[", "\\[")
     scale = {"zero": zero, "padding": 18}
     return {"field": escaped, "type": "quantitative", "title": field, "scale": scale}
 
 
 def _limit(value: float, field: str, name: str, largest: float) -> dict[str, Any]:
-    """Where the rule of a budget is drawn, and what is written beside it."""
+    """The position of a budget's rule, and the label beside it."""
     if value > BEYOND * largest:
         return {
             "at": 1.2 * largest,
             "field": field,
-            "told": f"{name} {value:,.10g}: far beyond \u2192",
+            "label": f"{name} {value:,.10g}: off the scale \u2192",
         }
-    return {"at": value, "field": field, "told": f"{name} {value:,.10g}"}
+    return {"at": value, "field": field, "label": f"{name} {value:,.10g}"}
 
 
 def _rule(limit: Mapping[str, Any], x: Mapping[str, Any], y: int = 8) -> dict[str, Any]:
-    """The rule of a budget; its words to its left, as it is most often at the right edge, so many
-    pixels under the top, where little else is."""
+    """The rule of a budget, with its label to the left, `y` pixels under the top."""
     field = limit["field"]
-    data = {"values": [{field: limit["at"], "told": limit["told"]}]}
+    data = {"values": [{field: limit["at"], "label": limit["label"]}]}
     at = {"x": x}
-    words = {
+    label = {
         "mark": {"type": "text", "align": "right", "dx": -5, "y": y},
-        "encoding": {**at, "text": {"field": "told"}},
+        "encoding": {**at, "text": {"field": "label"}},
     }
     rule = {"mark": {"type": "rule", "stroke": PLAIN, "strokeDash": [3, 3]}, "encoding": at}
-    return {"data": data, "layer": [rule, words]}
+    return {"data": data, "layer": [rule, label]}

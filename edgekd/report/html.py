@@ -1,9 +1,11 @@
-"""What a page is made of: its style, tables and figures. Nothing in it is fetched or run."""
+"""The style, tables and figures of a page, which loads nothing and has no script."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+
+from edgekd.report.terms import linked
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --line: #c8c8c8; --soft: #f3f3f1;
@@ -35,7 +37,8 @@ th:last-child, td:last-child { padding-right: .2rem } tr { break-inside: avoid }
 figure { margin: 0; min-width: 0 } figure svg { max-width: 100%; height: auto; display: block }
 figcaption, small { font-size: .85rem } pre { overflow-x: auto; background: var(--soft);
   padding: .6rem; overflow-wrap: normal } details { margin: .4rem 0 }
-summary { cursor: pointer; width: fit-content }
+summary { cursor: pointer; width: fit-content } a { color: inherit }
+.terms dt { font-weight: 600 } .terms dd { margin: 0 0 .4rem }
 @media (max-width: 30rem) { body { padding: .8rem } td.w { min-width: 11rem }
   .cards, .plots { grid-template-columns: minmax(0, 1fr) }
   td:first-child, th:first-child { white-space: normal }
@@ -62,38 +65,38 @@ summary { cursor: pointer; width: fit-content }
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], columns: str = "", *, stacked: bool = False
 ) -> str:
-    """A table; `columns` has an "n" where one is of numbers, a "w" where it is of sentences,
-    an "s" where it is of a few words that stay on a line.
+    """A table. A table that is wider than the page scrolls by itself, also by keyboard.
 
-    Where it is wider than the page it is moved by itself, also by the keys; one that is `stacked`
-    has its cells below each other on a phone, each with its column's name.
+    Args:
+        columns: one letter per column: "n" for numbers, "w" for sentences, "s" for short text that
+            stays on one line, a space for anything else.
+        stacked: on a phone, show the cells below each other, each with its column's name.
     """
     classes = {"n": ' class="n"', "w": ' class="w"', "s": ' class="s"'}
     kinds = [classes.get(columns[i : i + 1], "") for i in range(len(head))]
 
     def cells(row: Sequence[str]) -> str:
-        each = zip(head, kinds, row, strict=True)
         return "".join(
             f'<td data-column="{escape(name)}"{kind}>{escape(cell)}</td>'
             if stacked
             else f"<td{kind}>{escape(cell)}</td>"
-            for name, kind, cell in each
+            for name, kind, cell in zip(head, kinds, row, strict=True)
         )
 
     top = "".join(
-        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True)
+        f'<th scope="col"{kind}>{linked(name)}</th>' for name, kind in zip(head, kinds, strict=True)
     )
     body = "".join(f"<tr>{cells(row)}</tr>" for row in rows)
     kind = ' class="stacked"' if stacked else ""
-    made = f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    named = escape(f"table of {head[0]} by {', '.join(filter(None, head[1:]))}")
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{named}">{made}</div>'
+    element = f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    label = escape(f"table of {head[0]} by {', '.join(filter(None, head[1:]))}")
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">{element}</div>'
 
 
 def figure(svg: str, alt: str, table: str) -> str:
-    """A plot with what it says in words, and its figures behind it."""
+    """A plot, its caption (also the text for screen readers) and its figures as a table."""
     start = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
     return (
         f"<figure>{start}<figcaption>{escape(alt)}</figcaption>"
-        f"<details><summary>the figures</summary>{table}</details></figure>"
+        f"<details><summary>Figures as a table</summary>{table}</details></figure>"
     )

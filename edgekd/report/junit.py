@@ -1,4 +1,4 @@
-"""Verdicts as JUnit XML, which CI systems show, and as Markdown for their summaries."""
+"""Verdicts for CI systems: JUnit XML, and a Markdown summary."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekd.evidence.outcome import Outcome
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate of one target.
+    """One candidate of one target as a test case.
 
     Attributes:
-        detail: why it did not pass.
-        failed: whether it fails the run; what did not pass beside one that did is only told.
-        time_s: the median inference, seconds; None where none was measured.
+        detail: the reason for its outcome.
+        failed: whether it fails the run; a failure beside a candidate that passed is only reported.
+        time_s: the median latency in seconds; None if it was not measured.
     """
 
     suite: str
@@ -30,7 +30,7 @@ class Case:
 
 
 def cases(rows: Sequence[Candidate], required: Mapping[str, bool]) -> list[Case]:
-    """A case for every candidate: a target fails where it must pass and nothing of it did."""
+    """One case per candidate; it fails if its target is required and no candidate passed there."""
     passed = {row.target for row in rows if row.outcome is Outcome.PASSED}
     return [
         Case(
@@ -47,18 +47,18 @@ def cases(rows: Sequence[Candidate], required: Mapping[str, bool]) -> list[Case]
     ]
 
 
-# What XML 1.0 cannot hold, however it is escaped.
+# Characters that XML 1.0 does not allow, even escaped.
 CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(name: str, found: Sequence[Case]) -> str:
-    """A JUnit document: a suite per target, a case per candidate.
+def junit(name: str, cases: Sequence[Case]) -> str:
+    """A JUnit document with one suite per target and one case per candidate.
 
     Source: https://github.com/testmoapp/junitxml
     """
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={quoteattr(name)}>"]
-    for suite in dict.fromkeys(case.suite for case in found):
-        ours = [case for case in found if case.suite == suite]
+    for suite in dict.fromkeys(case.suite for case in cases):
+        ours = [case for case in cases if case.suite == suite]
         failures = sum(case.failed for case in ours)
         skipped = sum(not case.failed and case.outcome != "passed" for case in ours)
         lines.append(
@@ -70,15 +70,15 @@ def junit(name: str, found: Sequence[Case]) -> str:
             head = f"    <testcase classname={quoteattr(suite)} name={quoteattr(case.name)}{time}"
             message = quoteattr(f"{case.outcome}: {case.detail}")
             if case.failed:
-                told = f"<failure message={message}>{escape(case.detail)}</failure>"
+                body = f"<failure message={message}>{escape(case.detail)}</failure>"
             elif case.outcome != "passed":
-                told = f"<skipped message={message}/>"
+                body = f"<skipped message={message}/>"
             elif case.detail:
-                told = f"<system-out>{escape(case.detail)}</system-out>"
+                body = f"<system-out>{escape(case.detail)}</system-out>"
             else:
                 lines.append(f"{head}/>")
                 continue
-            lines.append(f"{head}>{told}</testcase>")
+            lines.append(f"{head}>{body}</testcase>")
         lines.append("  </testsuite>")
     return CONTROL.sub("?", "\n".join([*lines, "</testsuites>", ""]))
 
@@ -86,11 +86,11 @@ def junit(name: str, found: Sequence[Case]) -> str:
 def summary(
     title: str, metric: str | None, rows: Sequence[Candidate], ships: Mapping[str, tuple[str, str]]
 ) -> str:
-    """The rows as a Markdown table, and below it why each is what it is.
+    """The rows as a Markdown table, followed by the reason for each.
 
     Args:
-        metric: what the accuracy is called; None where none was measured.
-        ships: by target, the candidate that ships, and why, or why none does.
+        metric: the name of the metric; None if none was measured.
+        ships: by target, the candidate that ships and why; an empty name if none does.
     """
     heads = ["target", "scheme", "outcome", metric, "bytes", "p50 ms", "p90 ms", "ships"]
     used = [head is not None and (head != "ships" or bool(ships)) for head in heads]

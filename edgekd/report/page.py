@@ -1,4 +1,4 @@
-"""report.html: what runs came to, in one file that needs no network and no script."""
+"""Writes report.html: one file without scripts or network access."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgekd.report.html import STYLE
 from edgekd.report.layers import layers
 from edgekd.report.run_data import RunData, read_run
 from edgekd.report.runs import reproduce, side_by_side, training
+from edgekd.report.terms import terms
 from edgekd.report.verdicts import networks, steps, verdicts
 from edgekd.system.files import write_text
 
@@ -29,15 +30,16 @@ SECTIONS = (
     routes,
     training,
     reproduce,
+    terms,
 )
-"""What a report tells of a run, in order."""
+"""The sections of a report, in order."""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Writes the report of the runs in `folders`, the first in full, to the file `out`.
+    """Writes the report of the runs in `folders` to the file `out`, with the first run in full.
 
     Raises:
-        RecipeError: a folder is no run.
+        RecipeError: a folder is not of a finished run.
         MissingPackageError: vl-convert, which draws the plots, is not installed.
     """
     runs = [read_run(folder) for folder in folders]
@@ -49,14 +51,14 @@ def _page(runs: Sequence[RunData]) -> Iterator[str]:
     name = escape(str(first.result["name"]))
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # Nothing is fetched, whatever a name in the recipe says.
+    # The page fetches nothing, whatever a name in the recipe contains.
     yield '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     yield "style-src 'unsafe-inline'; img-src data:\">"
     yield f"<title>{name}: edgekd report</title><style>{STYLE}</style></head><body>"
     passed = "every required target passed" if first.result["passed"] else "not passed"
     mark = "\u2713" if first.result["passed"] else "\u2717"
     yield f"<main><h1>{mark} {name}: {passed}</h1>"
-    # Not the whole path: a report is handed on, and says nothing of who made it where.
+    # Not the whole path: a report is passed on, and must not reveal where and by whom it was made.
     yield f"<p><small>run {escape('/'.join(first.folder.parts[-2:]))}</small></p>"
     if len(runs) > 1:
         yield from side_by_side(runs)

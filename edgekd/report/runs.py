@@ -1,4 +1,4 @@
-"""How a run was trained, where it ran, and several runs side by side."""
+"""The training of a run, its environment, and the comparison of several runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekd.report.run_data import RunData, figure_of, name_of, ships, shown, ta
 
 
 def training(run: RunData) -> Iterator[str]:
-    """Loss and metric by epoch."""
+    """The loss and the metric by epoch."""
     if not run.curves:
         return
     yield '<h2>Training</h2><div class="plots">'
@@ -33,28 +33,29 @@ def training(run: RunData) -> Iterator[str]:
 
 
 def reproduce(run: RunData) -> Iterator[str]:
-    """Where it ran, with which packages, by which recipe."""
-    told = run.environment
-    cores = f" of {told['cores']} cores" if told.get("cores") else ""
-    yield '<section class="again"><h2>Where it ran, and again</h2>'
-    yield f"<p>Python {escape(str(told['python']))} on {escape(str(told['platform']))}, "
-    yield f"{escape(str(told['processor']))}{cores}; "
+    """The machine, the packages and the recipe of a run, and the command that repeats it."""
+    facts = run.environment
+    cores = f", {facts['cores']} cores" if facts.get("cores") else ""
+    yield '<section class="again"><h2>Environment and reproduction</h2>'
+    yield f"<p>Python {escape(str(facts['python']))} on {escape(str(facts['platform']))}, "
+    yield f"{escape(str(facts['processor']))}{cores}; "
     yield f"seed {escape(str(run.recipe.get('seed', 0)))}.</p>"
     if run.result["reused"]:
-        yield f"<p>{len(run.result['reused'])} results of earlier runs were used again.</p>"
-    yield "<p>With these packages, and the recipe below beside the files that it names:</p>"
+        yield f"<p>{len(run.result['reused'])} results of earlier runs were reused.</p>"
+    yield "<p>To repeat the run, install these packages, put the recipe below beside the files "
+    yield "that it names, and run:</p>"
     yield "<pre>edgekd run recipe.toml --out runs</pre>"
-    packages = "\n".join(f"{name}=={version}" for name, version in told["packages"].items())
-    yield "<details><summary>packages</summary>"
+    packages = "\n".join(f"{name}=={version}" for name, version in facts["packages"].items())
+    yield "<details><summary>Packages</summary>"
     yield f'<pre class="packages">{escape(packages)}</pre></details>'
     text = escape((run.folder / "recipe.toml").read_text(encoding="utf-8"))
-    yield f"<details><summary>the recipe, with every default</summary><pre>{text}</pre></details>"
+    yield f"<details><summary>Recipe with all defaults</summary><pre>{text}</pre></details>"
     yield "</section>"
 
 
 def side_by_side(runs: Sequence[RunData]) -> Iterator[str]:
-    """The networks of each run, and what ships of it by target."""
-    yield f"<h2>Side by side</h2>{_networks(runs)}"
+    """The networks of each run, and what each run ships per target."""
+    yield f"<h2>Comparison of runs</h2>{_networks(runs)}"
     rows, plots = [], []
     metric = str(runs[0].result["metric"])
     for target in dict.fromkeys(target for run in runs for target in targets_of(run)):
@@ -82,13 +83,14 @@ def side_by_side(runs: Sequence[RunData]) -> Iterator[str]:
             smaller = bool(runs[0].result.get("smaller_is_better"))
             svg = charts.scatter(points, "bytes", metric, smaller_is_better=smaller)
             cells = [[str(p["name"]), f"{p['bytes']:,.0f}", f"{p[metric]:.4f}"] for p in points]
-            alt = f"{target}: {metric} against bytes of what ships, by run"
+            alt = f"{target}: {metric} against bytes of the shipped candidate, by run"
             plots.append(figure(svg, alt, table(["run", "bytes", metric], cells, " nn")))
-    head = ["target", "run", "ships", metric, "bytes", "p50 ms", "p90 ms"]
+    head = ["target", "run", "ships", metric, "bytes", "p50, ms", "p90, ms"]
     yield table(head, rows, "   nnnn")
     yield f'<div class="plots">{"".join(plots)}</div>'
-    yield "<p><small>Times of different runs were not taken interleaved: a few percent between "
-    yield "them are the machine's. What follows is of the first run.</small></p>"
+    yield "<p><small>Latencies of different runs were not measured interleaved: differences of a "
+    yield "few percent may come from the machine. The rest of the report is of the first run."
+    yield "</small></p>"
 
 
 def _label(run: RunData) -> str:
@@ -96,7 +98,7 @@ def _label(run: RunData) -> str:
 
 
 def _networks(runs: Sequence[RunData]) -> str:
-    """What the teacher and the student of each run are."""
+    """The teacher and the student of each run."""
     rows = []
     for run in runs:
         for role in ("teacher", "unpruned", "student"):

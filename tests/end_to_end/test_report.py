@@ -42,17 +42,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> edgekd.RunResult:
 
 
 class Page(html.parser.HTMLParser):
-    """What a page would fetch or run, its pictures' descriptions, and its open elements."""
+    """A page's external references, scripts, the descriptions of its charts, and its links."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fetched: list[str] = []
         self.described: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
         self.scripts = 0
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         given = dict(attrs)
         self.scripts += tag == "script" or any(name.startswith("on") for name in given)
+        self.links += [given["href"]] if tag == "a" else []
+        self.ids += [given["id"]] if "id" in given else []
         for name in ("src", "href", "xlink:href", "data", "action"):
             if given.get(name, "").startswith(("http", "//", "file")):
                 self.fetched.append(given[name])
@@ -60,7 +64,7 @@ class Page(html.parser.HTMLParser):
             self.described.append(given.get("aria-label", ""))
 
 
-def test_a_run_ends_in_a_page_that_fetches_and_runs_nothing(run: edgekd.RunResult) -> None:
+def test_the_report_of_a_run_loads_nothing_and_has_no_script(run: edgekd.RunResult) -> None:
     text = (run.folder / "report.html").read_text()
     page = Page()
     page.feed(text)
@@ -69,9 +73,11 @@ def test_a_run_ends_in_a_page_that_fetches_and_runs_nothing(run: edgekd.RunResul
     assert len(page.described) >= 5
     assert all(page.described)
     assert not re.search(r"url\(|@import", text)
-    for heading in ("Verdict by target", "Teacher and student", "What accuracy costs", "Latency",
-                    "Every candidate", "Training", "Where it ran"):  # fmt: skip
+    for heading in ("Verdict by target", "Teacher and student", "Trade-offs", "Latency",
+                    "All candidates", "Training", "Environment", "Terms"):  # fmt: skip
         assert heading in text
+    assert page.links
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     rows = json.loads((run.folder / "result.json").read_text())["rows"]
     assert f"{rows[0]['agreement']['metric']:.4f}" in text
 
@@ -106,19 +112,19 @@ CONTRASTS = """
     found.push([(high + 0.05) / (low + 0.05), walk.currentNode.data]); }
   return found.sort((one, other) => one[0] - other[0]); })()
 """
-"""Of every text on the page, its contrast with the paper, the least first (WCAG 2.2, 1.4.3)."""
+"""The contrast of every text with the background, the lowest first (WCAG 2.2, 1.4.3)."""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_a_browser_shows_it_whole_and_readable(
+def test_a_browser_shows_the_whole_report_with_enough_contrast(
     run: edgekd.RunResult, chromium: Any, width: int, dark: bool
 ) -> None:
     page = run.folder / "report.html"
     chromium.told.clear()
     chromium.show(page, width, dark=dark)
     assert chromium.told == [page.resolve().as_uri()]
-    # What is wider than a phone is moved by itself; the page is not.
+    # A table that is wider than a phone scrolls by itself; the page does not.
     assert chromium.value("document.documentElement.scrollWidth") == width
     cut = f"[...document.querySelectorAll('.wide')].filter({WIDER}).map((each) => each.ariaLabel)"
     assert width < 1200 or chromium.value(cut) == []
@@ -130,19 +136,19 @@ def test_a_browser_shows_it_whole_and_readable(
     assert chromium.picture()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_what_comes_first_is_the_verdict(run: edgekd.RunResult, chromium: Any) -> None:
+def test_the_verdict_comes_first(run: edgekd.RunResult, chromium: Any) -> None:
     chromium.show(run.folder / "report.html", 1200)
-    told = chromium.value("[...document.querySelectorAll('h1, h2')].map((each) => each.innerText)")
-    assert "passed" in told[0]
-    assert told[1] == "Verdict by target"
-    assert told[-1] == "Where it ran, and again"
-    # It is told by a word, not by a colour alone.
+    heads = chromium.value("[...document.querySelectorAll('h1, h2')].map((each) => each.innerText)")
+    assert "passed" in heads[0]
+    assert heads[1] == "Verdict by target"
+    assert heads[-1] == "Terms"
+    # A word says it, not only a colour.
     ends = chromium.value("[...document.querySelectorAll('.end')].map((each) => each.innerText)")
     assert len(ends) == 1
     assert "ships" in ends[0]
 
 
-def test_no_letter_of_a_plot_is_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
+def test_no_text_of_a_chart_is_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
     chromium.show(run.folder / "report.html", 1200)
     cut = """[...document.querySelectorAll('svg')].flatMap((svg) => {
       const whole = svg.getBoundingClientRect();
@@ -154,7 +160,7 @@ def test_no_letter_of_a_plot_is_cut_off(run: edgekd.RunResult, chromium: Any) ->
     assert chromium.value(cut) == []
 
 
-def test_on_paper_nothing_is_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
+def test_the_printed_report_is_not_cut_off(run: edgekd.RunResult, chromium: Any) -> None:
     chromium.show(run.folder / "report.html", 700)
     chromium.call("Emulation.setEmulatedMedia", media="print")
     cut = f"[...document.querySelectorAll('.wide')].filter({WIDER}).map((each) => each.ariaLabel)"
@@ -165,7 +171,7 @@ def test_on_paper_nothing_is_cut_off(run: edgekd.RunResult, chromium: Any) -> No
     chromium.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_the_student_is_told_as_ratios_to_its_teacher(run: edgekd.RunResult) -> None:
+def test_the_report_has_the_ratios_of_the_student_to_its_teacher(run: edgekd.RunResult) -> None:
     text = (run.folder / "report.html").read_text()
     result = json.loads((run.folder / "result.json").read_text())
     teacher, student = result["teacher"], result["student"]
@@ -173,7 +179,7 @@ def test_the_student_is_told_as_ratios_to_its_teacher(run: edgekd.RunResult) -> 
         assert f"{student[key] / teacher[key]:.3f}</td>" in text
 
 
-def test_runs_stand_side_by_side_and_names_are_only_names(
+def test_runs_are_compared_and_names_are_escaped(
     run: edgekd.RunResult, tmp_path: Path, edgekd_cli: Any
 ) -> None:
     other = tmp_path / "other"
@@ -187,29 +193,29 @@ def test_runs_stand_side_by_side_and_names_are_only_names(
     said = edgekd_cli("report", run.folder, other, "--out", out, "--json")
     assert said.code == 0, said.err
     text = out.read_text()
-    assert "Side by side" in text
+    assert "Comparison of runs" in text
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
 
-def test_what_is_no_run_is_told(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path, edgekd_cli: Any) -> None:
     said = edgekd_cli("report", tmp_path)
     assert said.code == 2
     assert_five_parts(said.err)
 
 
-def test_the_tool_takes_pictures_for_the_documentation(
+def test_the_tool_makes_pictures_for_the_documentation(
     run: edgekd.RunResult, chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_modules("PIL")
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
     import report_pictures
 
-    made = report_pictures.pictures(chromium, run.folder, tmp_path, tmp_path, phone=True)
-    assert [path.name for path in made] == ["tiny.webp", "tiny-phone.webp"]
-    for path, width in zip(made, (1200, 390), strict=True):
-        found = path.read_bytes()
-        assert found[:4] == b"RIFF"
-        assert len(found) < 150_000
-        # Lossless: 14 bits of the width less one, behind the signature byte.
-        assert 1 + (int.from_bytes(found[21:23], "little") & 0x3FFF) == width
+    pictures = report_pictures.pictures(chromium, run.folder, tmp_path, tmp_path, phone=True)
+    assert [path.name for path in pictures] == ["tiny.webp", "tiny-phone.webp"]
+    for path, width in zip(pictures, (1200, 390), strict=True):
+        data = path.read_bytes()
+        assert data[:4] == b"RIFF"
+        assert len(data) < 150_000
+        # Lossless WebP: 14 bits of the width minus one, after the signature byte.
+        assert 1 + (int.from_bytes(data[21:23], "little") & 0x3FFF) == width

@@ -41,7 +41,7 @@ def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli:
     assert result["routes"] == {"x86-cpu-onnx": found}
     manifest = json.loads((Path(result["bundles"]["folder"]) / "manifest.json").read_text())
     assert manifest["models"][0]["routing"] == found
-    assert "Which answers the device keeps" in (folder / "report.html").read_text()
+    assert "Model cascade" in (folder / "report.html").read_text()
     stages = {name.partition("/")[0] for name in result["reused"]}
     assert {"train", "distill", "export", "verify"} <= stages
     told = edgekd_cli("route", folder, "--agreement", "0.999")

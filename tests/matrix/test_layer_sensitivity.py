@@ -128,7 +128,7 @@ def test_a_run_keeps_it_as_data_and_shows_it(project: Project, edgekd_cli: Any) 
     assert path.parent.name == "x86-cpu-onnx-int8"
     assert found["artifact"] == said.json["rows"][1]["artifact"]["sha256"]
     assert found["layers"][0]["module"] == "0"
-    assert "What quantization did to each layer" in (run / "report.html").read_text()
+    assert "Quantization error per layer" in (run / "report.html").read_text()
 
 
 def test_the_command_line_tells_it(project: Project, edgekd_cli: Any) -> None:

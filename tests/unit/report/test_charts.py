@@ -1,4 +1,4 @@
-"""What a report draws: which candidates no other beats, and that each has a mark of its own."""
+"""The charts of a report: the Pareto front, and a distinct mark for each candidate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from edgekd.report import charts
 from edgekd.report.layers import layers
-from edgekd.report.run_data import Told
+from edgekd.report.run_data import RunData
 from tests.support.skips import need_modules
 
 
@@ -20,7 +20,7 @@ def point(size: float, value: float) -> dict[str, Any]:
 POINTS = [point(3, 0.9), point(1, 0.7), point(2, 0.6), point(4, 0.9), point(3, 0.8)]
 
 
-def test_no_candidate_beats_one_of_the_front_and_each_other_is_beaten() -> None:
+def test_exactly_the_candidates_that_no_other_beats_are_on_the_pareto_front() -> None:
     front = charts.front(POINTS, "bytes", "accuracy")
     assert [row["bytes"] for row in front] == [1, 3]
 
@@ -32,16 +32,16 @@ def test_no_candidate_beats_one_of_the_front_and_each_other_is_beaten() -> None:
         assert any(beats(each, row) for each in POINTS) is (row not in front)
 
 
-def test_of_an_error_less_is_better() -> None:
+def test_a_smaller_error_is_better() -> None:
     front = charts.front(POINTS, "bytes", "accuracy", smaller_is_better=True)
     assert [row["accuracy"] for row in front] == [0.7, 0.6]
 
 
-@pytest.mark.parametrize(("budget", "told"), [(3.5, "budget 3.5"), (400.0, "far beyond")])
-def test_a_budget_is_drawn_or_told_to_lie_far_beyond(budget: float, told: str) -> None:
+@pytest.mark.parametrize(("budget", "label"), [(3.5, "budget 3.5"), (400.0, "off the scale")])
+def test_a_budget_is_drawn_or_labelled_as_off_the_scale(budget: float, label: str) -> None:
     need_modules("vl_convert")
     svg = charts.scatter(POINTS[:2], "bytes", "accuracy", budget)
-    assert told in svg
+    assert label in svg
 
 
 def test_candidates_differ_by_shape_and_lines_by_dash() -> None:
@@ -59,12 +59,12 @@ def test_candidates_differ_by_shape_and_lines_by_dash() -> None:
 def test_the_noisiest_layer_is_drawn_and_named_first() -> None:
     need_modules("vl_convert")
     common = {"kind": "Conv2d", "low": 0.0, "high": 1.0, "saturated_frac": None, "outliers": {}}
-    found = [
+    analysed = [
         {"module": name, "sqnr_db": sqnr, **common}
         for name, sqnr in (("first", 30.0), ("second", 9.0), ("unknown", None))
     ]
-    told = {"pi-int8": found, "pi-fp16": [found[2]]}
-    page = "".join(layers(Told(Path("run"), {}, {}, {}, {}, {}, {}, told)))
+    documents = {"pi-int8": analysed, "pi-fp16": [analysed[2]]}
+    page = "".join(layers(RunData(Path("run"), {}, {}, {}, {}, {}, {}, documents)))
     assert page.count("<svg") == 1
     assert page.index(">second<") < page.index(">first<")
-    assert "the first is second" in page
+    assert "the noisiest is second" in page

@@ -1,4 +1,4 @@
-"""The slices of a report: what ships against the teacher, the worst first."""
+"""The slices of a report: the shipped artifact against the teacher, the worst first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from edgekd.report.decisions import slices
-from edgekd.report.run_data import Told
+from edgekd.report.run_data import RunData
 
 
-def told(smaller_is_better: bool, candidate: str | None = "fp32") -> Told:
+def run_data(smaller_is_better: bool, candidate: str | None = "fp32") -> RunData:
     row: dict[str, Any] = {
         "target": "<pi>",
         "candidate": "fp32",
@@ -24,18 +24,18 @@ def told(smaller_is_better: bool, candidate: str | None = "fp32") -> Told:
         "rows": [row],
         "chosen": {"<pi>": {"candidate": candidate}},
     }
-    return Told(Path("run"), result, {}, {}, {}, {}, {}, {})
+    return RunData(Path("run"), result, {}, {}, {}, {}, {}, {})
 
 
 @pytest.mark.parametrize(("smaller", "first"), [(False, "night"), (True, "day")])
 def test_the_slice_that_loses_most_comes_first(smaller: bool, first: str) -> None:
-    page = "".join(slices(told(smaller)))
+    page = "".join(slices(run_data(smaller)))
     body = page[page.index("<tbody>") :]
-    places = {name: body.index(name) for name in ("day", "night", "dusk")}
-    assert min(places, key=lambda name: places[name]) == first
+    positions = {name: body.index(name) for name in ("day", "night", "dusk")}
+    assert min(positions, key=lambda name: positions[name]) == first
     assert ("-0.2000" in body) is not smaller
     assert "&lt;pi&gt;" in page
 
 
-def test_what_does_not_ship_and_runs_without_slices_say_nothing() -> None:
-    assert "".join(slices(told(False, None))) == ""
+def test_there_is_no_section_of_slices_if_nothing_ships() -> None:
+    assert "".join(slices(run_data(False, None))) == ""
