@@ -91,7 +91,7 @@ def calibrate(
     until = _needed(plan.recipe, selection)
     if until is not None:
         state = fold(state, run, until)
-    if until != "fold" and plan.recipe.export.folds:
+    if until != "fold" and plan.recipe.export.embeds:
         state = fold_stage.step(state, run)
     samples, doubtful = freeze(state, run, replace(chosen, preprocessing=_preparation(plan.recipe)))
     document |= {key: value for key, value in read_record(samples.parent).items() if key in KEPT}

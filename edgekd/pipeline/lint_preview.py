@@ -35,7 +35,7 @@ def preview(plan: Plan, progress: Progress = no_progress) -> tuple[Candidate, ..
             if candidate.open and candidate.network == "student"
         )
         state = replace(state, candidates=candidates)
-        state = fold.step(state, place) if plan.recipe.export.folds else state
+        state = fold.step(state, place) if plan.recipe.export.embeds else state
         state = quantize.step(state, place)
         # Which operators a file has does not depend on how its scheme's ranges were found.
         state = replace(

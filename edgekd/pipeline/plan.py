@@ -24,7 +24,7 @@ from edgekd.formats import format_names
 from edgekd.pipeline.candidates.initial import candidates_of, check_io
 from edgekd.pipeline.candidates.pruning_latency import latency_target
 from edgekd.pipeline.candidates.state import DeploymentTarget
-from edgekd.pipeline.extensions import known_names, task_of
+from edgekd.pipeline.extensions import known_names, task_of, try_metric
 from edgekd.pipeline.stages import STAGES, bundle
 from edgekd.recipe.load import load_recipe
 from edgekd.recipe.schema import Recipe, TargetEntry
@@ -79,6 +79,7 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     deployments = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
     attempt(partial(_check_task, recipe, task))
+    attempt(partial(try_metric, recipe, base))
     known_goals = [deployment for deployment in deployments if deployment]
     attempt(partial(_check_names, known_goals))
     attempt(partial(latency_target, recipe, known_goals))
@@ -310,7 +311,7 @@ def applies(stage: str, recipe: Recipe) -> bool:
     if stage == "train":
         return recipe.teacher is not None
     if stage == "fold":
-        return recipe.export.folds
+        return recipe.export.embeds
     if stage == "route":
         return recipe.route is not None
     if stage == "bundle":

@@ -332,5 +332,5 @@ def _network(
         example: Any = {name: torch.as_tensor(value)[None] for name, value in first.items()}
     else:
         example = torch.as_tensor(first)[None]
-    free = entry.free_sizes if isinstance(entry, Student) else ()
+    free = entry.dynamic_dims if isinstance(entry, Student) else ()
     return as_network(module.eval(), example, lineage, free)

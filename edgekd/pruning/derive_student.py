@@ -32,7 +32,7 @@ def derived(teacher: Network, student: Student) -> Network:
         **teacher.lineage,
         "derived": {"blocks": student.blocks, "every": student.every, "width": student.width},
     }
-    return as_network(module, teacher.example, lineage, student.free_sizes)
+    return as_network(module, teacher.example, lineage, student.dynamic_dims)
 
 
 def _narrowed(module: nn.Module, teacher: Network, width: float) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The table of a recipe that says what accuracy may be lost, and by which figures."""
+"""The `[accept]` table of a recipe: the loss of accuracy that a candidate may show."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from edgekd.errors import listed, nearest
-from edgekd.recipe.table import Frac, Part, unknown_name
+from edgekd.recipe.table import Frac, Table, unknown_name
 
 
 def _some_metric(value: str, info: ValidationInfo) -> str:
-    """Refuses what is no metric of any task: that of which task is known when all else is."""
+    """Refuses a name that no task has as a metric; `of_task` then checks the recipe's task."""
     tasks = info.context.tasks if info.context else {}
     known = sorted({name for metrics in tasks.values() for name in metrics})
     if known and value not in known:
@@ -21,42 +21,63 @@ def _some_metric(value: str, info: ValidationInfo) -> str:
     return value
 
 
-class SliceGate(Part):
-    """What the metric may lose on each slice of the test split."""
+class SliceCriterion(Table):
+    """The acceptance criterion for the slices of the test split."""
 
-    max_drop: Annotated[float, Field(ge=0, description="against the teacher there, absolute")]
+    max_drop: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Largest drop of the metric against the teacher on any slice, absolute.",
+        ),
+    ]
     min_count: Annotated[
-        int, Field(ge=1, description="a slice of fewer samples is reported, and not judged")
+        int, Field(ge=1, description="Slices with fewer samples are reported but not judged.")
     ] = 30
 
 
-class Accept(Part):
-    """What accuracy may be lost."""
+class Accept(Table):
+    """The acceptance criteria for accuracy."""
 
     metric: Annotated[
         str,
         AfterValidator(_some_metric),
-        Field(description="of the task; its first where none is named"),
+        Field(
+            description="A metric of the task. An empty string selects the task's default metric."
+        ),
     ] = ""
     max_drop: Annotated[
         float,
-        Field(ge=0, description="of the student, and what ships, against the teacher, absolute"),
+        Field(
+            ge=0,
+            description="Largest drop of the metric against the teacher, absolute; for the "
+            "student and for every file.",
+        ),
     ] = 0.01
     min_agreement: Annotated[
-        Frac, Field(description="the task's, of a file with the torch student: 1 where all agree")
+        Frac,
+        Field(
+            description="Smallest agreement of a file with the torch student, as the task "
+            "defines it; 1 is full agreement."
+        ),
     ] = 0.99
     slices: Annotated[
-        SliceGate | None, Field(description="what the worst of the data's slices may lose")
+        SliceCriterion | None,
+        Field(
+            description="Criterion for the slices of the data; without it, slices are only "
+            "reported."
+        ),
     ] = None
 
     def of_task(self, task: str, metrics: Mapping[str, bool]) -> Accept:
-        """The same with a metric of the task, its first where none is named.
+        """The same criteria with a metric of the task: the given one, or the task's default.
 
         Args:
-            metrics: by name, whether each is a share from 0 to 1; empty where they are not known.
+            metrics: for each metric of the task, whether it is a fraction from 0 to 1; empty if
+                the metrics are unknown.
 
         Raises:
-            PydanticCustomError: the metric is none of the task's, or loses more than all of it.
+            PydanticCustomError: the task has no such metric, or a drop exceeds the metric's range.
         """
         if not metrics:
             return self
@@ -64,7 +85,7 @@ class Accept(Part):
         if metric not in metrics:
             raise PydanticCustomError(
                 "unknown_name",
-                "of {task}: {allowed}",
+                "a metric of the task {task}: {allowed}",
                 {
                     "key": "accept.metric",
                     "task": task,
@@ -78,8 +99,8 @@ class Accept(Part):
         for key, drop in drops.items():
             if metrics[metric] and drop > 1:
                 raise PydanticCustomError(
-                    "no_share",
-                    "0 to 1, since {metric} is a share",
+                    "no_fraction",
+                    "a value from 0 to 1, because {metric} is a fraction",
                     {"key": key, "metric": metric},
                 )
         return self.model_copy(update={"metric": metric})

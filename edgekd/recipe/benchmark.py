@@ -1,4 +1,4 @@
-"""How much is measured: the thorough protocol, a quick one, and the recipe's word for them."""
+"""The benchmark protocols, and the `[benchmark]` table of a recipe."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgekd.recipe.table import Part
+from edgekd.recipe.table import Table
 
 LOOKS = 3
-"""At the samples, at most: after each the budget is decided or more are taken."""
+"""How often the samples are examined at most; more are taken while the budget is undecided."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much is measured.
+    """How long and how often artifacts are measured.
 
     Attributes:
-        name: what the report calls it.
-        processes: fresh ones, since a process's memory layout moves its times.
-        runs: recorded inferences of each artifact in a process, at least.
-        seconds: steady time of each artifact in a process, at least.
-        block: recorded inferences before another artifact's turn.
-        turn_s: least time of a turn; what is over its block is computed and not recorded.
-        limit_s: most steady time of each artifact in a process, also with fewer runs.
-        warm_up_s: least time of warming up; `warm_up_limit_s` is the most.
-        cool_s: how long a device that is too hot is waited for.
+        name: the name in the report.
+        processes: number of fresh processes; the memory layout of a process shifts its latency.
+        runs: smallest number of recorded inferences per artifact and process.
+        seconds: shortest steady-state time per artifact and process.
+        block: number of recorded inferences before the next artifact's turn.
+        turn_s: shortest time of a turn; inferences after its block are not recorded.
+        limit_s: longest steady-state time per artifact and process, even with fewer runs.
+        warm_up_s: shortest warm-up; `warm_up_limit_s` is the longest.
+        cool_s: how long to wait for a device that is too hot.
     """
 
     name: str = "own"
@@ -42,27 +42,28 @@ class Protocol:
 
 
 THOROUGH = Protocol(name="thorough")
-"""200 samples and 10 s at least, over 3 processes; `turn_s` keeps it under 60,000 samples.
+"""At least 200 samples and 10 s over 3 processes; `turn_s` keeps it under 60,000 samples.
 
-Differs from MLPerf's 1,024 samples in that the verdict's interval says when there are too few.
+MLPerf takes 1,024 samples; here the confidence interval shows when there are too few.
 `cool_s` is that of the MLPerf mobile app.
 """
 QUICK = Protocol(
     name="quick", processes=1, runs=200, seconds=0.2, turn_s=0.0, warm_up_s=0.05, cool_s=0.0
 )
-"""A first impression: one process has one memory layout, and a fifth of a second no slow noise."""
+"""A first impression: one process has one memory layout, and 0.2 s misses slow noise."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (THOROUGH, QUICK)}
 
 
-class Benchmark(Part):
-    """How candidates are timed."""
+class Benchmark(Table):
+    """How the latency of candidates is measured."""
 
     protocol: Annotated[
         Literal["thorough", "quick"],
         Field(
-            description="200 samples and 10 s of each candidate, over 3 processes; or a first "
-            "impression, which says that it is one"
+            description="thorough: at least 200 samples and 10 s per candidate over 3 "
+            "processes. quick: one short process, marked as a first impression in "
+            "the report."
         ),
     ] = "thorough"
 

@@ -1,4 +1,4 @@
-"""What is handed to the app build, and what an app does to its raw input before a model."""
+"""The `[bundle]` table of a recipe: packages for an app build."""
 
 from __future__ import annotations
 
@@ -10,57 +10,70 @@ from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgekd.errors import Fault
-from edgekd.recipe.table import Part, one_of
+from edgekd.recipe.table import Table, one_of
 
 
-class Preprocessing(Part):
-    """Of one input, in the order of its keys; what is absent is not done.
+class Preprocessing(Table):
+    """The steps that an app applies to one raw input, in the order of the keys.
 
-    A value that is read, of 0 to 255 in an 8-bit image, becomes (value * scale - mean) / std.
+    A step without a key is skipped. A raw value, from 0 to 255 in an 8-bit image, becomes
+    (value * scale - mean) / std.
     """
 
     resize: Annotated[
         list[int] | None,
-        Field(min_length=2, max_length=2, description="height and width, pixels"),
+        Field(min_length=2, max_length=2, description="Height and width to resize to, in pixels."),
     ] = None
     interpolation: Annotated[
-        Literal["nearest", "bilinear", "bicubic", "area"] | None, Field(description="of the resize")
+        Literal["nearest", "bilinear", "bicubic", "area"] | None,
+        Field(description="Interpolation of the resize."),
     ] = None
     crop: Annotated[
         list[int] | None,
-        Field(min_length=2, max_length=2, description="height and width of the centre, pixels"),
+        Field(
+            min_length=2,
+            max_length=2,
+            description="Height and width of the centre crop, in pixels.",
+        ),
     ] = None
     color: Annotated[
-        Literal["rgb", "bgr", "gray"] | None, Field(description="order of an image's channels")
+        Literal["rgb", "bgr", "gray"] | None,
+        Field(description="Order of the channels of an image."),
     ] = None
-    sample_rate_hz: Annotated[int | None, Field(gt=0, description="of a signal")] = None
-    scale: Annotated[float, Field(gt=0, description="of a value, before the mean")] = 1.0
-    mean: Annotated[list[float], Field(description="by channel, or one for all")] = Field(
-        default_factory=lambda: [0.0]
-    )
+    sample_rate_hz: Annotated[
+        int | None, Field(gt=0, description="Sample rate of a signal, in Hz.")
+    ] = None
+    scale: Annotated[
+        float, Field(gt=0, description="Factor of a raw value, applied before the mean.")
+    ] = 1.0
+    mean: Annotated[
+        list[float], Field(description="Mean per channel, or one for all channels.")
+    ] = Field(default_factory=lambda: [0.0])
     std: Annotated[
         list[Annotated[float, Field(gt=0)]],
-        Field(min_length=1, description="by channel, or one for all"),
+        Field(min_length=1, description="Standard deviation per channel, or one for all channels."),
     ] = Field(default_factory=lambda: [1.0])
-    note: Annotated[str, Field(description="what the keys cannot say, such as a tokenizer")] = ""
+    note: Annotated[
+        str, Field(description="A step that the keys cannot express, e.g. the tokenizer.")
+    ] = ""
 
     @model_validator(mode="after")
-    def _a_value_each(self) -> Preprocessing:
+    def _one_value_per_channel(self) -> Preprocessing:
         if len({len(self.mean), len(self.std)} - {1}) > 1 or not self.mean:
             raise PydanticCustomError(
                 "lengths",
-                "as many of mean as of std, one for each channel or one for all",
+                "as many values in mean as in std: one per channel, or one for all channels",
                 {"key": "mean"},
             )
         return self
 
 
-class Licences(Part):
-    """SPDX expressions, such as "Apache-2.0"; they are stated, never judged."""
+class Licences(Table):
+    """Licences as SPDX expressions, e.g. "Apache-2.0". They are recorded, not checked."""
 
-    model: Annotated[str | None, Field(description="of the weights that ship")] = None
-    data: Annotated[str | None, Field(description="of the training data")] = None
-    teacher: Annotated[str | None, Field(description="of the teacher")] = None
+    model: Annotated[str | None, Field(description="Licence of the weights that ship.")] = None
+    data: Annotated[str | None, Field(description="Licence of the training data.")] = None
+    teacher: Annotated[str | None, Field(description="Licence of the teacher.")] = None
 
 
 GROUP = r"^[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*$"
@@ -77,65 +90,78 @@ JAVA_WORDS = frozenset(
         """,
     )
 )
-"""What no part of a Java package can be called.
+"""The reserved words of Java, which no part of a package name may be.
 
 Source: Java Language Specification 8, section 3.9.
 """
 
 
 def group_fault(at: str, group: str | None) -> Fault | None:
-    """What is wrong with the Maven group that is given at `at`, or None."""
-    words = (group or "").split(".")
-    if group and re.fullmatch(GROUP, group) and not JAVA_WORDS & {*words}:
+    """The fault of the Maven group that is given at `at`, or None."""
+    parts = (group or "").split(".")
+    if group and re.fullmatch(GROUP, group) and not JAVA_WORDS & {*parts}:
         return None
     return Fault(
-        what="An Android package has no group that Maven and Java take.",
+        what="An Android package needs a group that is valid in Maven and Java.",
         at=at,
         got=repr(group) if group else "nothing",
-        expected="words of small letters and digits, joined by dots, such as com.acme.models; none "
-        "of them a word of Java's own",
+        expected="lower-case words joined by dots, e.g. com.acme.models, and no reserved word of "
+        "Java",
         fix="--group com.acme.models"
         if at.startswith("--")
         else 'write android = { group = "com.acme.models" }',
     )
 
 
-class Android(Part):
-    """What an Android package is called."""
+class Android(Table):
+    """The Maven coordinates of an Android package."""
 
     group: Annotated[
         str | None,
         Field(
             pattern=GROUP,
-            description="Maven's, and of the Java package: words of small letters and digits, "
-            "joined by dots, such as com.acme.models",
+            description="Maven group and Java package: lower-case words joined by dots, e.g. "
+            "com.acme.models. Needed for the kind android.",
         ),
     ] = None
 
 
-class Bundle(Part):
-    """What is handed to the app build."""
+class Bundle(Table):
+    """The packages that a run makes for an app build."""
 
     kinds: Annotated[
         list[Annotated[str, one_of("bundles")]],
         Field(
             min_length=1,
-            description="kinds of package to write: folder (always written), archive, android, "
-            "swift, linux, or a kind that an installed package adds",
+            description="Kinds of package: folder (always written), archive, android, swift, "
+            "linux, or a kind that an installed package adds.",
         ),
     ] = Field(default_factory=lambda: ["folder"])
-    description: Annotated[str, Field(description="of the model, for the card")] = ""
+    description: Annotated[
+        str, Field(description="Description of the model, for the model card.")
+    ] = ""
     labels: Annotated[
-        list[str] | str, Field(description="in the outputs' order, or a file, one on a line")
+        list[str] | str,
+        Field(
+            description="Class names in the order of the outputs, or a file with one name per line."
+        ),
     ] = Field(default_factory=list)
     preprocessing: Annotated[
-        dict[str, Preprocessing], Field(description="by input, what an app does before it")
+        dict[str, Preprocessing],
+        Field(description="For each input, the steps that an app applies to its raw value."),
     ] = Field(default_factory=dict)
-    licences: Annotated[Licences, Field(description="SPDX expressions")] = Licences()
-    android: Annotated[Android, Field(description="of the Android package")] = Android()
+    licences: Annotated[
+        Licences, Field(description="Licences of the model, the data and the teacher.")
+    ] = Licences()
+    android: Annotated[Android, Field(description="Maven coordinates of the android package.")] = (
+        Android()
+    )
     options: Annotated[
         dict[str, dict[str, JsonValue]],
-        Field(description="options of a kind that an installed package adds; or [bundle.KIND]"),
+        Field(
+            description="Options of a kind that an installed package adds; [bundle.KIND] sets "
+            "them, too."
+        ),
     ] = Field(default_factory=dict)
 
     @model_validator(mode="before")

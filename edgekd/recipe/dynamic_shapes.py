@@ -1,4 +1,4 @@
-"""The range of a dynamic dimension in a recipe."""
+"""The `[student.dynamic.NAME]` table of a recipe: a dynamic dimension."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edgekd.recipe.table import Part
+from edgekd.recipe.table import Table
 
 
-class Range(Part):
-    """A size of inputs that may differ from call to call, such as the number of tokens."""
+class Range(Table):
+    """A dynamic dimension: its size, e.g. the number of tokens, may differ between calls."""
 
-    min: Annotated[int, Field(ge=1, description="the least size")]
-    max: Annotated[int, Field(ge=2, description="the largest")]
+    min: Annotated[int, Field(ge=1, description="Smallest size.")]
+    max: Annotated[int, Field(ge=2, description="Largest size.")]
     axes: Annotated[
         dict[str, Annotated[int, Field(ge=0)]],
-        Field(min_length=1, description="by input, the axis that has this size"),
+        Field(min_length=1, description="For each input, the axis of this dimension."),
     ]

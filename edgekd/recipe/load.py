@@ -1,4 +1,4 @@
-"""Reads a recipe from a TOML file, with overrides, and reports all of its faults at once."""
+"""Reads a recipe from a TOML file, with overrides, and reports all its faults at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from edgekd.errors import Fault, RecipeError
 from edgekd.recipe.schema import Recipe
@@ -20,25 +18,25 @@ from edgekd.system.toml import parse_value, read_toml
 def load_recipe(
     path: Path | str, known: Known | None = None, settings: Collection[str] = ()
 ) -> Recipe:
-    """The recipe in `path`, with `settings` ("key.path=value" each) put over it.
+    """Loads the recipe at `path`, with the overrides `settings`, each as "key.path=value".
 
     Args:
-        known: the names it may use; without it, names are not checked.
+        known: the names that the recipe may use; None skips that check.
 
     Raises:
-        RecipeError: the file cannot be read, or anything in it is wrong; all faults are told.
+        RecipeError: the file cannot be read or is invalid; the error lists all faults.
     """
     document = read_toml(Path(path))
     for setting in settings:
-        _put(document, setting)
+        _apply(document, setting)
     return parse_recipe(document, str(path), known)
 
 
 def parse_recipe(document: dict[str, Any], source: str, known: Known | None = None) -> Recipe:
-    """The recipe that `document` holds; `source` is its name in messages.
+    """The recipe in `document`; `source` is its name in messages.
 
     Raises:
-        RecipeError: anything in it is wrong; all faults are told.
+        RecipeError: the document is invalid; the error lists all faults.
     """
     faults: list[Fault] = []
     if known is not None and known.complete is not None:
@@ -53,27 +51,27 @@ def parse_recipe(document: dict[str, Any], source: str, known: Known | None = No
     return recipe
 
 
-def _put(document: dict[str, Any], setting: str) -> None:
-    """Puts "distill.epochs=3" or "targets.0.prefer=size" into `document`."""
+def _apply(document: dict[str, Any], setting: str) -> None:
+    """Applies an override such as "distill.epochs=3" or "targets.0.prefer=size"."""
     key, equals, text = setting.partition("=")
     steps = key.split(".")
-    place: Any = document
+    table: Any = document
     try:
         if not equals or not all(steps):
             raise KeyError(key)
         for step in steps[:-1]:
-            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
-        if isinstance(place, list):
-            place[int(steps[-1])] = parse_value(text)
+            table = table[int(step)] if isinstance(table, list) else table.setdefault(step, {})
+        if isinstance(table, list):
+            table[int(steps[-1])] = parse_value(text)
         else:
-            place[steps[-1]] = parse_value(text)
+            table[steps[-1]] = parse_value(text)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise RecipeError(
             Fault(
-                what="A setting cannot be put into the recipe.",
+                what="A setting cannot be applied to the recipe.",
                 at=f"--set {setting}",
                 got=repr(setting),
-                expected="KEY=VALUE with a key path such as distill.epochs or targets.0.prefer",
+                expected="KEY=VALUE with a path such as distill.epochs or targets.0.prefer as KEY",
                 fix="write it like --set distill.epochs=3",
             )
         ) from error

@@ -1,4 +1,4 @@
-"""Every value of a recipe, and where it came from."""
+"""Every value of a recipe with its origin."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgekd.recipe.table import Known
 from edgekd.system.toml import read_toml
 
 PROFILE = ("format", "schemes", "machine", "device", "threads", "accelerator", "channel_multiple")
-"""What a target takes from its profile, and what of it a recipe may put another value over."""
+"""The fields of a target profile; a recipe may override some of them."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One value that a run will use.
+    """One value of a run.
 
     Attributes:
         key: its path, as `--set` takes it.
-        origin: "recipe", "--set", "default", or the profile it stands in.
-        meaning: what the key means, where its name does not say.
+        origin: "recipe", "--set", "default" or the target profile.
+        meaning: the description of the key.
     """
 
     key: str
@@ -38,28 +38,30 @@ def explain(path: Path, settings: Sequence[str] = (), known: Known | None = None
     """The values of the recipe in `path`, in the order of its sections.
 
     Raises:
-        RecipeError: the recipe is wrong; all faults are told.
+        RecipeError: the recipe is invalid; the error lists all faults.
     """
     recipe = load_recipe(path, known, settings)
     written = read_toml(path)
-    put = {setting.partition("=")[0] for setting in settings}
-    found = []
+    overridden = {setting.partition("=")[0] for setting in settings}
+    values = []
     for key, value, meaning in _leaves(recipe, ()):
         name = ".".join(map(str, key))
-        if any(name == each or name.startswith(f"{each}.") for each in put):
+        if any(name == each or name.startswith(f"{each}.") for each in overridden):
             origin = "--set"
         else:
             origin = "recipe" if _has(written, key) else "default"
-        found.append(Value(name, value, origin, meaning))
+        values.append(Value(name, value, origin, meaning))
     for number, entry in enumerate(recipe.targets):
         target = load_target(entry.name, path.parent)
         for field in PROFILE:
             if getattr(entry, field, None) is None:
                 name, origin = f"targets.{number}.{field}", f"profile {target.name}"
-                found.append(Value(name, getattr(target, field), origin))
-    # What a target says with nothing is said by its profile.
-    told = {each.key for each in found if each.origin.startswith("profile")}
-    return [each for each in found if each.key not in told or each.origin.startswith("profile")]
+                values.append(Value(name, getattr(target, field), origin))
+    # The profile's value replaces the empty default of the recipe's target.
+    profiled = {value.key for value in values if value.origin.startswith("profile")}
+    return [
+        value for value in values if value.key not in profiled or value.origin.startswith("profile")
+    ]
 
 
 def _leaves(

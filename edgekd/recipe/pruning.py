@@ -1,4 +1,4 @@
-"""The table of a recipe that says what is removed from the student."""
+"""The `[prune]` table of a recipe."""
 
 from __future__ import annotations
 
@@ -7,94 +7,129 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgekd.recipe.table import Part
+from edgekd.recipe.table import Table
 
 
-class Prune(Part):
-    """What is removed from the student."""
+class Prune(Table):
+    """What is pruned from the student, and how it recovers."""
 
     method: Annotated[
         Literal["structured", "unstructured", "n-m"],
-        Field(description="whole channels, heads or blocks; or single weights, whose shapes stay"),
+        Field(
+            description="structured removes channels, heads or blocks. unstructured and n-m "
+            "set single weights to zero and keep the shapes."
+        ),
     ] = "structured"
-    keep: Annotated[float, Field(gt=0, le=1, description="of what `measure` counts, a share")]
+    keep: Annotated[
+        float, Field(gt=0, le=1, description="Fraction of the measure that is kept, in (0, 1].")
+    ]
     measure: Annotated[
         Literal["macs", "parameters", "latency"],
-        Field(description="latency: of the exported file on `target`, against the whole one's"),
+        Field(
+            description="What keep refers to. latency is measured on target, with exported "
+            "files, against the unpruned network."
+        ),
     ] = "macs"
     target: Annotated[
-        str | None, Field(description="of the latency; the first one with its device at hand")
+        str | None,
+        Field(
+            description="Target of the latency. The default is the first target whose device "
+            "is available."
+        ),
     ] = None
     importance: Annotated[
         Literal["l1", "l2", "bn-scale", "taylor", "hessian", "random"],
-        Field(description="of channels and heads: those of least go"),
+        Field(
+            description="Criterion of importance. The least important channels and heads are "
+            "removed."
+        ),
     ] = "l2"
     scope: Annotated[
         Literal["layer", "global", "sensitivity"],
-        Field(description="each layer's share alike, all ranked together, or by what each costs"),
+        Field(
+            description="layer: the same fraction of every layer. global: all layers ranked "
+            "together. sensitivity: a fraction per layer by its measured loss."
+        ),
     ] = "layer"
     blocks: Annotated[
-        str | None, Field(description="module path of a list: whole blocks go, not channels")
+        str | None,
+        Field(
+            description="Module path of a list of blocks. Whole blocks are removed instead of "
+            "channels."
+        ),
     ] = None
     pattern: Annotated[
-        str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$", description="of n-m: kept of each so many")
+        str,
+        Field(
+            pattern=r"^[1-9]\d*:[1-9]\d*$",
+            description="Pattern of n-m: n of every m consecutive weights are kept.",
+        ),
     ] = "2:4"
     round_to: Annotated[
         int | None,
-        Field(ge=1, description="channels kept are a multiple; that of the targets' profiles"),
+        Field(
+            ge=1,
+            description="The number of channels kept is a multiple of it. The default is the "
+            "multiple that the target profiles prefer.",
+        ),
     ] = None
-    ignore: Annotated[list[str], Field(description="module paths that stay whole")] = Field(
+    ignore: Annotated[list[str], Field(description="Module paths that are not pruned.")] = Field(
         default_factory=list
     )
     steps: Annotated[
-        int, Field(ge=1, description="in which it is removed, recovering after each")
+        int, Field(ge=1, description="Number of pruning steps, with recovery after each.")
     ] = 1
     recover_epochs: Annotated[
-        int, Field(ge=0, description="of all steps, trained with the distill losses")
+        int, Field(ge=0, description="Epochs of recovery in total, with the losses of [distill].")
     ] = 0
     recover_learning_rate: Annotated[
-        float | None, Field(gt=0, description="that of [distill] where it is not given")
+        float | None,
+        Field(
+            gt=0,
+            description="Peak learning rate of the recovery. The default is the one of [distill].",
+        ),
     ] = None
     recover_from: Annotated[
-        Literal["both", "unpruned", "teacher"], Field(description="who teaches it then")
+        Literal["both", "unpruned", "teacher"],
+        Field(description="Teacher of the recovery: the unpruned student, the teacher, or both."),
     ] = "both"
     scan: Annotated[
-        bool, Field(description="records what removing channels of each layer alone costs")
+        bool, Field(description="Also record the loss of accuracy when a single layer is pruned.")
     ] = False
 
     @property
     def n_of_m(self) -> tuple[int, int]:
-        """The numbers of `pattern`."""
+        """The numbers n and m of `pattern`."""
         n, _, m = self.pattern.partition(":")
         return int(n), int(m)
 
     @model_validator(mode="after")
-    def _no_key_is_ignored(self) -> Prune:
+    def _refuse_keys_without_effect(self) -> Prune:
         for key, (applies, where) in self._applicable().items():
             default = type(self).model_fields[key].get_default(call_default_factory=True)
             if not applies and getattr(self, key) != default:
                 raise PydanticCustomError(
                     "unknown_key",
                     "{allowed}",
-                    {"key": key, "allowed": f"it only with {where}", "nearest": None},
+                    {"key": key, "allowed": f"this key only with {where}", "nearest": None},
                 )
         if self.steps > max(1, self.recover_epochs):
             raise PydanticCustomError(
                 "too_few_epochs",
-                "an epoch of recovery after each of the {steps} steps, or steps = 1",
+                "at least {steps}, one epoch of recovery per step, or steps = 1",
                 {"key": "recover_epochs", "steps": self.steps},
             )
         n, m = self.n_of_m
         if self.method == "n-m" and (n >= m or abs(self.keep - n / m) > 1e-6):
             raise PydanticCustomError(
                 "no_pattern",
-                "keep = {share} for {pattern}: n kept of m, fewer than all",
+                "keep = {share} for the pattern {pattern}, with n below m",
                 {"key": "keep", "share": f"{n / m:g}", "pattern": self.pattern},
             )
         return self
 
     def _applicable(self) -> dict[str, tuple[bool, str]]:
-        """By key, whether it has a meaning beside the others, and with which it has."""
+        """For each key, whether it has an effect, and what it needs to have one."""
         channels = self.method == "structured" and self.blocks is None
         latency = self.measure == "latency"
         recovers = self.recover_epochs > 0
@@ -109,9 +144,9 @@ class Prune(Part):
             "blocks": (self.method == "structured", 'method = "structured"'),
             "pattern": (self.method == "n-m", 'method = "n-m"'),
             "round_to": (channels, 'method = "structured", and without blocks'),
-            "ignore": (self.blocks is None, "channels or weights, not blocks"),
-            "steps": (self.method != "n-m", "a method that has shares between"),
-            "recover_learning_rate": (recovers, "recover_epochs"),
-            "recover_from": (recovers, "recover_epochs"),
+            "ignore": (self.blocks is None, "channels or weights, without blocks"),
+            "steps": (self.method != "n-m", 'method = "structured" or "unstructured"'),
+            "recover_learning_rate": (recovers, "recover_epochs over 0"),
+            "recover_from": (recovers, "recover_epochs over 0"),
             "scan": (channels, 'method = "structured", and without blocks'),
         }

@@ -1,4 +1,4 @@
-"""The part of a recipe that says in which precisions files are tried, and how they are sought."""
+"""The `[quantize]` table of a recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.recipe.table import Part, one_of
+from edgekd.recipe.table import Table, one_of
 
 SchemeName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-weights", "int8-int16",
                      "int4-weights", "palettized"]  # fmt: skip
@@ -19,51 +19,74 @@ def _float32() -> list[SchemeName]:
     return ["fp32"]
 
 
-class Quantize(Part):
-    """The precisions that are tried."""
+class Quantize(Table):
+    """The schemes that are tried, and how quantized files are searched."""
 
     schemes: Annotated[
         list[SchemeName],
-        Field(min_length=1, description="candidates; a target tries those that it takes"),
+        Field(min_length=1, description="Schemes to try. A target tries those that it supports."),
     ] = Field(default_factory=_float32)
     search: Annotated[
         Literal["auto", "first"],
-        Field(description="the methods of a scheme that suit the student, or the first of them"),
+        Field(
+            description="auto: every quantization method that suits the student, then "
+            "accuracy recovery. first: one method per scheme."
+        ),
     ] = "auto"
-    candidates: Annotated[int, Field(ge=1, description="of a target, at most")] = 12
+    candidates: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Largest number of quantized candidates per target; accuracy recovery "
+            "adds at most as many.",
+        ),
+    ] = 12
     calibration: Annotated[
         str,
         one_of("calibrations", or_path=True),
-        Field(description="a set in calibration/, or the path of one"),
+        Field(description="Calibration set: a shipped name, or the path of a .toml file."),
     ] = "random-128"
     sensitivity: Annotated[
-        bool, Field(description="records of each quantized file what it did to each layer")
+        bool,
+        Field(
+            description="Also record the quantization error of each layer of each quantized file."
+        ),
     ] = False
     qat_epochs: Annotated[
         int,
         Field(
             ge=0,
-            description="in which the student learns to be rounded to int8, where all else missed",
+            description="Epochs of quantization-aware training (QAT) to int8, if every other "
+            "candidate failed; 0 turns it off.",
         ),
     ] = 0
-    qat_learning_rate: Annotated[float, Field(gt=0, description="at its largest")] = 1e-3
+    qat_learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate of QAT.")] = (
+        1e-3
+    )
     qat_from: Annotated[
         Literal["float", "teacher", "both"],
-        Field(description="who teaches it then: the student in float needs no label"),
+        Field(
+            description="Teacher of QAT: the student in float, which needs no labels, the "
+            "teacher, or both."
+        ),
     ] = "float"
 
     @model_validator(mode="after")
-    def _training_is_asked_for(self) -> Quantize:
+    def _refuse_keys_without_effect(self) -> Quantize:
         if self.qat_epochs and "int8" not in self.schemes:
             raise PydanticCustomError(
-                "missing", '"int8", which the student is trained for', {"key": "schemes"}
+                "missing", 'the scheme "int8", which QAT trains for', {"key": "schemes"}
             )
         for key in ("qat_learning_rate", "qat_from"):
             if not self.qat_epochs and getattr(self, key) != type(self).model_fields[key].default:
                 raise PydanticCustomError(
                     "unknown_key",
                     "{allowed}",
-                    {"key": key, "allowed": "it only with qat_epochs", "nearest": None},
+                    {
+                        "key": key,
+                        "allowed": "this key only with qat_epochs over 0",
+                        "nearest": None,
+                    },
                 )
         return self
 

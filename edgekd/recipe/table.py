@@ -1,4 +1,4 @@
-"""What every table of a recipe is made of, and the names that one may use."""
+"""The base model of the tables of a recipe, and the names that a recipe may use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edgekd.errors import Fault, listed, nearest
 
 @dataclass(frozen=True)
 class Known:
-    """The names a recipe may use, which rooms above this file hold.
+    """The names that a recipe may use, which rooms above this one define.
 
     Attributes:
-        stages: the stages there are; a section without its stage is refused, not ignored.
-        losses: the methods of `distill.losses`, each with its options, and whether it needs them;
-            None if its options are not known.
-        tasks: the tasks, each with its metrics, the one it has by default first, and whether each
-            is a share from 0 to 1.
+        stages: the stages; a table without its stage is refused, not ignored.
+        losses: the methods of `distill.losses`, each with its options and whether they are
+            required; None if the options are unknown.
+        tasks: the tasks, each with its metrics, the default first, and whether each metric is a
+            fraction from 0 to 1.
         targets: the shipped target profiles.
         calibrations: the shipped calibration sets.
         bundles: the bundle kinds.
@@ -42,7 +42,7 @@ class Known:
 
 
 def one_of(names: str, *, or_path: bool = False) -> AfterValidator:
-    """Checks a string against a field of `Known`, where the validation is given one."""
+    """A validator that a string is in the field `names` of `Known`, if the context has one."""
 
     def check(value: str, info: ValidationInfo) -> str:
         known = getattr(info.context, names) if info.context else None
@@ -65,8 +65,8 @@ def refused(key: str, allowed: str) -> PydanticCustomError:
     return PydanticCustomError("no_stage", "{allowed}", {"allowed": allowed, "refused": key})
 
 
-class Part(BaseModel):
-    """A table of the recipe: no key is ignored, no value is coerced."""
+class Table(BaseModel):
+    """A table of a recipe: no key is ignored, no value is coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

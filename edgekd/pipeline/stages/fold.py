@@ -16,7 +16,7 @@ def preflight(state: PipelineState) -> None:
     Raises:
         RecipeError: see `embed_preprocessing`.
     """
-    if state.recipe.export.folds:
+    if state.recipe.export.embeds:
         embed_preprocessing(state.student, state.recipe.export.inputs, state.recipe.export.outputs)
 
 

@@ -114,7 +114,7 @@ def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> N
         "student.load": "add student.load to recipe.toml",
     }
     assert faults["distill.batch_size"].got == "0"
-    assert faults["distill.batch_size"].expected == "greater than or equal to 1"
+    assert faults["distill.batch_size"].expected == "an integer of at least 1"
 
 
 @pytest.mark.parametrize(
@@ -134,10 +134,10 @@ def test_a_section_without_its_stage_is_refused_not_ignored(
     ("change", "key", "expected"),
     [
         ({"name": "a b"}, "name", "letters"),
-        ({"seed": True}, "seed", "whole number"),
+        ({"seed": True}, "seed", "an integer"),
         ({"targets": []}, "targets", "at least one"),
-        ({"targets": [{"name": "x86-cpu-onnx"}] * 2}, "targets", "each target once"),
-        ({"prune": {"keep": 1.5}}, "prune.keep", "less than or equal to 1"),
+        ({"targets": [{"name": "x86-cpu-onnx"}] * 2}, "targets", "each target only once"),
+        ({"prune": {"keep": 1.5}}, "prune.keep", "a number in (0, 1]"),
         ({"task": "clasification"}, "task", "one of classification"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_loss_says_which_option_it_needs_and_which_it_does_not_know() -> None:
 def test_distilling_needs_a_teacher() -> None:
     document = tiny_recipe()
     del document["teacher"]
-    assert "a [teacher] for [distill]" in faults_of(document)["teacher"].expected
+    assert "a [teacher] table, which [distill]" in faults_of(document)["teacher"].expected
 
 
 def test_settings_are_put_over_the_recipe(project: Project) -> None:
@@ -178,7 +178,7 @@ def test_settings_are_put_over_the_recipe(project: Project) -> None:
 
 @pytest.mark.parametrize("setting", ["epochs", "targets.5.prefer=size", "name.x=1", "=3"])
 def test_a_setting_that_fits_nowhere_is_told(project: Project, setting: str) -> None:
-    with pytest.raises(RecipeError, match="cannot be put into the recipe"):
+    with pytest.raises(RecipeError, match="cannot be applied to the recipe"):
         load_recipe(project.recipe, KNOWN, [setting])
 
 
