@@ -10,6 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from edgekd.artifacts.target import target_names
 from edgekd.bundles import bundle_names
 from edgekd.calibration.calibration_set import calibration_names
@@ -116,6 +118,25 @@ def task_of(recipe: Recipe, base: Path) -> Task:
         RecipeError: the task or the metric cannot be imported.
     """
     return with_metric(find_task(recipe.task, base=base), recipe.accept.metric, base=base)
+
+
+def try_metric(recipe: Recipe, base: Path) -> None:
+    """Tries a metric that is not part of edgekd on two samples, so that it fails before any work.
+
+    Two samples may be too few for a figure: only errors that no data can cause are reported.
+
+    Raises:
+        RecipeError: the metric cannot be called, or does not return a number.
+    """
+    task, name = find_task(recipe.task, base=base), recipe.accept.metric
+    if name in task.metrics:
+        return
+    shape, labels = task.trial
+    try:
+        find_metric(task, name, base=base)(torch.zeros(tuple(shape)), labels)
+    except RecipeError as error:
+        if isinstance(error.__cause__, TypeError | NameError | AttributeError | ImportError):
+            raise
 
 
 def extension_digests(recipe: Recipe, base: Path) -> dict[str, str]:
