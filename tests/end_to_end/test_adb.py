@@ -21,7 +21,7 @@ import edgekd
 from edgekd.devices.job import Job, run_job
 from edgekd.devices.telemetry.phone import mask_of
 from edgekd.devices.transport import reconnect as dropped
-from edgekd.devices.vendor_tools import benchmark_model_job as phone_tool
+from edgekd.devices.vendor_tools import benchmark_model_job
 from edgekd.errors import ConversionError, EdgekdError, RecipeError, RefusedError, UnreachableError
 from tests.support.adbd import Phone
 from tests.support.models import TRAPS
@@ -190,17 +190,17 @@ def test_a_phone_without_python_runs_a_benchmark_model(
     model.write_bytes(b"TFL3")
     phone, url = plug(shell_v2=shell_v2)
     url = f"{url}&benchmark_model={program}&cores=1"
-    found, _ = phone_tool.timed(url, model, threads=2, timeout_s=60)
-    assert (found.steady.count, found.steady.mean_us, found.init_us) == (50, 404.25, 12500)
+    run, _ = benchmark_model_job.run_benchmark_model(url, model, threads=2, timeout_s=60)
+    assert (run.steady.count, run.steady.mean_us, run.init_us) == (50, 404.25, 12500)
     assert any("exec taskset 1 ./benchmark_model" in command for command in phone.commands)
     assert list(phone.temporary.iterdir()) == []
     program.write_text("#!/bin/sh\necho ERROR: Failed to load model\nexit 1\n")
     with pytest.raises(ConversionError, match="exit status 1: ERROR: Failed to load") as stop:
-        phone_tool.timed(url, model, threads=2, timeout_s=60)
+        benchmark_model_job.run_benchmark_model(url, model, threads=2, timeout_s=60)
     assert_five_parts(str(stop.value))
     program.unlink()
     with pytest.raises(UnreachableError, match="no file"):
-        phone_tool.timed(url, model, threads=2, timeout_s=60)
+        benchmark_model_job.run_benchmark_model(url, model, threads=2, timeout_s=60)
 
 
 def test_a_cut_connection_is_made_again_and_the_old_job_ended(
@@ -362,7 +362,7 @@ def test_ctrl_c_leaves_nothing_running_on_the_phone(
 
 def test_a_benchmark_model_is_asked_for_no_outputs(plug: Plug, job: Job, tmp_path: Path) -> None:
     _, url = plug()
-    with pytest.raises(RefusedError, match="benchmark_model times TFLite files") as stop:
+    with pytest.raises(RefusedError, match="benchmark_model can only time TFLite files") as stop:
         run_job(f"{url}&benchmark_model={tmp_path}/none", job)
     assert_five_parts(str(stop.value))
 

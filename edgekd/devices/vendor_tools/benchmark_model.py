@@ -1,7 +1,7 @@
-"""What TensorFlow Lite's `benchmark_model` tells, as values: its output or its result file in.
+"""Parser of the output and of the result file of TensorFlow Lite's `benchmark_model`.
 
-It is the tool for phones without Python. It tells no single sample, only their summary, so what it
-measures has no confidence interval and decides no budget.
+It is the tool for phones without Python. It reports a summary, not samples, so its measurements
+have no confidence interval and cannot decide a budget.
 
 Source: google-ai-edge/LiteRT, tflite/tools/benchmark, with proto/benchmark_result.proto of
 tensorflow/tensorflow; and openxla/xla, xla/tsl/util/stats_calculator.h, which prints the summaries.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BenchmarkModelSummary:
-    """Runs of one kind, in microseconds; None is what an older build does not print."""
+    """Latencies of a phase, in microseconds; older builds do not print those that may be None."""
 
     count: int
     first_us: float | None
@@ -37,8 +37,8 @@ class Benchmark:
     Attributes:
         init_us: loading the model; first_us: the first inference.
         warm_up_count: inferences before the steady ones.
-        peak_memory_mb: by its periodic look, in units of 2^20; None where it did not look.
-        delegated: what it says of delegates, word for word: whether one was applied is there.
+        peak_memory_mb: sampled periodically, in units of 2^20; None if it was not sampled.
+        delegated: its messages about delegates.
     """
 
     init_us: float
@@ -50,7 +50,7 @@ class Benchmark:
 
     @property
     def fell_back(self) -> str | None:
-        """Its own words where a delegate that was asked for took nothing, or None."""
+        """Its message that a requested delegate took no operators, or None."""
         return next((line for line in self.delegated if _NOT_DELEGATED.search(line)), None)
 
 
@@ -63,16 +63,16 @@ _NOT_DELEGATED = re.compile(r"will not be executed by the delegate|[Ff]ailed to 
 
 
 def parse_benchmark_model(text: str) -> Benchmark:
-    """The run whose output, stdout and stderr together, is `text`.
+    """Parse the output of a run, stdout and stderr together.
 
     Raises:
-        ValueError: it does not hold the timings and the summaries of warm-up and steady runs.
+        ValueError: the timings or the summaries of warm-up and steady runs are missing.
     """
     timings = _TIMINGS.search(text)
     lines = [line for line in text.splitlines() if re.search(r"(^|\s)count=\d+ ", line)]
     if timings is None or len(lines) != 2:
         last = " | ".join(line.strip() for line in text.splitlines()[-3:])
-        raise ValueError(f"benchmark_model did not finish: {last or 'it said nothing'}")
+        raise ValueError(f"benchmark_model did not finish: {last or 'it printed nothing'}")
     peak = _PEAK.search(text)
     return Benchmark(
         init_us=float(timings[1]),
@@ -93,7 +93,7 @@ def _summary(line: str) -> BenchmarkModelSummary:
         )
     missing = [name for name in ("min", "max", "avg", "std") if name not in values]
     if missing:
-        raise ValueError(f"benchmark_model tells no {missing[0]}: {line.strip()}")
+        raise ValueError(f"benchmark_model printed no {missing[0]}: {line.strip()}")
     return BenchmarkModelSummary(
         count=int(values["count"]),
         first_us=values.get("first"),
@@ -107,7 +107,7 @@ def _summary(line: str) -> BenchmarkModelSummary:
     )
 
 
-# By number in benchmark_result.proto; those of the latency are in ms.
+# Field numbers of benchmark_result.proto; latencies are in ms.
 _LATENCY = {
     1: "mean_us", 2: "min_us", 3: "max_us", 4: "std_us", 5: "median_us", 6: "p5_us", 7: "p95_us",
     8: "init_us", 9: "first_us",
@@ -117,10 +117,10 @@ _MISC, _RUNS, _WARM_UP_RUNS = 4, 2, 3
 
 
 def parse_result_file(data: bytes) -> Benchmark:
-    """The run whose `--result_file_path` holds `data`, a BenchmarkResult of protocol buffers.
+    """Parse the file of `--result_file_path`, a BenchmarkResult of protocol buffers.
 
     Raises:
-        ValueError: it is none, or tells no latency.
+        ValueError: it is not a BenchmarkResult, or has no latency.
     """
     parts = dict(_fields(data))
     latency = {
@@ -131,10 +131,10 @@ def parse_result_file(data: bytes) -> Benchmark:
     misc = dict(_fields(_message(parts, _MISC)))
     peak = dict(_fields(_message(parts, _MEMORY))).get(_PEAK_MB)
     runs, warm_up = misc.get(_RUNS), misc.get(_WARM_UP_RUNS, 0)
-    needed = ("mean_us", "min_us", "max_us", "init_us", "first_us")
-    missing = [name for name in needed if name not in latency]
+    required = ("mean_us", "min_us", "max_us", "init_us", "first_us")
+    missing = [name for name in required if name not in latency]
     if missing or not isinstance(runs, int) or not isinstance(warm_up, int):
-        raise ValueError(f"the result file tells no {missing[0] if missing else 'number of runs'}")
+        raise ValueError(f"the result file has no {missing[0] if missing else 'number of runs'}")
     return Benchmark(
         init_us=latency["init_us"],
         first_us=latency["first_us"],
@@ -155,14 +155,14 @@ def parse_result_file(data: bytes) -> Benchmark:
 
 
 def _message(parts: dict[int, int | float | bytes], number: int) -> bytes:
-    found = parts.get(number, b"")
-    if not isinstance(found, bytes):
-        raise ValueError(f"field {number} of the result file is no message")
-    return found
+    message = parts.get(number, b"")
+    if not isinstance(message, bytes):
+        raise ValueError(f"field {number} of the result file is not a message")
+    return message
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """The fields of a message by number.
+    """The fields of a message, each with its number.
 
     Source: protobuf.dev, "Encoding": varints, 4 and 8 bytes, and lengths before bytes.
     """
@@ -173,7 +173,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
         value = shift = 0
         while True:
             if at >= len(data) or shift > 63:
-                raise ValueError("the result file ends in the middle of a number")
+                raise ValueError("the result file ends within a number")
             byte = data[at]
             at += 1
             value |= (byte & 0x7F) << shift
@@ -188,11 +188,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
             continue
         size = {1: 8, 2: None, 5: 4}.get(kind, -1)
         if size == -1:
-            raise ValueError(f"the result file has a field of the unknown kind {kind}")
+            raise ValueError(f"the result file has a field of the unknown wire type {kind}")
         length = varint() if size is None else size
         piece, at = data[at : at + length], at + length
         if len(piece) < length:
-            raise ValueError("the result file ends too soon")
+            raise ValueError("the result file is truncated")
         if size is None:
             yield number, piece
         else:
