@@ -54,7 +54,7 @@ COLOURS = ["#3b82c4", "#c8711a", "#2a8f62", "#b8559f", "#85801f", "#cc4b4b"]
 """Each has a contrast of at least 3.5:1 on white and on black (WCAG 2.2, 1.4.11)."""
 
 BEYOND = 3.0
-"""A budget over this multiple of the largest figure is written at the edge: drawn to scale, it would
+"""A budget over this multiple of the largest figure is written at the edge: to scale, it would
 squeeze the figures."""
 
 SHOWN = 0.99

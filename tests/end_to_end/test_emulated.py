@@ -380,6 +380,6 @@ def test_where_no_board_is_at_hand_rows_say_what_arm_cores_execute(
     note = next(note for note in board[1]["notes"] if "instructions" in note)
     for core in ("cortex-a76", "cortex-a72"):
         assert f"{small[core] / plain[core]:.2f}" in note
-    assert note.endswith("counted on emulated cores, no time")
+    assert note.endswith("counted on emulated cores, not a latency")
     report = (Path(said.json["run"]) / "report.html").read_text()
     assert "Instructions of an inference" in report

@@ -197,7 +197,7 @@ def test_the_worst_slice_alone_stops_a_file(project: Project, edgekd_cli: Any) -
     worst = max(drops, key=lambda name: drops[name])
     assert drops[worst] > 0
     assert said.code == 7
-    assert f"of the slice '{worst}'" in row["detail"]
+    assert f"of slice '{worst}'" in row["detail"]
     document["accept"]["slices"]["min_count"] = 61  # More than any slice has: none is judged.
     said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs", "--json")
     assert said.code == 0, said.json["rows"]
@@ -210,10 +210,10 @@ WRONG = {
                               "student": {"load": "models.py:groups"},
                               "teacher": {"load": "models.py:groups"}}, "night", "0 to 119"),
     "a metric of another task": ({"accept": {"metric": "rmse"}}, "accept.metric", "token_accuracy"),
-    "a drop over all of it": ({"accept": {"max_drop": 1.5}}, "accept.max_drop", "is a share"),
+    "a drop over all of it": ({"accept": {"max_drop": 1.5}}, "accept.max_drop", "is a fraction"),
     "slices that are not there": ({"accept": {"slices": {"max_drop": 0.1}},
                                    "data": {"load": "data.py:bare"}}, "accept.slices",
-                                  "groups of the test split"),
+                                  "named groups of test samples"),
     "numbers for classes": ({"task": "embedding", "accept": {"metric": "cosine"},
                              "student": {"load": "models.py:groups"}, "data": {"load":
                              "data.py:groups"}, "teacher": {"load": "models.py:groups"}},

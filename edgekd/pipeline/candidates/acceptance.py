@@ -1,4 +1,4 @@
-"""Judge what an artifact's outputs are worth: on the test split, and on the worst of its slices."""
+"""The acceptance criteria: the task metric of an artifact on the test split and on its slices."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from edgekd.tasks.evaluate import by_slice
 def apply_acceptance(
     agreement: Agreement, state: PipelineState, outputs: Mapping[str, Tensor], count: int
 ) -> Agreement:
-    """`agreement` with the metric of `outputs`, and the verdict of `accept` on it.
+    """`agreement` with the metric of `outputs`, and with the verdict of [accept].
 
     Args:
-        outputs: on the test split, its `count` samples, and behind it the validation split.
+        outputs: those of the `count` test samples, followed by those of the validation samples.
     """
     accept = state.recipe.accept
     metric = state.task.metrics[accept.metric]
@@ -38,8 +38,8 @@ def apply_acceptance(
         return agreement
     whose = "teacher" if state.teacher_score else "student"
     drop = metric.drop(agreement.metric, against.metric)
-    # A metric of rounded figures: a drop of what is allowed and a rounding of it passes.
-    if not drop <= accept.max_drop + ROUNDING * abs(against.metric):  # Not where it is NaN.
+    # A drop of exactly `max_drop` passes, whatever the rounding error of the difference.
+    if not drop <= accept.max_drop + ROUNDING * abs(against.metric):  # A NaN fails.
         side = "over" if metric.smaller_is_better else "under"
         return with_disagreement(
             agreement,
@@ -51,40 +51,40 @@ def apply_acceptance(
 
 
 ROUNDING = 1e-12
-"""Of float64, by some thousands: 0.98 - 0.95 is 0.03 and a rounding."""
+"""Relative, some thousand times that of float64: 0.98 - 0.95 is not exactly 0.03."""
 
 
 def _slice_refusal(
     agreement: Agreement, against: Scored, state: PipelineState, whose: str
 ) -> str | None:
-    """Why the worst slice loses more than `accept.slices` allows, or None."""
+    """Why the worst slice fails `accept.slices`, or None."""
     accept = state.recipe.accept
-    gate, metric = accept.slices, state.task.metrics[accept.metric]
-    if gate is None:
+    limits, metric = accept.slices, state.task.metrics[accept.metric]
+    if limits is None:
         return None
     drops = {}
     for name, value in agreement.slices.items():
         before = against.slices.get(name)
-        large = len(state.slices[name]) >= gate.min_count
+        large = len(state.slices[name]) >= limits.min_count
         if value is not None and before is not None and large:
             drops[name] = metric.drop(value, before)
     worst = max(drops, key=lambda name: drops[name], default=None)
-    if worst is None or drops[worst] <= gate.max_drop + ROUNDING:
+    if worst is None or drops[worst] <= limits.max_drop + ROUNDING:
         return None
     return (
-        f"{accept.metric} of the slice {worst!r} ({len(state.slices[worst])} samples) is "
-        f"{agreement.slices[worst]:.4f}, more than {gate.max_drop} worse than the {whose}'s "
+        f"{accept.metric} of slice {worst!r} ({len(state.slices[worst])} samples) is "
+        f"{agreement.slices[worst]:.4f}, more than {limits.max_drop} worse than the {whose}'s "
         f"{against.slices[worst]:.4f}"
     )
 
 
 def no_slices() -> Fault:
-    """The fault of a recipe that judges slices of data that has none."""
+    """The fault of a recipe with [accept] slices whose data has no slices."""
     return Fault(
-        what="There are no slices to judge.",
+        what="The recipe has acceptance criteria for slices, but the data has no slices.",
         at="accept.slices",
         got="data without slices",
-        expected="groups of the test split, by name",
-        fix="return edgekd.Data(..., slices={name: numbers of test samples}), "
+        expected="named groups of test samples",
+        fix="return edgekd.Data(..., slices={name: indices of test samples}), "
         "or remove accept.slices",
     )

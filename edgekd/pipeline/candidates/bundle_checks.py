@@ -1,4 +1,4 @@
-"""What a recipe's [bundle] asks that no package can be, found before days of training."""
+"""Checks of a recipe's [bundle], before any training."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from edgekd.recipe.schema import Recipe
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What ends a line somewhere, or what XML cannot hold."""
+"""Line separators, and characters that XML does not allow."""
 
 
 def option_faults(
     recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]
 ) -> Iterator[Fault]:
-    """What of the recipe's [bundle] cannot be, as far as the recipe itself tells."""
+    """The faults of [bundle] that the recipe alone shows."""
     options = recipe.bundle
     assert options is not None
     if not VERSION.fullmatch(recipe.version):
         yield Fault(
-            what="A bundle's version is read by Gradle, Swift, CMake and pip.",
+            what="The version does not suit Gradle, Swift, CMake and pip.",
             at="version",
             got=repr(recipe.version),
-            expected="three numbers, major.minor.patch",
+            expected="a version of the form major.minor.patch",
             fix='write version = "1.0.0"',
         )
     group = group_fault("bundle.android.group", options.android.group)
@@ -39,13 +39,13 @@ def option_faults(
     for deployment in deployments:
         if not NAME.fullmatch(deployment.target.name):
             yield Fault(
-                what="A target's name becomes that of files and packages of the bundle.",
+                what="A target's name is not a valid name of files and packages in the bundle.",
                 at="targets",
                 got=repr(deployment.target.name),
                 expected="letters, digits, '.', '_' and '-', the first a letter or digit",
                 fix="rename the profile's file",
             )
-    yield from _done_twice(recipe, options)
+    yield from _embedded_twice(recipe, options)
     yield from _label_faults(options, base)
     yield from _text_faults(options)
     yield from _kind_option_faults(options)
@@ -54,11 +54,11 @@ def option_faults(
         takes = find_bundle(kind).FORMATS
         if not set(takes) & set(formats):
             yield Fault(
-                what=f"None of the targets has a file that a bundle of kind {kind!r} takes.",
+                what=f"No target has a format that a bundle of kind {kind!r} supports.",
                 at="bundle.kinds",
-                got=listed(formats) if formats else "no target",
+                got=listed(formats) if formats else "no targets",
                 expected=listed(takes),
-                fix=f"add a target of {listed(takes)}, or remove {kind!r}",
+                fix=f"add a target of format {listed(takes)}, or remove {kind!r}",
             )
 
 
@@ -79,15 +79,15 @@ def _kind_option_faults(options: Bundle) -> Iterator[Fault]:
             )
 
 
-def _done_twice(recipe: Recipe, options: Bundle) -> Iterator[Fault]:
+def _embedded_twice(recipe: Recipe, options: Bundle) -> Iterator[Fault]:
     for name in sorted(set(options.preprocessing) & set(recipe.export.inputs)):
         stated = sorted(options.preprocessing[name].model_fields_set & {"scale", "mean", "std"})
         if stated:
             yield Fault(
-                what="What the files do themselves an app must not do again.",
+                what=f"The preprocessing of input {name!r} is already embedded in the model.",
                 at=f"bundle.preprocessing.{name}",
                 got=listed(stated),
-                expected=f"none of them: [export.inputs.{name}] folds them into the files",
+                expected=f"no such keys, because [export.inputs.{name}] embeds them in the model",
                 fix=f"remove {listed(stated)} from bundle.preprocessing.{name}",
             )
 
@@ -97,48 +97,48 @@ def _label_faults(options: Bundle, base: Path) -> Iterator[Fault]:
         labels = options.label_names(base)
     except (OSError, UnicodeDecodeError) as error:
         yield Fault(
-            what="The file of labels cannot be read.",
+            what="The label file cannot be read.",
             at="bundle.labels",
             got=f"{type(error).__name__}: {error}",
-            expected="a text file in UTF-8, a label on a line",
-            fix="name the file relative to the recipe",
+            expected="a UTF-8 text file with one label per line",
+            fix="give a path relative to the recipe",
         )
         return
     bad = [label for label in labels if not label.strip() or CONTROL.search(label)]
     if bad:
         yield Fault(
-            what="A label is no line of text.",
+            what="A label is empty or contains a control character.",
             at="bundle.labels",
             got=repr(bad[0]),
-            expected="a label on a line, none empty",
-            fix="mend the label",
+            expected="non-empty labels, each on one line",
+            fix="correct the label",
         )
 
 
 def _text_faults(options: Bundle) -> Iterator[Fault]:
-    told = {"description": options.description.replace("\n", " ")}
-    told |= {f"licences.{role}": licence or "" for role, licence in options.licences}
-    for key, text in told.items():
+    texts = {"description": options.description.replace("\n", " ")}
+    texts |= {f"licences.{role}": licence or "" for role, licence in options.licences}
+    for key, text in texts.items():
         if CONTROL.search(text):
             yield Fault(
-                what="A bundle's text has characters that XML cannot hold.",
+                what="A text of the bundle has characters that XML does not allow.",
                 at=f"bundle.{key}",
                 got=repr(text),
                 expected="text without control characters",
-                fix=f"write bundle.{key} again",
+                fix=f"remove the control characters from bundle.{key}",
             )
 
 
 def network_faults(
     options: Bundle, base: Path, classes_axis: int | None, signature: Signature
 ) -> Iterator[Fault]:
-    """What of [bundle] does not fit the student: inputs it has not, labels of other classes."""
+    """The faults of [bundle] against the student: unknown inputs, a wrong number of labels."""
     names = signature.input_names
     for name in options.preprocessing:
         if name not in names:
             close = nearest(name, names)
             yield Fault(
-                what="A bundle's preprocessing is of an input that the student does not have.",
+                what=f"The student has no input {name!r}.",
                 at=f"bundle.preprocessing.{name}",
                 got=repr(name),
                 expected=listed(names),
@@ -148,9 +148,9 @@ def network_faults(
     classes = None if classes_axis is None else signature.outputs[0].shape[classes_axis]
     if labels and classes_axis is not None and len(labels) != classes:
         yield Fault(
-            what="A bundle has not as many labels as the student has classes.",
+            what="The bundle does not have one label per class of the student.",
             at="bundle.labels",
             got=f"{len(labels)} labels",
-            expected=f"{classes}, as the student's first output has",
-            fix="give a label for each class, in the outputs' order",
+            expected=f"{classes}, the classes of the student's first output",
+            fix="give one label per class, in the order of the output",
         )

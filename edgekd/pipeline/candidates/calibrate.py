@@ -34,30 +34,30 @@ from edgekd.training.distributed import one_after_the_first
 
 
 def selection_key(state: PipelineState, selection: str) -> Any:
-    """What the selection looks at, as part of the key of what is selected."""
+    """What the features of a selection depend on, as a JSON document."""
     if selection == "k-centre":
-        return teacher_key(_asked(state)[0])
+        return teacher_key(_feature_network(state)[0])
     return network_key(state.student) if selection == "worst-loss" else None
 
 
 def selection_features(
     state: PipelineState, source: str, selection: str
 ) -> tuple[Tensor | None, Tensor | None, str]:
-    """The features or the losses of the split `source`, and what they are, in words.
+    """The features or the losses of the split `source`, and a description of them.
 
-    Features are the input of the last layer of the teacher that has weights; where that cannot be
-    told (a file, a table, an exported program), the teacher's output.
+    Features are the input of the teacher's last layer that has weights; if that layer is unknown
+    (a file, a table, an exported program), the teacher's output.
     """
     samples = state.samples(source)
     if selection == "k-centre":
-        teacher, whose = _asked(state)
+        teacher, whose = _feature_network(state)
         if isinstance(teacher, OutputsTable):
             return teacher.rows(source).flatten(1), None, f"the table {teacher.reference}"
         if isinstance(teacher, Network):
-            features, what = features_of(teacher, samples)
-            return features, None, f"{what} of the {whose}"
-        found = [outputs_on(teacher, samples.take(ids)[0]) for ids in samples.batches(FILE_BATCH)]
-        return torch.cat(found).flatten(1), None, f"the output of {teacher.reference}"
+            features, layer = features_of(teacher, samples)
+            return features, None, f"{layer} of the {whose}"
+        batches = [outputs_on(teacher, samples.take(ids)[0]) for ids in samples.batches(FILE_BATCH)]
+        return torch.cat(batches).flatten(1), None, f"the output of {teacher.reference}"
     if selection == "worst-loss":
         output = state.student.signature.output_names[0]
         outputs, labels = outputs_of(state.student.module, samples)[output], samples.labels()
@@ -68,20 +68,20 @@ def selection_features(
     return None, None, ""
 
 
-def _asked(state: PipelineState) -> tuple[Teacher, str]:
-    """Over whose features samples are spread: the teacher's, unless the data it takes were folded
-    into the student."""
+def _feature_network(state: PipelineState) -> tuple[Teacher, str]:
+    """The network whose features are used: the teacher, or the student if it has embedded
+    preprocessing, because the teacher does not take raw data."""
     if state.teacher is None or state.recipe.export.inputs:
         return state.student, "student"
     return state.teacher, "teacher"
 
 
-SEEN = 256
-"""Training samples, spread evenly, that the calibration samples are held against."""
+COMPARED = 256
+"""The number of training samples that the calibration samples are compared with."""
 
 
 def calibrated(state: PipelineState, run: Run) -> PipelineState:
-    """The work with its calibration samples; what of them is doubtful is a note of its rows."""
+    """The state with its calibration samples, and doubts about them as notes of its candidates."""
     from safetensors.torch import load_file
 
     chosen = load_calibration(state.recipe.quantize.calibration, state.base)
@@ -99,12 +99,12 @@ def calibrated(state: PipelineState, run: Run) -> PipelineState:
 
 
 def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path, list[str]]:
-    """The file of the set's samples in the run's folder, and what of them is doubtful.
+    """The file of the set's samples in the run's folder, and doubts about them as sentences.
 
-    Of a set with a file of its own these are the very ones; otherwise they are selected now.
+    A set with a file of its own keeps exactly those samples; otherwise they are selected now.
 
     Raises:
-        RecipeError: the data has no such split, or nothing can be measured on the samples.
+        RecipeError: the data has no such split, or the samples are unusable for calibration.
     """
     from safetensors.torch import save_file
 
@@ -114,8 +114,8 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
                 what=f"The data has no {chosen.source} split to calibrate with.",
                 at=f"calibration set {chosen.name!r}: source",
                 got=chosen.source,
-                expected="a split that data.load returns",
-                fix="use a calibration set of another split",
+                expected="a split of the data",
+                fix="choose another source for the calibration set, or add the split to the data",
             )
         )
     key = {
@@ -128,12 +128,14 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
     }
 
     def make(folder: Path) -> None:
-        by = chosen.looked_at
+        description = chosen.looked_at
         if chosen.frozen is not None:
             check_digest(chosen, chosen.frozen)
             samples = read_frozen_samples(chosen, chosen.frozen, state.student)
         else:
-            features, losses, by = selection_features(state, chosen.source, chosen.selection)
+            features, losses, description = selection_features(
+                state, chosen.source, chosen.selection
+            )
             samples = calibration_samples(
                 state.student,
                 state.samples(chosen.source),
@@ -142,15 +144,20 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
                 features=features,
                 losses=losses,
             )
-        seen = _seen(state)
-        faults = off_scale(samples, seen, at=f"calibration set {chosen.name!r}")
+        training = _training_samples(state)
+        faults = off_scale(samples, training, at=f"calibration set {chosen.name!r}")
         if faults:
             raise RecipeError(*faults)
         names = state.student.signature.input_names
         stacked = {name: torch.cat([sample[name] for sample in samples]) for name in names}
         save_file(stacked, folder / FILE)
-        told = {**chosen.to_json(), "looked_at": by, "doubts": doubts(samples, seen)}
-        write_json(folder / RECORD, {**told, "sha256": path_digest(folder / FILE)})
+        record = {
+            **chosen.to_json(),
+            "looked_at": description,
+            "doubts": doubts(samples, training),
+            "sha256": path_digest(folder / FILE),
+        }
+        write_json(folder / RECORD, record)
 
     with one_after_the_first():
         folder = run.make("quantize", "", key, make).folder
@@ -160,8 +167,8 @@ def freeze(state: PipelineState, run: Run, chosen: CalibrationSet) -> tuple[Path
     return folder / FILE, doubtful
 
 
-def _seen(state: PipelineState) -> Inputs:
+def _training_samples(state: PipelineState) -> Inputs:
     """Training samples, spread evenly over the split."""
     samples = state.samples("train")
-    count = min(SEEN, len(samples))
+    count = min(COMPARED, len(samples))
     return samples.take(torch.arange(count) * len(samples) // count)[0]

@@ -1,4 +1,4 @@
-"""Exports the candidates of the pipeline, each in a worker process, with its failures as rows."""
+"""Exports the candidates of a run in worker processes; a failure is an outcome."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from edgekd.system.store import Run, copy_tree
 def export_candidates(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> list[Candidate]:
-    """`candidates`, those that are open with an artifact, or with the reason why there is none."""
+    """`candidates`, the open ones with an artifact, or with the reason why they have none."""
     networks: dict[tuple[NetworkRole, str], tuple[Network, dict[str, Any]]] = {}
     wanted: dict[str, Conversion] = {}
     keys: dict[str, dict[str, Any]] = {}
     for candidate in candidates:
         name = _name(candidate, state.deployment(candidate).target)
         if candidate.open and name not in wanted:
-            # One that was trained to be rounded is of one format, and of so many bits.
+            # A QAT network is trained for one format and bit width.
             of = (candidate.network, name if candidate.network == "qat" else "")
             if of not in networks:
                 network = _batch_of_one(state.network(candidate))
@@ -54,9 +54,11 @@ def export_candidates(
             network, key = networks[of]
             wanted[name] = conversion_of(candidate, state, network)
             keys[name] = _key(wanted[name], key)
-    made = _made(wanted, keys, state, run)
+    results = _converted(wanted, keys, state, run)
     return [
-        _exported(candidate, made[_name(candidate, state.deployment(candidate).target)], state, run)
+        _exported(
+            candidate, results[_name(candidate, state.deployment(candidate).target)], state, run
+        )
         if candidate.open
         else candidate
         for candidate in candidates
@@ -66,10 +68,10 @@ def export_candidates(
 def conversion_of(
     candidate: Candidate, state: PipelineState, network: Network | None = None
 ) -> Conversion:
-    """What has to be converted, and how, for `candidate`.
+    """The conversion that makes the file of `candidate`.
 
     Args:
-        network: the row's at a batch of one, where it is there already.
+        network: the candidate's network with a batch of one, if it is known already.
     """
     target = state.deployment(candidate).target
     return Conversion(
@@ -93,11 +95,11 @@ def io_of(candidate: Candidate, recipe: Recipe) -> Io:
 
 
 NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}
-"""By format, the schemes whose kernels add products in 16 bits where the processor is old."""
+"""By format, the schemes whose kernels on old processors add products in 16 bits."""
 
 
 def bits_on(target: Target, candidate: Candidate) -> int:
-    """In how many bits the int8 weights of `candidate` are safe on `target`."""
+    """The weight bits, 7 or 8, that do not overflow on `target` in int8."""
     if candidate.scheme not in NARROW.get(candidate.format, ()):
         return 7
     fact = target.facts.get("int8_instructions")
@@ -128,11 +130,10 @@ def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _made(
+def _converted(
     wanted: dict[str, Conversion], keys: dict[str, dict[str, Any]], state: PipelineState, run: Run
 ) -> dict[str, Path | EdgekdError]:
-    """The folder of each that is wanted, or why there is none; each is kept as soon as it is
-    there."""
+    """By name, the folder of each conversion, or its error; every result is stored at once."""
 
     def keep(name: str, source: Path | None) -> Path:
         def move(folder: Path) -> None:
@@ -141,26 +142,26 @@ def _made(
 
         return run.make("export", name, keys[name], move).folder
 
-    made: dict[str, Path | EdgekdError] = {
+    results: dict[str, Path | EdgekdError] = {
         name: keep(name, None) for name in wanted if run.has("export", keys[name])
     }
-    todo = {name: conversion for name, conversion in wanted.items() if name not in made}
+    todo = {name: conversion for name, conversion in wanted.items() if name not in results}
     if todo:
         run.progress("export", ", ".join(todo), 0, len(todo))
     options = state.recipe.export
-    each = convert_each(todo, processes=options.processes, timeout_s=options.timeout_s)
-    for number, (name, ended) in enumerate(each):
+    endings = convert_each(todo, processes=options.processes, timeout_s=options.timeout_s)
+    for number, (name, ended) in enumerate(endings):
         run.progress("export", name, number + 1, len(todo))
         if isinstance(ended, EdgekdError):
-            made[name] = ended
+            results[name] = ended
             continue
         _copy_log(ended / LOG, run.log)
-        made[name] = keep(name, ended)
-    return made
+        results[name] = keep(name, ended)
+    return results
 
 
 def _copy_log(source: Path, log: Path) -> None:
-    """Adds what a converter printed to the run's log."""
+    """Appends a converter's output to the run's log."""
     if source.exists():
         with log.open("a", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8", errors="replace"))
@@ -168,28 +169,29 @@ def _copy_log(source: Path, log: Path) -> None:
 
 def _batch_of_one(network: Network) -> Network:
     example = {name: tensor[:1] for name, tensor in network.example.items()}
-    made, told = network.like(network.module, example), network.signature
+    single, declared = network.like(network.module, example), network.signature
 
     def named(specs: Sequence[TensorSpec], known: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
         pairs = zip(specs, known, strict=True)
         return tuple(replace(a, layout=b.layout, meaning=b.meaning) for a, b in pairs)
 
-    inputs = named(made.signature.inputs, told.inputs)
-    return replace(made, signature=Signature(inputs, named(made.signature.outputs, told.outputs)))
+    inputs = named(single.signature.inputs, declared.inputs)
+    outputs = named(single.signature.outputs, declared.outputs)
+    return replace(single, signature=Signature(inputs, outputs))
 
 
 def _exported(
-    candidate: Candidate, made: Path | EdgekdError, state: PipelineState, run: Run
+    candidate: Candidate, result: Path | EdgekdError, state: PipelineState, run: Run
 ) -> Candidate:
-    if isinstance(made, EdgekdError):
-        fault = made.faults[0]
+    if isinstance(result, EdgekdError):
+        fault = result.faults[0]
         return replace(
             candidate, outcome=Outcome.CONVERT_FAILED, detail=f"{fault.what} {fault.got}"
         )
-    place = run.folder / "artifacts" / candidate.target / candidate.name
-    copy_tree(made, place)
-    artifact = load_artifact(place)
-    how = str(artifact.lineage["method"])
+    folder = run.folder / "artifacts" / candidate.target / candidate.name
+    copy_tree(result, folder)
+    artifact = load_artifact(folder)
+    method = str(artifact.lineage["method"])
     used = artifact.lineage.get("quantizer", {}).get("method")
     usual = methods_of(candidate.format, candidate.scheme).get(used)
     return replace(
@@ -197,32 +199,31 @@ def _exported(
         artifact=artifact,
         method=used,
         detail=""
-        if how == (usual or find_format(candidate.format).SCHEMES[candidate.scheme])
-        else how,
+        if method == (usual or find_format(candidate.format).SCHEMES[candidate.scheme])
+        else method,
         notes=(*candidate.notes, *_notes(artifact, candidate, state)),
     )
 
 
 def _notes(artifact: Artifact, candidate: Candidate, state: PipelineState) -> tuple[str, ...]:
-    """What of the file will not run well on its target, and how little of it is quantized, in
-    sentences."""
+    """Notes on operators that do not run well on the target, and on low quantization coverage."""
     if candidate.format not in READERS:
         return ()
     graph = read_graph(artifact.path, candidate.format)
-    found = lint(graph, state.deployment(candidate).target, candidate.scheme)
-    told = [f"{entry.count} of {entry.operator}: {entry.why}" for entry in found]
-    little = little_quantized(artifact.lineage, candidate.scheme)
-    return tuple([*told, little] if little else told)
+    findings = lint(graph, state.deployment(candidate).target, candidate.scheme)
+    notes = [f"{finding.count} of {finding.operator}: {finding.why}" for finding in findings]
+    coverage = little_quantized(artifact.lineage, candidate.scheme)
+    return tuple([*notes, coverage] if coverage else notes)
 
 
-SEEN = 64
-"""Validation samples whose activations are held against float16, where none calibrate."""
+SAMPLES = 64
+"""Validation samples for the FP16 range check, if there are no calibration samples."""
 
 
 def refuse_fp16_overflow(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
     """`candidates`, with those in FP16 refused if their network overflows the FP16 range."""
     samples: Sequence[Inputs] = state.calibration
-    found: dict[tuple[NetworkRole, bool], str] = {}
+    refusals: dict[tuple[NetworkRole, bool], str] = {}
     judged = []
     for candidate in candidates:
         if not candidate.open or not stores_fp16(candidate.format, candidate.scheme):
@@ -230,16 +231,16 @@ def refuse_fp16_overflow(candidates: Sequence[Candidate], state: PipelineState) 
             continue
         if not samples:
             validation = state.samples("validation")
-            samples = single(validation.take(torch.arange(min(SEEN, len(validation))))[0])
+            samples = single(validation.take(torch.arange(min(SAMPLES, len(validation))))[0])
         key = (candidate.network, candidate.format in COMPUTED)
-        if key not in found:
+        if key not in refusals:
             try:
                 check_fp16_range(
                     state.network(candidate), candidate.format, candidate.scheme, samples
                 )
-                found[key] = ""
+                refusals[key] = ""
             except RefusedError as error:
-                found[key] = f"{error.faults[0].what} {error.faults[0].got}"
-        why = found[key]
+                refusals[key] = f"{error.faults[0].what} {error.faults[0].got}"
+        why = refusals[key]
         judged.append(replace(candidate, outcome=Outcome.REFUSED, detail=why) if why else candidate)
     return judged

@@ -1,4 +1,4 @@
-"""Which candidates a target has, and why it has not the others, before any work."""
+"""The initial candidates of a target, and why others are refused, before any work."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from edgekd.system.packages import missing
 
 
 def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidate]:
-    """A row for each of the recipe's schemes, refused where target or format have it not, and
-    the same of the other networks that the recipe makes."""
+    """One candidate per scheme and network of the recipe, refused if unsupported."""
     candidates = []
     target = deployment.target
     schemes = find_format(target.format).SCHEMES
@@ -29,12 +28,12 @@ def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidat
         candidate = Candidate(target.name, target.format, scheme)
         reason = target.refusal(scheme)
         if reason is None and scheme not in schemes:
-            reason = f"{target.format} can be written here in {listed(schemes)}"
+            reason = f"edgekd writes {target.format} in {listed(schemes)}"
         if reason is None:
             reason = _not_driven(target)
         if reason is None and target.format == "coreml":
-            whole = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
-            reason = f"Core ML takes no uint8 array: {UINT8.format(whole[0])}" if whole else None
+            images = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
+            reason = f"Core ML has no uint8 arrays: {UINT8.format(images[0])}" if images else None
         if reason is None and scheme == IO_SCHEME:
             reason = io_refusal(target.format, scheme, recipe.export.io)
         if reason is None and target.format in FIXED and recipe.student.dynamic:
@@ -43,11 +42,11 @@ def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidat
         if reason is not None:
             candidate = replace(candidate, outcome=Outcome.REFUSED, detail=reason)
         candidates.append(_available(candidate, deployment))
-    # Where methods are searched, it is trained only if all of them miss: the last rung of a ladder.
+    # If methods are searched, QAT is the last fallback: see `edgekd.pipeline.stages.ladder`.
     asked = recipe.quantize.qat_epochs and recipe.quantize.search == "first"
     trained = [candidate for candidate in candidates if candidate.scheme == "int8"] if asked else []
     if recipe.prune is not None:
-        # What pruning is timed against, and what goes on where it does not pay.
+        # Pruning is timed against these, and they ship if it does not pay off.
         candidates += [
             replace(candidate, network="unpruned") for candidate in candidates if candidate.open
         ]
@@ -57,7 +56,7 @@ def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidat
 
 
 def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
-    """Raises a RecipeError where whole numbers are asked for and no candidate could have them."""
+    """Raises a RecipeError if the recipe asks for integer I/O that no candidate can have."""
     io = recipe.export.io
     if io == "float32" or any(
         candidate.open and candidate.scheme == IO_SCHEME for candidate in candidates
@@ -70,12 +69,12 @@ def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
     )
     raise RecipeError(
         Fault(
-            what=f"No file of this recipe would take and give {io}.",
+            what=f"No candidate of this recipe can have {io} inputs and outputs.",
             at="export.io",
             got="; ".join(refused) or f"quantize.schemes of {listed(recipe.quantize.schemes)}",
-            expected=f"{IO_SCHEME!r} among quantize.schemes, and a target that takes it, "
+            expected=f"{IO_SCHEME!r} in quantize.schemes, and a target that supports it, "
             f"of format {listed(IO_FORMATS)}",
-            fix="remove export.io; or add the scheme, or such a target",
+            fix="remove export.io, or add the scheme or such a target",
         )
     )
 
@@ -85,23 +84,23 @@ def _trainable(candidate: Candidate) -> Candidate:
     formats = list(dict.fromkeys(name for name, _ in METHODS))
     if candidate.format in formats:
         return candidate
-    reason = f"what {candidate.format} rounds is not simulated; that of {listed(formats)} is"
+    reason = f"edgekd simulates the quantizer of {listed(formats)}, not of {candidate.format}"
     return replace(candidate, outcome=Outcome.REFUSED, detail=reason)
 
 
 def _not_driven(target: Target) -> str | None:
-    """Why edgekd cannot have the target's accelerator compute, or None."""
+    """Why edgekd cannot use the target's accelerator, or None."""
     if target.accelerator == "cpu" or target.format == "coreml":
         return None
     if target.accelerator == "gpu" and target.format == "onnx":
         if target.device is None or drives_gpu(target.device):
             return None
-        ways = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
-        return f"{target.name} computes on its gpu: its device must be told to, by {ways}"
-    return f"{target.name} computes on its {target.accelerator}; edgekd drives the CPU"
+        options = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
+        return f"{target.name} runs on its GPU: add {options} to the URL of its device"
+    return f"{target.name} runs on its {target.accelerator}; edgekd only runs on its CPU"
 
 
-UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 too'
+UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 as well'
 
 
 def _available(candidate: Candidate, deployment: DeploymentTarget) -> Candidate:

@@ -1,8 +1,7 @@
-"""Instructions of a run's files on emulated Arm cores: kept for later runs, and told in the rows.
+"""Instruction counts of a run's files on emulated Arm cores, stored for later runs.
 
-Where no board is at hand they say what int8 is worth on a core that has dot products and on one
-that has not. They are no times, and decide nothing: a target of an emulated device alone is judged
-by its own core's.
+Without a device they show what int8 gains on a core with int8 dot products and on one without. They
+are not latencies and do not decide what ships, except for a target whose device is emulated.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
 
 COUNTED = (Outcome.PASSED, Outcome.OVER_BUDGET, Outcome.UNDECIDED, Outcome.UNAVAILABLE)
-"""How a row ended whose file is worth counting: it computes what it should, or none could tell."""
+"""The outcomes of candidates whose files are counted: correct, or not known to be wrong."""
 
 
 def counts_on(
@@ -37,10 +36,10 @@ def counts_on(
     state: PipelineState,
     run: Run,
 ) -> Mapping[str, Verdict | int]:
-    """By candidate, the instructions of an inference on the emulated `device`, or how it failed.
+    """By candidate, the instructions of one inference on the emulated `device`, or the failure.
 
     Raises:
-        UnreachableError: the device is not set up, or cannot count.
+        UnreachableError: the device is not set up, or cannot count instructions.
     """
     if not artifacts:
         return {}
@@ -48,10 +47,10 @@ def counts_on(
     inputs = samples.take(torch.arange(min(8, len(samples))))[0]
 
     def make(folder: Path) -> None:
-        found = count_instructions(artifacts, device, inputs)
-        if any(isinstance(each, Verdict) for each in found.values()):
-            raise _NotCounted(found)
-        write_json(folder / "instructions.json", found)
+        counts = count_instructions(artifacts, device, inputs)
+        if any(isinstance(count, Verdict) for count in counts.values()):
+            raise _NotStored(counts)
+        write_json(folder / "instructions.json", counts)
 
     key = {
         "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
@@ -64,16 +63,16 @@ def counts_on(
         name = f"{deployment.target.name}-{device.partition('://')[2]}"
         made = run.make("benchmark", name, key, make)
         counts: Mapping[str, int] = json.loads((made.folder / "instructions.json").read_text())
-    except _NotCounted as error:
-        return error.found
+    except _NotStored as error:
+        return error.counts
     return counts
 
 
-class _NotCounted(Exception):
-    """Carries counts, and what failed, out of the making of a result that is not kept."""
+class _NotStored(Exception):
+    """Carries counts with failures past the run store, which must not keep them."""
 
-    def __init__(self, found: Mapping[str, Verdict | int]) -> None:
-        self.found = found
+    def __init__(self, counts: Mapping[str, Verdict | int]) -> None:
+        self.counts = counts
 
 
 def with_instruction_counts(
@@ -84,8 +83,8 @@ def with_instruction_counts(
 ) -> dict[int, Candidate]:
     """`candidates` of one target with their instructions by core, and a note that compares them.
 
-    As they are where the target is no Arm CPU, where it was itself timed, or where nothing here
-    emulates one: the run is told then how it would.
+    They are returned unchanged if the target is not an Arm CPU, if its device was timed, or if no
+    emulator is set up, which the run then reports.
     """
     target = deployment.target
     timed = any(
@@ -102,8 +101,8 @@ def with_instruction_counts(
     if counted_by() is None:
         run.progress(
             "benchmark",
-            f"{target.name}: no board timed it; `edgekd devices setup emulated` has its "
-            "instructions counted",
+            f"{target.name}: no device timed it; run edgekd devices setup emulated to count "
+            "its instructions",
         )
         return dict(candidates)
     by_core: dict[str, Mapping[str, Verdict | int]] = {}
@@ -119,8 +118,8 @@ def with_instruction_counts(
     for i, candidate in candidates.items():
         own = {
             core: count
-            for core, found in by_core.items()
-            if isinstance(count := found.get(candidate.name), int)
+            for core, counts in by_core.items()
+            if isinstance(count := counts.get(candidate.name), int)
         }
         counted[i] = replace(candidate, core_instructions=own)
     by_name = {candidate.name: candidate for candidate in counted.values()}
@@ -152,7 +151,7 @@ def comparison(candidate: Candidate, others: Mapping[str, Candidate]) -> str | N
         f"{candidate.name} takes {value:.2f} of {first.name}'s instructions on a core "
         f"{DOT_PRODUCTS[core]}"
     )
-    sentence += "".join(f", {each:.2f} on a core {DOT_PRODUCTS[name]}" for name, each in more)
+    sentence += "".join(f", {ratio:.2f} on a core {DOT_PRODUCTS[name]}" for name, ratio in more)
     if all(value > 1 + LEAST_GAIN for value in ratios.values()):
         sentence = f"{sentence}: more on both"
-    return f"{sentence}; counted on emulated cores, no time"
+    return f"{sentence}; counted on emulated cores, not a latency"

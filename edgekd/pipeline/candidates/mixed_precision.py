@@ -1,4 +1,4 @@
-"""Which layers of a file cost the most when they are quantized, found on the file itself."""
+"""The layers of a file that lose most by quantization, measured on the file itself."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from edgekd.network.network import Network, call
 from edgekd.network.preprocessing import channels_last as turn_channels
 
 MOST_GROUPS = 24
-"""Of more layers, neighbours are kept in float together: each group costs a conversion."""
+"""The largest number of groups of neighbouring layers: each group costs one conversion."""
 
 
 def layers_of(network: Network, format: str, channels_last: bool | None = None) -> list[str]:
-    """The layers of `network` in a file of `format`, in order; empty where it cannot tell them."""
+    """The layers of `network` in a file of `format`, in order; empty if it cannot list them."""
     list_layers = getattr(find_format(format), "layers", None)
     if list_layers is None:
         return []
     images = to_turn(network, format, channels_last)
-    found: list[str] = list_layers(turn_channels(network, images) if images else network)
-    return found
+    layers: list[str] = list_layers(turn_channels(network, images) if images else network)
+    return layers
 
 
 def grouped(layers: Sequence[str], most: int = MOST_GROUPS) -> list[tuple[str, ...]]:
-    """`layers` in at most `most` groups of neighbours, as even as can be."""
+    """`layers` in at most `most` groups of neighbours, of nearly equal size."""
     size = max(1, math.ceil(len(layers) / most))
     return [tuple(layers[start : start + size]) for start in range(0, len(layers), size)]
 
@@ -47,30 +47,30 @@ def sqnr_by_group(
     processes: int | None,
     timeout_s: float,
 ) -> Mapping[tuple[str, ...], float]:
-    """By group, the SQNR in dB of the file on its calibration samples with that group quantized and
-    the other layers in float: the least is the most sensitive.
+    """By group, the SQNR in dB of a file in which only that group is quantized.
 
-    A layer alone in float shows less: its neighbour may quantize the tensor between the two all the
-    same. A group that the quantizer does not quantize alone has none.
+    The group with the lowest SQNR is the most sensitive. Keeping only one layer in float shows
+    less: its neighbour may still quantize the tensor between them. A group that the quantizer does
+    not quantize alone is left out.
     """
-    # Rounding what comes in and goes out is of no layer, and would hide what little one does.
+    # Integer inputs and outputs belong to no layer, and would hide the error of a good one.
     conversion = replace(conversion, io="float32")
     samples = conversion.calibration
     module = copy.deepcopy(conversion.network.module).cpu().eval()
     with torch.no_grad():
-        wanted = [call(module, sample) for sample in samples]
-    reference = {name: torch.cat([each[name] for each in wanted]) for name in wanted[0]}
+        outputs = [call(module, sample) for sample in samples]
+    reference = {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
     jobs = {
         str(number): replace(
             conversion, keep=tuple(name for other in groups if other != group for name in other)
         )
         for number, group in enumerate(groups)
     }
-    found: dict[tuple[str, ...], float] = {}
+    sqnr: dict[tuple[str, ...], float] = {}
     for name, ended in convert_each(jobs, processes=processes, timeout_s=timeout_s):
         if isinstance(ended, EdgekdError):
             continue
         ran = run_artifact(load_artifact(ended), joined(list(samples)), "local")
         if not isinstance(ran, Verdict):
-            found[groups[int(name)]] = sqnr_db(reference, ran.outputs)
-    return found
+            sqnr[groups[int(name)]] = sqnr_db(reference, ran.outputs)
+    return sqnr

@@ -1,4 +1,4 @@
-"""Scores the teacher and the student of a run, with their scores cached in the run store."""
+"""Scores the teacher and the student of a run with the recipe's metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.tasks.evaluate import by_slice, count_macs, outputs_of, score
 
 
 def scored_outputs(teacher: BlackBox | OutputsTable, state: PipelineState) -> Scored | None:
-    """The figures of a teacher that is a file; None for a table without the splits it takes."""
+    """The score of a black-box teacher; None for a table without both splits."""
     test, validation = (split_outputs(teacher, state, split) for split in ("test", "validation"))
     if test is None or validation is None:
         return None
@@ -30,7 +30,7 @@ def scored_outputs(teacher: BlackBox | OutputsTable, state: PipelineState) -> Sc
 
 
 def split_outputs(teacher: Teacher, state: PipelineState, split: str) -> Tensor | None:
-    """A teacher's first output on all of a split; None for a table without it."""
+    """A teacher's first output on a whole split; None for a table without that split."""
     samples = state.samples(split)
     if isinstance(teacher, Network):
         return outputs_of(teacher.module, samples)[teacher.signature.output_names[0]]
@@ -41,26 +41,26 @@ def split_outputs(teacher: Teacher, state: PipelineState, split: str) -> Tensor 
 
 
 def scored_student(student: Network, state: PipelineState) -> Scored:
-    """The figures of a student, with how far it agrees with the first teacher."""
-    found = scored(student, state)
+    """The score of a student, with its agreement with the first teacher."""
+    figures = scored(student, state)
     theirs = split_outputs(state.teacher, state, "test") if state.teachers else None
     if theirs is None:
-        return found
+        return figures
     test = state.samples("test")
     ours = outputs_of(student.module, test)[student.signature.output_names[0]]
     agreement = state.task.agreement(theirs, ours, test.labels())
-    return replace(found, teacher_agreement=agreement)
+    return replace(figures, teacher_agreement=agreement)
 
 
 def classes_of(teacher: Teacher, state: PipelineState, split: str) -> Tensor:
-    """The teacher's class of each sample of `split`, of which it has outputs."""
+    """The teacher's predicted class of each sample of `split`."""
     outputs = split_outputs(teacher, state, split)
     assert outputs is not None
     return outputs.argmax(1)
 
 
 def scored(network: Network, state: PipelineState) -> Scored:
-    """The figures of `network` on the work's data, by the recipe's metric."""
+    """The score of `network` on the run's data."""
     output, name = network.signature.output_names[0], state.recipe.accept.metric
     test, metric = state.samples("test"), state.task.metrics[name]
     outputs, targets = outputs_of(network.module, test)[output], test.labels()

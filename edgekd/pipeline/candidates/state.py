@@ -1,4 +1,4 @@
-"""What flows through the pipeline."""
+"""The state of the pipeline, which every stage takes and returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgekd.tasks import Task
 
 @dataclass(frozen=True)
 class DeploymentTarget:
-    """A target and what must hold there."""
+    """A target of the recipe with its budget."""
 
     target: Target
     budget: Budget
@@ -30,18 +30,18 @@ class DeploymentTarget:
 
 @dataclass(frozen=True)
 class Scored:
-    """A network's figures for the report.
+    """A network's figures.
 
     Attributes:
         metric: the recipe's metric on the test split.
-        validation_metric: the same on the validation split.
-        slices: by slice of the test split, the metric there; None where it is not defined.
-        teacher_agreement: the task's figure of how far its outputs on the test split are the
-            teacher's; None without a teacher, and for the teacher itself.
-        parameters, macs: the numbers of parameters, and of multiply-accumulates of one sample;
-            None where the network is a file or a table.
-        eager_ms: the median time of one call in PyTorch on this machine, on one thread, beside the
-            run's other networks; None where nothing was timed.
+        validation_metric: the metric on the validation split.
+        slices: the metric on each slice of the test split; None where it is not defined.
+        teacher_agreement: the task's agreement of its outputs with the teacher's on the test
+            split; None without a teacher, and for the teacher itself.
+        parameters, macs: the number of parameters, and of multiply-accumulates of one sample; None
+            if the network is a file or a table.
+        eager_ms: the median PyTorch latency of one call on this machine, on one thread, measured
+            beside the run's other networks; None if it was not measured.
     """
 
     metric: float
@@ -55,19 +55,19 @@ class Scored:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What pruning came to, for the report.
+    """The result of pruning.
 
     Attributes:
-        measure: what `keep` and `kept_frac` are shares of: macs, parameters or latency; of single
-            weights, those that are not zero.
-        kept_frac: what is left.
-        trial_count: candidates tried, over all steps.
+        measure: what `keep` and `kept_frac` are shares of: macs, parameters or latency; for
+            unstructured pruning, the weights that are not zero.
+        kept_frac: the share that is left.
+        trial_count: the number of pruned networks tried, over all steps.
         widths: by layer, its channels before and after.
-        removed: the blocks, heads and channels of each step.
+        removed: the blocks, heads and channels that each step removed.
         untouched: layers whose channels could not be removed, with the reason.
-        zero_frac: of the weights of linear layers and convolutions, those that are zero.
-        target: on which the latency was measured.
-        profits: of single weights, by format, what its runtime makes of zeros.
+        zero_frac: the share of zeros among the weights of linear layers and convolutions.
+        target: the target on which the latency was measured.
+        profits: for unstructured pruning, by format, how its runtime uses zero weights.
     """
 
     method: str
@@ -89,23 +89,30 @@ class Pruning:
 
 @dataclass(frozen=True)
 class PipelineState:
-    """What flows from stage to stage; a stage returns it with its own part replaced.
+    """The state of a run between two stages. A stage returns a copy with its own fields replaced.
 
     Attributes:
-        base: the recipe's folder, which references are relative to.
-        data_key: a digest of the data and of the code that loads it.
-        student: as the last stage that changed it left it, in eval mode.
-        unpruned: the student as it was before it was pruned; None where it was not.
+        recipe: the recipe of the run.
+        base: the folder that the recipe's references are relative to.
+        deployments: the recipe's targets with their budgets.
+        data: the user's data.
+        data_key: the digest of the data and of the code that loads it.
+        student: the student as the last stage left it, in eval mode.
         teachers: each with its weight: a `Network`, or a file or table of outputs.
-        another_student: the student untaught, with other random weights for each number.
-        qat: by target, the student trained to be rounded as its files round, a
-            `edgekd.distillation.qat.Tuned`.
-        slices: by name, the numbers of the test split's samples in it.
-        rows: one candidate of one target each.
-        teacher_classes: by split, the first teacher's class of each sample; where [route] asks.
-        routes: by target, which answers of what ships the device keeps.
-        seconds: by stage, how long it took.
-        bundles: by kind, the folder of what the app build takes.
+        another_student: makes the untrained student with random weights from a number.
+        teacher_score, student_score, unpruned_score: the figures of these networks.
+        unpruned: the student before pruning; None without pruning.
+        pruning: the result of pruning; None without pruning.
+        calibration: the calibration samples.
+        qat: by target, the student after quantization-aware training, an
+            `edgekd.distillation.qat.QatResult`.
+        slices: by name, the indices of its test samples.
+        candidates: every candidate of every target.
+        chosen: by target, which candidate ships and why.
+        teacher_classes: by split, the first teacher's class of each sample; only with [route].
+        routes: by target, the model cascade: which answers the device keeps.
+        seconds: by stage, its duration.
+        bundles: by kind, the folder for the app build.
     """
 
     recipe: Recipe
@@ -134,19 +141,19 @@ class PipelineState:
 
     @property
     def teacher(self) -> Any:
-        """The first teacher, by which the student and what ships are judged; None without one."""
+        """The first teacher, which the student and the artifacts are judged against; or None."""
         return self.teachers[0][0] if self.teachers else None
 
     def samples(self, split: str) -> Samples:
-        """The data's `split`, its inputs under the student's names."""
+        """The samples of a split of the data, with the student's input names."""
         names = tuple(self.student.signature.input_names)
         return Samples(getattr(self.data, split), names, labelled=split != "unlabeled")
 
     def network(self, candidate: Candidate) -> Network:
-        """The network that `candidate` is a candidate of."""
+        """The network that was exported for `candidate`."""
         if candidate.network == "qat":
-            tuned: Network = self.qat[candidate.target].network
-            return tuned
+            network: Network = self.qat[candidate.target].network
+            return network
         return self.original(candidate)
 
     def original(self, candidate: Candidate) -> Network:
@@ -157,7 +164,7 @@ class PipelineState:
         return self.unpruned
 
     def deployment(self, candidate: Candidate) -> DeploymentTarget:
-        """The goal that `candidate` is a candidate of."""
+        """The deployment target of `candidate`."""
         return next(
             deployment
             for deployment in self.deployments

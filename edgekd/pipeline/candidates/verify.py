@@ -1,4 +1,4 @@
-"""Verifies the candidates of a run on their devices and records the agreement in their rows."""
+"""Verifies the candidates of a run on their devices, and records their agreement."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from edgekd.verification.compare import compare
 def verify_candidates(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> list[Candidate]:
-    """`candidates`, those that are open with an agreement, or with how they failed."""
+    """`candidates`, the open ones with an agreement or with the outcome of a failure."""
     if not any(candidate.open for candidate in candidates):
         return list(candidates)
     test, validation = state.samples("test"), state.samples("validation")
@@ -45,7 +45,7 @@ def verify_candidates(
         [split.take(ids)[0] for split in (test, validation) for ids in split.batches(512)]
     )
     references: dict[NetworkRole, dict[str, Tensor]] = {}
-    apply_acceptance = []
+    verified = []
     for number, candidate in enumerate(candidates):
         if candidate.open:
             run.progress(
@@ -54,15 +54,15 @@ def verify_candidates(
             if candidate.network not in references:
                 references[candidate.network] = outputs_of(state.original(candidate).module, test)
             candidate = _verified(candidate, state, run, inputs, references[candidate.network])
-        apply_acceptance.append(candidate)
-    return apply_acceptance
+        verified.append(candidate)
+    return verified
 
 
 class _DidNotRun(Exception):
-    """Carries a failure out of the making of a result, which then is not kept."""
+    """Carries a failure past the run store, which must not keep it."""
 
-    def __init__(self, failed: Verdict) -> None:
-        self.failed = failed
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
 
 
 def _verified(
@@ -76,8 +76,8 @@ def _verified(
     artifact = candidate.artifact
     assert artifact is not None
     device = target.device or "local"
-    stood_in = not gives_outputs(device)
-    if stood_in:  # What is only timed there gives its outputs here.
+    on_host = not gives_outputs(device)
+    if on_host:  # A device that only measures latencies gives no outputs.
         device = "local"
     count = len(next(iter(reference.values())))
     against = state.teacher_score or state.student_score
@@ -87,11 +87,11 @@ def _verified(
         ran = run_artifact(artifact, inputs, device)
         if isinstance(ran, Verdict):
             raise _DidNotRun(ran)
-        here: Evidence = "host" if stood_in else target.evidence_on(ran.facts["machine"])
+        here: Evidence = "host" if on_host else target.evidence_on(ran.facts["machine"])
         agreement = compare(
             reference,
             {name: value[:count] for name, value in ran.outputs.items()},
-            # Of a network that was trained to be rounded, the simulation says whether it is broken.
+            # After QAT the simulation is the reference: the float network is not.
             scheme=candidate.scheme if candidate.network != "qat" else None,
             min_agreement=state.recipe.accept.min_agreement,
             evidence="reference" if ran.by_reference else here,
@@ -123,12 +123,12 @@ def _verified(
         name = f"{candidate.target}-{candidate.name}"
         if device == "local":
             folder = run.make("verify", name, key, make).folder
-        else:  # Another machine may have changed since: what it said is not used again.
+        else:  # Another machine may have changed since: its results are not reused.
             folder = run.fresh("verify", name, make)
     except _DidNotRun as error:
-        failed = error.failed
+        verdict = error.verdict
         return replace(
-            candidate, outcome=failed.outcome, detail=failed.detail, evidence=target.evidence
+            candidate, outcome=verdict.outcome, detail=verdict.detail, evidence=target.evidence
         )
     except EdgekdError as error:
         unreachable = isinstance(error, UnreachableError)
@@ -169,26 +169,26 @@ def _write_worst(
 def _write_decisions(
     path: Path, state: PipelineState, reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
 ) -> None:
-    """Writes what an artifact decided, by sample: `test_class` and `test_probability`, the largest,
-    the same of `validation`, the network's `reference_class`, and `label`, both of the test split.
+    """Writes an artifact's decisions, by sample, if its first output is a vector of classes.
 
-    Nothing where the first output is none of classes.
+    The arrays are `test_class` and `test_probability` (the largest one), the same of `validation`,
+    and of the test split the network's `reference_class` and the `label`.
     """
     first = next(iter(reference))
-    wanted, found = reference[first], outputs[first]
-    if found.ndim != 2 or found.shape[1] < 2 or not found.is_floating_point():
+    expected, logits = reference[first], outputs[first]
+    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
         return
-    given = found.double()
+    probabilities = logits.double()
     if state.recipe.export.outputs != "probabilities":
-        given = given.softmax(1)
-    probability, decided = given.max(1)
-    count = len(wanted)
+        probabilities = probabilities.softmax(1)
+    probability, decided = probabilities.max(1)
+    count = len(expected)
     arrays = {
         "test_class": decided[:count],
         "test_probability": probability[:count],
         "validation_class": decided[count:],
         "validation_probability": probability[count:],
-        "reference_class": wanted.argmax(1),
+        "reference_class": expected.argmax(1),
         "label": state.samples("test").labels(),
     }
     with written_atomically(path) as draft, draft.open("wb") as file:
@@ -204,18 +204,18 @@ def _as_simulated(
     outputs: Mapping[str, Tensor],
     count: int,
 ) -> Agreement:
-    """`agreement`, and whether the file gives what the network gave when it was trained."""
-    tuned, test = state.qat[candidate.target], state.samples("test")
+    """`agreement` with the SQNR against the fake-quantized network of QAT."""
+    result, test = state.qat[candidate.target], state.samples("test")
     assert candidate.artifact is not None
-    steps = candidate.artifact.quantization
-    simulated = outputs_of(tuned.simulated.module, test)
+    params = candidate.artifact.quantization
+    simulated = outputs_of(result.simulated.module, test)
     arrays = {name: value.numpy() for name, value in simulated.items()}
-    # What rounding to the file's own outputs costs was not trained.
-    rounded = as_values(as_numbers(arrays, steps), steps)
+    # The rounding of integer outputs is not part of the simulation.
+    rounded = as_values(as_numbers(arrays, params), params)
     near_db, why = mismatch(
         {name: value[:count] for name, value in outputs.items()},
         {name: torch.from_numpy(value) for name, value in rounded.items()},
-        outputs_of(tuned.network.module, test),
+        outputs_of(result.network.module, test),
     )
     agreement = replace(agreement, simulation_db=near_db)
     return with_disagreement(agreement, why) if why else agreement

@@ -28,7 +28,7 @@ def counted_row(scheme: str, a76: int, a72: int) -> Candidate:
         (
             (61, 118),
             "int8 takes 0.61 of fp32's instructions on a core with dot products, 1.18 on a core "
-            "without them; counted on emulated cores, no time",
+            "without them; counted on emulated cores, not a latency",
         ),
         ((120, 140), "without them: more on both; counted"),
         ((101, 140), "1.40 on a core without them; counted"),
@@ -60,7 +60,7 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
     goal = DeploymentTarget(board, Budget(), "latency", required=True)
     assert with_instruction_counts({3: row}, goal, work, run) == {3: row}
     assert len(told) == 1
-    assert "`edgekd devices setup emulated` has its instructions counted" in told[0]
+    assert "run edgekd devices setup emulated to count its instructions" in told[0]
     # Nothing to say of what agrees with nothing, of no Arm processor, and of a GPU's work.
     for target, outcome in (
         (board, Outcome.DISAGREES),

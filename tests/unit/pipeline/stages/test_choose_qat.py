@@ -13,9 +13,7 @@ from tests.unit.evidence.test_verdicts import row
 
 
 def trained(validation: float) -> Candidate:
-    found = replace(
-        row("int8", size=300, ratio=(0.5, 0.49, 0.51)), network="qat", method="min-max"
-    )
+    found = replace(row("int8", size=300, ratio=(0.5, 0.49, 0.51)), network="qat", method="min-max")
     assert found.agreement is not None
     return replace(found, agreement=replace(found.agreement, validation_metric=validation))
 
