@@ -108,7 +108,7 @@ def test_an_agent_that_fails_is_told_with_its_own_words(
 
 def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
     phone, url = plug(spoil=lambda path, data: data[:-1] if path.endswith(".onnx") else data)
-    with pytest.raises(UnreachableError, match=r"it/model\.onnx is not as it was sent") as stop:
+    with pytest.raises(UnreachableError, match=r"it/model\.onnx differs from the file that was sent") as stop:
         run_job(url, job)
     assert_five_parts(str(stop.value))
     assert list(phone.temporary.iterdir()) == []

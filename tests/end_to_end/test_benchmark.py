@@ -240,7 +240,7 @@ def test_a_file_that_arrives_damaged_is_not_run(
     found = time_all([onnx], device="damaging://x", protocol=SHORT)[0]
     assert isinstance(found, Verdict)
     assert found.outcome is Outcome.LOAD_FAILED
-    assert "model.onnx is not as it was sent" in found.detail
+    assert "model.onnx differs from the file that was sent" in found.detail
 
 
 def test_an_agent_of_another_version_is_refused_on_both_sides(

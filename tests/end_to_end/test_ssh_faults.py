@@ -202,7 +202,7 @@ def test_a_full_disk_is_told_as_that(
 def test_a_file_that_arrives_changed_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
     tar = need_program("tar")
     board.program("there/tar", f'{tar} "$@" && echo >> "$4/it/model.onnx"')
-    with pytest.raises(UnreachableError, match=r"it/model\.onnx is not as it was sent") as stop:
+    with pytest.raises(UnreachableError, match=r"it/model\.onnx differs from the file that was sent") as stop:
         run_job(board.url, job(artifact))
     assert_five_parts(str(stop.value))
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 
 ON_DEVICE = Path(__file__).parent
-"""The folder that `agent.py`, `supervisor.py` and `trtexec_driver.py` are sent from."""
+"""The folder of `agent.py`, `supervisor.py` and `trtexec_driver.py`, which are sent to devices."""

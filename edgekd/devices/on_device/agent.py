@@ -1,14 +1,13 @@
-"""The program that runs artifacts where they are: on this host, or sent to a board as it is.
+"""Run or time artifacts on a device: on this host, or on a board that this file is sent to.
 
-Standard library, numpy and one runtime; Python 3.8 and later. It reads a job, runs or times the
-artifacts it names, and writes a report, all in one folder:
+Needs the standard library, numpy and one runtime; Python 3.8 and later. It reads a job, runs or
+times the artifacts it names, and writes a report, all in one folder:
 
     python agent.py FOLDER      FOLDER/job.json -> FOLDER/report.json, FOLDER/outputs-NAME.npz
 
-The monotonic clock is read around one inference: from input tensors that are in place to output
-tensors that are there, as benchmark_model and benchmark_app do it. Python's part of it is the one
-call into the runtime. While it times, a process of its own reads the device's sensors once a
-second; what they say is sent back word for word.
+Latency is the monotonic time of one inference, from input tensors in place to output tensors ready,
+as in benchmark_model and benchmark_app. Python's share is the one call into the runtime. Meanwhile
+a separate process reads the device's sensors once a second; their text is sent back unchanged.
 """
 
 import hashlib
@@ -38,7 +37,7 @@ class Unavailable(Exception):
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime, by the execution providers asked for, then the CPU's."""
+    """An ONNX file in ONNX Runtime, with the requested execution providers before the CPU's."""
 
     packages = ("onnxruntime",)
 
@@ -67,12 +66,12 @@ class OnnxRuntime:
         import warnings
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # It warns of what is found out below.
+            warnings.simplefilter("ignore")  # `profile` finds out what it warns about.
             providers = [*self.wanted, "CPUExecutionProvider"]
             return self.package.InferenceSession(self.path, self.options, providers=providers)
 
-    def look(self, feed):
-        """How many nodes each provider took, by a profile of one run in another session."""
+    def inspect(self, feed):
+        """Count the nodes that each provider took, by profiling one run in another session."""
         if not self.wanted:
             return
         self.options.enable_profiling = True
@@ -87,8 +86,8 @@ class OnnxRuntime:
                 nodes[provider] = nodes.get(provider, 0) + 1
         self.facts["nodes"] = nodes
         if not any(nodes.get(name) for name in self.wanted):
-            told = "took none of its %d nodes" % sum(nodes.values())
-            self.fell_back = "%s %s" % (" and ".join(self.wanted), told)
+            count = sum(nodes.values())
+            self.fell_back = "%s took none of its %d nodes" % (" and ".join(self.wanted), count)
 
     def put(self, feed):
         for name, value in feed.items():
@@ -102,19 +101,19 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU plugin: in float32, or in bf16 where the file is made for it."""
+    """An OpenVINO model on the CPU plugin, in the file's precision: float32 or bf16."""
 
     packages = ("openvino",)
 
     def __init__(self, openvino, path, job):
-        core, place = openvino.Core(), ["edgekd", "precision"]
+        core, key = openvino.Core(), ["edgekd", "precision"]
         model = core.read_model(path)
-        asked = str(model.get_rt_info(place).value) if model.has_rt_info(place) else "f32"
+        wanted = str(model.get_rt_info(key).value) if model.has_rt_info(key) else "f32"
         config = {
             "INFERENCE_NUM_THREADS": job["threads"],
             "PERFORMANCE_HINT": "LATENCY",
-            # Without it the plugin quietly computes in bf16 or fp16 where the CPU can.
-            "INFERENCE_PRECISION_HINT": asked,
+            # By default the plugin silently computes in bf16 or fp16 if the CPU supports it.
+            "INFERENCE_PRECISION_HINT": wanted,
         }
         compiled = core.compile_model(model, "CPU", config)
         self.request = compiled.create_infer_request()
@@ -123,7 +122,7 @@ class OpenVino:
             for entry in compiled.inputs
         ]
         self.outputs = [entry.get_any_name() for entry in compiled.outputs]
-        self.free = {name for name, shape, _ in self.inputs if None in shape}
+        self.dynamic = {name for name, shape, _ in self.inputs if None in shape}
         self.tensor = openvino.Tensor
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.facts = {
@@ -134,24 +133,24 @@ class OpenVino:
             "devices": [str(name) for name in compiled.get_property("EXECUTION_DEVICES")],
         }
         self.compiled = compiled
-        told = "computed in %s, not %s" % (precision, asked)
-        self.fell_back = None if precision == asked else told
+        fallback = "computed in %s, not %s" % (precision, wanted)
+        self.fell_back = None if precision == wanted else fallback
 
-    def look(self, feed):
-        """How many nodes are computed in which precision."""
+    def inspect(self, feed):
+        """Count the nodes that are computed in each precision."""
         nodes = {}
         try:
             for node in self.compiled.get_runtime_model().get_ops():
                 if node.rt_info["layerType"].astype(str) not in ("Const", "Input", "Output"):
                     precision = node.rt_info["runtimePrecision"].astype(str)
                     nodes[precision] = nodes.get(precision, 0) + 1
-        except (AttributeError, KeyError, RuntimeError):  # Older versions tell it otherwise.
+        except (AttributeError, KeyError, RuntimeError):  # Older versions report it otherwise.
             nodes = None
         self.facts["nodes"] = nodes
 
     def put(self, feed):
         for name, value in feed.items():
-            if name in self.free:
+            if name in self.dynamic:
                 self.request.set_tensor(name, self.tensor(value))
             else:
                 self.request.get_tensor(name).data[...] = value
@@ -164,10 +163,11 @@ class OpenVino:
 
 
 class LiteRt:
-    """A TFLite file in LiteRT's interpreter, by XNNPACK where it takes the operators."""
+    """A TFLite file in LiteRT's interpreter, with XNNPACK for the operators that it takes."""
 
     packages = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
-    surely = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # XNNPACK has kernels of these.
+    # XNNPACK has kernels for these.
+    delegable = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
     def __init__(self, interpreter, path, job):
         self.interpreter = interpreter.Interpreter(model_path=path, num_threads=job["threads"])
@@ -180,9 +180,9 @@ class LiteRt:
             for name, entry in inputs.items()
         ]
         self.outputs = list(outputs)
-        self.places = {name: entry["index"] for name, entry in inputs.items()}
-        self.output_places = [outputs[name]["index"] for name in self.outputs]
-        operators, taken, parts = self._placement()
+        self.indices = {name: entry["index"] for name, entry in inputs.items()}
+        self.output_indices = [outputs[name]["index"] for name in self.outputs]
+        operators, delegated, parts = self._partitions()
         package = interpreter.__name__.partition(".")[0].replace("_", "-")
         self.facts = {
             "runtime": "litert",
@@ -190,62 +190,62 @@ class LiteRt:
             "package": package,
             "operators": len(operators),
             "delegate": "XNNPACK" if parts else None,
-            "delegated": taken,
+            "delegated": delegated,
             "partitions": parts,
         }
-        missed = [name for name in self.surely if name in operators and not parts]
+        missed = [name for name in self.delegable if name in operators and not parts]
         self.fell_back = None
         if missed:
-            told = (missed[0], len(operators))
-            self.fell_back = "XNNPACK, which has %s, took none of its %d operators" % told
+            fallback = "XNNPACK, which has %s, took none of its %d operators"
+            self.fell_back = fallback % (missed[0], len(operators))
 
         self.invoke = self.interpreter.invoke
 
-    def _placement(self):
-        """The names of the operators, how many of them delegates took, and in how many parts.
+    def _partitions(self):
+        """The operators' names, the number that delegates took, and the number of partitions.
 
-        A delegate's operators are those between its inputs and outputs.
+        A delegate took the operators between its inputs and outputs.
         """
         entries = self.interpreter._get_ops_details()
         own = [entry for entry in entries if entry["op_name"] != "DELEGATE"]
-        makers = {int(place): i for i, entry in enumerate(own) for place in entry["outputs"]}
+        producers = {int(tensor): i for i, entry in enumerate(own) for tensor in entry["outputs"]}
         taken = set()
         for part in entries:
             if part["op_name"] != "DELEGATE":
                 continue
-            given = {int(place) for place in part["inputs"]}
-            places = [int(place) for place in part["outputs"]]
-            while places:
-                place = places.pop()
-                maker = makers.get(place)
-                if place in given or maker is None or maker in taken:
+            inputs = {int(tensor) for tensor in part["inputs"]}
+            tensors = [int(tensor) for tensor in part["outputs"]]
+            while tensors:
+                tensor = tensors.pop()
+                producer = producers.get(tensor)
+                if tensor in inputs or producer is None or producer in taken:
                     continue
-                taken.add(maker)
-                places += [int(each) for each in own[maker]["inputs"]]
+                taken.add(producer)
+                tensors += [int(source) for source in own[producer]["inputs"]]
         return [entry["op_name"] for entry in own], len(taken), len(entries) - len(own)
 
     def put(self, feed):
         for name, value in feed.items():
-            self.interpreter.set_tensor(self.places[name], value)
+            self.interpreter.set_tensor(self.indices[name], value)
 
     def take(self):
-        return [self.interpreter.get_tensor(place) for place in self.output_places]
+        return [self.interpreter.get_tensor(index) for index in self.output_indices]
 
 
 class CoreMl:
-    """A Core ML program on all compute units that the system gives it; on Apple's systems alone."""
+    """A Core ML program on all compute units of the system; on Apple's systems only."""
 
     packages = ("coremltools",)
 
     def __init__(self, coremltools, path, job):
         self.model = coremltools.models.MLModel(path)
         description = self.model.get_spec().description
-        kinds = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
+        dtypes = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
         self.inputs = [
             (
                 entry.name,
                 list(entry.type.multiArrayType.shape),
-                kinds[entry.type.multiArrayType.dataType],
+                dtypes[entry.type.multiArrayType.dataType],
             )
             for entry in description.input
         ]
@@ -258,14 +258,14 @@ class CoreMl:
         self.feed = feed
 
     def invoke(self):
-        self.found = self.model.predict(self.feed)
+        self.result = self.model.predict(self.feed)
 
     def take(self):
-        return [self.found[name] for name in self.outputs]
+        return [self.result[name] for name in self.outputs]
 
 
 class Ncnn:
-    """An ncnn network on the CPU; in float16 only if its weights are, which is ARM's default."""
+    """An ncnn network on the CPU, in float16 only if its weights are; ARM's default is float16."""
 
     packages = ("ncnn",)
 
@@ -273,23 +273,23 @@ class Ncnn:
         import numpy
 
         weights = Path(path).with_suffix(".bin")
-        half = b"\x47\x6b\x30\x01" in weights.read_bytes()  # The tag before weights in float16.
+        fp16 = b"\x47\x6b\x30\x01" in weights.read_bytes()  # The tag before float16 weights.
         self.array, self.mat = numpy.array, ncnn.Mat
         self.net = ncnn.Net()
         self.net.opt.num_threads = job["threads"]
-        for name in dir(self.net.opt) if not half else ():
+        for name in dir(self.net.opt) if not fp16 else ():
             if name.startswith(("use_fp16_", "use_bf16_")):
                 setattr(self.net.opt, name, False)
         if self.net.load_param(path) or self.net.load_model(str(weights)):
-            raise ValueError("ncnn does not take the file: %s" % self._unknown(path))
+            raise ValueError("ncnn cannot load the file: %s" % self._unknown(path))
         lines = [line.split() for line in Path(path).read_text().splitlines()[2:]]
         self.inputs = [self._input(line) for line in lines if line[0] == "Input"]
-        # Numbers are tensors that nobody named.
+        # Tensors without a name are numbered.
         self.outputs = [name for name in self.net.output_names() if not name.isdigit()]
         self.facts = {
             "runtime": "ncnn",
             "version": ncnn.__version__,
-            "precision": "float16 where the processor has it" if half else "float32",
+            "precision": "float16 if the processor supports it" if fp16 else "float32",
             "operators": len(lines) - len(self.inputs),
         }
         self.fell_back = None
@@ -306,7 +306,7 @@ class Ncnn:
         return line[4], [1, *sizes], "int32" if values.get("29") == "1" else "float32"
 
     def put(self, feed):
-        # A tensor has no batch; a copy has the alignment that kernels want.
+        # ncnn tensors have no batch axis; a copy has the alignment that kernels need.
         self.feed = [
             (name, self.mat(value[0] if value.ndim > 1 else value).clone())
             for name, value in feed.items()
@@ -316,10 +316,10 @@ class Ncnn:
         extractor = self.net.create_extractor()
         for name, value in self.feed:
             extractor.input(name, value)
-        self.found = [extractor.extract(name)[1] for name in self.outputs]
+        self.results = [extractor.extract(name)[1] for name in self.outputs]
 
     def take(self):
-        return [self.array(value)[None] for value in self.found]
+        return [self.array(value)[None] for value in self.results]
 
 
 RUNTIMES = {
@@ -332,7 +332,7 @@ RUNTIMES = {
 
 
 def run(job, folder):
-    """The outputs of every artifact for all samples of the inputs, written beside the job."""
+    """Run every artifact on all samples of the inputs; write the outputs beside the job."""
     import numpy
 
     results = {}
@@ -360,9 +360,9 @@ def run(job, folder):
 
 
 def time_all(job, folder):
-    """The latencies of every artifact, their blocks interleaved in random order.
+    """Time every artifact, in blocks interleaved in random order.
 
-    With runs = 0, what comes before them: loading, and the first inference.
+    With runs = 0, time only loading and the first inference.
     """
     results, models = {}, {}
     for entry in job["artifacts"]:
@@ -372,10 +372,10 @@ def time_all(job, folder):
         if model is None:
             continue
         try:
-            given = feeds(model, read_samples(job, folder, entry), entry)
-            ring = Ring(given)
+            samples = feeds(model, read_samples(job, folder, entry), entry)
+            ring = Ring(samples)
             result["first_ns"] = timed(model, ring)
-            result["failure"] = result["failure"] or not_finite(model, given)
+            result["failure"] = result["failure"] or not_finite(model, samples)
             if result["failure"] or not job["runs"]:
                 continue
             result["warm_up_count"], result["settled"] = warm_up(model, ring, job)
@@ -408,13 +408,13 @@ def timed(model, ring):
 
 
 def turn(model, ring, job):
-    """The times of a block, and that of the whole turn, in ns.
+    """The latencies of a block, and the time of the whole turn, in ns.
 
-    An inference of microseconds goes on, unrecorded, until the turn has lasted its time: so the
-    samples of a short one are spread over as long as those of a long one.
+    Short inferences go on, unrecorded, until the turn has lasted its time: so their samples are
+    spread over as long a time as those of long inferences.
     """
     begin = time.perf_counter_ns()
-    timed(model, ring)  # Not kept: it fills the caches that the other artifacts emptied.
+    timed(model, ring)  # Discarded: it refills caches that the other artifacts evicted.
     block = []
     while len(block) < job["block"] and time.perf_counter_ns() - begin < job["limit_s"] * 1e9:
         block.append(timed(model, ring))
@@ -424,7 +424,7 @@ def turn(model, ring, job):
 
 
 def warm_up(model, ring, job):
-    """The number of runs until the medians of two blocks of ten agreed within 2 %; whether so."""
+    """Warm up until medians of two blocks of ten agree within 2 %; the run count, and success."""
     count, last, begin = 0, None, time.perf_counter()
     while True:
         block = []
@@ -439,11 +439,11 @@ def warm_up(model, ring, job):
         last = median
 
 
-def not_finite(model, given):
-    """The failure of outputs that are no numbers, or None: such a model has no latency."""
+def not_finite(model, samples):
+    """The failure of a model whose outputs are not finite, or None."""
     import numpy
 
-    for feed in given:
+    for feed in samples:
         model.put(feed)
         model.invoke()
         values = model.take()
@@ -455,23 +455,23 @@ def not_finite(model, given):
 
 
 class Ring:
-    """The samples, over and over; a single one stays in place, as in the runtimes' own tools."""
+    """Cycle through the samples; a single one stays in place, as in the runtimes' own tools."""
 
     def __init__(self, items):
         self.items, self.at = items, -1
 
     def moves(self):
-        """Whether the next sample is another than the one that is in place."""
+        """Advance; whether the next sample differs from the one in place."""
         before, self.at = self.at, (self.at + 1) % len(self.items)
         return before != self.at
 
 
 def load(job, folder, entry):
-    """The loaded artifact, or None, and the beginning of its result."""
+    """The loaded artifact, or None if that failed, and the start of its result."""
     path = str(folder / entry["path"])
     wrong = damaged(folder, entry)
     if wrong:
-        detail = "%s is not as it was sent: its sha256 is another" % wrong
+        detail = "%s differs from the file that was sent: its sha256 is different" % wrong
         return None, {"failure": {"outcome": "load-failed", "detail": detail}}
     try:
         start = time.perf_counter_ns()
@@ -479,8 +479,8 @@ def load(job, folder, entry):
         imported = time.perf_counter_ns()
         model = RUNTIMES[job["runtime"]](package, path, job)
         loaded = time.perf_counter_ns()
-        if hasattr(model, "look"):
-            model.look(feeds(model, None, entry)[0])
+        if hasattr(model, "inspect"):
+            model.inspect(feeds(model, None, entry)[0])
     except Unavailable as error:
         return None, {"failure": {"outcome": "unavailable", "detail": str(error)}}
     except ImportError as error:
@@ -498,7 +498,7 @@ def load(job, folder, entry):
 
 
 def damaged(folder, entry):
-    """The first file of an artifact that is not as it was sent, or None."""
+    """The first file of an artifact that differs from the one that was sent, or None."""
     for name, sha in sorted(entry.get("files", {}).items()):
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha:
             return name
@@ -522,23 +522,23 @@ def failure(outcome):
 
 
 def read_samples(job, folder, entry):
-    """The input arrays by name, samples first, or None where the job brings an artifact none."""
+    """The input arrays by name, samples first, or None if the job has none for the artifact."""
     import numpy
 
-    place = entry.get("inputs", job["inputs"])
-    if not place:
+    archive = entry.get("inputs", job["inputs"])
+    if not archive:
         return None
-    with numpy.load(folder / place, allow_pickle=False) as file:
+    with numpy.load(folder / archive, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 def feeds(model, samples, entry):
-    """One feed an inference: the artifact's own batch size at a time, named as it names them."""
+    """The inputs of each inference, in the artifact's batch size and under its names."""
     import numpy
 
     if samples is None:
         generator = numpy.random.default_rng(0)
-        return [{n: _drawn(generator, [*map(_size, s)], _dtype(d)) for n, s, d in model.inputs}]
+        return [{n: _random(generator, [*map(_size, s)], _dtype(d)) for n, s, d in model.inputs}]
     known = {name: (shape, _dtype(dtype)) for name, shape, dtype in model.inputs}
     if set(known) != set(samples):
         raise ValueError(
@@ -559,10 +559,10 @@ def feeds(model, samples, entry):
     ]
 
 
-def _drawn(generator, shape, dtype):
+def _random(generator, shape, dtype):
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
-    # Zeros where the values may be indices, which must not be out of range: no bytes are.
+    # Wider integers may be indices, which must stay in range: they are zeros. Bytes are not.
     most = 128 if dtype.name in ("int8", "uint8") else 1
     return generator.integers(0, most, shape).astype(dtype)
 
@@ -591,7 +591,7 @@ def _version(package):
 
 
 def device_facts():
-    """What this machine is."""
+    """Facts about this machine."""
     info = _read("/proc/cpuinfo") or ""
     fields = dict(
         (part.strip() for part in line.split(":", 1)) for line in info.splitlines() if ":" in line
@@ -611,20 +611,20 @@ def device_facts():
 
 
 def identity():
-    """Which machine this is, so that figures of two are not taken for those of one."""
+    """The identity of this machine, so that figures of two machines are not mixed."""
     names = ("ro.product.model", "ro.soc.model", "ro.build.version.release")
     android = shutil.which("getprop") is not None
     serial = (_read("/proc/device-tree/serial-number") or "").strip("\0")
-    serial = _said(["getprop", "ro.serialno"]) if android else serial
+    serial = _output(["getprop", "ro.serialno"]) if android else serial
     flags = (_read("/proc/cpuinfo") or "").split()
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     memory = (_read("/proc/meminfo") or "").split()
     system = [line for line in (_read("/etc/os-release") or "").splitlines() if "PRETTY" in line]
     return {
         "model": (_read("/proc/device-tree/model") or "").strip("\0") or None,
-        # Reports are passed on: it is told apart from others, and not named.
+        # Reports are shared: the digest distinguishes machines without naming them.
         "serial_sha256": hashlib.sha256(serial.encode()).hexdigest()[:12] if serial else None,
-        "android": {name: _said(["getprop", name]) for name in names if android},
+        "android": {name: _output(["getprop", name]) for name in names if android},
         "os": system[0].partition("=")[2].strip('"') if system else None,
         "memory_bytes": int(memory[1]) * 1024 if memory[:1] == ["MemTotal:"] else None,
         "cpus": sorted(cpus),
@@ -632,7 +632,7 @@ def identity():
     }
 
 
-# Read word for word: what they mean is found out where the report goes.
+# Sent back as text: the host parses it.
 FILES = (
     "sys/class/thermal/thermal_zone*/type",
     "sys/class/thermal/thermal_zone*/temp",
@@ -647,17 +647,17 @@ COMMANDS = (
     "vcgencmd measure_clock arm",
     "dumpsys thermalservice",
 )
-AT_THE_ENDS = ("nvpmodel -q", "dumpsys battery")  # What does not change by itself.
+AT_THE_ENDS = ("nvpmodel -q", "dumpsys battery")  # Read before and after only.
 
 
 def reading(pid, begin, commands, more=None):
-    """What the device says of itself now; `pid`: of the process whose core is of interest."""
+    """The device's sensors now, and the core that the process `pid` runs on."""
     stat = (_read("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
     files = [(path, _read(path)) for name in FILES for path in sorted(Path("/").glob(name))]
     texts = {"files": "\n".join("%s:%s" % (path, text) for path, text in files if text)}
     for command in commands:
         if shutil.which(command.split()[0]):
-            texts[command] = _said(command.split())
+            texts[command] = _output(command.split())
     return {
         "at_s": time.perf_counter() - begin,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -667,33 +667,33 @@ def reading(pid, begin, commands, more=None):
 
 
 class Watch:
-    """Readings before, after, and once a second between, from a process that computes nothing."""
+    """Sensor readings before, after, and once a second between, from a process of their own."""
 
     def __init__(self, folder):
-        self.place, self.begin, self.child = folder / "readings.jsonl", time.perf_counter(), 0
+        self.path, self.begin, self.child = folder / "readings.jsonl", time.perf_counter(), 0
         self.readings = [reading(os.getpid(), self.begin, COMMANDS + AT_THE_ENDS)]
-        if hasattr(os, "fork"):  # Before any runtime has started its threads.
+        if hasattr(os, "fork"):  # Before a runtime starts its threads.
             self.child = os.fork() or self._follow(os.getppid())
 
     def _follow(self, parent):
-        """Reads until the parent ends it, or has ended."""
+        """Read until the parent ends this process, or has ended itself."""
         stats = None
         try:
             signal.signal(signal.SIGTERM, _end)
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):  # Whoever waits for the parent's output waits for no more.
-                os.dup2(nothing, stream)
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):  # So that nobody waits for output of this process.
+                os.dup2(null, stream)
             if shutil.which("tegrastats"):
-                words = ["tegrastats", "--interval", "1000"]
-                stats = subprocess.Popen(words, stdout=subprocess.PIPE, universal_newlines=True)
-            with self.place.open("w") as file:
+                argv = ["tegrastats", "--interval", "1000"]
+                stats = subprocess.Popen(argv, stdout=subprocess.PIPE, universal_newlines=True)
+            with self.path.open("w") as file:
                 while os.getppid() == parent:
                     line = stats.stdout.readline() if stats else ""
                     if not line:
                         time.sleep(1)
                     more = {"tegrastats": line.strip()} if line else None
-                    found = reading(parent, self.begin, COMMANDS, more)
-                    file.write(json.dumps(found) + "\n")
+                    values = reading(parent, self.begin, COMMANDS, more)
+                    file.write(json.dumps(values) + "\n")
                     file.flush()
         finally:
             if stats:
@@ -705,8 +705,8 @@ class Watch:
         if self.child:
             os.kill(self.child, signal.SIGTERM)
             os.waitpid(self.child, 0)
-            # The last line may have been cut off.
-            lines = self.place.read_text().split("\n")[:-1] if self.place.exists() else []
+            # The last line may be incomplete.
+            lines = self.path.read_text().split("\n")[:-1] if self.path.exists() else []
             self.readings += [json.loads(line) for line in lines]
         self.readings.append(reading(os.getpid(), self.begin, COMMANDS + AT_THE_ENDS))
         return self.readings
@@ -717,7 +717,7 @@ def _end(number, frame):
 
 
 def since_start_ns():
-    """The age of this process, to a hundredth of a second; None where the system does not tell."""
+    """The age of this process, to 10 ms; None if the system does not report it."""
     stat = (_read("/proc/self/stat") or "").rpartition(")")[2].split()
     if len(stat) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
         return None
@@ -727,7 +727,7 @@ def since_start_ns():
 
 
 def peak_memory_bytes():
-    """The most memory this process has held, or None where the system does not tell."""
+    """The peak memory of this process, or None if the system does not report it."""
     for line in (_read("/proc/self/status") or "").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -741,11 +741,11 @@ def _read(path):
         return None
 
 
-def _said(words):
-    """What a program says, whatever it ends with; nothing where it hangs."""
+def _output(argv):
+    """The output of a program, whatever its exit status; empty if it hangs."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             universal_newlines=True, timeout=10,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.TimeoutExpired):

@@ -1,12 +1,14 @@
-"""The program that stands over a job on a board, between the connection and what computes:
+"""Supervise a job on a board, between the connection and the program that computes.
 
     python keeper.py FOLDER LIMIT_S held|alone PROGRAM ARGUMENT...
 
-It makes sure that the files of FOLDER came whole (files.json has their digests), starts the program
-there, and ends it with all that it started once the time is up, or, where the host holds stdin open
-for as long as it is there, once that ends. What the job made is in FOLDER/made.json, by digest.
+It compares the digests of the files in FOLDER with files.json, starts the program there, and ends
+it and its children after LIMIT_S. With `held`, it also ends them when stdin closes, which the host
+holds open. FOLDER/made.json then lists the digests of the files that the job wrote.
 
-Standard library alone; Python 3.6 and later, which JetPack 4 has.
+This file is named keeper.py on the board until the agent's version changes.
+
+Standard library only; Python 3.6 and later, for JetPack 4.
 """
 
 import hashlib
@@ -18,23 +20,23 @@ import subprocess
 import sys
 import threading
 
-TIME_IS_UP = 124  # As GNU timeout has it.
-NOT_WHOLE = 125
-HOST_IS_GONE = 126
+TIMED_OUT = 124  # As GNU timeout has it.
+NOT_INTACT = 125
+HOST_LOST = 126
 NO_PROGRAM = 127
 
 
 def digest(path):
-    """The sha256 of a file, read in pieces: a board's memory is small."""
-    found = hashlib.sha256()
+    """The sha256 of a file, read in chunks because a board's memory is small."""
+    sha = hashlib.sha256()
     with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            found.update(piece)
-    return found.hexdigest()
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            sha.update(chunk)
+    return sha.hexdigest()
 
 
-def different(folder):
-    """The first file that is not as it was sent, or None."""
+def damaged_file(folder):
+    """The first file that differs from the one that was sent, or None."""
     with open(os.path.join(folder, "files.json")) as file:
         wanted = json.load(file)
     for name in sorted(wanted):
@@ -44,8 +46,8 @@ def different(folder):
     return None
 
 
-def kept(folder, limit_s, held, argv):
-    """The exit status of the program, or what ended it."""
+def supervise(folder, limit_s, held, argv):
+    """The exit status of the program, or the reason why it was ended."""
     try:
         child = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
@@ -53,28 +55,28 @@ def kept(folder, limit_s, held, argv):
         return NO_PROGRAM
     ended_by = []
 
-    def end(why):
-        ended_by.append(why)
+    def end(reason):
+        ended_by.append(reason)
         _kill(child.pid)
 
-    def watch():
+    def watch_stdin():
         while os.read(0, 4096):
             pass
-        end(HOST_IS_GONE)
+        end(HOST_LOST)
 
-    signal.signal(signal.SIGTERM, lambda *_: end(HOST_IS_GONE))
-    signal.signal(signal.SIGHUP, lambda *_: end(HOST_IS_GONE))
+    signal.signal(signal.SIGTERM, lambda *_: end(HOST_LOST))
+    signal.signal(signal.SIGHUP, lambda *_: end(HOST_LOST))
     if held:
-        threading.Thread(target=watch, daemon=True).start()
-    clock = threading.Timer(limit_s, end, [TIME_IS_UP])
-    clock.daemon = True
-    clock.start()
+        threading.Thread(target=watch_stdin, daemon=True).start()
+    timer = threading.Timer(limit_s, end, [TIMED_OUT])
+    timer.daemon = True
+    timer.start()
     status = child.wait()
-    clock.cancel()
-    _kill(child.pid)  # What it started and left.
+    timer.cancel()
+    _kill(child.pid)  # Ends processes that it left behind.
     if ended_by:
         return ended_by[0]
-    # ssh's own failures are 255; a program that a signal ended is told as shells do.
+    # 255 is reserved for ssh's own failures; a signal is reported as shells do.
     return min(status, 254) if status >= 0 else 128 - status
 
 
@@ -86,23 +88,23 @@ def _kill(group):
 
 
 def main(folder, limit_s, held, *argv):
-    wrong = different(folder)
-    if wrong is not None:
-        sys.stderr.write("%s is not as it was sent\n" % wrong)
-        return NOT_WHOLE
+    damaged = damaged_file(folder)
+    if damaged is not None:
+        sys.stderr.write("%s differs from the file that was sent\n" % damaged)
+        return NOT_INTACT
     with open(os.path.join(folder, "files.json")) as file:
         sent = set(json.load(file)) | {"files.json", "keeper.py"}
-    status = kept(folder, float(limit_s), held == "held", argv)
-    if status == HOST_IS_GONE:
+    status = supervise(folder, float(limit_s), held == "held", argv)
+    if status == HOST_LOST:
         shutil.rmtree(folder, ignore_errors=True)
         return status
-    made = {
+    written = {
         name: digest(os.path.join(folder, name))
         for name in os.listdir(folder)
         if name not in sent and os.path.isfile(os.path.join(folder, name))
     }
     with open(os.path.join(folder, "made.json"), "w") as file:
-        json.dump(made, file)
+        json.dump(written, file)
     return status
 
 

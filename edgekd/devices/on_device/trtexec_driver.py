@@ -1,9 +1,9 @@
-"""The program that calls TensorRT's trtexec on a Jetson, artifact by artifact:
+"""Call TensorRT's trtexec on a Jetson, one artifact after another.
 
     python trtexec_driver.py FOLDER      FOLDER/trtexec.json -> log-*.txt, power-*.json, done.json
 
-While one times, tegrastats is read ten times a second; its lines are kept from when the inferences
-start to when they are summed up. Standard library alone; Python 3.6, which JetPack 4 has.
+During a measurement, tegrastats is read ten times a second. Its lines are kept from the start of
+the inferences to their summary. Standard library only; Python 3.6, for JetPack 4.
 """
 
 import json
@@ -16,12 +16,12 @@ import threading
 import time
 
 BEGIN, END = "Starting inference", "=== Trace details ==="
-SAID_BYTES = 4000000
+LOG_BYTES = 4000000
 
 
 def follow(argv, folder, log, watch):
-    """The exit code of trtexec, and the lines of tegrastats while it timed."""
-    stats, told, begin, end = None, [], None, None
+    """The exit code of trtexec, and the lines of tegrastats during its measurement."""
+    stats, readings, begin, end = None, [], None, None
     if watch and shutil.which("tegrastats"):
         stats = subprocess.Popen(
             ["tegrastats", "--interval", "100"],
@@ -33,7 +33,7 @@ def follow(argv, folder, log, watch):
 
         def read():
             for line in stats.stdout:
-                told.append((time.time(), line.strip()))
+                readings.append((time.time(), line.strip()))
 
         threading.Thread(target=read, daemon=True).start()
     try:
@@ -54,7 +54,7 @@ def follow(argv, folder, log, watch):
                 elif END in line and end is None:
                     end = time.time()
                 size += len(line)
-                if size < SAID_BYTES:
+                if size < LOG_BYTES:
                     file.write(line)
         code = child.wait()
     finally:
@@ -63,14 +63,14 @@ def follow(argv, folder, log, watch):
             stats.wait()
     if begin is None or end is None:
         return code, []
-    return code, [line for at, line in told if begin <= at <= end]
+    return code, [line for at, line in readings if begin <= at <= end]
 
 
-def said(*words):
-    """What a program prints, or None where it is not there."""
+def output_of(*argv):
+    """The output of a program, or None if it is missing or fails."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             universal_newlines=True, timeout=20,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
@@ -79,7 +79,7 @@ def said(*words):
 
 
 def model():
-    """What the board calls itself."""
+    """The board's name for itself."""
     for path in ("/proc/device-tree/model", "/sys/firmware/devicetree/base/model"):
         try:
             with open(path) as file:
@@ -95,11 +95,11 @@ def main(folder):
     cache = os.path.join(os.path.expanduser("~"), ".cache", "edgekd")
     if not os.path.isdir(cache):
         os.makedirs(cache)
-    done = {}
+    exit_codes = {}
     for name in sorted(plan["artifacts"]):
-        codes = done.setdefault(name, [])
+        codes = exit_codes.setdefault(name, [])
         for number, options in enumerate(plan["artifacts"][name]):
-            argv = [plan["program"]] + [each.replace("{cache}", cache) for each in options]
+            argv = [plan["program"]] + [option.replace("{cache}", cache) for option in options]
             log = "log-%s-%d.txt" % (name, number)
             try:
                 code, lines = follow(argv, folder, log, plan["watch"])
@@ -120,10 +120,10 @@ def main(folder):
         "kernel": platform.release(),
         "python": platform.python_version(),
         "governor": None,
-        "nvpmodel": said("nvpmodel", "-q"),
+        "nvpmodel": output_of("nvpmodel", "-q"),
     }
     with open(os.path.join(folder, "done.json"), "w") as file:
-        json.dump({"codes": done, "device": facts}, file)
+        json.dump({"codes": exit_codes, "device": facts}, file)
     return 0
 
 
