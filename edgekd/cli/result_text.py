@@ -274,10 +274,10 @@ def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
     yield f"  machine {target.machine}, {target.threads} thread(s), {target.accelerator}"
     yield f"  device  {target.device or 'none; give one in the recipe'}"
     yield from (f"  connect {line}" for line in _connection(target))
-    for scheme in schemes:
-        reason = target.refusal(scheme)
-        if reason:
-            yield f"  refuses {scheme}: {reason}"
+    absent = [scheme for scheme in schemes if scheme not in target.schemes]
+    if absent:
+        yield f"  refuses {', '.join(absent)}"
+    yield from (f"  refuses {scheme}: {why}" for scheme, why in target.refuses.items())
     for name, fact in target.facts.items():
         yield f"  {name}: {fact.value}"
         yield f"      source: {fact.source}{f', {fact.date}' if fact.date else ''}"
@@ -285,8 +285,7 @@ def target_lines(target: Target, schemes: Sequence[str]) -> Iterator[str]:
 
 def _connection(target: Target) -> Iterator[str]:
     """How a recipe or a command reaches a device of this kind."""
-    runtime = {"litert": "ai-edge-litert", "coreml": "coremltools", "onnx": "onnxruntime"}
-    python = f"Python 3.8 or later with numpy and {runtime.get(target.format, target.format)}"
+    python = f"Python 3.8 or later with numpy and the {target.format} runtime"
     if target.connection == "local":
         yield 'no setup is needed: device = "local" is this machine'
     elif target.connection == "ssh" and target.accelerator == "gpu":
@@ -301,7 +300,8 @@ def _connection(target: Target) -> Iterator[str]:
     elif target.connection == "adb":
         yield 'device = "adb://SERIAL?benchmark_model=FILE"; adb devices lists the serial numbers'
         yield "FILE is LiteRT's benchmark_model for Android, on this machine"
-        yield f"or ?python=PATH, a {python} on the phone; &cores=big uses the fastest cores"
+        yield "&cores=big uses the fastest cores of the phone"
+        yield f"or ?python=PATH, on the phone: {python}"
     else:
         yield "no connection: a reference evaluator verifies the files and measures no latency"
         yield 'device = "imported://FILE.json" reads figures that Xcode showed (docs/devices.md)'

@@ -224,7 +224,7 @@ class TargetEntry(Table):
         ),
     ] = "accuracy"
     required: Annotated[
-        bool, Field(description="Whether a target that cannot be judged here fails the run.")
+        bool, Field(description="Whether the run fails if this target cannot be judged here.")
     ] = True
 
 

@@ -1,7 +1,7 @@
-"""The commands and the Python of README.md and docs/ do what they say, in a folder as they mean it.
+"""The commands and the Python of README.md and docs/ work in a folder as the pages assume it.
 
-Each is run as it stands there, its placeholders replaced by what `STANDS_FOR` says. What cannot be
-run here stands in `NOT_HERE`, with the reason or the test that does it.
+Each runs as the page writes it, with the placeholders replaced by `STANDS_FOR`. `NOT_HERE` lists
+the commands that cannot run here, with the reason or the test that runs them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.support.skips import need_modules, need_program
 pytestmark = pytest.mark.converter
 
 STANDS_FOR = {
-    # The longer ones first: a NAME is one of several things.
+    # Longer placeholders come first, because NAME stands for several things.
     "targets NAME": "targets x86-cpu-onnx",
     "NAME-VERSION.zip": "sensor-0.1.0.zip",
     "NAME-1.0.0/models/T": "sensor-0.1.0/models/x86-cpu-litert",
@@ -55,47 +55,47 @@ STANDS_FOR = {
     "A B": "A.tflite B.tflite",
     "KEY": "key.pem",
     "PUB": "pub.pem --check",
-    # That a device is reached so: tests/end_to_end/test_ssh.py, test_adb.py, test_emulated.py.
+    # tests/end_to_end/test_ssh.py, test_adb.py and test_emulated.py reach the devices.
     "URL": "local",
     "ssh://pi@pi5.local": "local",
     '"adb://SERIAL?benchmark_model=benchmark_model&cores=big"': "local",
     "emulated://cortex-a76": "local",
 }
-"""What is written in the docs -> what is in the folder."""
+"""The placeholders of the docs and what replaces them in the folder."""
 
 ADDED = {
     "edgekd init": "--data data.py:signals --student models.py:student --target x86-cpu-onnx "
-    "--force",  # A terminal is asked for these.
+    "--force",  # A terminal asks for these.
     "edgekd benchmark": "--quick",
     "edgekd benchmark --junit": "A.tflite",
     "edgekd export MODEL --scheme": "--format onnx --example image=1x3x32x32 --calibration s.npz "
     "--out new",
     "edgekd bundle RUN --verify": "--sign key.pem",
 }
-"""Commands that begin so are told in part, or would ask, or take longer than is needed to see
-that they work."""
+"""Arguments added to commands that start so: the page leaves them out, a terminal would ask for
+them, or they make the command fast."""
 
 NOT_HERE = {
     "make *": ".ci/run has these",
-    "pip install *": "from a package index; tests/unit/test_docs.py knows their extras",
+    "pip install *": "from a package index; tests/unit/docs/test_docs.py knows their extras",
     "pip download *": "from a package index",
-    "python tools/*": "minutes of a quiet machine; tests/unit/test_studies.py",
+    "python tools/*": "minutes of an idle machine; tests/unit/tools/test_studies.py",
     "adb devices *": "a phone; tests/end_to_end/test_adb.py",
     "edgekd devices setup emulated": "hundreds of MB of Debian; tests/end_to_end/test_emulated.py",
     "edgekd devices setup ssh://*": "a board; tests/end_to_end/test_ssh_setup.py",
     "edgekd run examples/*": "minutes of training; tests/end_to_end/test_examples.py",
 }
-"""Commands that are not run, and why, or where they are."""
+"""Commands that do not run here, with the reason or the test that runs them."""
 
 SHORT = """
 benchmark = { protocol = "quick" }
 export = { processes = 0 }
 """
-"""Put over the recipe of the first hour, so that it takes seconds."""
+"""Prepended to the recipe of the quickstart, so that it takes seconds."""
 
-FIRST_HOUR = HOME / "docs" / "first-hour.md"
-APART = [page for page in PAGES if page != FIRST_HOUR]
-"""The pages whose commands do not follow one another."""
+QUICKSTART = HOME / "docs" / "quickstart.md"
+INDEPENDENT = [page for page in PAGES if page != QUICKSTART]
+"""The pages whose commands do not depend on each other."""
 
 APP = """
 import torch
@@ -119,7 +119,7 @@ def net():
 
 
 def recipe() -> dict[str, Any]:
-    """That of the sensor example, short."""
+    """The recipe of the sensor example, shortened."""
     document = tomllib.loads((HOME / "examples/sensor/recipe.toml").read_text())
     document["teacher"]["train"]["epochs"] = 2
     document["distill"] |= {"epochs": 2, "views": 1}
@@ -133,8 +133,8 @@ def recipe() -> dict[str, Any]:
     return document
 
 
-def keys(folder: Path) -> None:
-    """A new pair of Ed25519 keys."""
+def write_keys(folder: Path) -> None:
+    """Writes a new pair of Ed25519 keys."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -147,7 +147,7 @@ def keys(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the docs mean it: a run that ended, a network, its files and samples."""
+    """A folder as the docs assume it: a finished run, a network, its files and samples."""
     for name in ("onnx", "litert"):
         need_modules(*FORMATS[name].PACKAGES)
     need_modules("cryptography", "mnist1d", "torch_pruning", "vl_convert")
@@ -157,7 +157,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     for name in ("data.py", "models.py"):
         shutil.copy(HOME / "examples/sensor" / name, folder)
-    # Elsewhere when it is loaded: what the run was made of are the modules under its folder.
+    # Loaded from elsewhere, because modules in the run's folder would become part of the run.
     aside = tmp_path_factory.mktemp("app")
     (aside / "app.py").write_text(APP)
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe()))
@@ -182,68 +182,72 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (student, "onnx", "fp32", "A.onnx"),
     ):
         out = folder / ("app" if network is app else "out")
-        made = edgekd.export(network, format=format, scheme=scheme, calibration=samples, out=out)
+        artifact = edgekd.export(
+            network, format=format, scheme=scheme, calibration=samples, out=out
+        )
         if name:
-            shutil.copy(made.path, folder / name)
+            shutil.copy(artifact.path, folder / name)
     shutil.copy(aside / "app.py", folder)
-    keys(folder)
+    write_keys(folder)
     latest = folder / "runs/sensor/latest"
-    with packing.opened(latest) as place:
-        signing.sign(place, folder / "key.pem")
+    with packing.opened(latest) as bundle:
+        signing.sign(bundle, folder / "key.pem")
     packed = packing.pack(latest, "archive", folder / "zip")
     shutil.copy(packed / "sensor-0.1.0.zip", folder)
     return folder
 
 
 @pytest.fixture
-def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder, in which a reader works."""
+def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder, which is the current one."""
     copy = tmp_path / "work"
     shutil.copytree(prepared, copy, symlinks=True)
     monkeypatch.chdir(copy)
     return copy
 
 
-def meant(command: str) -> list[str]:
-    """The words of a command, its placeholders replaced, and what is left out of it added."""
+def arguments(command: str) -> list[str]:
+    """The arguments of a command with replaced placeholders and added arguments."""
     added = [more for start, more in ADDED.items() if command.startswith(start)]
     for written, there in STANDS_FOR.items():
         command = re.sub(rf"(?<![\w.-]){re.escape(written)}(?!\w)", there, command)
     return shlex.split(" ".join([command, *added]))
 
 
-def told() -> list[Any]:
-    """Each once, though several pages tell it."""
+def page_commands() -> list[Any]:
+    """Each command once, even if it is on several pages."""
     pages: dict[str, Path] = {}
-    for page in APART:
+    for page in INDEPENDENT:
         for command in (command for whole in commands(page) for command in variants(whole)):
             if not any(fnmatch(command, pattern) for pattern in NOT_HERE):
-                pages.setdefault(shlex.join(meant(command)), page)
+                pages.setdefault(shlex.join(arguments(command)), page)
     return [
         pytest.param(page, command, id=f"{page.name}: {command}") for command, page in pages.items()
     ]
 
 
-@pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(("page", "command"), told())
-def test_a_command_does_what_its_page_says(page: Path, command: str, edgekd_cli: Any) -> None:
-    words = shlex.split(command)
-    assert words[0] == "edgekd", f"{page.name}: give a reason in NOT_HERE, or run it"
-    if "android" in words:
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(("page", "command"), page_commands())
+def test_a_command_of_a_page_succeeds_and_names_the_next_step(
+    page: Path, command: str, edgekd_cli: Any
+) -> None:
+    args = shlex.split(command)
+    assert args[0] == "edgekd", f"{page.name}: give a reason in NOT_HERE, or run it"
+    if "android" in args:
         need_program("javac")
-    said = edgekd_cli(*words[1:])
+    said = edgekd_cli(*args[1:])
     assert said.code == 0, said.err
-    if words[1] != "schema":
-        assert said.out.splitlines()[-1].startswith("next: "), "it does not say what to do next"
+    if args[1] not in ("schema", "help"):
+        assert said.out.splitlines()[-1].startswith("next: "), "it does not name the next step"
 
 
-def test_everything_that_is_not_run_is_in_the_docs_and_somewhere_else() -> None:
-    told = [command for page in PAGES for command in commands(page)]
+def test_every_command_that_does_not_run_here_is_in_the_docs_and_runs_elsewhere() -> None:
+    written = [command for page in PAGES for command in commands(page)]
     for pattern, reason in NOT_HERE.items():
-        assert any(fnmatch(command, pattern) for command in told), pattern
+        assert any(fnmatch(command, pattern) for command in written), pattern
         for path in re.findall(r"[\w./]+\.py|\.ci/run", reason):
             assert (HOME / path).exists(), path
-    for command in told:
+    for command in written:
         if command.startswith("python tools/"):
             script = HOME / command.split()[1]
             for option in re.findall(r"--[a-z-]+", command):
@@ -251,18 +255,18 @@ def test_everything_that_is_not_run_is_in_the_docs_and_somewhere_else() -> None:
     extras = tomllib.loads((HOME / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    for named in re.findall(r"edgekd\[([\w,]+)\]", "\n".join(told)):
+    for named in re.findall(r"edgekd\[([\w,]+)\]", "\n".join(written)):
         assert set(named.split(",")) <= set(extras)
 
 
 @pytest.fixture
-def names(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the Python of the docs takes as there: data, networks, samples."""
+def names(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the Python of the docs assumes: data, networks, samples."""
     monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
     from importlib import util
 
     def load(name: str) -> Any:
-        spec = util.spec_from_file_location(f"docs_{name}", place / f"{name}.py")
+        spec = util.spec_from_file_location(f"docs_{name}", workplace / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = util.module_from_spec(spec)
@@ -270,7 +274,7 @@ def names(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return module
 
     document = {**recipe(), "prune": {"keep": 0.8}}
-    (place / "recipe.toml").write_text(tomli_w.dumps(document))
+    (workplace / "recipe.toml").write_text(tomli_w.dumps(document))
     whole = load("data").signals()
     few = [Subset(split, range(200)) for split in (whole.train, whole.validation, whole.test)]
     example = {"signal": whole.test[0][0][None]}
@@ -289,63 +293,63 @@ def names(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
-def of_signals(names: dict[str, Any]) -> dict[str, Any]:
+def for_signals(names: dict[str, Any]) -> dict[str, Any]:
     samples = [{"signal": names["train"][number][0][None]} for number in range(128)]
     return {"network": names["student"], "samples": samples}
 
 
-def of_images(_: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    exec(APP, made)
+def for_images(_: dict[str, Any]) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    exec(APP, namespace)
     images = torch.from_numpy(np.load("s.npz")["image"])
-    return {"module": made["net"](), "samples": [{"image": image[None]} for image in images]}
+    return {"module": namespace["net"](), "samples": [{"image": image[None]} for image in images]}
 
 
-MEANT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "README.md": of_images,
-    "qat.md": of_signals,
+ASSUMED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "README.md": for_images,
+    "qat.md": for_signals,
 }
-"""Which network and samples the Python of a page is of."""
+"""The network and samples that the Python of a page assumes."""
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in APART if python_blocks(page)], ids=lambda page: page.name
+    "page", [page for page in INDEPENDENT if python_blocks(page)], ids=lambda page: page.name
 )
-def test_the_python_of_a_page_does_what_it_says(page: Path, names: dict[str, Any]) -> None:
-    if page.name in MEANT:
-        names |= MEANT[page.name](names)
+def test_the_python_of_a_page_runs(page: Path, names: dict[str, Any]) -> None:
+    if page.name in ASSUMED:
+        names |= ASSUMED[page.name](names)
     for number, block in enumerate(python_blocks(page)):
         exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
     if page.name == "extending.md":
         logits = names["teacher_logits"]
         assert names["my_loss"](logits, logits) == 0
         assert names["my_loss"](names["student_logits"], logits, power=1.0) == 1
-    if page.name in MEANT:
+    if page.name in ASSUMED:
         assert names["artifact"].path.exists()
 
 
-def test_the_first_hour_goes_as_it_is_told(
+def test_the_quickstart_works_from_top_to_bottom(
     tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_modules("torch_pruning", "vl_convert", *FORMATS["onnx"].PACKAGES)
     monkeypatch.setitem(benchmark_stage.__kwdefaults__, "protocol", QUICK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("data", "models"):  # Not what the tests call so.
+    for module in ("data", "models"):  # Forget modules of other tests with these names.
         monkeypatch.setitem(sys.modules, module, None)
         del sys.modules[module]
     names: dict[str, Any] = {}
-    for language, block in blocks(FIRST_HOUR):
+    for language, block in blocks(QUICKSTART):
         if language == "python" and block.startswith("# "):
             (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
         elif language == "python":
-            assert len(block.splitlines()) <= 10, "each stage alone in ten lines"
-            exec(compile(block, FIRST_HOUR.name, "exec"), names)
+            assert len(block.splitlines()) <= 10, "each stage alone takes ten lines"
+            exec(compile(block, QUICKSTART.name, "exec"), names)
         for line in [] if language else lines(block):
             if any(fnmatch(line, pattern) for pattern in NOT_HERE):
                 continue
-            words = shlex.split(line)
-            said = edgekd_cli(*words[1:])
+            args = shlex.split(line)
+            said = edgekd_cli(*args[1:])
             assert said.code == 0, f"{line}\n{said.err}"
             assert said.out.splitlines()[-1].startswith("next: ")
         recipe = tmp_path / "recipe.toml"

@@ -233,7 +233,7 @@ def test_keeping_all_removes_nothing_and_says_so(
         ({"keep": 0.5, "pattern": "1:2"}, 2, 'it only with method = "n-m"'),
         ({"keep": 0.5, "method": "unstructured", "round_to": 4}, 2, "it only with method"),
         ({"keep": 0.5, "method": "unstructured", "measure": "latency"}, 2, "structured"),
-        ({"keep": 0.5, "steps": 4, "recover_epochs": 2}, 2, "an epoch of recovery"),
+        ({"keep": 0.5, "steps": 4, "recover_epochs": 2}, 2, "one epoch of recovery per step"),
         ({"keep": 0.5, "recover_from": "teacher"}, 2, "it only with recover_epochs"),
         ({"keep": 0.5, "measure": "latency", "target": "x86-cpu-litert"}, 2, "no target"),
         ({"keep": 0.5, "importance": "bn-scale"}, 2, "batch norm"),
