@@ -1,7 +1,7 @@
 """An emulated ARM64 core: emulated://cortex-a76, without a board, root or binfmt.
 
-QEMU's user mode runs the agent with real ARM kernels of the runtimes, so outputs can be judged.
-Times of an emulator say nothing of a board, so there are none; what it can count is instructions.
+QEMU's user mode runs the agent with the runtimes' real ARM kernels, so outputs can be verified. An
+emulator's time is not device latency, so nothing is timed; instructions are counted instead.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ setup = userland_setup.setup
 
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
-    """Does the job in `folder`; see `Device`.
+    """Run the job in `folder`; see `Device`.
 
-    Of the actions "run" is the agent's own; "count" gives each result `instructions`: what one
-    inference on one thread executes. Nothing that it reports is a time or the memory of a board.
+    The action "run" is the agent's own. The action "count" adds `instructions` to each result:
+    those of one inference on one thread. The report has no times and no memory.
 
     Raises:
-        RecipeError: no such core is emulated.
-        RefusedError: the job is to time something.
+        RecipeError: there is no such emulated core.
+        RefusedError: the job is to time artifacts.
         UnreachableError: the emulation is not set up.
-        ConversionError: the agent did not live to write its report.
+        ConversionError: the agent ended without a report.
     """
     core = core_of(url)
     action = json.loads((folder / "job.json").read_text())["action"]
@@ -52,34 +52,34 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
                 what=f"An emulated {core} cannot {action} an artifact.",
                 at=f"device {url}",
                 got=f"action = {action!r}",
-                expected="outputs to compare, or instructions to count: an emulator's clock says "
-                "nothing of a board's",
+                expected="outputs to compare, or instructions to count: emulated time is not "
+                "device latency",
                 fix="time it on a board (--device ssh://user@host), or set a budget `instructions`",
             )
         )
-    found = userland.find()
+    device = userland.find()
     options: list[str] = []
     program = "agent.py"
     if action == "count":
         shutil.copyfile(DRIVER, folder / DRIVER.name)
         program = DRIVER.name
-        options = ["-plugin", f"file={_escaped(plugin(found.qemu))},out={COUNTS}"]
+        options = ["-plugin", f"file={_escaped(plugin(device.qemu))},out={COUNTS}"]
     done = run_process(
-        found.command(core, [program, "."], options),
+        device.command(core, [program, "."], options),
         timeout_s=timeout_s,
         cwd=folder,
-        env=found.env,
+        env=device.env,
     )
     if done.code != 0 or not (folder / "report.json").exists():
-        raise ConversionError(_died(url, done, timeout_s))
-    _label(folder, core, found)
+        raise ConversionError(_unfinished(url, done, timeout_s))
+    _label(folder, core, device)
 
 
 def plugin(qemu: userland.Qemu) -> Path:
-    """The plugin that counts instructions, compiled for `qemu` if it was not before.
+    """The plugin that counts instructions, compiled for `qemu` on first use.
 
     Raises:
-        UnreachableError: that QEMU takes none, or there is no C compiler, or it refused.
+        UnreachableError: this QEMU takes no plugins, or there is no working C compiler.
     """
     if not qemu.plugins:
         raise UnreachableError(
@@ -89,32 +89,32 @@ def plugin(qemu: userland.Qemu) -> Path:
             )
         )
     source = PLUGIN_SOURCE.read_bytes()
-    place = userland.cache_folder() / f"insn-count-{userland.key_of(source, qemu.api)}.so"
-    if place.exists():
-        return place
+    path = userland.cache_folder() / f"insn-count-{userland.key_of(source, qemu.api)}.so"
+    if path.exists():
+        return path
     compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if compiler is None:
         raise UnreachableError(
             _uncounted("no cc, gcc or clang on PATH", "install one: apt-get install gcc libc6-dev")
         )
-    with written_atomically(place) as draft:
+    with written_atomically(path) as draft:
         argv = [compiler, "-shared", "-fPIC", "-O2", f"-DAPI={qemu.api}", "-o", str(draft)]
         done = run_process([*argv, str(PLUGIN_SOURCE)], timeout_s=120)
         if done.code != 0:
             raise UnreachableError(
                 _uncounted(
-                    done.last_lines, f"mend the compiler: {compiler} must compile {PLUGIN_SOURCE}"
+                    done.last_lines, f"fix the compiler: {compiler} must compile {PLUGIN_SOURCE}"
                 )
             )
-    return place
+    return path
 
 
 def _uncounted(got: str, fix: str) -> Fault:
     return Fault(
-        what="Instructions cannot be counted: QEMU's plugin for it cannot be had.",
+        what="Instructions cannot be counted: there is no QEMU plugin for it.",
         at=str(PLUGIN_SOURCE),
         got=got,
-        expected="a QEMU that takes plugins, and a C compiler with its library's headers",
+        expected="a QEMU that takes plugins, and a C compiler with the headers of its library",
         fix=fix,
     )
 
@@ -128,7 +128,7 @@ def core_of(url: str) -> str:
     """The core that `url` names.
 
     Raises:
-        RecipeError: it is none that is emulated.
+        RecipeError: there is no such emulated core.
     """
     core = urlsplit(url).netloc
     if core in userland.CORES:
@@ -136,7 +136,7 @@ def core_of(url: str) -> str:
     close = nearest(core, list(userland.CORES))
     raise RecipeError(
         Fault(
-            what=f"No core {core!r} is emulated.",
+            what=f"There is no emulated core {core!r}.",
             at=f"device = {url!r}",
             got=repr(core),
             expected=listed([f"emulated://{name}" for name in userland.CORES]),
@@ -146,13 +146,13 @@ def core_of(url: str) -> str:
 
 
 def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")  # QEMU's way to write a comma in the value of an option.
+    return str(path).replace(",", ",,")  # QEMU escapes a comma in an option's value by doubling it.
 
 
-def _label(folder: Path, core: str, found: userland.Userland) -> None:
-    """Makes the report say that it was emulated; takes out what is the emulator's own."""
-    place = folder / "report.json"
-    report = json.loads(place.read_text())
+def _label(folder: Path, core: str, device: userland.Userland) -> None:
+    """Mark the report as emulated, and remove figures of the emulator itself."""
+    path = folder / "report.json"
+    report = json.loads(path.read_text())
     for result in report["results"].values():
         for name in [name for name in result if name.endswith("_ns")]:
             del result[name]
@@ -164,16 +164,18 @@ def _label(folder: Path, core: str, found: userland.Userland) -> None:
         if name not in ("before", "after", "governor", "cpu_count", "kernel")
     }
     report["device"]["emulated"] = core
-    report["device"]["processor"] = f"{core}, emulated by QEMU {found.qemu.version}"
-    place.write_text(json.dumps(report))
+    report["device"]["processor"] = f"{core}, emulated by QEMU {device.qemu.version}"
+    path.write_text(json.dumps(report))
 
 
-def _died(url: str, done: Completed, timeout_s: float) -> Fault:
-    ended = f"past {timeout_s:.0f} s" if done.code is None else f"exit status {done.code}"
+def _unfinished(url: str, done: Completed, timeout_s: float) -> Fault:
+    ended = (
+        f"timed out after {timeout_s:.0f} s" if done.code is None else f"exit status {done.code}"
+    )
     return Fault(
-        what="The runtime did not survive the artifact on the emulated device.",
+        what="The runtime ended without a report on the emulated device.",
         at=f"device {url}",
         got=f"{ended}: {done.last_lines}",
         expected="a report from the agent",
-        fix="set it up anew (edgekd devices setup emulated), or try the artifact on this host",
+        fix="set it up again (edgekd devices setup emulated), or try the artifact on this host",
     )

@@ -1,8 +1,8 @@
-"""Figures that were taken elsewhere, by hand: imported://FILE.json.
+"""Figures that were measured elsewhere and written down: imported://FILE.json.
 
-No iPhone can be driven from here. Xcode times a Core ML model on one that is plugged into a Mac
-(its model viewer, tab Performance), and shows what this file is to hold. How Xcode itself saves
-its report is not documented, so that edgekd does not read that: a person writes the figures down.
+edgekd cannot drive an iPhone. Xcode times a Core ML model on an iPhone that is plugged into a Mac
+(its model viewer, tab Performance) and shows the figures for this file. The format of Xcode's own
+report is not documented, so a person copies the figures.
 
     { "format": "edgekd-figures", "version": 1,
       "device": "iPhone 15", "machine": "arm64", "system": "iOS 18.1", "tool": "Xcode 16.1",
@@ -10,10 +10,10 @@ its report is not documented, so that edgekd does not read that: a person writes
                    "prediction_ms": { "median": 1.21 }, "load_ms": 85.0,
                    "operations": { "neural-engine": 40, "gpu": 0, "cpu": 2 } }] }
 
-`sha256` is that of the artifact, which `edgekd export` and result.json tell. Of `prediction_ms` any
-of min, p5, median, p90, p95, p99 and max may be known; a budget is judged as far as they reach.
+`sha256` is the artifact's, from `edgekd export` or result.json. `prediction_ms` has any of min, p5,
+median, p90, p95, p99 and max; a budget is judged as far as they allow.
 
-Source: Apple, "Analyzing a Core ML model's performance in Xcode": what a report tells.
+Source: Apple, "Analyzing a Core ML model's performance in Xcode": contents of a report.
 """
 
 from __future__ import annotations
@@ -28,16 +28,24 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.system.files import path_digest
 
 SCHEME = "imported://"
-SHARES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+QUANTILES = {
+    "min": 0.0,
+    "p5": 0.05,
+    "median": 0.5,
+    "p90": 0.9,
+    "p95": 0.95,
+    "p99": 0.99,
+    "max": 1.0,
+}
 
 
-def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:  # noqa: ARG001  A file answers at once.
-    """Writes the report of the job in `folder` by what the file of `url` says; see `Device`.
+def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:  # noqa: ARG001  Reading a file needs no limit.
+    """Write the report of the job in `folder` from the file of `url`; see `Device`.
 
-    What it says nothing of is unavailable, and so is anything but times.
+    Artifacts that the file does not list are unavailable, and so are outputs.
 
     Raises:
-        RecipeError: the file is none of these.
+        RecipeError: the file has another format.
     """
     path = Path(url.removeprefix(SCHEME))
     document = _read(path)
@@ -48,9 +56,9 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:  # noqa: ARG
         digest = path_digest(folder / entry["path"])
         model = known.get(digest)
         if job["action"] != "time":
-            detail = f"{path} holds times, and no outputs"
+            detail = f"{path} has latencies only, no outputs"
         elif model is None:
-            detail = f"{path} holds no figures of the artifact of sha256 {digest}"
+            detail = f"{path} has no figures for the artifact of sha256 {digest}"
         else:
             results[entry["name"]] = _result(model, document)
             continue
@@ -72,7 +80,7 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:  # noqa: ARG
 
 def _result(model: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     times = model["prediction_ms"]
-    figures = sorted((SHARES[name], ms) for name, ms in times.items())
+    figures = sorted((QUANTILES[name], ms) for name, ms in times.items())
     return {
         "import_ns": None,
         "init_ns": round(1e6 * model.get("load_ms", 0.0)),
@@ -96,15 +104,15 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(_fault(path, f"{type(error).__name__}: {error}")) from error
-    wrong = _wrong(document)
-    if wrong is not None:
-        raise RecipeError(_fault(path, wrong))
-    found: dict[str, Any] = document
-    return found
+    problem = _problem(document)
+    if problem is not None:
+        raise RecipeError(_fault(path, problem))
+    figures: dict[str, Any] = document
+    return figures
 
 
-def _wrong(document: Any) -> str | None:
-    """What is wrong with the file, or None."""
+def _problem(document: Any) -> str | None:
+    """Why the file is not valid, or None."""
     if not isinstance(document, dict) or document.get("format") != "edgekd-figures":
         return 'no "format": "edgekd-figures"'
     if document.get("version") != 1:
@@ -117,9 +125,9 @@ def _wrong(document: Any) -> str | None:
         if not isinstance(model.get("sha256"), str) or not isinstance(model.get("count"), int):
             return f"{at} has no sha256, or no count of predictions"
         times = model.get("prediction_ms")
-        if not isinstance(times, dict) or not times or set(times) - set(SHARES):
+        if not isinstance(times, dict) or not times or set(times) - set(QUANTILES):
             return f"{at}.prediction_ms: {times!r}"
-        ordered = [times[name] for name in SHARES if name in times]
+        ordered = [times[name] for name in QUANTILES if name in times]
         if not all(isinstance(ms, int | float) and ms > 0 for ms in ordered):
             return f"{at}.prediction_ms: {times!r}"
         if ordered != sorted(ordered):
@@ -134,5 +142,5 @@ def _fault(path: Path, got: str) -> Fault:
         got=got,
         expected='{"format": "edgekd-figures", "version": 1, "device": ..., "machine": "arm64", '
         '"models": [{"sha256": ..., "count": ..., "prediction_ms": {"median": ...}}]}',
-        fix="write it as docs/devices.md, section iPhone, shows",
+        fix="write it as shown in docs/devices.md, section iPhone",
     )

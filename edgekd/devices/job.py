@@ -1,4 +1,4 @@
-"""The job that runs on a device: its files, its report, its failures."""
+"""A job that runs on a device: its files, its report, its failures."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ AGENT = ON_DEVICE / "agent.py"
 
 @dataclass(frozen=True)
 class Job:
-    """What the agent is to do.
+    """The agent's task.
 
     Attributes:
-        action: "run" the inputs through the artifacts, "time" them, or on an emulated device
-            "count" the instructions of an inference.
-        runtime: the agent's name of what loads them.
-        artifacts: path of each by name.
-        batches: the batch size each artifact was exported with.
+        action: "run" the inputs through the artifacts, "time" them, or "count" the instructions of
+            an inference on an emulated device.
+        runtime: the agent's name for the runtime.
+        artifacts: the path of each artifact by name.
+        batches: the batch size that each artifact was exported with.
         channels_last: by artifact, the inputs that it takes as NHWC; `inputs` are NCHW.
-        quantization: by artifact, its inputs and outputs that are whole numbers; `inputs`, and the
-            outputs that come back, are the values these stand for.
-        inputs: arrays by input name, samples first; None: random ones of the artifact's shapes.
-        providers: of ONNX Runtime, beside the CPU's: those that shall compute; where they take
-            nothing the artifact fell back.
-        options: of the timing; see the agent.
+        quantization: by artifact, the scales and zero points of its integer inputs and outputs;
+            `inputs` and the returned outputs are real values.
+        inputs: arrays by input name, samples first; None for random arrays of its shapes.
+        providers: ONNX Runtime's execution providers to prefer to the CPU's. If they take no
+            nodes, the artifact fell back.
+        options: of the measurement; see the agent.
     """
 
     action: str
@@ -58,12 +58,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What the agent found: `results` by artifact, their `outputs` where it ran them, and facts.
+    """The agent's report: `results` and `outputs` by artifact, and facts about the device.
 
     Attributes:
-        readings: what the device's sensors said before, during and after, where it timed.
-        start_ns: from the start of the agent's process to its first line; None where the system
-            does not tell.
+        readings: of the device's sensors before, during and after a measurement.
+        start_ns: time from the start of the agent's process to its first line; None if the system
+            does not report it.
     """
 
     results: Mapping[str, Mapping[str, Any]]
@@ -75,12 +75,12 @@ class Report:
 
 
 def run_job(url: str, job: Job) -> Report:
-    """What the agent reports of `job` on the device at `url`.
+    """Run `job` on the device at `url`.
 
     Raises:
-        RecipeError: there is no way to such a device.
-        UnreachableError: it cannot be reached.
-        ConversionError: the runtime took the agent's process down.
+        RecipeError: no connection has the URL's scheme.
+        UnreachableError: the device cannot be reached.
+        ConversionError: the runtime crashed the agent's process.
     """
     import json
     import shutil
@@ -104,10 +104,10 @@ def run_job(url: str, job: Job) -> Report:
                 else:
                     shutil.copyfile(part, target)
             entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
-            steps = job.quantization.get(name)
-            if steps and job.inputs is not None:  # The device is sent numbers, of its own.
-                numbers: dict[str, Any] = as_numbers(job.inputs, steps)
-                np.savez(folder / f"inputs-{name}.npz", **numbers)
+            parameters = job.quantization.get(name)
+            if parameters and job.inputs is not None:  # It takes integers, of its own scale.
+                integers: dict[str, Any] = as_numbers(job.inputs, parameters)
+                np.savez(folder / f"inputs-{name}.npz", **integers)
                 entry["inputs"] = f"inputs-{name}.npz"
             sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
             entries.append(
@@ -151,22 +151,22 @@ def run_job(url: str, job: Job) -> Report:
 
 def _another_version(url: str, version: object) -> Fault:
     return Fault(
-        what="The device answered with a report of another version of the agent.",
+        what="The device returned a report of another version of the agent.",
         at=f"device {url}",
         got=f"version {version}",
-        expected=f"version {VERSION}, of the agent that was sent there",
-        fix="look whether the device's connection sends agent.py, or runs one of its own",
+        expected=f"version {VERSION}, that of the agent that was sent there",
+        fix="let the device's connection run the agent.py that is in the job's folder",
     )
 
 
 def failure_in(result: Mapping[str, Any]) -> Verdict | None:
-    """How an artifact failed, by the agent's result for it, or None where it did not."""
+    """The failure in the agent's result for an artifact, or None."""
     failure = result["failure"]
     return Verdict(Outcome(failure["outcome"]), failure["detail"]) if failure else None
 
 
 def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
-    """The error to raise for an artifact that failed so, where there is no row to say it."""
+    """The error that stands for a failed artifact outside a pipeline."""
     unavailable = verdict.outcome is Outcome.UNAVAILABLE
     wrong = verdict.outcome in (Outcome.DISAGREES, Outcome.FELL_BACK)
     fault = Fault(
@@ -174,9 +174,9 @@ def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
         at=str(artifact.path),
         got=verdict.detail,
         expected=f"a runtime for {artifact.format} that loads and runs it",
-        fix="run it on a device that has one (--device)"
+        fix="run it on a device that has the runtime (--device)"
         if unavailable
-        else "export it again, or in another scheme",
+        else "export it again, or try another scheme",
     )
     if wrong:
         return DisagreementError(fault)

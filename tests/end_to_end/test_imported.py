@@ -55,7 +55,7 @@ def test_figures_are_those_of_the_file_and_of_no_other_artifact(
                       "--budget", "latency_p90_ms=1.6")  # fmt: skip
     assert said.code == 9, "a median bounds no p90"
     other = written(tmp_path / "other.json", "0" * 64, median=1.21)
-    with pytest.raises(UnreachableError, match="holds no figures of the artifact") as stop:
+    with pytest.raises(UnreachableError, match="has no figures for the artifact") as stop:
         edgekd.benchmark(artifact, device=other)
     assert_five_parts(str(stop.value))
 

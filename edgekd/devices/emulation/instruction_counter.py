@@ -1,14 +1,14 @@
-"""The program that counts instructions per inference on an emulated core.
+"""Count instructions per inference on an emulated core.
 
-It lies beside the agent there, and uses its runtimes:
+This file runs beside the agent there, and uses the agent's runtimes:
 
-    qemu-aarch64 -plugin file=insn_count.so,out=FOLDER/counts.txt ... python counting.py FOLDER
+    qemu-aarch64 -plugin file=insn_count.so,out=FOLDER/counts.txt ... \\
+        python instruction_counter.py FOLDER
 
-The plugin writes how many instructions the core has executed whenever this program calls lseek
-with a magic offset. Each inference lies between two such marks, and so does a call of nothing,
-whose instructions are taken off. The least of them is reported: what is over it by a few hundred is
-where the heap happened to lie. One thread computes: several wait for one another in loops whose
-length is chance.
+Whenever this program calls lseek with a magic offset, the plugin writes the number of instructions
+that the core has executed. Each inference is between two such marks, and so is an empty call, whose
+count is subtracted. The minimum is reported: counts vary by a few hundred with the position of the
+heap. One thread computes, since threads wait for one another in loops of random length.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from typing import Any
 
 MAGIC = 0x45444B44
 WARM_UP = 2
-"""Inferences before the first that is counted: weights are packed and memory is taken there."""
+"""Inferences before the first counted one, which pack weights and allocate memory."""
 
 
 class Counter:
-    """Calls between two marks, and what the plugin counted of each."""
+    """Calls between two marks, and the plugin's counts."""
 
     def __init__(self, folder: Path) -> None:
         self.counts = folder / "counts.txt"
         self.file = os.open(str(folder / "job.json"), os.O_RDONLY)
 
     def instructions(self, call: Callable[[], Any]) -> int:
-        """How many instructions from one mark to the next, with `call` between."""
+        """The instructions between two marks around `call`."""
         file, lseek = self.file, os.lseek
         lseek(file, MAGIC, 0)
         call()
@@ -44,8 +44,8 @@ class Counter:
         return int(after) - int(before)
 
 
-def nothing() -> None:
-    """What is taken off: a call, and the marks."""
+def no_call() -> None:
+    """An empty call, to subtract the cost of a call and of the marks."""
 
 
 def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     results = {}
     counter = Counter(folder)
     gc.disable()
-    empty = min(counter.instructions(nothing) for _ in range(5))
+    empty = min(counter.instructions(no_call) for _ in range(5))
     for entry in job["artifacts"]:
         samples = agent.read_samples(job, folder, entry)
         model, result = agent.load(dict(job, threads=1), folder, entry)
@@ -65,10 +65,10 @@ def count(agent: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
         except Exception:  # noqa: BLE001  Whatever the runtime raises is the result.
             result["failure"] = agent.failure("run-failed")
             continue
-        found = [found - empty for found in counts]
+        counts = [count - empty for count in counts]
         result["instructions"] = {
-            "per_inference": min(found),
-            "counts": found,
+            "per_inference": min(counts),
+            "counts": counts,
             "threads": 1,
         }
     return results
@@ -78,15 +78,15 @@ def _counts(counter: Counter, model: Any, feeds: list[Any], job: dict[str, Any])
     counts = []
     for number in range(WARM_UP + job.get("runs", 5)):
         model.put(feeds[number % len(feeds)])
-        found = counter.instructions(model.invoke)
+        instructions = counter.instructions(model.invoke)
         if number >= WARM_UP:
-            counts.append(found)
+            counts.append(instructions)
         model.take()
     return counts
 
 
 def main(folder: Path) -> None:
-    """Does the job in `folder`, and writes the report as the agent would."""
+    """Run the job in `folder`, and write the report as the agent does."""
     agent = importlib.import_module("agent")
     job = json.loads((folder / "job.json").read_text())
     report = {

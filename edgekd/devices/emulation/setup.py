@@ -1,8 +1,8 @@
-"""Puts the emulated ARM device into the user's cache folder.
+"""Set up the emulated ARM device in the user's cache folder.
 
-In parts that are made whole or not at all: a setup that was stopped goes on at the part it had
-reached. Packages come by the system's apt, which checks their signatures, and by pip. Neither
-needs root, and the system's own packages and lists stay as they are.
+Each part is written completely or not at all, so an interrupted setup continues at the part it had
+reached. Packages come from the system's apt, which checks their signatures, and from pip. Neither
+needs root, and the system's own packages and lists stay unchanged.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from edgekd.devices.emulation.userland import (
     RUNTIMES,
     Qemu,
     Userland,
-    asked_qemu,
     cache_folder,
     find,
     find_qemu,
+    inspect_qemu,
     requirements,
     site_folder,
 )
@@ -37,10 +37,10 @@ from edgekd.system.process import Completed, run_process
 DOWNLOAD_S = 1800
 
 Apt = Callable[..., str]
-"""Calls a program of apt with arguments, in `cwd`; what it wrote on stdout comes back."""
+"""Calls a program of apt with arguments in `cwd`, and returns its stdout."""
 
-# The stems of Debian's and Ubuntu's packages of a Python with the libraries that wheels link to:
-# of the closure of python3-minimal and libpython3-stdlib, what an interpreter opens.
+# Packages of Debian and Ubuntu for a Python and the libraries that wheels link to: those that an
+# interpreter opens, out of the dependencies of python3-minimal and libpython3-stdlib.
 WANTED = re.compile(
     r"(libc6|libgcc-s1|libstdc\+\+6|zlib1g|libcrypt1|media-types|lib(py|ssl|ffi|expat|bz2|lzma"
     r"|sqlite3|uuid|zstd)[\w.+-]*|python3\.\d+-minimal)(:arm64)?"
@@ -48,25 +48,25 @@ WANTED = re.compile(
 
 
 def setup(log: Callable[[str], None], *, sources: Path | None = None) -> Userland:
-    """The emulated device, with what is missing of it downloaded and unpacked.
+    """Download and unpack the missing parts of the emulated device.
 
     Args:
-        say: is told each step, one line each.
-        sources: apt's list of where ARM64 packages are; without it, the system's own.
+        log: called with one line per step.
+        sources: apt's list of sources of ARM64 packages; by default the system's own.
 
     Raises:
-        MissingPackageError: a program or a runtime that it takes is not on this host.
-        UnreachableError: something cannot be downloaded.
+        MissingPackageError: a required program or runtime is not on this host.
+        UnreachableError: a download failed.
     """
     _check_host()
-    place = cache_folder()
-    place.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache):
         if find_qemu() is None:
             log("QEMU: downloading qemu-user")
-            _make_qemu(place / "qemu", sources)
-            asked_qemu.cache_clear()
-        root = place / "root"
+            _make_qemu(cache / "qemu", sources)
+            inspect_qemu.cache_clear()
+        root = cache / "root"
         if not root.is_dir():
             log("Userland: downloading Python for ARM64")
             _make_root(root, sources)
@@ -80,9 +80,9 @@ def setup(log: Callable[[str], None], *, sources: Path | None = None) -> Userlan
             except UnreachableError:
                 shutil.rmtree(site)
                 raise
-    found = find()
-    log(f"Ready: {', '.join(f'emulated://{core}' for core in CORES)} by QEMU {found.qemu.version}")
-    return found
+    device = find()
+    log(f"Ready: {', '.join(f'emulated://{core}' for core in CORES)} on QEMU {device.qemu.version}")
+    return device
 
 
 def _check_host() -> None:
@@ -95,7 +95,7 @@ def _check_host() -> None:
             _fault(
                 "The emulated device cannot be set up on this system.",
                 got,
-                "Debian or Ubuntu, whose packages it is made of",
+                "Debian or Ubuntu, whose packages it consists of",
                 "set it up in a container of Debian: docker run -it python:3.11",
             )
         )
@@ -112,57 +112,57 @@ def _check_host() -> None:
         raise MissingPackageError(
             _fault(
                 "The emulated device would have no runtime.",
-                "none on this host",
-                "one of onnxruntime, openvino, ai-edge-litert, ncnn, whose version is set up",
+                "no runtime on this host",
+                "onnxruntime, openvino, ai-edge-litert or ncnn, to install in the same version",
                 "pip install 'edgekd[onnx]'",
             )
         )
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """While open, no other process sets up the same."""
+def _locked(cache: Path) -> Iterator[None]:
+    """Keep other processes from setting up the same folder while open."""
     import fcntl
 
-    with (place / "lock").open("w") as file:
+    with (cache / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _make_qemu(place: Path, sources: Path | None) -> None:
-    """QEMU and those of its libraries that the system does not have, unpacked at `place`."""
+def _make_qemu(folder: Path, sources: Path | None) -> None:
+    """Unpack QEMU, and the libraries that the system lacks, into `folder`."""
     architecture = run_process(["dpkg", "--print-architecture"], timeout_s=60).stdout.decode()
     with _apt(sources, architecture.strip()) as apt:
         plan = ["-s", "--no-install-recommends", "install", "qemu-user"]
         planned = apt("apt-get", "-o", "Dir::State::status=/var/lib/dpkg/status", *plan)
-        with written_atomically(place) as draft:
+        with written_atomically(folder) as draft:
             _unpack(draft, re.findall(r"^Inst (\S+)", planned, re.MULTILINE), apt)
             for program in (draft / "usr" / "bin").glob("qemu-*"):
                 if program.name != "qemu-aarch64":
                     program.unlink()
 
 
-def _make_root(place: Path, sources: Path | None) -> None:
-    """An ARM64 Python with what it links to, unpacked at `place`, and a root for each core."""
+def _make_root(folder: Path, sources: Path | None) -> None:
+    """Unpack an ARM64 Python and its libraries into `folder`, and create a root per core."""
     walk = ["--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces"]
     walk += ["--no-enhances", "--recurse", "depends"]
     first = ["python3-minimal", "libpython3-stdlib", "libstdc++6", "zlib1g"]
     with _apt(sources, "arm64") as apt:
         closure = apt("apt-cache", *walk, *first)
         names = [line for line in closure.splitlines() if WANTED.fullmatch(line)]
-        with written_atomically(place) as draft:
+        with written_atomically(folder) as draft:
             _unpack(draft, names, apt)
-            if not (draft / "lib").exists():  # From Debian 13 on, packages know of no /lib.
+            if not (draft / "lib").exists():  # Packages of Debian 13 and later have no /lib.
                 (draft / "lib").symlink_to("usr/lib")
             for core in CORES:
                 _make_core(draft, core)
 
 
 def _make_core(root: Path, core: str) -> None:
-    """A root for `core`: links to the userland, and what the kernel of a board tells.
+    """Create a root for `core`: links to the userland, and files of a board's kernel.
 
-    The runtimes read /proc/cpuinfo by pytorch/cpuinfo, which crashes on that of an x86 host.
-    QEMU looks for an absolute path in the root first, so a file there stands for the kernel's.
+    The runtimes read /proc/cpuinfo with pytorch/cpuinfo, which crashes on that of an x86 host.
+    QEMU searches the root for an absolute path first, so a file there replaces the kernel's.
     """
     ours = root / "cores" / core
     ours.mkdir(parents=True)
@@ -182,11 +182,11 @@ def _make_core(root: Path, core: str) -> None:
     _make_sys(ours / "sys" / "devices" / "system" / "cpu", core)
 
 
-def _make_sys(place: Path, core: str) -> None:
-    """What the kernel tells of its cores below /sys: without it the host's own would show through.
+def _make_sys(folder: Path, core: str) -> None:
+    """Create the kernel's files about cores below /sys, in place of the host's.
 
-    XNNPACK is not used where `possible` and `present` are missing, and outputs change then; and
-    OpenVINO crashes without `midr_el1`.
+    Without `possible` and `present`, XNNPACK is not used and outputs change; without `midr_el1`,
+    OpenVINO crashes.
     """
     part, variant, revision, _ = CORES[core]
     # Source: Arm Architecture Reference Manual, MIDR_EL1; 0x41 is Arm, 0xf an ID by features.
@@ -204,23 +204,23 @@ def _make_sys(place: Path, core: str) -> None:
             f"cpu{number}/cpufreq/cpuinfo_min_freq": "600000",
         }
     for name, text in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(f"{text}\n")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
 
 
-def _unpack(place: Path, names: Sequence[str], apt: Apt) -> None:
-    """Downloads packages and unpacks them at `place`."""
+def _unpack(folder: Path, names: Sequence[str], apt: Apt) -> None:
+    """Download packages and unpack them into `folder`."""
     with tempfile.TemporaryDirectory(prefix="edgekd-apt-") as scratch:
         apt("apt-get", "-q", "download", *names, cwd=Path(scratch))
         for package in sorted(Path(scratch).glob("*.deb")):
-            done = run_process(["dpkg-deb", "-x", str(package), str(place)], timeout_s=300)
+            done = run_process(["dpkg-deb", "-x", str(package), str(folder)], timeout_s=300)
             if done.code != 0:
                 raise UnreachableError(_not_downloaded(package.name, done))
 
 
 @contextmanager
 def _apt(sources: Path | None, architecture: str) -> Iterator[Apt]:
-    """Apt with lists of its own for `architecture`, so that the system's stay as they are."""
+    """Apt with its own lists for `architecture`, so that the system's stay unchanged."""
     with tempfile.TemporaryDirectory(prefix="edgekd-apt-") as scratch:
         state = Path(scratch)
         for name in ("state/lists/partial", "cache/archives/partial"):
@@ -236,13 +236,13 @@ def _apt(sources: Path | None, architecture: str) -> Iterator[Apt]:
             "Dir::Etc::SourceList": sources or _system_sources(),
             "Dir::Etc::SourceParts": "-",
         }
-        ours = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        ours = [arg for name, value in options.items() for arg in ("-o", f"{name}={value}")]
 
-        def call(program: str, *words: str, cwd: Path | None = None) -> str:
-            # What a call says later than ours holds.
-            done = run_process([program, *ours, *words], timeout_s=DOWNLOAD_S, cwd=cwd)
+        def call(program: str, *args: str, cwd: Path | None = None) -> str:
+            # Later options override earlier ones.
+            done = run_process([program, *ours, *args], timeout_s=DOWNLOAD_S, cwd=cwd)
             if done.code != 0:
-                raise UnreachableError(_not_downloaded(f"{program} {words[-1]}", done))
+                raise UnreachableError(_not_downloaded(f"{program} {args[-1]}", done))
             return done.stdout.decode()
 
         call("apt-get", "-qq", "update")
@@ -250,25 +250,25 @@ def _apt(sources: Path | None, architecture: str) -> Iterator[Apt]:
 
 
 def _system_sources() -> Path:
-    places = [Path("/etc/apt/sources.list.d") / f"{name}.sources" for name in ("debian", "ubuntu")]
-    return next((place for place in places if place.exists()), Path("/etc/apt/sources.list"))
+    files = [Path("/etc/apt/sources.list.d") / f"{name}.sources" for name in ("debian", "ubuntu")]
+    return next((file for file in files if file.exists()), Path("/etc/apt/sources.list"))
 
 
-def _make_site(place: Path) -> None:
-    """The runtimes and what they import, as wheels for the userland, unpacked at `place`."""
+def _make_site(folder: Path) -> None:
+    """Install the runtimes and their dependencies, as wheels for the userland, into `folder`."""
     root = cache_folder() / "root"
-    bare = Userland(_qemu(), root, place)
+    bare = Userland(_qemu(), root, folder)
     libc_and_python = "os.confstr('CS_GNU_LIBC_VERSION').split()[1] + ' ' + sys.version"
     program = f"import os, sys; sys.stdout.write({libc_and_python})"
-    told = _in_guest(bare, program).split()
-    libc, python = int(told[0].split(".")[1]), ".".join(told[1].split(".")[:2])
-    # pip takes no tag for another system by itself: from the oldest with ARM64 to the userland's.
+    versions = _in_guest(bare, program).split()
+    libc, python = int(versions[0].split(".")[1]), ".".join(versions[1].split(".")[:2])
+    # pip infers no tags for another system: list all from the oldest with ARM64 to the userland's.
     tags = [f"manylinux_2_{minor}_aarch64" for minor in range(libc, 16, -1)]
-    platforms = [word for tag in [*tags, "manylinux2014_aarch64"] for word in ("--platform", tag)]
+    platforms = [arg for tag in [*tags, "manylinux2014_aarch64"] for arg in ("--platform", tag)]
     abis = [
-        word for abi in (f"cp{python.replace('.', '')}", "abi3", "none") for word in ("--abi", abi)
+        arg for abi in (f"cp{python.replace('.', '')}", "abi3", "none") for arg in ("--abi", abi)
     ]
-    with written_atomically(place) as draft:
+    with written_atomically(folder) as draft:
         argv = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(draft)]
         argv += ["--no-compile", "--only-binary=:all:", "--implementation", "cp", *platforms]
         argv += [*abis, "--python-version", python, *requirements()]
@@ -278,17 +278,17 @@ def _make_site(place: Path) -> None:
 
 
 def _try_runtimes() -> None:
-    """Imports each runtime in the userland: it must work, and its bytecode is kept for later.
+    """Import each runtime in the userland, which also compiles its bytecode.
 
     Raises:
-        UnreachableError: one cannot be imported.
+        UnreachableError: a runtime cannot be imported.
     """
-    names = [word.partition("==")[0] for word in requirements()]
+    names = [pinned.partition("==")[0] for pinned in requirements()]
     _in_guest(find(), "; ".join(f"import {RUNTIMES[name]}" for name in names))
 
 
 def _in_guest(device: Userland, program: str) -> str:
-    """What a line of Python prints on the device."""
+    """The output of a line of Python on the device."""
     done = run_process(device.command("cortex-a76", ["-c", program]), timeout_s=600, env=device.env)
     if done.code != 0:
         raise UnreachableError(
@@ -303,8 +303,8 @@ def _in_guest(device: Userland, program: str) -> str:
 
 
 def _qemu() -> Qemu:
-    found = find_qemu()
-    if found is None:
+    qemu = find_qemu()
+    if qemu is None:
         raise UnreachableError(
             _fault(
                 "QEMU does not run.",
@@ -313,7 +313,7 @@ def _qemu() -> Qemu:
                 "install it: apt-get install qemu-user",
             )
         )
-    return found
+    return qemu
 
 
 def _not_downloaded(what: str, done: Completed) -> Fault:
@@ -321,8 +321,8 @@ def _not_downloaded(what: str, done: Completed) -> Fault:
     return _fault(
         f"{what} failed.",
         f"{ended}: {done.last_lines}",
-        "package servers that answer; nothing of a part that failed is kept",
-        "connect this host, then go on where it stopped: edgekd devices setup emulated",
+        "package servers that answer; a part that failed is removed",
+        "connect this host, then continue: edgekd devices setup emulated",
     )
 
 

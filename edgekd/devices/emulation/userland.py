@@ -1,6 +1,6 @@
-"""What the emulated device is made of: QEMU, an ARM64 userland, and the runtimes for it.
+"""The parts of the emulated device: QEMU, an ARM64 userland, and runtimes for it.
 
-`userland_setup` puts it into the user's cache folder; here it is found again.
+`setup` puts them into the user's cache folder; this file finds them there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgekd.errors import Fault, UnreachableError
 from edgekd.system.process import run_process
 
 LAYOUT = "1"
-"""Of the cache; another one is set up anew."""
+"""Version of the cache folder; a setup with another version starts afresh."""
 
 RUNTIMES = {
     "onnxruntime": "onnxruntime",
@@ -28,20 +28,20 @@ RUNTIMES = {
     "ai-edge-litert": "ai_edge_litert",
     "ncnn": "ncnn",
 }
-"""The module to import of each package; set up in the versions that this host has."""
+"""The module of each package; they are installed in the versions that this host has."""
 
 _A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
 CORES = {
-    # As boards with them tell it: Raspberry Pi 3, 4 and 5, and a Graviton2.
+    # From /proc/cpuinfo of boards with these cores: Raspberry Pi 3, 4 and 5, and a Graviton2.
     # Part numbers: Arm's Technical Reference Manuals, MIDR_EL1.
     "cortex-a53": ("0xd03", "0x0", "4", "fp asimd evtstrm crc32 cpuid"),
     "cortex-a72": ("0xd08", "0x0", "3", "fp asimd evtstrm crc32 cpuid"),
     "cortex-a76": ("0xd0b", "0x4", "1", f"{_A76} asimddp"),
     "neoverse-n1": ("0xd0c", "0x3", "1", f"{_A76} asimddp ssbs"),
 }
-"""By name, which is also QEMU's: part, variant and revision of the core, and its features.
+"""Part, variant, revision and features of each core; the names are also QEMU's.
 
-QEMU's own "max" is not among them: under 7.2 int8 kernels gave garbage on it.
+QEMU's own "max" is left out: int8 kernels returned wrong outputs on it in QEMU 7.2.
 """
 CORE_COUNT = 4
 
@@ -51,9 +51,9 @@ class Qemu:
     """A QEMU in user mode.
 
     Attributes:
-        plugins: whether it takes them; one that is linked statically, as Debian 13's is, does not.
+        plugins: whether it takes plugins; a statically linked one, as in Debian 13, does not.
         api: of its plugins: 1 up to 8.2, 2 from 9.0.
-        libraries: where its own shared libraries are, if not in the system's place.
+        libraries: the folder of its own shared libraries, if it does not use the system's.
     """
 
     program: Path
@@ -76,16 +76,16 @@ class Userland:
 
     @property
     def python(self) -> Path:
-        """The interpreter's path inside of a core's root."""
+        """The interpreter's path inside a core's root."""
         return python_of(self.root)
 
     @property
     def env(self) -> dict[str, str]:
-        """What the process is to have in its environment."""
+        """Environment variables for the process."""
         ours = {
             "PYTHONPATH": str(self.site),
             "PYTHONHOME": "",
-            "PYTHONHASHSEED": "0",  # Instructions are only repeatable with it.
+            "PYTHONHASHSEED": "0",  # Makes instruction counts repeatable.
             "PYTHONNOUSERSITE": "1",
         }
         if self.qemu.libraries is not None:
@@ -95,20 +95,20 @@ class Userland:
     def command(self, core: str, argv: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         """The command that runs Python with `argv` on `core`, QEMU itself with `options`."""
         root = self.root / "cores" / core
-        # PYTHONHOME is not even to be empty; the guest must not look for the host's libraries.
+        # PYTHONHOME must be unset, and the guest must not search the host's libraries.
         unset = ["-U", "PYTHONHOME", "-U", "LD_LIBRARY_PATH", "-U", "LD_PRELOAD"]
-        where = ["-cpu", core, *unset, "-L", str(root)]
-        return [str(self.qemu.program), *where, *options, str(root / self.python), *argv]
+        guest = ["-cpu", core, *unset, "-L", str(root)]
+        return [str(self.qemu.program), *guest, *options, str(root / self.python), *argv]
 
 
 def cache_folder() -> Path:
-    """Where the emulated device is kept: in XDG_CACHE_HOME, or ~/.cache."""
+    """The folder of the emulated device, in XDG_CACHE_HOME or ~/.cache."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "edgekd" / f"emulated-{LAYOUT}"
 
 
 def key_of(*parts: object) -> str:
-    """A short digest of what something depends on."""
+    """A short digest of `parts`."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
@@ -116,7 +116,7 @@ def find() -> Userland:
     """The emulated device that was set up.
 
     Raises:
-        UnreachableError: it was not, or not with the versions of the runtimes that this host has.
+        UnreachableError: it is not set up, or not with this host's versions of the runtimes.
     """
     qemu = find_qemu()
     root = cache_folder() / "root"
@@ -131,46 +131,47 @@ def find() -> Userland:
 
 
 def find_qemu() -> Qemu | None:
-    """QEMU as it is installed, or as `setup` unpacked it; rather one that takes plugins."""
+    """The installed QEMU, or the one that `setup` unpacked; one that takes plugins is preferred."""
     program = shutil.which("qemu-aarch64")
     own = cache_folder() / "qemu"
     libraries = own / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
-    found = [asked_qemu(Path(program), None)] if program else []
+    candidates = [inspect_qemu(Path(program), None)] if program else []
     if own.is_dir():
-        found.append(asked_qemu(own / "usr" / "bin" / "qemu-aarch64", libraries))
-    there = [each for each in found if each is not None]
-    return max(there, key=lambda each: each.plugins, default=None)
+        candidates.append(inspect_qemu(own / "usr" / "bin" / "qemu-aarch64", libraries))
+    working = [qemu for qemu in candidates if qemu is not None]
+    return max(working, key=lambda qemu: qemu.plugins, default=None)
 
 
 @cache
-def asked_qemu(program: Path, libraries: Path | None) -> Qemu | None:
-    """What the program says of itself; None where it does not run."""
+def inspect_qemu(program: Path, libraries: Path | None) -> Qemu | None:
+    """The QEMU at `program`; None if it does not run."""
     env = {"LD_LIBRARY_PATH": str(libraries)} if libraries else None
     if not program.exists():
         return None
-    told = run_process([str(program), "--version"], timeout_s=60, env=env).stdout.decode()
+    version_text = run_process([str(program), "--version"], timeout_s=60, env=env).stdout.decode()
     options = run_process([str(program), "-h"], timeout_s=60, env=env).stdout.decode()
-    match = re.search(r"version (\d+(?:\.\d+)*)", told)
+    match = re.search(r"version (\d+(?:\.\d+)*)", version_text)
     return Qemu(program, match[1], "-plugin" in options, libraries) if match else None
 
 
 def requirements() -> list[str]:
-    """The runtimes that this host has, in its versions."""
-    found = []
+    """The runtimes that this host has, pinned to its versions."""
+    pinned = []
     for name in RUNTIMES:
         try:
-            found.append(f"{name}=={version(name)}")
+            pinned.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
             continue
-    return found
+    return pinned
 
 
 def python_of(root: Path) -> Path:
+    """The interpreter of the userland, relative to `root`."""
     return next(path.relative_to(root) for path in (root / "usr" / "bin").glob("python3.*"))
 
 
 def site_folder(root: Path) -> Path:
-    """Where the runtimes of this host's versions are for the userland at `root`, if they are."""
+    """The folder for the runtimes, in this host's versions, of the userland at `root`."""
     return root.parent / f"site-{key_of(requirements(), python_of(root).name)}"
 
 
