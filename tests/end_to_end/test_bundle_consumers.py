@@ -484,7 +484,7 @@ def test_a_file_that_its_labels_changed_is_not_bundled(
     said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")
     assert said.code == 5
     assert_five_parts(said.err)
-    assert "other values of output" in said.err
+    assert "different values of output" in said.err
 
 
 def test_the_run_of_an_app_is_a_json_document(run: edgekd.RunResult) -> None:

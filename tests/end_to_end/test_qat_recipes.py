@@ -59,7 +59,7 @@ def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
     assert after["agreement"]["simulation_db"] is None
     better = trained["agreement"]["validation_metric"] > after["agreement"]["validation_metric"]
     if not better:
-        assert "trained to be rounded" in trained["detail"]
+        assert "after QAT" in trained["detail"]
         assert said.json["chosen"]["x86-cpu-onnx"]["candidate"] != "qat-int8"
     again = edgekd_cli("run", recipe, "--out", project.folder / "runs", "--json")
     assert any("trained-onnx" in name for name in again.json["reused"])

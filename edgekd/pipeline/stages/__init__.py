@@ -1,7 +1,7 @@
 """The stages, one file each, in the order the pipeline folds over them.
 
-A stage has one public function from typed inputs to typed outputs, which stands alone, and `step`,
-which takes it from the work so far to the work after it.
+Each stage has a function `step` from the pipeline's state to the state after it. What a stage does
+without that state lies in the rooms below, as a public function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Stage(Protocol):
     """A module of this room."""
 
     def step(self, state: PipelineState, run: Run) -> PipelineState:
-        """The work after this stage; it writes only in its own folder of `run`."""
+        """The state after this stage, which writes only into its own folder of `run`."""
 
 
 STAGES: dict[str, Stage] = {

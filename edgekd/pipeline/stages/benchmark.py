@@ -1,4 +1,4 @@
-"""Time artifacts where they will run, side by side, and hold them against their budgets."""
+"""Benchmark artifacts on their devices, interleaved, and judge them by their budgets."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ __all__ = ["QUICK", "THOROUGH", "benchmark", "benchmark_all", "judge_budget", "s
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with a measurement and a verdict for every row that agrees with its network.
+    """The state with a measurement and a verdict for every candidate that agrees with its network.
 
-    Targets of one device follow one another; devices work at once.
+    The targets of one device run one after the other; different devices run at the same time.
     """
     devices: dict[str, list[DeploymentTarget]] = {}
     for deployment in state.deployments:
@@ -49,17 +49,17 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         [partial(_on_device, deployments, state, run) for deployments in devices.values()]
     ):
         candidates |= judged
-    return _beside_teacher(replace(state, candidates=tuple(candidates.values())))
+    return _with_pytorch_latency(replace(state, candidates=tuple(candidates.values())))
 
 
-def _beside_teacher(state: PipelineState) -> PipelineState:
-    """The work with its networks timed in PyTorch; the teacher is no file that a device takes."""
-    found = {"student": state.student, "unpruned": state.unpruned, "teacher": state.teacher}
-    networks = {name: each for name, each in found.items() if isinstance(each, Network)}
+def _with_pytorch_latency(state: PipelineState) -> PipelineState:
+    """The state with the PyTorch latency of its networks: the teacher has no file to time."""
+    roles = {"student": state.student, "unpruned": state.unpruned, "teacher": state.teacher}
+    networks = {role: network for role, network in roles.items() if isinstance(network, Network)}
     scores = {
-        f"{name}_score": replace(score, eager_ms=took)
-        for name, took in pytorch_latency_ms(networks).items()
-        if (score := getattr(state, f"{name}_score")) is not None
+        f"{role}_score": replace(score, eager_ms=latency_ms)
+        for role, latency_ms in pytorch_latency_ms(networks).items()
+        if (score := getattr(state, f"{role}_score")) is not None
     }
     return replace(state, **scores)
 
@@ -67,36 +67,36 @@ def _beside_teacher(state: PipelineState) -> PipelineState:
 def _on_device(
     deployments: Sequence[DeploymentTarget], state: PipelineState, run: Run
 ) -> dict[int, Candidate]:
-    """The rows of one device's targets, by their place."""
+    """The judged candidates of one device's targets, by their index."""
     candidates: dict[int, Candidate] = {}
     for deployment in deployments:
         number = state.deployments.index(deployment) + 1
         run.progress(
             "benchmark", f"{deployment.target.name}, target {number} of {len(state.deployments)}"
         )
-        places = {
+        ours = {
             i: candidate
             for i, candidate in enumerate(state.candidates)
             if candidate.target == deployment.target.name
         }
-        written = is_imported(
-            deployment.target.device
-        )  # Timed by hand, whatever computed the outputs.
+        # Imported latencies were measured by hand, wherever the outputs were computed.
+        imported = is_imported(deployment.target.device)
         timed = {
             i: candidate
-            for i, candidate in places.items()
-            if candidate.open and (written or candidate.evidence not in UNTIMED)
+            for i, candidate in ours.items()
+            if candidate.open and (imported or candidate.evidence not in UNTIMED)
         }
         judged = _judged(timed, deployment, state, run)
         if is_emulated(deployment.target.device):
             judged |= _counted(
-                {i: candidate for i, candidate in places.items() if candidate.open},
+                {i: candidate for i, candidate in ours.items() if candidate.open},
                 deployment,
                 state,
                 run,
             )
         ours = {
-            i: judged.get(i) or _sized(candidate, deployment) for i, candidate in places.items()
+            i: judged.get(i) or _judged_by_size(candidate, deployment)
+            for i, candidate in ours.items()
         }
         candidates |= with_instruction_counts(ours, deployment, state, run)
     return candidates
@@ -108,23 +108,23 @@ def _counted(
     state: PipelineState,
     run: Run,
 ) -> dict[int, Candidate]:
-    """Rows of an emulated core with the instructions of an inference, and their verdicts."""
+    """Candidates of an emulated device with their instruction counts and verdicts."""
     artifacts = {
         candidate.name: candidate.artifact
         for candidate in candidates.values()
         if candidate.artifact is not None
     }
     try:
-        found = counts_on(deployment.target.device or "local", artifacts, deployment, state, run)
+        counts = counts_on(deployment.target.device or "local", artifacts, deployment, state, run)
     except EdgekdError as error:
         fault = error.faults[0]
         return {
-            i: _stopped(candidate, error, f"{fault.what} {fault.got}")
+            i: _device_failed(candidate, error, f"{fault.what} {fault.got}")
             for i, candidate in candidates.items()
         }
     counted = {}
     for i, candidate in candidates.items():
-        result = found[candidate.name]
+        result = counts[candidate.name]
         if isinstance(result, Verdict):
             counted[i] = replace(candidate, outcome=result.outcome, detail=result.detail)
             continue
@@ -136,18 +136,17 @@ def _counted(
     return counted
 
 
-def _stopped(candidate: Candidate, error: EdgekdError, detail: str) -> Candidate:
-    """`candidate` where the device itself failed."""
+def _device_failed(candidate: Candidate, error: EdgekdError, detail: str) -> Candidate:
+    """`candidate` with the outcome of a device that failed."""
     outcomes = {UnreachableError: Outcome.UNAVAILABLE, RefusedError: Outcome.REFUSED}
     outcome = outcomes.get(type(error), Outcome.RUN_FAILED)
     return replace(candidate, outcome=outcome, detail=detail)
 
 
-def _sized(candidate: Candidate, deployment: DeploymentTarget) -> Candidate:
-    """A row whose artifact cannot be timed: judged by its size, which alone is known.
+def _judged_by_size(candidate: Candidate, deployment: DeploymentTarget) -> Candidate:
+    """`candidate`, whose artifact cannot be timed, judged by its size alone.
 
-    What the reference evaluator or an emulated device has verified may pass so; what nothing has
-    run may not.
+    It can pass if the reference evaluator or an emulated device verified it, not if nothing ran it.
     """
     if candidate.artifact is None or not (
         candidate.open or candidate.outcome is Outcome.UNAVAILABLE
@@ -181,13 +180,13 @@ def _judged(
         return _decided(artifacts, parents, unpruned, deployment, inputs, state, run)
 
     def make(folder: Path) -> None:
-        found = decided()
-        failed = any(isinstance(result, Verdict) for result in found.values())
-        # What is not kept is measured again by the next run: failures, what is undecided, and what
-        # another machine said, which may have changed since.
-        if failed or device != "local" or any_undecided(artifacts, deployment.budget, found):
-            raise _NotKept(found)
-        for name, result in found.items():
+        results = decided()
+        failed = any(isinstance(result, Verdict) for result in results.values())
+        # Not stored, so that the next run measures again: failures, undecided budgets, and results
+        # of another machine, which may have changed since.
+        if failed or device != "local" or any_undecided(artifacts, deployment.budget, results):
+            raise _NotStored(results)
+        for name, result in results.items():
             assert isinstance(result, Measurement)
             write_json(folder / f"{name}.json", result.to_json())
 
@@ -200,27 +199,27 @@ def _judged(
         "protocol": vars(PROTOCOLS[state.recipe.benchmark.protocol]),
         "data": state.data_key,
     }
-    found: Mapping[str, Measurement | Verdict]
+    results: Mapping[str, Measurement | Verdict]
     try:
-        made = run.make("benchmark", target.name, key, make)
-        found = {
-            name: Measurement.from_json(json.loads((made.folder / f"{name}.json").read_text()))
+        folder = run.make("benchmark", target.name, key, make).folder
+        results = {
+            name: Measurement.from_json(json.loads((folder / f"{name}.json").read_text()))
             for name in artifacts
         }
-        if any_undecided(artifacts, deployment.budget, found):  # It was kept under another budget.
-            found = decided()
-    except _NotKept as error:
-        found = error.found
-        for name, result in found.items():  # For the report of this run alone.
+        if any_undecided(artifacts, deployment.budget, results):  # Stored under another budget.
+            results = decided()
+    except _NotStored as error:
+        results = error.results
+        for name, result in results.items():  # Only for the report of this run.
             if isinstance(result, Measurement):
                 folder = run.folder / "benchmark" / target.name
                 write_json(folder / f"{name}.json", result.to_json())
     except EdgekdError as error:
         detail = f"{error.faults[0].what} {error.faults[0].got}"
-        return {i: _stopped(candidate, error, detail) for i, candidate in candidates.items()}
+        return {i: _device_failed(candidate, error, detail) for i, candidate in candidates.items()}
     judged = {}
     for i, candidate in candidates.items():
-        result = found[candidate.name]
+        result = results[candidate.name]
         if isinstance(result, Verdict):
             judged[i] = replace(candidate, outcome=result.outcome, detail=result.detail)
             continue
@@ -234,15 +233,15 @@ def _judged(
     return judged
 
 
-class _NotKept(Exception):
-    """Carries measurements out of the making of a result that is not to be used again."""
+class _NotStored(Exception):
+    """Carries measurements past the run store, which must not keep them."""
 
-    def __init__(self, found: Mapping[str, Measurement | Verdict]) -> None:
-        self.found = found
+    def __init__(self, results: Mapping[str, Measurement | Verdict]) -> None:
+        self.results = results
 
 
 def _parents(candidates: Sequence[Candidate]) -> tuple[dict[str, str], dict[str, str]]:
-    """By candidate, the one in float32 of the same network, and the same of the unpruned one."""
+    """By candidate, its float32 candidate, and its counterpart of the unpruned network."""
     names = [candidate.name for candidate in candidates]
     parents, unpruned = {}, {}
     for candidate in candidates:
@@ -265,15 +264,15 @@ def _decided(
     state: PipelineState,
     run: Run,
 ) -> Measured:
-    """Measurements of as many looks as decide the budget, three at most."""
+    """Measurements with as many looks as decide the budget, at most three."""
 
-    def still_open(found: Measured) -> bool:
-        return any_undecided(artifacts, deployment.budget, _of_machine(found, deployment))
+    def still_open(results: Measured) -> bool:
+        return any_undecided(artifacts, deployment.budget, _with_evidence(results, deployment))
 
     def progress(stage: str, item: str, done: int = 0, total: int = 0) -> None:
         run.progress(stage, f"{deployment.target.name}: {item}", done, total)
 
-    found = measure(
+    results = measure(
         artifacts,
         parents=parents,
         unpruned=unpruned,
@@ -286,14 +285,14 @@ def _decided(
         still_open=still_open,
         progress=progress,
     )
-    return _of_machine(found, deployment)
+    return _with_evidence(results, deployment)
 
 
-def _of_machine(found: Measured, deployment: DeploymentTarget) -> Measured:
-    """`found` as evidence of the machine that the device said it is."""
+def _with_evidence(results: Measured, deployment: DeploymentTarget) -> Measured:
+    """`results` with the evidence of the machine that the device reports."""
     return {
         name: result
         if isinstance(result, Verdict)
         else replace(result, evidence=deployment.target.evidence_on(result.device["machine"]))
-        for name, result in found.items()
+        for name, result in results.items()
     }

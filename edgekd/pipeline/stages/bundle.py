@@ -1,4 +1,4 @@
-"""Pack what ships, for the app build: the folder first, every other kind of it."""
+"""Bundle the artifacts that ship for app builds: first the folder, then every other kind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from edgekd.system.version import VERSION
 
 
 def check(recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]) -> None:
-    """What packages need, found before days of training: names, labels, a target that suits."""
+    """Raises the faults of [bundle] before any training: names, labels, formats, packages."""
     options = recipe.bundle
     if options is None:
         return
@@ -58,10 +58,10 @@ def check(recipe: Recipe, base: Path, deployments: Sequence[DeploymentTarget]) -
 
 
 def preflight(state: PipelineState) -> None:
-    """Holds what a bundle says of the network against the network, before any training.
+    """Checks [bundle] against the student, before any training.
 
     Raises:
-        RecipeError: preprocessing names no input, or there are not as many labels as classes.
+        RecipeError: preprocessing names an unknown input, or the labels are not one per class.
     """
     options = state.recipe.bundle
     if options is None:
@@ -73,11 +73,11 @@ def preflight(state: PipelineState) -> None:
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with a package of every kind, where any target has something that ships.
+    """The state with a bundle of every kind, if any target ships an artifact.
 
     Raises:
-        ConversionError: a model with its labels inside is not the one that was verified, or a
-            package cannot be made.
+        ConversionError: a model with metadata does not compute what the verified one does, or a
+            package cannot be built.
     """
     options = state.recipe.bundle
     assert options is not None
@@ -89,8 +89,8 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     if not shipped:
         return state
     recipe = state.recipe
-    place = run.folder / "bundle"
-    bundle = place / f"{recipe.name}-{recipe.version}"
+    home = run.folder / "bundle"
+    bundle = home / f"{recipe.name}-{recipe.version}"
     inputs = _inputs(state)
     models = []
     for number, candidate in enumerate(shipped):
@@ -98,21 +98,21 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         models.append(_model(candidate, state, options, bundle, inputs))
     manifest = _manifest(state, options, models)
     manifest = folder.finish(bundle, manifest)
-    made = {"folder": bundle}
+    folders = {"folder": bundle}
     for kind in dict.fromkeys(options.kinds):
         if kind == "folder":
             continue
         module = find_bundle(kind)
         if any(model.format in module.FORMATS for model in models):
             run.progress("bundle", kind)
-            made[kind] = place / kind
-            made[kind].mkdir(parents=True)
-            module.pack(bundle, manifest, made[kind])
-    return replace(state, bundles=made)
+            folders[kind] = home / kind
+            folders[kind].mkdir(parents=True)
+            module.pack(bundle, manifest, folders[kind])
+    return replace(state, bundles=folders)
 
 
 def _inputs(state: PipelineState) -> Inputs:
-    """The golden inputs, spread over the test split."""
+    """The inputs of the golden vectors, spread over the test split."""
     test = state.samples("test")
     count = min(golden.COUNT, len(test))
     ids = torch.arange(count) * (len(test) // count)
@@ -131,17 +131,17 @@ def _model(
         copy = shutil.copytree if part.is_dir() else shutil.copyfile
         copy(part, home / part.name)
     entry = home / artifact.path.name
-    told = embed(
+    embedded = embed(
         candidate.format, entry, _metadata(candidate, state, options), options.preprocessing
     )
-    ran = _same(candidate, entry, inputs) if told else _run(candidate, artifact.path, inputs)
-    steps = quantization(candidate.format, entry)
-    # The file's own types: some formats hold what the network has in 64 bits in 32.
+    ran = _checked(candidate, entry, inputs) if embedded else _run(candidate, artifact.path, inputs)
+    params = quantization(candidate.format, entry)
+    # The file's own dtypes: some formats store the network's 64-bit tensors in 32 bits.
     given = {
         name: values.to(getattr(torch, ran.dtypes[name].rstrip("_")))
-        for name, values in _numbers(turned(inputs, artifact.channels_last), steps).items()
+        for name, values in _numbers(turned(inputs, artifact.channels_last), params).items()
     }
-    outputs = _numbers(ran.outputs, steps)
+    outputs = _numbers(ran.outputs, params)
     target = state.deployment(candidate).target
     files = {f"models/{candidate.target}/{name}": path for name, path in files_under(home).items()}
     sizes = [path.stat().st_size for path in files.values()]
@@ -161,14 +161,14 @@ def _model(
         zipped_bytes=zipped(entry),
         exported_sha256=artifact.sha256,
         inputs=[
-            _spec(spec, given[spec.name], steps, layout=NCHW if spec.name in images else None)
+            _spec(spec, given[spec.name], params, layout=NCHW if spec.name in images else None)
             for spec in artifact.signature.inputs
         ],
         outputs=[
-            _spec(spec, outputs[spec.name], steps, meaning=None if number else meaning)
+            _spec(spec, outputs[spec.name], params, meaning=None if number else meaning)
             for number, spec in enumerate(artifact.signature.outputs)
         ],
-        golden=golden.write(bundle, given, outputs, candidate.target, candidate.scheme, steps),
+        golden=golden.write(bundle, given, outputs, candidate.target, candidate.scheme, params),
         why=state.chosen[candidate.target].why,
         evidence=Evidence(**{name: document[name] for name in Evidence.model_fields}),
         routing=Routed(**state.routes[candidate.target].to_json())
@@ -177,43 +177,43 @@ def _model(
     )
 
 
-def _numbers(tensors: Mapping[str, Tensor], steps: Mapping[str, QuantizationParams]) -> Inputs:
-    """`tensors`, those that `steps` name as the whole numbers that the file takes and gives."""
-    arrays = as_numbers({name: values.numpy() for name, values in tensors.items()}, steps)
+def _numbers(tensors: Mapping[str, Tensor], params: Mapping[str, QuantizationParams]) -> Inputs:
+    """`tensors`, with those named in `params` quantized to the integers of the file's I/O."""
+    arrays = as_numbers({name: values.numpy() for name, values in tensors.items()}, params)
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def _spec(
     spec: TensorSpec,
     values: Tensor,
-    steps: Mapping[str, QuantizationParams],
+    params: Mapping[str, QuantizationParams],
     layout: str | None = None,
     meaning: str | None = None,
 ) -> Spec:
-    """What the manifest says of a tensor of which `values` are some.
+    """The manifest's entry of a tensor; `values` are an example of it.
 
     Args:
-        layout, meaning: what they are where `spec` does not say.
+        layout, meaning: the values for a `spec` without them.
     """
-    step = steps.get(spec.name)
-    told: dict[str, Any] = {
+    quantized = params.get(spec.name)
+    entry: dict[str, Any] = {
         "name": spec.name,
         "shape": list(spec.shape),
         "dtype": str(values.dtype).removeprefix("torch."),
         "layout": spec.layout or layout,
         "meaning": spec.meaning or meaning,
-        "quantization": Quantization(scale=step.scale, zero_point=step.zero_point)
-        if step
+        "quantization": Quantization(scale=quantized.scale, zero_point=quantized.zero_point)
+        if quantized
         else None,
     }
-    return Spec(**told)
+    return Spec(**entry)
 
 
 def _metadata(candidate: Candidate, state: PipelineState, options: Bundle) -> dict[str, str]:
-    steps = {
-        name: each.model_dump(exclude_none=True) for name, each in options.preprocessing.items()
+    preprocessing = {
+        name: steps.model_dump(exclude_none=True) for name, steps in options.preprocessing.items()
     }
-    told = {
+    metadata = {
         "name": state.recipe.name,
         "version": state.recipe.version,
         "description": options.description,
@@ -222,35 +222,35 @@ def _metadata(candidate: Candidate, state: PipelineState, options: Bundle) -> di
         "outputs": state.recipe.export.outputs,
         "labels": "\n".join(options.label_names(state.base)),
         "licence": options.licences.model or "",
-        "preprocessing": json.dumps(steps, sort_keys=True) if steps else "",
+        "preprocessing": json.dumps(preprocessing, sort_keys=True) if preprocessing else "",
     }
-    return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in metadata.items() if value}
 
 
 def _run(candidate: Candidate, path: Path, inputs: Inputs) -> Ran:
     assert candidate.artifact is not None
-    # On this host: the bundle is made here, and a board may be busy or gone by now.
+    # On this host: a device may be busy or disconnected by now.
     ran = run_artifact(replace(candidate.artifact, path=path), inputs, "local")
     if isinstance(ran, Ran):
         return ran
-    raise ConversionError(_unlike(candidate, path, f"{ran.outcome.value}: {ran.detail}"))
+    raise ConversionError(_differs(candidate, path, f"{ran.outcome.value}: {ran.detail}"))
 
 
-def _same(candidate: Candidate, entry: Path, inputs: Inputs) -> Ran:
-    """What the file with its metadata does, which is what the file without does."""
+def _checked(candidate: Candidate, entry: Path, inputs: Inputs) -> Ran:
+    """The outputs of the file with metadata, which must equal those of the verified file."""
     assert candidate.artifact is not None
     before, after = _run(candidate, candidate.artifact.path, inputs), _run(candidate, entry, inputs)
     for name, values in before.outputs.items():
-        found = after.outputs.get(name)
-        # Bit for bit, whatever stands for no number.
-        if found is None or found.numpy().tobytes() != values.numpy().tobytes():
-            raise ConversionError(_unlike(candidate, entry, f"other values of {name}"))
+        other = after.outputs.get(name)
+        # Bit by bit, so that NaN equals NaN.
+        if other is None or other.numpy().tobytes() != values.numpy().tobytes():
+            raise ConversionError(_differs(candidate, entry, f"different values of {name}"))
     return after
 
 
-def _unlike(candidate: Candidate, path: Path, got: str) -> Fault:
+def _differs(candidate: Candidate, path: Path, got: str) -> Fault:
     return Fault(
-        what="A model that ships does not run here as it did when it was verified.",
+        what="The bundled model does not compute the outputs of the verified artifact.",
         at=f"bundle, target {candidate.target}, {path}",
         got=got,
         expected="the outputs of the artifact that passed",
@@ -291,7 +291,7 @@ def _manifest(state: PipelineState, options: Bundle, models: list[Model]) -> Man
 
 
 def _figures(score: Scored | None) -> dict[str, Any] | None:
-    """What a manifest says of a network: no time, by which the same run would differ."""
+    """A network's figures for the manifest, without the latency, which differs between runs."""
     if score is None:
         return None
     return {name: value for name, value in asdict(score).items() if name != "eager_ms"}

@@ -1,8 +1,8 @@
-"""Name the artifact that ships per target, and say why the others do not.
+"""Choose the artifact that ships per target, and say why the others do not.
 
-A step must pay for itself: a candidate in a lower precision ships only if it is better than the
-float32 one it was derived from, and a pruned one only if it is faster than the unpruned one in the
-same precision, on the target, measured side by side. Of a scheme's methods one alone is told of.
+Every optimization must pay off on the target, measured interleaved: a candidate in a lower
+precision ships only if it is better than its float32 candidate, and a pruned one only if it is
+faster than the unpruned one of the same scheme. Each scheme gets one sentence, on its best method.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def choose(candidates: Sequence[Candidate], prefer: Prefer) -> tuple[Choice, lis
     if not passed:
         return Choice(None, _nothing(candidates)), list(candidates)
     by_name = {candidate.name: candidate for candidate in passed}
-    unpaid = {
+    not_paid = {
         candidate.name: why
         for candidate in passed
         if (
-            why := training_not_paying(candidate, passed)
+            why := qat_not_paying(candidate, passed)
             or pruning_not_paying(candidate, by_name, prefer)
             or not_paying(candidate, by_name, prefer)
         )
     }
-    paying = [candidate for candidate in passed if candidate.name not in unpaid]
-    # The unpruned network goes on where no candidate of the pruned one passes and pays.
+    paying = [candidate for candidate in passed if candidate.name not in not_paid]
+    # The unpruned network ships if no candidate of the pruned one passes and pays off.
     rivals = [candidate for candidate in paying if candidate.network != "unpruned"] or paying
     best = min(rivals, key=lambda candidate: _rank(candidate, prefer))
     others = {
@@ -43,16 +43,16 @@ def choose(candidates: Sequence[Candidate], prefer: Prefer) -> tuple[Choice, lis
         for candidate in paying
         if candidate is not best
     }
-    told = {**others, **_by_scheme(passed, unpaid, prefer)}
+    details = {**others, **_by_scheme(passed, not_paid, prefer)}
     judged = [
-        replace(candidate, detail=told.get(candidate.name, candidate.detail))
+        replace(candidate, detail=details.get(candidate.name, candidate.detail))
         for candidate in candidates
     ]
     why = _first(best, [candidate for candidate in rivals if candidate is not best], prefer)
     return Choice.of(best, why), judged
 
 
-def training_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> str | None:
+def qat_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> str | None:
     """Why QAT did not improve `candidate`; None if it did, or if `candidate` is not from QAT.
 
     Its accuracy on the validation split must be higher than that of every post-training quantized
@@ -61,14 +61,14 @@ def training_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> st
     if candidate.network != "qat":
         return None
     others = [
-        each for each in passed if (each.network, each.scheme) == ("student", candidate.scheme)
+        other for other in passed if (other.network, other.scheme) == ("student", candidate.scheme)
     ]
     best = max(others, key=_validated, default=None)
     if best is None or _validated(candidate) > _validated(best):
         return None
     return (
-        f"{candidate.name} does not pay on {candidate.target}: trained to be rounded, "
-        f"{_validated(candidate):.4f} on validation against {_validated(best):.4f} of {best.name}"
+        f"{candidate.name} does not pay on {candidate.target}: its validation metric is "
+        f"{_validated(candidate):.4f} after QAT, that of {best.name} is {_validated(best):.4f}"
     )
 
 
@@ -77,61 +77,61 @@ def _validated(candidate: Candidate) -> float:
 
 
 BEATEN = "no better than"
-"""How the detail of a row begins that says no more than that its scheme has a better method."""
+"""The first words of a detail that only says that the scheme has a better method."""
 
 
 def _other(
     candidate: Candidate, best: Candidate, rivals: Sequence[Candidate], prefer: Prefer
 ) -> str:
-    """Why `candidate`, which passed and pays, is not what ships."""
+    """Why `candidate`, which passed and pays off, does not ship."""
     if candidate not in rivals:
-        return "passed, not chosen: the pruned network passed and pays"
-    ahead = min(_ways(candidate, rivals), key=lambda other: _rank(other, prefer))
+        return "passed, not chosen: the pruned network passed and pays off"
+    ahead = min(_methods(candidate, rivals), key=lambda other: _rank(other, prefer))
     if candidate is not ahead:
         return f"{BEATEN} {ahead.name}: {_compared(candidate, ahead, prefer)}"
     return f"passed, not chosen: {_compared(candidate, best, prefer)}"
 
 
-def _ways(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those of `candidates` that are of the scheme and the network of `candidate`, itself too."""
+def _methods(candidate: Candidate, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The `candidates` with the scheme and the network of `candidate`, including itself."""
     return [
-        each
-        for each in candidates
-        if (each.scheme, each.network) == (candidate.scheme, candidate.network)
+        other
+        for other in candidates
+        if (other.scheme, other.network) == (candidate.scheme, candidate.network)
     ]
 
 
 def _by_scheme(
-    passed: Sequence[Candidate], unpaid: Mapping[str, str], prefer: Prefer
+    passed: Sequence[Candidate], not_paid: Mapping[str, str], prefer: Prefer
 ) -> dict[str, str]:
-    """`unpaid` with one sentence a scheme, on its best method; the others are no better than it.
+    """`not_paid` with one full sentence per scheme, on its best method.
 
-    Where a method of the scheme pays, that is the best.
+    If a method of the scheme pays off, that one is the best.
     """
-    told = dict(unpaid)
+    details = dict(not_paid)
     for candidate in passed:
-        if candidate.name not in unpaid:
+        if candidate.name not in not_paid:
             continue
-        ways = _ways(candidate, passed)
-        paying = [other for other in ways if other.name not in unpaid]
-        best = min(paying or ways, key=lambda other: _rank(other, prefer, by_time=not paying))
+        methods = _methods(candidate, passed)
+        paying = [other for other in methods if other.name not in not_paid]
+        best = min(paying or methods, key=lambda other: _rank(other, prefer, by_time=not paying))
         if candidate is not best:
-            told[candidate.name] = f"{BEATEN} {best.name}: {unpaid[candidate.name]}"
-        elif len(ways) > 1:
-            sentence = unpaid[candidate.name].replace(candidate.name, candidate.scheme, 1)
-            told[candidate.name] = (
-                f"{sentence}; by {candidate.method}, the best of {len(ways)} ways"
+            details[candidate.name] = f"{BEATEN} {best.name}: {not_paid[candidate.name]}"
+        elif len(methods) > 1:
+            sentence = not_paid[candidate.name].replace(candidate.name, candidate.scheme, 1)
+            details[candidate.name] = (
+                f"{sentence}; method {candidate.method}, the best of {len(methods)}"
             )
-    return told
+    return details
 
 
 def pruning_not_paying(
     candidate: Candidate, passed: Mapping[str, Candidate], prefer: Prefer
 ) -> str | None:
-    """Why the pruned `candidate` is not better than the same unpruned, or None if it is.
+    """Why the pruned `candidate` is not better than its unpruned counterpart; None if it is.
 
-    It has to be faster beyond the noise. Where the size is preferred, one as fast also pays if its
-    file is smaller, as it is or zipped. Beside one that has not passed, any pays.
+    It must be faster beyond the noise. If size is preferred, a candidate that is as fast also pays
+    off if its file is smaller, zipped or not. If the counterpart did not pass, pruning pays off.
     """
     rival = candidate.first_of(network="unpruned")
     count = _count_ratio(candidate, passed.get(rival))
@@ -156,11 +156,11 @@ def pruning_not_paying(
 
 
 def not_paying(candidate: Candidate, passed: Mapping[str, Candidate], prefer: Prefer) -> str | None:
-    """Why `candidate` is not better than the candidate it was timed against, or None if it is.
+    """Why `candidate` is not better than the parent it was timed against; None if it is.
 
-    Slower is never better, nor is what only noise keeps from being called slower: the candidate has
-    to show that it pays. As fast is better if the file is smaller. A parent that has not passed
-    could not ship: beside it, any candidate pays.
+    A slower candidate is not better, nor is one that only noise keeps from being called slower: the
+    candidate must show that it pays off. If it is as fast, it is better if its file is smaller. If
+    the parent did not pass and so cannot ship, the candidate pays off.
     """
     if candidate.measurement is None:
         first = candidate.in_float
@@ -197,7 +197,7 @@ def not_paying(candidate: Candidate, passed: Mapping[str, Candidate], prefer: Pr
 
 
 def _count_ratio(candidate: Candidate, rival: Candidate | None) -> float | None:
-    """The instructions of `candidate` over those of `rival`; None where either was not counted."""
+    """The instructions of `candidate` over those of `rival`; None if either was not counted."""
     if rival is None or rival.name == candidate.name:
         return None
     if candidate.instructions is None or rival.instructions is None:
@@ -208,14 +208,14 @@ def _count_ratio(candidate: Candidate, rival: Candidate | None) -> float | None:
 def _by_count(what: str, candidate: Candidate, rival: str, ratio: float) -> str:
     return (
         f"{what} does not pay on {candidate.target}: {ratio:.2f} times the instructions of "
-        f"{rival}, counted on an emulated core; nothing was timed"
+        f"{rival}, counted on an emulated core; no latency was measured"
     )
 
 
 def _not_timed(candidate: Candidate, passed: Mapping[str, Candidate], prefer: Prefer) -> str | None:
-    """Why a `candidate` that no device has timed does not ship: nothing shows that it is faster.
+    """Why a `candidate` without a latency does not ship; None if it can.
 
-    It may where its size is what is preferred and smaller, or where nothing else passed.
+    It can if size is preferred and it is smaller, or if nothing it is compared with passed.
     """
     parent = passed.get(candidate.in_float)
     parent = passed.get("unpruned-fp32", parent) if candidate.network != "unpruned" else parent
@@ -226,8 +226,8 @@ def _not_timed(candidate: Candidate, passed: Mapping[str, Candidate], prefer: Pr
     if prefer == "size" and candidate.artifact.size_bytes < parent.artifact.size_bytes:
         return None
     return (
-        f"{candidate.name} is not shown to pay on {candidate.target}: nothing could time it there; "
-        'prefer = "size" takes it for its file'
+        f"{candidate.name} is not shown to pay on {candidate.target}: no latency was measured "
+        'there; prefer = "size" would choose it for its size'
     )
 
 
@@ -236,15 +236,15 @@ ORDER: dict[Prefer, tuple[Prefer, ...]] = {
     "latency": ("latency", "size", "accuracy"),
     "size": ("size", "latency", "accuracy"),
 }
-"""What decides, and what decides where that is equal."""
+"""By preference, the figures that decide, in order."""
 
 
 def _figures(candidate: Candidate) -> dict[Prefer, float]:
-    """What `candidate` is ranked by; smaller is better.
+    """The figures by which `candidate` is ranked; smaller is better.
 
-    Accuracy is that on the validation split, never the one that is reported. The time is a multiple
-    of the parent's, and 1 where the difference is not beyond the noise; of an emulated core, its
-    instructions.
+    The accuracy is that of the validation split, never that of the test split. The latency is a
+    multiple of the parent's, and 1 if the difference is within the noise; for an emulated device it
+    is the instruction count.
     """
     ratio = candidate.measurement.ratio if candidate.measurement else None
     noise = ratio is None or ratio.low - LEAST_GAIN <= 1 <= ratio.high + LEAST_GAIN
@@ -256,7 +256,7 @@ def _figures(candidate: Candidate) -> dict[Prefer, float]:
 
 
 def _rank(candidate: Candidate, prefer: Prefer, *, by_time: bool = False) -> tuple[float, ...]:
-    """What `candidate` is ordered by, the least first; `by_time`: its median before all."""
+    """The sort key of `candidate`, the smallest first; if `by_time`, its median latency first."""
     figures = _figures(candidate)
     ratio = candidate.measurement.ratio if candidate.measurement else None
     if by_time and ratio is not None:
@@ -264,43 +264,42 @@ def _rank(candidate: Candidate, prefer: Prefer, *, by_time: bool = False) -> tup
     return tuple(figures[name] for name in ORDER[prefer])
 
 
-_TOLD: dict[Prefer, str] = {
-    "accuracy": "accuracy on validation {0:.4f} against {1:.4f}",
-    "latency": "{0:.2f} times the reference's time against {1:.2f}",
+COMPARISONS: dict[Prefer, str] = {
+    "accuracy": "validation metric {0:.4f} against {1:.4f}",
+    "latency": "{0:.2f} times the time of the reference against {1:.2f}",
     "size": "{0:.0f} bytes against {1:.0f}",
 }
 
 
 def _compared(candidate: Candidate, rival: Candidate, prefer: Prefer) -> str:
-    """How `candidate` stands against `rival` in the first figure that tells them apart."""
+    """`candidate` against `rival` in the first figure in which they differ."""
     ours, theirs = _figures(candidate), _figures(rival)
     differ = next((name for name in ORDER[prefer] if ours[name] != theirs[name]), prefer)
     counted = differ == "latency" and candidate.instructions is not None
-    words = "{0:,.0f} instructions against {1:,.0f}" if counted else _TOLD[differ]
-    told = words.format(abs(ours[differ]), abs(theirs[differ]))
-    return f"{told} of {rival.name}"
+    form = "{0:,.0f} instructions against {1:,.0f}" if counted else COMPARISONS[differ]
+    return f"{form.format(abs(ours[differ]), abs(theirs[differ]))} for {rival.name}"
 
 
 def _first(best: Candidate, rivals: Sequence[Candidate], prefer: Prefer) -> str:
     if not rivals:
-        return f"{best.name} is the only candidate that passed and pays"
+        return f"{best.name} is the only candidate that passed and pays off"
     runner_up = min(rivals, key=lambda candidate: _rank(candidate, prefer))
-    return f"{best.name} passed, pays and is preferred: {_compared(best, runner_up, prefer)}"
+    return f"{best.name} passed, pays off and ranks first: {_compared(best, runner_up, prefer)}"
 
 
 def _nothing(candidates: Sequence[Candidate]) -> str:
-    ends = [
+    outcomes = [
         f"{candidate.name} {candidate.outcome.value}"
         for candidate in candidates
         if candidate.outcome
     ]
-    return f"no candidate passed: {', '.join(ends)}"
+    return f"no candidate passed: {', '.join(outcomes)}"
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with a choice for every target."""
+    """The state with a choice for every target."""
     chosen: dict[str, Choice] = {}
-    after: list[Candidate] = []
+    with_details: list[Candidate] = []
     for deployment in state.deployments:
         candidates = [
             candidate
@@ -309,7 +308,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         ]
         choice, judged = choose(candidates, deployment.prefer)
         chosen[deployment.target.name] = choice
-        after.extend(judged)
+        with_details.extend(judged)
     document = {name: vars(choice) for name, choice in chosen.items()}
     write_json(run.folder / "choose" / "chosen.json", document)
-    return replace(state, candidates=tuple(after), chosen=chosen)
+    return replace(state, candidates=tuple(with_details), chosen=chosen)

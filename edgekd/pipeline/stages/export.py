@@ -1,4 +1,4 @@
-"""Write the network as a file of each target's format, in each precision it takes."""
+"""Export the networks in each target's format and schemes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from edgekd.system.store import Run
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with an artifact, or a reason why there is none, for every open row."""
-    held = refuse_fp16_overflow(state.candidates, state)
-    return replace(state, candidates=tuple(export_candidates(held, state, run)))
+    """The state with an artifact, or the reason why there is none, for every open candidate."""
+    candidates = refuse_fp16_overflow(state.candidates, state)
+    return replace(state, candidates=tuple(export_candidates(candidates, state, run)))

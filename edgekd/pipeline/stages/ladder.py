@@ -1,8 +1,7 @@
-"""Where every quantized candidate of a target missed what is accepted: try what costs more.
+"""Accuracy recovery: fallbacks for a target whose quantized candidates all failed to be accepted.
 
-Other ranges and roundings come first, then the most sensitive layers in float, one more group at a
-time, then the student is trained to be rounded. A rung is tried only if the one before missed; each
-is a row with its metric, size and time.
+First other quantization methods, then mixed precision (the most sensitive layers in float), then
+QAT. A fallback is tried only if the one before failed; each is a candidate with its own figures.
 """
 
 from __future__ import annotations
@@ -25,17 +24,19 @@ from edgekd.system.store import Run
 from edgekd.training.distributed import alone
 
 MOST_IN_FLOAT = 0.5
-"""Of the layers' groups: with more in float, the float file is the better one."""
+"""The largest share of layer groups in float: beyond it, the float file is the better one."""
 
-Rung = Callable[
+Fallback = Callable[
     [Sequence[Candidate], PipelineState, Run], Iterator[tuple[Candidate, PipelineState]]
 ]
-"""Candidates to try next, given those of one target and scheme that missed, each with the work that
-has its network; each is asked for only if the one before missed too."""
+"""Yields the candidates to try next, given the failed ones of one target and scheme.
+
+Each comes with the state that has its network, and is requested only if the one before failed.
+"""
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with more rows for every target of which no quantized candidate was accepted."""
+    """The state with further candidates for every target that has no accepted quantized one."""
     if state.recipe.quantize.search != "auto" or not _student_passes(state):
         return state
     candidates: list[Candidate] = []
@@ -45,12 +46,12 @@ def step(state: PipelineState, run: Run) -> PipelineState:
             for candidate in state.candidates
             if candidate.target == deployment.target.name
         ]
-        tried, state = climb(ours, state, run)
+        tried, state = recover(ours, state, run)
         candidates += [*ours, *tried]
     return replace(state, candidates=tuple(candidates))
 
 
-def climb(
+def recover(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> tuple[list[Candidate], PipelineState]:
     """The fallbacks tried for one target's `candidates` until one was accepted, and the new state.
@@ -65,20 +66,18 @@ def climb(
     tried: list[Candidate] = []
     if any(_accepted(candidate, state) for candidate in quantized):
         return tried, state
-    missed = dict.fromkeys(
+    failed = dict.fromkeys(
         candidate.scheme for candidate in quantized if candidate.outcome is Outcome.DISAGREES
     )
-    for rung in RUNGS:
-        for scheme in missed:
+    for fallback in FALLBACKS:
+        for scheme in failed:
             ours = [candidate for candidate in [*quantized, *tried] if candidate.scheme == scheme]
-            # What nothing else could mend is trained, however many candidates that took.
-            most = state.recipe.quantize.candidates
-            room = (
-                most
-                if rung is trained
-                else most - sum(candidate.scheme == scheme for candidate in tried)
-            )
-            for candidate, state in islice(rung(ours, state, run), room):  # noqa: B020  What it has seen.
+            # QAT is tried however many candidates came before.
+            limit = state.recipe.quantize.candidates
+            if fallback is not qat:
+                limit -= sum(candidate.scheme == scheme for candidate in tried)
+            further = fallback(ours, state, run)
+            for candidate, state in islice(further, limit):
                 run.progress("ladder", f"{candidate.target} {candidate.name}")
                 (candidate,) = verify_candidates(
                     export_candidates([candidate], state, run), state, run
@@ -97,7 +96,7 @@ def _accepted(candidate: Candidate, state: PipelineState) -> bool:
 
 
 def _student_passes(state: PipelineState) -> bool:
-    """Whether the student itself is accepted: what is wrong with it, no quantizer mends."""
+    """Whether the student itself is accepted: no quantizer can be better than it."""
     against, ours = state.teacher_score, state.student_score
     if against is None or ours is None:
         return True
@@ -109,7 +108,7 @@ def other_methods(
     state: PipelineState,
     run: Run,  # noqa: ARG001
 ) -> Iterator[tuple[Candidate, PipelineState]]:
-    """The methods of the format that were not tried, in the ladder's order."""
+    """The quantization methods of the format that were not tried, in order."""
     first = candidates[0]
     tried = [candidate.method for candidate in candidates if candidate.method]
     for method in fallback_methods(
@@ -121,12 +120,12 @@ def other_methods(
 def sensitive_layers(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> Iterator[tuple[Candidate, PipelineState]]:
-    """The best so far with its most sensitive layers in float: one group of them, two, four.
+    """Mixed precision: the best candidate with its most sensitive layer groups in float.
 
-    How much a group costs is measured on files in which it alone is quantized, on the calibration
-    samples. In combination the groups that cost most are joined, to half of them at most.
+    The sensitivity of a group is measured on a file in which only that group is quantized, on the
+    calibration samples. One, two, four ... groups stay in float, at most half of them.
     """
-    # Layers have names in the target's format: what was quantized in another cannot keep them.
+    # Layers have names in the target's format: a file quantized in another format has others.
     judged = [
         candidate
         for candidate in candidates
@@ -135,27 +134,27 @@ def sensitive_layers(
     ]
     if not judged:
         return
-    # Where other operators are quantized too, their tensors stay so around a layer in float.
+    # Methods that quantize other operators too keep tensors quantized around a float layer.
     linear = [
         candidate for candidate in judged if candidate.method and "linear" in candidate.method
     ]
     best = max(linear or judged, key=_fidelity)
     conversion = conversion_of(best, state)
     target = state.deployment(best).target
-    run.progress("ladder", f"{best.target} {best.name}: how much each layer costs")
+    run.progress("ladder", f"{best.target} {best.name}: measuring layer sensitivity")
     try:
         layers = layers_of(conversion.network, best.format, target.channels_last)
     except EdgekdError:
         return
     groups = grouped(layers)
     options = state.recipe.export
-    found = sqnr_by_group(
+    sqnr = sqnr_by_group(
         replace(conversion, calibration=conversion.calibration or state.calibration),
         groups,
         processes=options.processes,
         timeout_s=options.timeout_s,
     )
-    order = sorted(found, key=lambda group: found[group])
+    order = sorted(sqnr, key=lambda group: sqnr[group])
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)
@@ -163,18 +162,18 @@ def sensitive_layers(
         count *= 2
 
 
-def trained(
+def qat(
     candidates: Sequence[Candidate], state: PipelineState, run: Run
 ) -> Iterator[tuple[Candidate, PipelineState]]:
-    """The student trained to be rounded as its file will be, where the recipe has epochs for it.
+    """Quantization-aware training, if the recipe has epochs for it.
 
-    One process trains it: others that took part in the stages before are gone.
+    One process trains: the others ended with the training stages.
     """
     first = candidates[0]
     if not state.recipe.quantize.qat_epochs or first.scheme != "int8":
         return
     candidate = Candidate(first.target, first.format, first.scheme, network="qat")
-    run.progress("ladder", f"{candidate.target} {candidate.name}: trained to be rounded")
+    run.progress("ladder", f"{candidate.target} {candidate.name}: quantization-aware training")
     try:
         with alone():
             candidate, state = train_candidate(candidate, state, replace(run, spawn=None))
@@ -184,18 +183,18 @@ def trained(
     yield candidate, state
 
 
-RUNGS: tuple[Rung, ...] = (other_methods, sensitive_layers, trained)
+FALLBACKS: tuple[Fallback, ...] = (other_methods, sensitive_layers, qat)
 """In order, the cheapest first."""
 
 
 def _fidelity(candidate: Candidate) -> tuple[float, float]:
-    """The metric on validation, then the SQNR: by the test split nothing is chosen."""
+    """The validation metric, then the SQNR: the test split chooses nothing."""
     assert candidate.agreement is not None
     return candidate.agreement.validation_metric or 0.0, candidate.agreement.sqnr_db
 
 
 def _again(candidate: Candidate, *, method: str | None, keep: tuple[str, ...] = ()) -> Candidate:
-    """An open row like `candidate`, of another method or with layers in float."""
+    """An open candidate like `candidate`, by another method or with layers in float."""
     return Candidate(
         candidate.target,
         candidate.format,

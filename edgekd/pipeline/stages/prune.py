@@ -1,7 +1,7 @@
-"""Take out of the student what its targets can do without, and let it recover.
+"""Prune the student, and train it again to recover.
 
-It learns again from what it was, and from its teacher. Whether that pays is told on each target,
-beside the unpruned network: see `edgekd.pipeline.stages.choose`.
+Its teachers are the unpruned student and the teacher. `edgekd.pipeline.stages.choose` decides on
+each target whether pruning pays off against the unpruned network.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
 from edgekd.training.distributed import one_after_the_first
 
-USUAL = (
+DEFAULT_LOSSES = (
     Loss.model_validate({"method": "hard", "weight": 0.1}),
     Loss.model_validate({"method": "soft_target", "weight": 0.9, "temperature": 4.0}),
 )
-"""What is recovered with where the recipe has no [distill].
+"""The losses of the recovery if the recipe has no [distill].
 
 Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2.
 """
 
 
-OF_RECOVERY = {"recover_epochs", "recover_learning_rate", "recover_from", "steps"}
-"""Keys of a recipe that a cut does not depend on."""
+RECOVERY_KEYS = {"recover_epochs", "recover_learning_rate", "recover_from", "steps"}
+"""Keys of [prune] that only concern the recovery."""
 
 
 def preflight(state: PipelineState) -> None:
     """Finds what would stop the pruning of `state`, before any training.
 
     Raises:
-        RecipeError: a path does not exist, what depends on channels cannot be followed, or no
-            candidate is so small as is asked for.
+        RecipeError: a path does not exist, the dependencies of channels cannot be traced, or no
+            pruned network is as small as requested.
         MissingPackageError: torch-pruning is not installed.
     """
     if state.recipe.prune is None:
@@ -79,11 +79,11 @@ def preflight(state: PipelineState) -> None:
     elif config.measure == "latency":
         untouchable(network.module, network.example, config.ignore)
     if config.measure != "latency":
-        _reach(network, config)
+        _check_reachable(network, config)
 
 
-def _reach(network: Network, config: Prune) -> None:
-    """Finds out whether any candidate of `network` is so small, whatever its weights are."""
+def _check_reachable(network: Network, config: Prune) -> None:
+    """Raises a RecipeError if pruning cannot make `network` as small as requested."""
     count, what = counter_of(network, config), f"of the {config.measure}"
     whole, module = count(network.module), network.module
     if config.blocks is not None:
@@ -106,34 +106,34 @@ def _reach(network: Network, config: Prune) -> None:
 
 
 def _resolved(config: Prune, state: PipelineState) -> Prune:
-    """`config` with the multiple of channels that all targets compute fast on."""
+    """`config` with channel counts rounded to the multiple that suits all targets."""
     multiples = [deployment.target.channel_multiple for deployment in state.deployments]
     return config.model_copy(update={"round_to": config.round_to or math.lcm(*multiples)})
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with its student pruned, recovered and scored, and kept unpruned beside it."""
+    """The state with the student pruned, recovered and scored; the unpruned one is kept."""
     if state.recipe.prune is None:
         return state
     config, whole = _resolved(state.recipe.prune, state), state.student
-    student, cuts = whole, list[PrunedNetwork]()
+    student, pruned = whole, list[PrunedNetwork]()
     with relative_latency(state, run) as measured:
         for number in range(config.steps):
             share = config.keep ** ((number + 1) / config.steps)
             one = config.model_copy(update={"keep": share, "scan": config.scan and not number})
-            cut = _cut_once(student, one, whole, measured, number, state, run)
-            if cut.empty:
+            network = _pruned_once(student, one, whole, measured, number, state, run)
+            if network.empty:
                 break
-            cuts.append(cut)
-            student = _recovered(cut, whole, one, number, state, run)
-    if not cuts:
-        run.progress("prune", f"nothing is removed to keep {config.keep:g}")
+            pruned.append(network)
+            student = _recovered(network, whole, one, number, state, run)
+    if not pruned:
+        run.progress("prune", f"nothing has to be removed to keep {config.keep:g}")
         candidates = tuple(
             candidate for candidate in state.candidates if candidate.network == "student"
         )
         return replace(state, candidates=candidates)
-    told = _told(cuts, config, whole, student, state)
-    write_json(run.folder / "prune" / "pruning.json", told.to_json())
+    pruning = _summary(pruned, config, whole, student, state)
+    write_json(run.folder / "prune" / "pruning.json", pruning.to_json())
     score = scored_student(student, replace(state, student=student))
     return replace(
         state,
@@ -141,7 +141,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         student_score=score,
         unpruned=whole,
         unpruned_score=state.student_score,
-        pruning=told,
+        pruning=pruning,
     )
 
 
@@ -149,7 +149,7 @@ def _named(kind: str, number: int, config: Prune) -> str:
     return f"{kind}-{number + 1}" if config.steps > 1 else kind
 
 
-def _cut_once(
+def _pruned_once(
     student: Network,
     config: Prune,
     whole: Network,
@@ -158,12 +158,12 @@ def _cut_once(
     state: PipelineState,
     run: Run,
 ) -> PrunedNetwork:
-    """The cut of `student` to what `config` keeps of `whole`, made now or looked up."""
+    """`student` pruned to the share of `whole` that `config` keeps, computed now or looked up."""
     deployment = latency_target(state.recipe, state.deployments)
     key: dict[str, Any] = {
         "student": network_key(student),
         "whole": network_key(whole),
-        "prune": config.model_dump(exclude=OF_RECOVERY),
+        "prune": config.model_dump(exclude=RECOVERY_KEYS),
         "data": state.data_key,
         "seed": run.seed,
         "torch-pruning": tool_versions(("torch_pruning",)),
@@ -174,7 +174,7 @@ def _cut_once(
         count = measured
         if count is None and config.method == "structured":
             count = counter_of(whole, config)
-        cut = prune(
+        pruned = prune(
             student,
             state.data,
             config,
@@ -185,29 +185,36 @@ def _cut_once(
             whole=count(whole.module) if count and not measured else 1.0,
             progress=run.progress,
         )
-        save_cut(cut, folder)
+        save_cut(pruned, folder)
 
     with one_after_the_first():
-        made = run.make("prune", _named("cut", number, state.recipe.prune or config), key, make)
-    return load_cut(student, made.folder)
+        name = _named("cut", number, state.recipe.prune or config)
+        folder = run.make("prune", name, key, make).folder
+    return load_cut(student, folder)
 
 
 def _recovered(
-    cut: PrunedNetwork, whole: Network, config: Prune, number: int, state: PipelineState, run: Run
+    pruned: PrunedNetwork,
+    whole: Network,
+    config: Prune,
+    number: int,
+    state: PipelineState,
+    run: Run,
 ) -> Network:
-    """The cut network after its share of the epochs of recovery."""
+    """The pruned network after its share of the recovery epochs."""
     steps, epochs = config.steps, config.recover_epochs
-    ours = epochs * (number + 1) // steps - epochs * number // steps
-    lineage = {"pruned": {"removed": digest(cut.removed.to_json()), "kept_frac": cut.kept_frac}}
-    network = whole.like(cut.network.module, lineage={**whole.lineage, **lineage})
-    if not ours:
+    share = epochs * (number + 1) // steps - epochs * number // steps
+    removed = digest(pruned.removed.to_json())
+    lineage = {"pruned": {"removed": removed, "kept_frac": pruned.kept_frac}}
+    network = whole.like(pruned.network.module, lineage={**whole.lineage, **lineage})
+    if not share:
         return network
     distillation = Distillation(
         teachers=_teachers(whole, config, state),
         student=network,
-        config=recovery(state.recipe, ours),
-        after_step=_kept_at_zero(cut.masks),
-        depends_on={"masks": {name: _bytes_digest(mask) for name, mask in cut.masks.items()}},
+        config=recovery(state.recipe, share),
+        after_step=_kept_at_zero(pruned.masks),
+        depends_on={"masks": {name: _bytes_digest(mask) for name, mask in pruned.masks.items()}},
     )
     name = _named("recovered", number, config)
     return distilled_once(distillation, state, run, stage="prune", name=name)
@@ -222,9 +229,9 @@ def _kept_at_zero(masks: Mapping[str, Tensor]) -> Callable[[nn.Module], None] | 
 
 
 def recovery(recipe: Recipe, epochs: int) -> Distill:
-    """How a pruned student of `recipe` is trained for so many epochs."""
+    """The training configuration that lets a pruned student of `recipe` recover."""
     prune = recipe.prune
-    config = recipe.distill or Distill(epochs=epochs, losses=list(USUAL))
+    config = recipe.distill or Distill(epochs=epochs, losses=list(DEFAULT_LOSSES))
     optimizer = config.optimizer
     if prune is not None and prune.recover_learning_rate is not None:
         optimizer = optimizer.model_copy(update={"learning_rate": prune.recover_learning_rate})
@@ -232,40 +239,40 @@ def recovery(recipe: Recipe, epochs: int) -> Distill:
 
 
 def _teachers(whole: Network, config: Prune, state: PipelineState) -> list[tuple[Teacher, float]]:
-    """Who teaches the pruned student; one that is the unpruned student itself comes once."""
+    """The teachers of the pruned student, each once: the teacher may be the unpruned student."""
     teachers: list[tuple[Teacher, float]] = []
     if config.recover_from != "unpruned":
         teachers = list(state.teachers)
-    same = {each.weights_digest() for each, _ in teachers if isinstance(each, Network)}
-    if config.recover_from != "teacher" and whole.weights_digest() not in same:
+    known = {teacher.weights_digest() for teacher, _ in teachers if isinstance(teacher, Network)}
+    if config.recover_from != "teacher" and whole.weights_digest() not in known:
         teachers.append((whole, 1.0))
     return teachers
 
 
 def profits(deployments: Sequence[DeploymentTarget]) -> dict[str, str]:
-    """By format of the goals, what its runtime makes of weights that are zero."""
+    """By format of the targets, how its runtime uses weights that are zero."""
     formats = dict.fromkeys(deployment.target.format for deployment in deployments)
     return {name: getattr(find_format(name), "SPARSE", "not known") for name in formats}
 
 
-def _told(
-    cuts: Sequence[PrunedNetwork],
+def _summary(
+    pruned: Sequence[PrunedNetwork],
     config: Prune,
     whole: Network,
     student: Network,
     state: PipelineState,
 ) -> Pruning:
     deployment = latency_target(state.recipe, state.deployments)
-    last = cuts[-1]
+    last = pruned[-1]
     return Pruning(
         method="blocks" if config.blocks else config.method,
         measure=config.measure,
         keep=config.keep,
         kept_frac=last.kept_frac,
-        trial_count=sum(len(cut.trials) for cut in cuts),
+        trial_count=sum(len(network.trials) for network in pruned),
         widths={} if config.blocks else changed_widths(whole.module, student.module),
-        removed=tuple(cut.removed.to_json() for cut in cuts),
-        untouched=tuple(vars(each) for each in last.untouched),
+        removed=tuple(network.removed.to_json() for network in pruned),
+        untouched=tuple(vars(layer) for layer in last.untouched),
         zero_frac=1.0 - density(student.module),
         target=deployment.target.name if deployment else None,
         profits={} if config.method == "structured" else profits(state.deployments),

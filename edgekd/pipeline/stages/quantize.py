@@ -1,4 +1,4 @@
-"""Find out what every format is calibrated with, and by which methods it is quantized."""
+"""Select the calibration samples and the quantization methods of every candidate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from edgekd.system.store import Run
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with its calibration samples, where a scheme needs them, and a row for every
-    method that is tried; with the student trained to be rounded, where the recipe asks for it and
-    searches for no other way."""
-    state = replace(state, candidates=tuple(expanded(state.candidates, state)))
+    """The state with its calibration samples, if needed, and a candidate per quantization method.
+
+    With [quantize] qat_epochs and search = "first", the QAT students are trained here too.
+    """
+    state = replace(state, candidates=tuple(with_methods(state.candidates, state)))
     if not any(
         uses_samples(candidate.scheme, method)
         for candidate in state.candidates
@@ -31,31 +32,35 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     return train_candidates(state, run) if state.recipe.quantize.qat_epochs else state
 
 
-def expanded(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
+def with_methods(candidates: Sequence[Candidate], state: PipelineState) -> list[Candidate]:
     """`candidates`, with one candidate per quantization method for each that is open.
 
-    A target has as many as the recipe allows; of the unpruned network the first of each alone.
+    A target has as many as the recipe allows. The unpruned network gets only the first method of
+    each scheme.
     """
     if not any(
         candidate.open and methods_of(candidate.format, candidate.scheme)
         for candidate in candidates
     ):
         return list(candidates)
-    kind = architecture_of(state.student)
-    suited = {
+    architecture = architecture_of(state.student)
+    ranked = {
         (candidate.format, candidate.scheme): ranked_methods(
-            candidate.format, candidate.scheme, kind, methods_of(candidate.format, candidate.scheme)
+            candidate.format,
+            candidate.scheme,
+            architecture,
+            methods_of(candidate.format, candidate.scheme),
         )
         for candidate in candidates
         if candidate.open
     }
     search = state.recipe.quantize
-    found: list[Candidate] = []
+    expanded: list[Candidate] = []
     for deployment in state.deployments:
         ours = [candidate for candidate in candidates if candidate.target == deployment.target.name]
-        # Of the student alone: what it is compared with need not be the best there is.
+        # Only for the student: what it is compared with need not have the best method.
         searched = {
-            candidate.scheme: suited[candidate.format, candidate.scheme] or ("",)
+            candidate.scheme: ranked[candidate.format, candidate.scheme] or ("",)
             for candidate in ours
             if candidate.open and candidate.network == "student"
         }
@@ -64,8 +69,8 @@ def expanded(candidates: Sequence[Candidate], state: PipelineState) -> list[Cand
         for candidate in ours:
             names = chosen.get(candidate.scheme, [""]) if candidate.open else [""]
             names = names if candidate.network == "student" else names[:1]
-            found += [
+            expanded += [
                 replace(candidate, method=name or None, beside=number > 0)
                 for number, name in enumerate(names)
             ]
-    return found
+    return expanded

@@ -1,4 +1,4 @@
-"""Which answers of what ships a device keeps, and for which it asks the larger model."""
+"""Calibrate the model cascade: which answers the device keeps, and which it defers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgekd.system.store import Run
 
 
 def route(validation: Decisions, test: Decisions, config: Route) -> Routing:
-    """The threshold that keeps most of what agrees with the teacher as `config` asks.
+    """The threshold that keeps most answers with the agreement that `config` asks for.
 
     Args:
-        validation: what the device and the teacher decided where it is calibrated.
-        test: the same where it is only tried.
+        validation: the decisions of device and teacher on the split that calibrates the threshold.
+        test: the decisions on the split that is only reported.
 
     Raises:
         ValueError: a split has no sample.
@@ -28,10 +28,10 @@ def route(validation: Decisions, test: Decisions, config: Route) -> Routing:
 
 
 def preflight(state: PipelineState) -> None:
-    """Finds out, before any work, whether answers are classes with a probability.
+    """Checks, before any work, that the outputs are class probabilities.
 
     Raises:
-        RecipeError: they are not, or the teacher's are not known.
+        RecipeError: they are not, or the teacher's outputs are not known.
     """
     if state.recipe.route is None:
         return
@@ -39,11 +39,11 @@ def preflight(state: PipelineState) -> None:
     if state.recipe.task != "classification" or len(output.shape) != 2:
         raise RecipeError(
             Fault(
-                what="Only answers that are one class of several can be routed.",
+                what="A model cascade needs a classification task.",
                 at="route",
                 got=f"task {state.recipe.task}, output {output.name} {output.shape}",
-                expected="classification, an output of batch x classes",
-                fix="leave [route] out",
+                expected="task classification, an output of batch x classes",
+                fix="remove [route]",
             )
         )
     known = getattr(state.teacher, "splits", None)
@@ -51,25 +51,25 @@ def preflight(state: PipelineState) -> None:
     if absent:
         raise RecipeError(
             Fault(
-                what="Routing needs the teacher's answers on validation and on test.",
+                what="A model cascade needs the teacher's outputs on validation and test.",
                 at="route",
                 got=f"a table of outputs without {absent[0]}",
                 expected="outputs for validation and test too",
-                fix="add them to the table, or leave [route] out",
+                fix="add them to the table, or remove [route]",
             )
         )
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with a threshold for every target that ships something."""
+    """The state with a threshold for every target that ships an artifact."""
     config = state.recipe.route
     assert config is not None
     routes = {}
     for candidate in state.candidates:
         if not state.chosen[candidate.target].ships(candidate):
             continue
-        place = run.folder / "verify" / f"{candidate.target}-{candidate.name}" / DECISIONS
-        with np.load(place, allow_pickle=False) as file:
+        path = run.folder / "verify" / f"{candidate.target}-{candidate.name}" / DECISIONS
+        with np.load(path, allow_pickle=False) as file:
             decided = {
                 split: Decisions(
                     probability=file[f"{split}_probability"],

@@ -1,4 +1,4 @@
-"""Train the teacher here, where the recipe brings no weights for it."""
+"""Train the teacher, if the recipe has [teacher] train."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.store import Run
 from edgekd.training.cache import trained_once
 from edgekd.training.loggers import recorder
-from edgekd.training.loop import Record
+from edgekd.training.options import Record, TrainingOptions
 from edgekd.training.train import train
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with its teacher trained, where the recipe asks for it, and scored."""
+    """The state with its teacher scored, and first trained if the recipe asks for it."""
     if state.teacher is None or state.recipe.teacher is None:
         return state
     teacher, training = state.teacher, state.recipe.teacher.train
@@ -34,22 +34,22 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         }
         untrained = teacher
 
-        def work_on(folder: Path) -> tuple[Network, list[Record]]:
+        def train_teacher(folder: Path) -> tuple[Network, list[Record]]:
             return train(
                 untrained,
-                state.task,
-                state.samples("train"),
-                state.samples("validation"),
+                state.data,
                 training,
+                task=state.task,
                 metric=state.recipe.accept.metric,
                 seed=run.seed,
-                augment=state.data.augment,
-                progress=recorder(run, "train", folder),
-                log=lambda sentence: run.progress("train", sentence),
-                checkpoint=folder / "checkpoint.pt",
+                options=TrainingOptions(
+                    progress=recorder(run, "train", folder),
+                    log=lambda sentence: run.progress("train", sentence),
+                    checkpoint=folder / "checkpoint.pt",
+                ),
             )
 
-        teacher = trained_once(run, "train", key, teacher, work_on)
+        teacher = trained_once(run, "train", key, teacher, train_teacher)
     first = (teacher, state.teachers[0][1])
     state = replace(
         state, teachers=(first, *state.teachers[1:]), teacher_score=scored(teacher, state)
@@ -58,7 +58,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
 
 
 def _classes(state: PipelineState) -> dict[str, Tensor]:
-    """What [route] holds the device's answers against; folding changes what the data shows."""
+    """The teacher's classes for [route], before embedded preprocessing changes the data."""
     if state.recipe.route is None:
         return {}
     return {split: classes_of(state.teacher, state, split) for split in ("validation", "test")}

@@ -1,4 +1,4 @@
-"""Run every artifact in its own runtime on real samples and compare it with its network."""
+"""Run every artifact in its own runtime on real samples, and compare it with its network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from edgekd.tasks.evaluate import check_labels
 
 
 def preflight(state: PipelineState) -> None:
-    """Finds out whether the labels and slices of `state` can be judged by, before any training.
+    """Checks the labels and slices, before any training.
 
     Raises:
-        RecipeError: the labels are not the task's or the metric's, or there are no slices to judge.
+        RecipeError: the labels do not suit the task or the metric, or [accept] asks for slices that
+            the data does not have.
     """
     for split in ("validation", "test"):
         metric = state.recipe.accept.metric
@@ -26,5 +27,5 @@ def preflight(state: PipelineState) -> None:
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work with an agreement, or how it failed, for every open row."""
+    """The state with an agreement, or the outcome of a failure, for every open candidate."""
     return replace(state, candidates=tuple(verify_candidates(state.candidates, state, run)))

@@ -352,8 +352,8 @@ def test_of_many_methods_that_do_not_pay_the_best_alone_is_told() -> None:
     choice, judged = choose(rows, "accuracy")
     assert choice.candidate == "fp32"
     assert judged[2].detail == (
-        "int8 does not pay on t: 1.30 times the time of fp32 (1.28 to 1.35); by percentile, the "
-        "best of 3 ways"
+        "int8 does not pay on t: 1.30 times the time of fp32 (1.28 to 1.35); method "
+        "percentile, the best of 3"
     )
     assert all(row.detail.startswith("no better than int8.percentile: ") for row in
                (judged[1], judged[3]))  # fmt: skip
@@ -396,7 +396,7 @@ def test_a_pruned_network_that_is_faster_ships() -> None:
     rows = [pruned("fp32", (0.6, 0.58, 0.63), metric=0.90), unpruned("fp32", metric=0.95)]
     choice, judged = choose(rows, "accuracy")
     assert (choice.scheme, choice.network) == ("fp32", "student")
-    assert judged[1].detail == "passed, not chosen: the pruned network passed and pays"
+    assert judged[1].detail == "passed, not chosen: the pruned network passed and pays off"
 
 
 @pytest.mark.parametrize("times", [(1.0, 0.98, 1.02), (1.3, 1.2, 1.4), (0.98, 0.95, 1.0)])

@@ -1,4 +1,4 @@
-"""A file trained to be rounded ships only where that made it better."""
+"""A QAT candidate ships only if QAT improved it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def after(validation: float, outcome: Outcome = Outcome.PASSED) -> Candidate:
 def test_training_pays_where_it_is_better_on_validation(validation: float, ships: bool) -> None:
     choice, rows = choose([row("fp32"), after(0.9), trained(validation)], "latency")
     assert (choice.candidate == "qat-int8") == ships
-    assert ("trained to be rounded" in rows[-1].detail) != ships
+    assert ("after QAT" in rows[-1].detail) != ships
 
 
 def test_training_pays_where_nothing_rounded_after_it_passed() -> None:
