@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from quantization_matrix import judged
-from quantization_zoo import KINDS, trained
+from quantization_matrix import fidelity
+from quantization_zoo import NETWORKS, trained
 
 import edgekd
 from edgekd.artifacts.quantization_params import Io
@@ -33,7 +33,7 @@ ENDS: tuple[Io, ...] = ("float32", "uint8")
 
 def compared(name: str, format: str, weights: Path) -> str:
     """A line of the table: the network, the format, its method, and the figures of either end."""
-    module, draw = trained(name, weights), KINDS[name].draw
+    module, draw = trained(name, weights), NETWORKS[name].draw
     samples = single(draw(CALIBRATED_WITH, torch.Generator().manual_seed(5))[0])
     inputs = draw(JUDGED_ON, torch.Generator().manual_seed(6))[0]
     network = edgekd.load_network(module, example=samples[0])
@@ -51,7 +51,7 @@ def compared(name: str, format: str, weights: Path) -> str:
                 cells.append(f"failed: {error.faults[0].what}")
                 continue
             method = str(artifact.lineage["quantizer"]["method"])
-            row = judged(artifact, inputs, wanted)
+            row = fidelity(artifact, inputs, wanted)
         if "error" in row:
             cells.append(f"failed: {row['error']}")
         else:
@@ -61,7 +61,7 @@ def compared(name: str, format: str, weights: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=list(KINDS))
+    parser.add_argument("--only", nargs="*", default=list(NETWORKS))
     parser.add_argument("--formats", nargs="*", default=list(IO_FORMATS))
     parser.add_argument("--weights", type=Path, default=Path("build/quantization-matrix/weights"))
     words = parser.parse_args()

@@ -1,8 +1,9 @@
-"""The networks of `quantization_matrix.py`: of the sizes and kinds that ship, trained a little.
+"""The networks of `quantization_matrix.py`: sizes and architectures that ship, trained briefly.
 
-Each is taught for some hundred steps on made-up classes, so that its batch-norm statistics and its
-logits are not trivial. A sample is a mixture of two classes' templates, with noise and a gain of
-0.5 to 1.5: ranges differ from sample to sample, and some samples lie near a border of classes.
+Each network is trained for some hundred steps on synthetic classes, so that its batch-norm
+statistics and logits are not trivial. A sample is a mixture of the templates of two classes, with
+noise and a gain of 0.5 to 1.5: ranges differ between samples, and some samples lie near a decision
+boundary.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tests.support.architectures import (
     Inverted,
     PreNorm,
     TemporalBlock,
+    UNet,
     conv_norm,
 )
 from tests.support.models import TRAPS
@@ -40,7 +42,7 @@ BATCH = 32
 def mobilenet_v2() -> nn.Module:
     act = nn.ReLU6
     shapes = ((16, 24, 1), (24, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 96, 1))
-    units = [Inverted(*each, act) for each in (*shapes, (96, 128, 2))]
+    units = [Inverted(*shape, act) for shape in (*shapes, (96, 128, 2))]
     ends = (conv_norm(3, 16, 3, 2, then=act), conv_norm(128, 320, 1, then=act))
     return _classifier(ends[0], *units, ends[1], width=320)
 
@@ -65,7 +67,7 @@ def resnet() -> nn.Module:
 
     widths = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 2))
     blocks = [
-        each for ins, outs, s in widths for each in (block(ins, outs, s), block(outs, outs, 1))
+        unit for ins, outs, s in widths for unit in (block(ins, outs, s), block(outs, outs, 1))
     ]
     return _classifier(conv_norm(3, 32, 3), *blocks, width=256)
 
@@ -85,7 +87,7 @@ class ConvNext(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches of four pixels, and a token for the class."""
+    """A vision transformer with patches of 4 x 4 pixels and a class token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,43 +103,23 @@ class ViT(nn.Module):
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 
-class UNet(nn.Module):
-    """Two steps down, and up by transposed convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        shapes = ((3, 32), (32, 64), (64, 128), (128, 64), (64, 32))
-        self.down1, self.down2, self.bottom, self.join2, self.join1 = (
-            nn.Sequential(conv_norm(ins, outs, 3), conv_norm(outs, outs, 3)) for ins, outs in shapes
-        )
-        self.up2, self.up1 = nn.ConvTranspose2d(128, 64, 2, 2), nn.ConvTranspose2d(64, 32, 2, 2)
-        self.head = nn.Conv2d(32, 2, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        first = self.down1(image)
-        second = self.down2(F.max_pool2d(first, 2))
-        up = self.up2(self.bottom(F.max_pool2d(second, 2)))
-        up = self.up1(self.join2(torch.cat([second, up], 1)))
-        return self.head(self.join1(torch.cat([first, up], 1)))
-
-
 def ds_cnn() -> nn.Module:
     """Keyword spotting (Zhang, Suda, Lai, Chandra 2017, arXiv:1711.07128)."""
     first = nn.Sequential(
         nn.Conv2d(1, 64, (10, 4), 2, (4, 1), bias=False), nn.BatchNorm2d(64), nn.ReLU()
     )
-    units = [each for _ in range(4) for each in (conv_norm(64, 64, 3, 1, 64), conv_norm(64, 64, 1))]
+    units = [unit for _ in range(4) for unit in (conv_norm(64, 64, 3, 1, 64), conv_norm(64, 64, 1))]
     return _classifier(first, *units, width=64)
 
 
 def dilated() -> nn.Module:
-    """Depthwise convolutions that look further with every layer."""
+    """Depthwise convolutions with a dilation that doubles with every layer."""
 
     def unit(dilation: int) -> list[nn.Module]:
         deep = nn.Conv2d(64, 64, 3, 1, dilation, dilation, 64, bias=False)
         return [deep, nn.BatchNorm2d(64), nn.ReLU(), conv_norm(64, 64, 1)]
 
-    units = [each for dilation in (1, 2, 4, 8) for each in unit(dilation)]
+    units = [layer for dilation in (1, 2, 4, 8) for layer in unit(dilation)]
     return _classifier(conv_norm(3, 64, 3, 2), *units, width=64)
 
 
@@ -184,7 +166,7 @@ class MiniLM(nn.Module):
 
 
 class TwoInputs(nn.Module):
-    """An image and some numbers; classes and a box."""
+    """An image and a vector as inputs; classes and a box as outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,10 +186,11 @@ def _classifier(*layers: nn.Module, width: int) -> nn.Module:
 
 
 Drawn = tuple[dict[str, Tensor], Tensor]
+"""Inputs and labels."""
 
 
 def _mixed(shapes: dict[str, tuple[int, ...]], classes: int = CLASSES) -> Callable[..., Drawn]:
-    """Samples of inputs in float32: mixtures of templates, for images smooth ones."""
+    """Draws inputs in float32: mixtures of templates, which are smooth for images."""
 
     def draw(count: int, generator: torch.Generator) -> Drawn:
         labels = torch.randint(0, classes, (count,), generator=generator)
@@ -216,11 +199,11 @@ def _mixed(shapes: dict[str, tuple[int, ...]], classes: int = CLASSES) -> Callab
         inputs = {}
         for name, shape in shapes.items():
             templates = _templates(classes, shape)
-            each = (count, *[1] * len(shape))
-            of_first = (0.6 + 0.4 * share).view(each)
-            mixed = of_first * templates[labels] + (1 - of_first) * templates[others]
+            per_sample = (count, *[1] * len(shape))
+            weight = (0.6 + 0.4 * share).view(per_sample)
+            mixed = weight * templates[labels] + (1 - weight) * templates[others]
             noise = 0.3 * torch.randn(count, *shape, generator=generator)
-            inputs[name] = (0.5 + gain.view(each)) * (mixed + noise)
+            inputs[name] = (0.5 + gain.view(per_sample)) * (mixed + noise)
         return inputs, labels
 
     return draw
@@ -237,7 +220,7 @@ def _templates(classes: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _segments(count: int, generator: torch.Generator) -> Drawn:
-    """Images whose every pixel is of one of two classes."""
+    """Draws images with one of two classes for each pixel."""
     field = torch.randn(count, 1, 8, 8, generator=generator)
     field = F.interpolate(field, (32, 32), mode="bilinear")
     colours = torch.tensor([1.0, -0.5, 0.7]).view(1, 3, 1, 1)
@@ -247,21 +230,25 @@ def _segments(count: int, generator: torch.Generator) -> Drawn:
 
 
 def _tokens(size: int, length: int, classes: int) -> Callable[..., Drawn]:
-    """Token ids, of which each class likes some more than others."""
+    """Draws token ids, each class from a distribution of its own."""
 
     def draw(count: int, generator: torch.Generator) -> Drawn:
         fixed = torch.Generator().manual_seed(11)
-        liking = (2.0 * torch.randn(classes, size, generator=fixed)).softmax(1)
+        frequencies = (2.0 * torch.randn(classes, size, generator=fixed)).softmax(1)
         labels = torch.randint(0, classes, (count,), generator=generator)
-        ids = torch.multinomial(liking[labels], length, replacement=True, generator=generator)
+        ids = torch.multinomial(frequencies[labels], length, replacement=True, generator=generator)
         return {"ids": ids}, labels
 
     return draw
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A network, its made-up data, and its name in the table of peers' figures, if it has one."""
+class ZooNetwork:
+    """A network, its synthetic data, and the similar network in the table of reference figures.
+
+    Attributes:
+        steps: training steps.
+    """
 
     make: Callable[[], nn.Module]
     draw: Callable[[int, torch.Generator], Drawn]
@@ -271,69 +258,74 @@ class Kind:
 
 IMAGE, TIME = {"image": (3, 32, 32)}, {"signal": (9, 64)}
 
-KINDS: dict[str, Kind] = {
-    "mobilenet-v2": Kind(mobilenet_v2, _mixed(IMAGE), 200, "mbv2"),
-    "mobilenet-v3": Kind(mobilenet_v3, _mixed(IMAGE), 200, "mbv3s"),
-    "resnet": Kind(resnet, _mixed(IMAGE), 60, "resnet18"),
-    "convnext": Kind(ConvNext, _mixed(IMAGE), 100, "convnext"),
-    "vit": Kind(ViT, _mixed(IMAGE), 100, "vit"),
-    "u-net": Kind(UNet, _segments, 60, "unet_ct"),
-    "ds-cnn": Kind(ds_cnn, _mixed({"spectrum": (1, 49, 10)}), 300, "dscnn"),
-    "dilated": Kind(dilated, _mixed(IMAGE), 200, "dwdil"),
-    "tcn": Kind(Tcn, _mixed(TIME), 300, "tcn"),
-    "gru": Kind(lambda: Recurrent(nn.GRU), _mixed({"steps": (32, 9)}), 300, "gru"),
-    "lstm": Kind(lambda: Recurrent(nn.LSTM), _mixed({"steps": (32, 9)}), 300, "lstm"),
-    "minilm": Kind(MiniLM, _tokens(2000, 32, CLASSES), 150, "minilm"),
-    "two-input": Kind(TwoInputs, _mixed({"image": (1, 16, 16), "numbers": (6,)}), 300, "twoin"),
+NETWORKS: dict[str, ZooNetwork] = {
+    "mobilenet-v2": ZooNetwork(mobilenet_v2, _mixed(IMAGE), 200, "mbv2"),
+    "mobilenet-v3": ZooNetwork(mobilenet_v3, _mixed(IMAGE), 200, "mbv3s"),
+    "resnet": ZooNetwork(resnet, _mixed(IMAGE), 60, "resnet18"),
+    "convnext": ZooNetwork(ConvNext, _mixed(IMAGE), 100, "convnext"),
+    "vit": ZooNetwork(ViT, _mixed(IMAGE), 100, "vit"),
+    "u-net": ZooNetwork(lambda: UNet(32), _segments, 60, "unet_ct"),
+    "ds-cnn": ZooNetwork(ds_cnn, _mixed({"spectrum": (1, 49, 10)}), 300, "dscnn"),
+    "dilated": ZooNetwork(dilated, _mixed(IMAGE), 200, "dwdil"),
+    "tcn": ZooNetwork(Tcn, _mixed(TIME), 300, "tcn"),
+    "gru": ZooNetwork(lambda: Recurrent(nn.GRU), _mixed({"steps": (32, 9)}), 300, "gru"),
+    "lstm": ZooNetwork(lambda: Recurrent(nn.LSTM), _mixed({"steps": (32, 9)}), 300, "lstm"),
+    "minilm": ZooNetwork(MiniLM, _tokens(2000, 32, CLASSES), 150, "minilm"),
+    "two-input": ZooNetwork(
+        TwoInputs, _mixed({"image": (1, 16, 16), "numbers": (6,)}), 300, "twoin"
+    ),
 }
-"""By name; the recurrent ones last long in LiteRT, which unrolls them."""
+"""The networks by name. LiteRT unrolls the recurrent ones, which takes long."""
 
 
-def _trap(name: str) -> Kind:
+def _trap(name: str) -> ZooNetwork:
     trap = TRAPS[name]
     inputs = trap.draw(1, torch.Generator().manual_seed(0))
     if name == "attention":
         draw = _tokens(20, 7, 5)
     else:
-        draw = _mixed({each: tuple(tensor.shape[1:]) for each, tensor in inputs.items()}, 5)
-    return Kind(trap.make, draw, 200)
+        draw = _mixed({key: tuple(tensor.shape[1:]) for key, tensor in inputs.items()}, 5)
+    return ZooNetwork(trap.make, draw, 200)
 
 
-KINDS |= {f"trap-{name}": _trap(name) for name in TRAPS}
+NETWORKS |= {f"trap-{name}": _trap(name) for name in TRAPS}
 
 
 def trained(name: str, weights: Path) -> nn.Module:
-    """The network `name` in eval mode, its weights from `weights`, where they are made once."""
+    """The network `name` in eval mode; it is trained once, its weights are kept in `weights`."""
     from safetensors.torch import load_file, save_file
 
-    kind = KINDS[name]
+    network = NETWORKS[name]
     torch.manual_seed(zlib.crc32(name.encode()))
-    module = kind.make()
-    place = weights / f"{name}.safetensors"
-    if place.exists():
-        module.load_state_dict(load_file(place))
+    module = network.make()
+    path = weights / f"{name}.safetensors"
+    if path.exists():
+        module.load_state_dict(load_file(path))
         return module.eval()
     generator = torch.Generator().manual_seed(3)
-    optimizer = torch.optim.Adam(module.parameters(), 2e-3 if kind.steps > 100 else 1e-3)
+    optimizer = torch.optim.Adam(module.parameters(), 2e-3 if network.steps > 100 else 1e-3)
     module.train()
-    for _ in range(kind.steps):
-        inputs, labels = kind.draw(BATCH, generator)
-        given = module(**inputs) if len(inputs) > 1 else module(*inputs.values())
-        logits = given["logits"] if isinstance(given, dict) else given
-        loss = F.cross_entropy(logits, labels)
+    for _ in range(network.steps):
+        inputs, labels = network.draw(BATCH, generator)
+        loss = F.cross_entropy(logits_of(module, inputs), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     module.eval()
     weights.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, place)
+    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, path)
     return module
 
 
+def logits_of(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """The logits of a module, which may have one input without a name or several with."""
+    outputs = module(**inputs) if len(inputs) > 1 else module(*inputs.values())
+    return outputs["logits"] if isinstance(outputs, dict) else outputs
+
+
 def accuracy(name: str, module: nn.Module) -> float:
-    """The share of fresh samples, or pixels, that the network gets right (0-1)."""
-    inputs, labels = KINDS[name].draw(512, torch.Generator().manual_seed(4))
+    """The share of new samples, or pixels, that the network classifies correctly (0-1)."""
+    inputs, labels = NETWORKS[name].draw(512, torch.Generator().manual_seed(4))
     with torch.no_grad():
-        given = module(**inputs) if len(inputs) > 1 else module(*inputs.values())
-    logits = given["logits"] if isinstance(given, dict) else given
+        logits = logits_of(module, inputs)
     return float((logits.argmax(1) == labels).float().mean())

@@ -203,16 +203,22 @@ class ConvNext(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down, up, and what was there beside it (Ronneberger et al. 2015, arXiv:1505.04597)."""
+    """An encoder and a decoder with skip connections (Ronneberger et al. 2015, arXiv:1505.04597).
 
-    def __init__(self) -> None:
+    Args:
+        width: channels at full resolution.
+    """
+
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        shapes = ((3, 8), (8, 16), (16, 32), (32, 16), (16, 8))
+        half, quarter = 2 * width, 4 * width
+        shapes = ((3, width), (width, half), (half, quarter), (quarter, half), (half, width))
         self.down1, self.down2, self.bottom, self.join2, self.join1 = (
             nn.Sequential(conv_norm(ins, outs, 3), conv_norm(outs, outs, 3)) for ins, outs in shapes
         )
-        self.up2, self.up1 = nn.ConvTranspose2d(32, 16, 2, 2), nn.ConvTranspose2d(16, 8, 2, 2)
-        self.head = nn.Conv2d(8, 2, 1)
+        self.up2 = nn.ConvTranspose2d(quarter, half, 2, 2)
+        self.up1 = nn.ConvTranspose2d(half, width, 2, 2)
+        self.head = nn.Conv2d(width, 2, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         first = self.down1(image)
