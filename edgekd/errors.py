@@ -1,4 +1,4 @@
-"""Every way to stop: one class per exit code, each message in five parts.
+"""The errors of edgekd: one class per exit code, each message in five parts.
 
 <what could not be done, one sentence>
   at:       <file:key, stage, target, tensor>
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, told in the five parts of an edgekd message."""
+    """One problem, described in the five parts of an edgekd message."""
 
     what: str
     at: str
@@ -33,13 +33,13 @@ class Fault:
 
 
 class EdgekdError(Exception):
-    """A stop with an exit code and one or more faults; the cause, if any, is chained."""
+    """An error with an exit code and one or more faults; a cause is chained."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, *faults: Fault) -> None:
         if not faults:
-            raise ValueError("an EdgekdError tells at least one fault")
+            raise ValueError("an EdgekdError has at least one fault")
         self.faults = faults
         super().__init__("\n\n".join(str(fault) for fault in faults))
 
@@ -51,13 +51,13 @@ class InternalError(EdgekdError):
 
 
 class RecipeError(EdgekdError):
-    """The recipe, the arguments or what they name are wrong."""
+    """The recipe, the arguments or something that they name is wrong."""
 
     exit_code = 2
 
 
 class RefusedError(EdgekdError):
-    """A target cannot take what the recipe asks of it."""
+    """A target does not support what the recipe requests."""
 
     exit_code = 3
 
@@ -69,19 +69,19 @@ class MissingPackageError(EdgekdError):
 
 
 class ConversionError(EdgekdError):
-    """A converter failed, or wrote a file its own runtime cannot load."""
+    """A converter failed, or wrote a file that its own runtime cannot load."""
 
     exit_code = 5
 
 
 class UnreachableError(EdgekdError):
-    """A device cannot be reached, or has no runtime for the artifact."""
+    """A device is unreachable, or has no runtime for the artifact."""
 
     exit_code = 6
 
 
 class DisagreementError(EdgekdError):
-    """An artifact disagrees with its network, or the metric is below `accept`."""
+    """An artifact disagrees with its network, or its metric does not meet `[accept]`."""
 
     exit_code = 7
 
@@ -93,7 +93,7 @@ class BudgetMissedError(EdgekdError):
 
 
 class BudgetUndecidedError(EdgekdError):
-    """A budget could not be decided."""
+    """The measurement does not decide a budget."""
 
     exit_code = 9
 
@@ -115,13 +115,13 @@ ERRORS: dict[int, type[EdgekdError]] = {
 
 
 def listed(names: Iterable[str]) -> str:
-    """`names` as one readable phrase: "a, b or c"."""
+    """`names` as a phrase: "a, b or c"."""
     known = list(names)
     return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The entry of `known` that `name` was probably meant to be, or None."""
+    """The entry of `known` that `name` was probably meant to be; None if no entry is close."""
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return matches[0] if matches else None
 

@@ -20,7 +20,7 @@ def test_a_message_has_five_parts_in_order() -> None:
     ]
 
 
-def test_several_faults_are_told_together() -> None:
+def test_a_message_lists_all_faults() -> None:
     text = str(EdgekdError(FAULT, FAULT))
     assert text.count("It cannot be done.") == 2
 
@@ -35,12 +35,12 @@ def test_there_is_one_class_per_exit_code() -> None:
     assert all(error.exit_code == code for code, error in ERRORS.items())
 
 
-def test_every_outcome_but_passed_fails_with_an_exit_code_of_the_contract() -> None:
+def test_every_outcome_except_passed_has_a_documented_exit_code() -> None:
     assert Outcome.PASSED.exit_code == 0
     assert all(o.exit_code in ERRORS for o in Outcome if o is not Outcome.PASSED)
 
 
-def test_the_nearest_name_is_found_and_far_ones_are_not() -> None:
+def test_the_nearest_name_is_suggested_and_distant_names_are_not() -> None:
     assert nearest("epoch", ["epochs", "losses"]) == "epochs"
     assert nearest("zzz", ["epochs", "losses"]) is None
     assert listed(["a", "b", "c"]) == "a, b or c"

@@ -1,4 +1,4 @@
-"""The command line where it needs no converter."""
+"""The command line, as far as it needs no converter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_help_names_every_command(edgekd_cli: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("args", "message"),
     [
         (["rnu"], "did you mean 'run'?"),
         (["run"], "Missing argument"),
@@ -48,14 +48,16 @@ def test_help_names_every_command(edgekd_cli: Any) -> None:
         (["benchmark", "m.onnx", "--budget", "latency=1"], "is not a limit of a budget"),
     ],
 )
-def test_wrong_words_exit_2_with_five_parts(edgekd_cli: Any, words: list[str], told: str) -> None:
-    said = edgekd_cli(*words)
+def test_wrong_arguments_exit_2_with_five_parts(
+    edgekd_cli: Any, args: list[str], message: str
+) -> None:
+    said = edgekd_cli(*args)
     assert said.code == 2
-    assert told in said.err
+    assert message in said.err
     assert_five_parts(said.err)
 
 
-def test_a_wrong_recipe_exits_2_with_all_faults(edgekd_cli: Any, project: Project) -> None:
+def test_an_invalid_recipe_exits_2_with_all_faults(edgekd_cli: Any, project: Project) -> None:
     document = tiny_recipe()
     document["distill"]["epoch"] = 3
     document["targets"][0]["name"] = "x86"
@@ -65,7 +67,9 @@ def test_a_wrong_recipe_exits_2_with_all_faults(edgekd_cli: Any, project: Projec
     assert_five_parts(said.err)
 
 
-def test_references_and_losses_are_tried_before_any_work(edgekd_cli: Any, project: Project) -> None:
+def test_references_and_losses_are_checked_before_any_work(
+    edgekd_cli: Any, project: Project
+) -> None:
     document = tiny_recipe()
     document["student"]["load"] = "models.py:studnt"
     document["data"]["load"] = "dat.py:blobs"
@@ -73,16 +77,16 @@ def test_references_and_losses_are_tried_before_any_work(edgekd_cli: Any, projec
     document["quantize"]["calibration"] = "none.toml"
     said = edgekd_cli("check", project.write(document))
     assert said.code == 2
-    for told in (
+    for message in (
         "did you mean 'student'?",
         "did you mean 'data.py'?",
         "temperature must be positive",
         "none.toml cannot be read",
     ):
-        assert told in said.err
+        assert message in said.err
 
 
-def test_json_is_one_document_also_where_a_command_stops_early(
+def test_json_is_one_document_even_if_a_command_fails_early(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = tiny_recipe()
@@ -92,7 +96,7 @@ def test_json_is_one_document_also_where_a_command_stops_early(
     assert said.json["faults"][0]["at"].endswith(":name")
 
 
-def test_a_target_that_takes_nothing_exits_3(edgekd_cli: Any, project: Project) -> None:
+def test_a_target_without_a_supported_scheme_exits_3(edgekd_cli: Any, project: Project) -> None:
     document = {**tiny_recipe(), "quantize": {"schemes": ["palettized"]}}
     said = edgekd_cli("check", project.write(document))
     assert said.code == 3
@@ -100,7 +104,7 @@ def test_a_target_that_takes_nothing_exits_3(edgekd_cli: Any, project: Project) 
     assert_five_parts(said.err)
 
 
-def test_a_scheme_that_a_profile_refuses_is_told_with_its_reason(
+def test_a_scheme_that_a_profile_refuses_is_reported_with_its_reason(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = {**tiny_recipe(), "quantize": {"schemes": ["int8"]}}
@@ -135,7 +139,7 @@ def test_a_bug_exits_1_with_its_traceback(
     assert_five_parts(said.err)
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_reports_how_to_continue(
     edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*arguments: object, **options: object) -> None:  # noqa: ARG001

@@ -37,8 +37,8 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def installed_by_apt(script: str) -> set[str]:
     """The packages that `apt-get install` gets in a shell script."""
     lines = script.replace("\\\n", " ").splitlines()
-    found = [re.search(r"apt-get install (.*)", line) for line in lines]
-    words = [word for match in found if match for word in match[1].split()]
+    installs = [re.search(r"apt-get install (.*)", line) for line in lines]
+    words = [word for match in installs if match for word in match[1].split()]
     return {word for word in words if not word.startswith("-")}
 
 
@@ -64,7 +64,7 @@ def test_an_action_has_one_version_in_all_workflows() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_has_few_rights_and_an_end(path: Path) -> None:
+def test_a_workflow_has_minimal_permissions_and_a_timeout(path: Path) -> None:
     whole = workflow(path)
     assert whole["permissions"] == {"contents": "read"}
     assert whole["concurrency"]["group"].startswith(f"{path.stem}-")
@@ -77,24 +77,24 @@ def test_a_workflow_has_few_rights_and_an_end(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_no_expression_of_an_event_is_put_into_a_script(path: Path) -> None:
+def test_no_script_contains_an_expression(path: Path) -> None:
     for step in steps(path):
         assert "${{" not in step.get("run", ""), "pass it through env"
 
 
-def test_the_make_targets_of_workflows_are_there() -> None:
-    made = {
+def test_the_make_targets_of_workflows_exist() -> None:
+    targets = {
         name
         for path in WORKFLOWS
         for step in steps(path)
         for name in re.findall(r"(?m)^make ([a-z]+)$", step.get("run", ""))
     }
-    assert made == {"check", "test", "demo"}
-    for name in made:
+    assert targets == {"check", "test", "demo"}
+    for name in targets:
         assert f"\n{name}:" in text("Makefile")
 
 
-def test_the_tests_workflow_installs_what_ci_run_does() -> None:
+def test_the_tests_workflow_installs_the_packages_of_ci_run() -> None:
     wanted = installed_by_apt(text(".ci/run"))
     assert "chromium" in wanted
     scripts = "\n".join(step.get("run", "") for step in steps(WORKFLOWS[0].with_name("tests.yml")))
@@ -127,7 +127,7 @@ def test_the_supported_version_is_the_one_of_the_package() -> None:
     assert f"| {minor}.x | yes |" in text("SECURITY.md")
 
 
-def test_pre_commit_has_the_ruff_of_the_constraints() -> None:
+def test_pre_commit_uses_the_ruff_version_of_the_constraints() -> None:
     repositories = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"]
     revisions = {each["repo"].rpartition("/")[2]: each.get("rev") for each in repositories}
     tested = re.search(r"(?m)^ruff==(.+)$", text("constraints.txt"))
@@ -135,7 +135,7 @@ def test_pre_commit_has_the_ruff_of_the_constraints() -> None:
     assert revisions["ruff-pre-commit"] == f"v{tested[1]}"
 
 
-def test_the_bug_report_asks_for_what_is_needed() -> None:
+def test_the_bug_report_asks_for_the_required_fields() -> None:
     assert all(isinstance(yaml.safe_load(path.read_text()), dict) for path in FORMS)
     form = yaml.safe_load(text(".github/ISSUE_TEMPLATE/bug_report.yml"))
     fields = {field["id"]: field for field in form["body"] if field["type"] != "markdown"}
@@ -145,7 +145,7 @@ def test_the_bug_report_asks_for_what_is_needed() -> None:
 
 
 def named_paths(page: Path) -> list[str]:
-    """What stands in backticks and looks like a path of this repository; NAME stands for any."""
+    """The quoted words that look like paths of this repository; a NAME in capitals is skipped."""
     quoted = re.findall(r"`([^`\s]+)`", page.read_text())
     return [
         word
@@ -157,13 +157,13 @@ def named_paths(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES[:2], ids=lambda page: page.name)
-def test_every_path_that_is_named_is_there(page: Path) -> None:
+def test_every_named_path_exists(page: Path) -> None:
     for word in named_paths(page):
         assert (HOME / word).exists(), word
         assert not word.endswith("/") or (HOME / word).is_dir(), word
 
 
-def test_the_map_of_contributing_has_every_package() -> None:
+def test_contributing_lists_every_package() -> None:
     listed = {word.strip("/") for word in named_paths(HOME / "CONTRIBUTING.md")}
     packages = {
         f"edgekd/{path.name}"
@@ -174,7 +174,7 @@ def test_the_map_of_contributing_has_every_package() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_link_of_a_page_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target

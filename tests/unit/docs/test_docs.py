@@ -1,4 +1,4 @@
-"""What the README and docs/ say is there: links, commands and their options, and valid TOML."""
+"""Links, commands, options and TOML of README.md and docs/ exist and are valid."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ NAMES = {"help", *(command.__name__ for command in COMMANDS)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_option_is_there(page: Path, edgekd_cli: Any) -> None:
+def test_every_command_and_option_exists(page: Path, edgekd_cli: Any) -> None:
     text = page.read_text()
     code = "\n".join([*re.findall(r"(?s)```\n(.*?)```", text), *re.findall(r"(?m)^ {4}.*$", text)])
     lines = [
         *re.findall(r"(?m)^\s*edgekd ([a-z]+)\b(.*)$", code),
         *re.findall(r"`edgekd ([a-z]+)\b([^`]*)`", text),
     ]
-    for name, told in lines:
+    for name, rest in lines:
         assert name in NAMES, name
         said = edgekd_cli(name, "--help")
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", told):
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", rest):
             assert option in said.out, f"edgekd {name} {option}"
 
 
@@ -57,7 +57,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
         assert f"](docs/{page.name})" in readme
 
 
-def test_every_message_that_is_explained_is_one() -> None:
+def test_every_explained_message_exists() -> None:
     text = (HOME / "docs" / "troubleshooting.md").read_text()
     table = text[text.index("## Messages") : text.index("## Rows")]
     source = "".join(path.read_text() for path in (HOME / "edgekd").rglob("*.py"))
@@ -67,19 +67,19 @@ def test_every_message_that_is_explained_is_one() -> None:
         assert message in source, message
 
 
-def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_matches_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HOME / "tools"))
     import reference_pages
 
-    made = reference_pages.pages()
-    there = {
+    generated = reference_pages.pages()
+    written = {
         path.relative_to(reference_pages.HOME).as_posix(): path.read_text()
         for path in reference_pages.HOME.rglob("*.md")
     }
-    assert made == there, "python tools/reference_pages.py writes it anew"
+    assert generated == written, "run python tools/reference_pages.py"
 
 
-def test_every_key_of_a_recipe_has_a_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_key_has_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HOME / "tools"))
     import reference_pages
 
@@ -88,7 +88,7 @@ def test_every_key_of_a_recipe_has_a_meaning(monkeypatch: pytest.MonkeyPatch) ->
             assert reference_pages.meaning_of(field), f"{path}.{name}"
 
 
-def test_every_page_of_the_reference_leads_somewhere() -> None:
+def test_every_link_of_the_reference_has_a_target() -> None:
     index = (HOME / "docs" / "reference" / "README.md").read_text()
     for target in re.findall(r"\]\(([^)]+)\)", index):
         assert (HOME / "docs" / "reference" / target).exists(), target

@@ -1,4 +1,4 @@
-"""init and explain: a recipe from a few answers, and where each of its values came from."""
+"""edgekd init writes a recipe from a few answers; edgekd explain lists the origin of each value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def bare(project: Project) -> Path:
     return project.folder
 
 
-def test_flags_make_a_short_recipe_that_check_accepts(bare: Path, edgekd_cli: Any) -> None:
+def test_flags_write_a_short_recipe_that_check_accepts(bare: Path, edgekd_cli: Any) -> None:
     said = edgekd_cli("init", bare, "--name", "first", *FLAGS, "--latency-p90-ms", "2.5",
                       "--size-bytes", "60000")  # fmt: skip
     assert said.code == 0, said.err
@@ -53,7 +53,7 @@ def test_a_recipe_of_each_task_is_short_and_names_its_metric(
     assert edgekd_cli("check", bare / "recipe.toml").code == 0
 
 
-def test_what_an_error_may_rise_by_has_to_be_said(bare: Path, edgekd_cli: Any) -> None:
+def test_a_metric_without_a_default_drop_needs_max_drop(bare: Path, edgekd_cli: Any) -> None:
     said = edgekd_cli("init", bare, *FLAGS, "--task", "regression")
     assert said.code == 2
     assert "--max-drop" in said.err
@@ -62,7 +62,7 @@ def test_what_an_error_may_rise_by_has_to_be_said(bare: Path, edgekd_cli: Any) -
     assert edgekd_cli("init", bare, *alone, "--task", "regression").code == 0
 
 
-def test_a_terminal_is_asked_until_it_answers(bare: Path) -> None:
+def test_a_terminal_asks_until_the_answer_is_valid(bare: Path) -> None:
     answers = ["classifcation", "regression", "data.py:blobs", "models.py:student",
                "models.py:teacher", "much", "0.5", "x86-cpu-onnx", "fast", "2.5"]  # fmt: skip
     code, said = in_a_terminal(["init", str(bare), "--name", "first"], "\n".join(answers) + "\n")
@@ -87,7 +87,7 @@ def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ((), "--data"),
         (("--data", "data.py:blobs", "--student", "models.py:none", "--target", "x86-cpu-onnx"),
@@ -101,16 +101,16 @@ def test_a_recipe_needs_no_teacher_and_may_have_several_targets(
     ],
 )  # fmt: skip
 def test_a_wrong_answer_writes_nothing(
-    bare: Path, edgekd_cli: Any, flags: tuple[str, ...], told: str
+    bare: Path, edgekd_cli: Any, flags: tuple[str, ...], message: str
 ) -> None:
     said = edgekd_cli("init", bare, "--name", "first", *flags)
     assert said.code == 2
     assert_five_parts(said.err)
-    assert told in said.err
+    assert message in said.err
     assert not list(bare.glob("*recipe*")) + list(bare.glob(".*recipe*"))
 
 
-def test_a_recipe_that_is_there_stays(project: Project, edgekd_cli: Any) -> None:
+def test_an_existing_recipe_is_not_replaced(project: Project, edgekd_cli: Any) -> None:
     before = project.recipe.read_text()
     said = edgekd_cli("init", project.folder, "--name", "first", *FLAGS)
     assert said.code == 2
@@ -126,16 +126,16 @@ def test_every_value_has_an_origin(project: Project, edgekd_cli: Any) -> None:
     project.recipe.write_text(tomli_w.dumps(document))
     said = edgekd_cli("explain", project.recipe, "--set", "distill.epochs=7", "--json")
     assert said.code == 0, said.err
-    found = {value["key"]: (value["value"], value["origin"]) for value in said.json}
-    assert found["distill.epochs"] == (7, "--set")
-    assert found["name"] == ("tiny", "recipe")
-    assert found["seed"] == (0, "default")
-    assert found["distill.losses.1.weight"] == (0.9, "recipe")
-    assert found["distill.losses.1.temperature"] == (4.0, "recipe")
-    assert found["targets.0.threads"] == (2, "recipe")
-    assert found["targets.0.format"] == ("onnx", "profile x86-cpu-onnx")
-    assert found["targets.0.device"] == ("local", "profile x86-cpu-onnx")
-    assert {key.partition(".")[0] for key in found} >= {
+    values = {value["key"]: (value["value"], value["origin"]) for value in said.json}
+    assert values["distill.epochs"] == (7, "--set")
+    assert values["name"] == ("tiny", "recipe")
+    assert values["seed"] == (0, "default")
+    assert values["distill.losses.1.weight"] == (0.9, "recipe")
+    assert values["distill.losses.1.temperature"] == (4.0, "recipe")
+    assert values["targets.0.threads"] == (2, "recipe")
+    assert values["targets.0.format"] == ("onnx", "profile x86-cpu-onnx")
+    assert values["targets.0.device"] == ("local", "profile x86-cpu-onnx")
+    assert {key.partition(".")[0] for key in values} >= {
         name for name in Recipe.model_fields if name not in ("prune", "bundle")
     }
     plain = edgekd_cli("explain", project.recipe)
@@ -143,7 +143,7 @@ def test_every_value_has_an_origin(project: Project, edgekd_cli: Any) -> None:
     assert "recipe     name" in plain.out
 
 
-def test_a_wrong_recipe_is_told_as_check_tells_it(project: Project, edgekd_cli: Any) -> None:
+def test_explain_reports_an_invalid_recipe_as_check_does(project: Project, edgekd_cli: Any) -> None:
     project.recipe.write_text("name = 3\n")
     said = edgekd_cli("explain", project.recipe)
     assert said.code == 2

@@ -75,7 +75,7 @@ def faults_of(document: dict[str, Any]) -> dict[str, Any]:
     return {fault.at.removeprefix("recipe.toml:"): fault for fault in caught.value.faults}
 
 
-def test_the_recipe_of_the_contract_is_read(tmp_path: Path) -> None:
+def test_a_recipe_with_every_table_is_read(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(CONTRACT)
     recipe = load_recipe(path)
@@ -90,7 +90,7 @@ def test_the_tiny_recipe_and_the_example_are_valid() -> None:
     load_recipe(example, KNOWN)
 
 
-def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> None:
+def test_all_faults_are_reported_at_once_with_key_value_rule_and_nearest_name() -> None:
     document = tiny_recipe()
     document["tsk"] = "classification"
     document["distill"]["epoch"] = 3
@@ -118,15 +118,15 @@ def test_all_faults_are_told_at_once_with_key_value_rule_and_nearest_name() -> N
 
 
 @pytest.mark.parametrize(
-    ("section", "value"), [("prune", {"keep": 0.5}), ("route", {}), ("bundle", {})]
+    ("table", "value"), [("prune", {"keep": 0.5}), ("route", {}), ("bundle", {})]
 )
-def test_a_section_without_its_stage_is_refused_not_ignored(
-    section: str, value: dict[str, Any]
+def test_a_table_without_its_stage_is_refused_not_ignored(
+    table: str, value: dict[str, Any]
 ) -> None:
     known = replace(known_names(), stages=["train", "distill", "export"])
     with pytest.raises(RecipeError) as caught:
-        parse_recipe({**tiny_recipe(), section: value}, "recipe.toml", known)
-    fault = next(each for each in caught.value.faults if each.at == f"recipe.toml:{section}")
+        parse_recipe({**tiny_recipe(), table: value}, "recipe.toml", known)
+    fault = next(each for each in caught.value.faults if each.at == f"recipe.toml:{table}")
     assert "no stage" in fault.what
 
 
@@ -141,13 +141,13 @@ def test_a_section_without_its_stage_is_refused_not_ignored(
         ({"task": "clasification"}, "task", "one of classification"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_rule(
+def test_an_invalid_value_is_reported_with_its_rule(
     change: dict[str, Any], key: str, expected: str
 ) -> None:
     assert expected in faults_of({**tiny_recipe(), **change})[key].expected
 
 
-def test_a_loss_says_which_option_it_needs_and_which_it_does_not_know() -> None:
+def test_a_loss_reports_missing_and_unknown_options() -> None:
     document = tiny_recipe()
     document["distill"]["losses"] = [
         {"method": "soft_target"},
@@ -158,13 +158,13 @@ def test_a_loss_says_which_option_it_needs_and_which_it_does_not_know() -> None:
     assert faults["distill.losses[1].temprature"].fix == "did you mean 'temperature'?"
 
 
-def test_distilling_needs_a_teacher() -> None:
+def test_distillation_needs_a_teacher() -> None:
     document = tiny_recipe()
     del document["teacher"]
     assert "a [teacher] table, which [distill]" in faults_of(document)["teacher"].expected
 
 
-def test_settings_are_put_over_the_recipe(project: Project) -> None:
+def test_settings_override_the_recipe(project: Project) -> None:
     recipe = load_recipe(
         project.recipe,
         KNOWN,
@@ -177,12 +177,12 @@ def test_settings_are_put_over_the_recipe(project: Project) -> None:
 
 
 @pytest.mark.parametrize("setting", ["epochs", "targets.5.prefer=size", "name.x=1", "=3"])
-def test_a_setting_that_fits_nowhere_is_told(project: Project, setting: str) -> None:
+def test_a_setting_without_a_key_is_refused(project: Project, setting: str) -> None:
     with pytest.raises(RecipeError, match="cannot be applied to the recipe"):
         load_recipe(project.recipe, KNOWN, [setting])
 
 
-def test_a_missing_file_and_broken_toml_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_invalid_toml_are_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         read_toml(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
@@ -191,7 +191,7 @@ def test_a_missing_file_and_broken_toml_are_told(tmp_path: Path) -> None:
         read_toml(broken)
 
 
-def test_the_schema_names_every_section() -> None:
+def test_the_schema_has_every_table() -> None:
     assert {"data", "teacher", "student", "distill", "prune", "quantize", "accept"} <= set(
         Recipe.model_json_schema()["properties"]
     )
