@@ -1,1 +1,1 @@
-"""Times files on a device, interleaved, and counts their instructions on emulated cores."""
+"""Measure the latency of artifacts on a device, and count instructions on emulated cores."""

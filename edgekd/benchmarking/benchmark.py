@@ -1,4 +1,4 @@
-"""`edgekd.benchmark`: times artifacts on a device, interleaved."""
+"""`edgekd.benchmark`: measure the latency of artifacts on a device, interleaved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.target import Budget
-from edgekd.benchmarking.measure import measure
+from edgekd.benchmarking.measure import MeasurementSettings, measure
 from edgekd.data import Inputs
 from edgekd.devices.job import failure_error
 from edgekd.evidence.budget import judge_budget
@@ -20,7 +20,7 @@ from edgekd.recipe.benchmark import THOROUGH, Protocol
 from edgekd.system.progress import Progress, no_progress
 
 UNTIMED = ("reference", "emulated")
-"""The evidence of rows that are not timed: there is no runtime, or its time is no latency."""
+"""Kinds of evidence without a latency: there is no runtime, or it is an emulator."""
 
 
 def benchmark(
@@ -32,15 +32,18 @@ def benchmark(
     protocol: Protocol = THOROUGH,
     seed: int = 0,
 ) -> Measurement:
-    """How long `artifact` takes on `device`.
+    """Measure the latency of `artifact` on `device`.
 
     Args:
+        device: "local", or a device's URL, such as ssh://pi@pi5.local.
         inputs: real samples by name; without them, random ones of the artifact's shapes.
+        protocol: how many processes and samples; see `edgekd.recipe.benchmark`.
 
     Raises:
-        ConversionError: the runtime cannot load or run it.
-        DisagreementError: an output is not finite, or it did not run on what was asked for.
-        UnreachableError: the device cannot be reached, or has no runtime for it.
+        ConversionError: the runtime cannot load or run the artifact.
+        DisagreementError: an output is not finite, or the artifact fell back from the requested
+            delegate, execution provider or precision.
+        UnreachableError: the device cannot be reached, or has no runtime for the artifact.
     """
     return benchmark_all(
         [artifact], device=device, threads=threads, inputs=inputs, protocol=protocol, seed=seed
@@ -48,19 +51,19 @@ def benchmark(
 
 
 def benchmark_all(artifacts: Sequence[Artifact], **options: Any) -> list[Measurement]:
-    """The measurements of `artifacts`, those of one runtime interleaved; see `benchmark`.
+    """Measure `artifacts`, those of one runtime interleaved; see `benchmark`.
 
-    Each of a runtime after its first has the ratio of its median to the first's.
+    Each artifact after the first of its runtime has the ratio of its median to the first's.
 
     Args:
         options: of `time_all`.
     """
-    found = []
+    measurements = []
     for artifact, result in zip(artifacts, time_all(artifacts, **options), strict=True):
         if isinstance(result, Verdict):
             raise failure_error(result, artifact)
-        found.append(result)
-    return found
+        measurements.append(result)
+    return measurements
 
 
 def time_all(
@@ -74,13 +77,13 @@ def time_all(
     budget: Budget | None = None,
     progress: Progress = no_progress,
 ) -> list[Measurement | Verdict]:
-    """As `benchmark_all`; what failed is a verdict in its place.
+    """Measure `artifacts` as `benchmark_all` does, with a verdict in place of each that failed.
 
     Args:
-        budget: for which more samples are taken where they may decide it.
-        tell: hears how far it is.
+        budget: more samples are taken as long as they may decide it.
     """
-    found: dict[int, Measurement | Verdict] = {}
+    results: dict[int, Measurement | Verdict] = {}
+    settings = MeasurementSettings(device, threads, "device", inputs, protocol, seed)
     for runtime in dict.fromkeys(find_format(artifact.format).RUNTIME for artifact in artifacts):
         members = {
             f"artifact-{number}": artifact
@@ -89,13 +92,8 @@ def time_all(
         }
         measured = measure(
             members,
+            settings,
             parents=dict.fromkeys(list(members)[1:], next(iter(members))),
-            device=device,
-            threads=threads,
-            evidence="device",
-            inputs=inputs,
-            protocol=protocol,
-            seed=seed,
             still_open=partial(any_undecided, members, budget) if budget else None,
             progress=progress,
         )
@@ -103,21 +101,21 @@ def time_all(
             if isinstance(result, Measurement) and result.ratio:
                 first = str(members[result.ratio.parent].path)
                 result = replace(result, ratio=replace(result.ratio, parent=first))
-            found[int(name.removeprefix("artifact-"))] = result
-    return [found[number] for number in range(len(artifacts))]
+            results[int(name.removeprefix("artifact-"))] = result
+    return [results[number] for number in range(len(artifacts))]
 
 
 def any_undecided(
     artifacts: Mapping[str, Artifact],
     budget: Budget,
-    found: Mapping[str, Measurement | Verdict],
+    results: Mapping[str, Measurement | Verdict],
 ) -> bool:
-    """Whether more samples could decide what is undecided: those of a throttled device cannot."""
+    """Whether more samples could decide an open budget; samples of a throttled device cannot."""
     return any(
         isinstance(result, Measurement)
         and result.evidence == "device"
         and not result.doubts
         and bool(budget.percentiles)
         and judge_budget(artifacts[name].size_bytes, result, budget).outcome is Outcome.UNDECIDED
-        for name, result in found.items()
+        for name, result in results.items()
     )

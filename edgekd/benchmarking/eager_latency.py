@@ -1,4 +1,4 @@
-"""How long networks take in PyTorch itself, on this machine: what a teacher is to its student."""
+"""Latency of networks in PyTorch (eager) on this machine, to compare teacher and student."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ import torch
 from edgekd.network.network import Network, call
 
 WARM_UP, LEAST, MOST = 3, 10, 200
-"""Calls of each network before those that count, and of these."""
+"""Warm-up calls of each network, and the least and the most timed calls."""
 
 WITHIN_S = 2.0
-"""No more calls than `LEAST` are made after so long."""
+"""After this time, no network is called more than `LEAST` times."""
 
 
 def pytorch_latency_ms(networks: Mapping[str, Network]) -> dict[str, float]:
-    """By name, the median time in ms of one call on the example, on one thread of this CPU.
+    """The median latency in ms of a call on the example, on one thread of this CPU, by name.
 
-    Calls of the networks alternate, so that what else the machine does meets all of them. It is no
-    device's latency: no converter or runtime has had its part in it.
+    Calls of the networks alternate, so that other load on the machine affects all alike. This is not
+    a device's latency: no converter or runtime takes part.
 
-    Each has its own example: what was folded into one of them takes camera images.
+    Each network is called on its own example, since one may embed its preprocessing.
     """
     ready = {
         name: (copy.deepcopy(network.module).cpu().eval(), dict(network.example))
         for name, network in networks.items()
     }
-    found: dict[str, list[float]] = {name: [] for name in networks}
+    times_ms: dict[str, list[float]] = {name: [] for name in networks}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    began = time.monotonic()
+    start_s = time.monotonic()
     try:
         with torch.no_grad():
             for number in range(WARM_UP + MOST):
                 for name, (module, inputs) in ready.items():
-                    start = time.perf_counter_ns()
+                    start_ns = time.perf_counter_ns()
                     call(module, inputs)
-                    took = time.perf_counter_ns() - start
+                    elapsed_ns = time.perf_counter_ns() - start_ns
                     if number >= WARM_UP:
-                        found[name].append(took / 1e6)
-                if number >= WARM_UP + LEAST and time.monotonic() - began > WITHIN_S:
+                        times_ms[name].append(elapsed_ns / 1e6)
+                if number >= WARM_UP + LEAST and time.monotonic() - start_s > WITHIN_S:
                     break
     finally:
         torch.set_num_threads(threads)
-    return {name: statistics.median(times) for name, times in found.items()}
+    return {name: statistics.median(times) for name, times in times_ms.items()}

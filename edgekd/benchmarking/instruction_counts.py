@@ -1,4 +1,4 @@
-"""Instructions of an inference, counted on an emulated core: repeatable, and no time at all."""
+"""Instructions of an inference, counted on an emulated core: repeatable, but not a latency."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format
 
 DOT_PRODUCTS = {"cortex-a76": "with dot products", "cortex-a72": "without them"}
-"""Two cores of phones and boards that int8 is worth another thing to, and what tells them apart:
-SDOT and UDOT came with Armv8.2 (Arm Architecture Reference Manual, FEAT_DotProd)."""
+"""Two cores of phones and boards on which int8 pays off differently.
+
+Only the first has SDOT and UDOT, dot products of int8 (Arm Architecture Reference Manual,
+FEAT_DotProd).
+"""
 
 
 def count_instructions(
     artifacts: Mapping[str, Artifact], device: str, inputs: Inputs
 ) -> dict[str, Verdict | int]:
-    """By name, the fewest instructions of one inference on one thread, or how it failed.
+    """The fewest instructions of one inference on one thread by name, or the failure's verdict.
 
     Args:
-        artifacts: of one format.
-        device: an emulated one.
+        artifacts: artifacts of one format.
+        device: the URL of an emulated device.
         inputs: real samples by name.
 
     Raises:
         UnreachableError: the device is not set up.
-        RecipeError: there is no such device.
+        RecipeError: there is no such emulated device.
     """
     if not artifacts:
         return {}
     try:
-        return _counted(artifacts, device, inputs)
+        return _count(artifacts, device, inputs)
     except ConversionError as error:
-        if len(artifacts) > 1:  # Which one took the runtime down shows alone.
-            alone = ({name: artifact} for name, artifact in artifacts.items())
-            return {
-                k: v for one in alone for k, v in count_instructions(one, device, inputs).items()
-            }
-        told = Verdict(Outcome.RUN_FAILED, f"{error.faults[0].what} {error.faults[0].got}")
-        return dict.fromkeys(artifacts, told)
+        if len(artifacts) == 1:
+            verdict = Verdict(Outcome.RUN_FAILED, f"{error.faults[0].what} {error.faults[0].got}")
+            return dict.fromkeys(artifacts, verdict)
+    # One at a time, to find the artifact that crashed the runtime.
+    counts: dict[str, Verdict | int] = {}
+    for name, artifact in artifacts.items():
+        counts |= count_instructions({name: artifact}, device, inputs)
+    return counts
 
 
-def _counted(
+def _count(
     artifacts: Mapping[str, Artifact], device: str, inputs: Inputs
 ) -> dict[str, Verdict | int]:
-    # Files of one name each: candidates' names have dots.
+    # Candidates' names have dots, so their folders are numbered.
     names = {f"artifact-{number}": name for number, name in enumerate(artifacts)}
     job = Job(
         action="count",
@@ -69,7 +73,7 @@ def _counted(
 
 
 def counted_by() -> str | None:
-    """The emulator's version, on which counts depend; None where none is set up."""
+    """The emulator's version, which counts depend on; None if it is not set up."""
     try:
         return str(userland.find().qemu.version)
     except EdgekdError:

@@ -108,7 +108,8 @@ def test_an_agent_that_fails_is_told_with_its_own_words(
 
 def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
     phone, url = plug(spoil=lambda path, data: data[:-1] if path.endswith(".onnx") else data)
-    with pytest.raises(UnreachableError, match=r"it/model\.onnx differs from the file that was sent") as stop:
+    differs = r"it/model\.onnx differs from the file that was sent"
+    with pytest.raises(UnreachableError, match=differs) as stop:
         run_job(url, job)
     assert_five_parts(str(stop.value))
     assert list(phone.temporary.iterdir()) == []
@@ -299,7 +300,7 @@ def test_a_budget_is_judged_by_what_a_benchmark_model_told(
     assert (found["p50_ms"], found["p90_ms"], found["max_ms"]) == (0.403, 0.42, 0.45)
     assert (found["init_ms"], found["first_ms"]) == (12.5, 0.9)
     assert found["samples_ns"] == []
-    assert "keeps no samples" in found["notes"][0]
+    assert "reports no samples" in found["notes"][0]
     assert edgekd_cli(*words, "--budget", "latency_p90_ms=0.39").code == 8
     still = edgekd_cli(*words, "--budget", "latency_p90_ms=0.41")
     assert still.code == 9, "some 5 % to 50 % took longer"

@@ -279,7 +279,7 @@ def lose(numbers: set[int]) -> Callable[[Path, int], None]:
 def test_a_connection_that_comes_back_loses_no_sample(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(measuring, "RETRY_S", (0.0, 0.0))
     way = Way(after=lose({3, 4}))
     monkeypatch.setitem(DEVICES, "flaky", way)
     found = benchmark(onnx, device="flaky://x", protocol=SHORT)
@@ -291,7 +291,7 @@ def test_a_connection_that_comes_back_loses_no_sample(
 def test_a_device_that_is_lost_for_good_leaves_its_samples_and_no_verdict(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(measuring, "RETRY_S", (0.0, 0.0))
     monkeypatch.setitem(DEVICES, "gone", Way(after=lose(set(range(4, 99)))))
     found = benchmark(onnx, device="gone://x", protocol=SHORT)
     assert len(found.samples_ns) == 2
@@ -483,7 +483,7 @@ def test_a_bundle_s_file_must_give_its_golden_vectors_before_it_is_timed(
     expected.write_bytes(bytes(len(expected.read_bytes())))
     said = edgekd_cli("benchmark", shipped, "--quick", "--golden", bundle)
     assert said.code == 7, said.err
-    assert "disagrees, not timed" in said.out
+    assert "disagrees, not measured" in said.out
     assert_five_parts(said.err)
     (project.folder / "other.onnx").write_bytes(shipped.read_bytes() + b"\x00")
     said = edgekd_cli("benchmark", project.folder / "other.onnx", "--golden", bundle)

@@ -13,7 +13,7 @@ import torch
 import edgekd
 from edgekd.artifacts.artifact import describe
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
-from edgekd.benchmarking.measure import measure
+from edgekd.benchmarking.measure import MeasurementSettings, measure
 from edgekd.conversion import preprocessing as folding
 from edgekd.conversion.export import convert
 from edgekd.data import joined
@@ -177,9 +177,10 @@ def test_it_is_timed_beside_one_of_float_and_alone(tmp_path: Path) -> None:
     files = {io: written(network, "onnx", io, tmp_path / io, samples) for io in ("float32", "int8")}
     for inputs in (joined(samples), None):
         found = measure(
-            files, parents={}, device="local", threads=1, evidence="host", inputs=inputs,
-            protocol=QUICK, seed=0,
-        )  # fmt: skip
+            files,
+            MeasurementSettings(evidence="host", inputs=inputs, protocol=QUICK),
+            parents={},
+        )
         assert all(isinstance(each, Measurement) for each in found.values())
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.benchmarking.measure import measure
+from edgekd.benchmarking.measure import MeasurementSettings, measure
 from edgekd.conversion.export import convert
 from edgekd.devices.job import failure_error
 from edgekd.devices.on_device.agent import device_facts
@@ -118,13 +118,15 @@ def relative_latency(
             artifacts["candidate"] = exported("candidate", module)
             results = measure(
                 artifacts,
+                MeasurementSettings(
+                    device=target.device or "local",
+                    threads=target.threads,
+                    evidence=target.evidence,
+                    inputs=inputs,
+                    protocol=TRIAL,
+                    seed=run.seed,
+                ),
                 parents={"candidate": "whole"},
-                device=target.device or "local",
-                threads=target.threads,
-                evidence=target.evidence,
-                inputs=inputs,
-                protocol=TRIAL,
-                seed=run.seed,
             )
             for name, result in results.items():
                 if isinstance(result, Verdict):

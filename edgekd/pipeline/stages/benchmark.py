@@ -14,7 +14,7 @@ from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.target import is_emulated, is_imported
 from edgekd.benchmarking.benchmark import UNTIMED, any_undecided, benchmark, benchmark_all, time_all
 from edgekd.benchmarking.eager_latency import pytorch_latency_ms
-from edgekd.benchmarking.measure import Measured, measure
+from edgekd.benchmarking.measure import Measured, MeasurementSettings, measure
 from edgekd.data import Inputs
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.devices.transport.lock import device_key
@@ -274,14 +274,16 @@ def _decided(
 
     results = measure(
         artifacts,
+        MeasurementSettings(
+            device=deployment.target.device or "local",
+            threads=deployment.target.threads,
+            evidence=deployment.target.evidence,
+            inputs=inputs,
+            protocol=PROTOCOLS[state.recipe.benchmark.protocol],
+            seed=run.seed,
+        ),
         parents=parents,
         unpruned=unpruned,
-        device=deployment.target.device or "local",
-        threads=deployment.target.threads,
-        evidence=deployment.target.evidence,
-        inputs=inputs,
-        protocol=PROTOCOLS[state.recipe.benchmark.protocol],
-        seed=run.seed,
         still_open=still_open,
         progress=progress,
     )
