@@ -21,8 +21,8 @@ WITHIN_S = 2.0
 def pytorch_latency_ms(networks: Mapping[str, Network]) -> dict[str, float]:
     """The median latency in ms of a call on the example, on one thread of this CPU, by name.
 
-    Calls of the networks alternate, so that other load on the machine affects all alike. This is not
-    a device's latency: no converter or runtime takes part.
+    Calls of the networks alternate, so that other load on the machine affects all alike. This is
+    not a device's latency: no converter or runtime takes part.
 
     Each network is called on its own example, since one may embed its preprocessing.
     """

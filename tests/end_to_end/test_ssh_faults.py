@@ -202,7 +202,8 @@ def test_a_full_disk_is_told_as_that(
 def test_a_file_that_arrives_changed_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
     tar = need_program("tar")
     board.program("there/tar", f'{tar} "$@" && echo >> "$4/it/model.onnx"')
-    with pytest.raises(UnreachableError, match=r"it/model\.onnx differs from the file that was sent") as stop:
+    differs = r"it/model\.onnx differs from the file that was sent"
+    with pytest.raises(UnreachableError, match=differs) as stop:
         run_job(board.url, job(artifact))
     assert_five_parts(str(stop.value))
 
