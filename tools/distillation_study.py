@@ -1,15 +1,15 @@
-"""What a teacher is worth on two small problems, every arm tuned for itself, beside controls.
+"""What distillation adds on two small problems, each arm with its own learning rate, with controls.
 
     python tools/distillation_study.py [--only a|b] [--seeds 8] [--json FILE] [--quick]
 
-a   MNIST-1D: the sensor example's teacher, trained on 4,000 labels, loses three quarters of its
-    channels; 400 labels mend it, with and without the teacher, with and without augmentation.
-b   Handwritten digits: 50 labels and 1,297 samples without, for a student of 910 parameters.
+a   MNIST-1D: the teacher of the sensor example, trained on 4,000 labels, loses three quarters of
+    its channels. 400 labels recover it, with and without teacher, with and without augmentation.
+b   Handwritten digits: 50 labelled and 1,297 unlabelled samples, for a student of 910 parameters.
 
-All arms of a problem take the same number of steps. The learning rate of each is chosen from one
+All arms of a problem take the same number of steps. The learning rate of each arm is tuned on one
 grid, on validation samples whose labels neither student nor teacher trains on, with seeds that are
-not reported; then the last epoch's test accuracy is. A seed draws which samples keep their labels,
-the order and, in b, the student's first weights. Differences are paired by seed.
+not reported. The test accuracy is that of the last epoch. A seed draws which samples keep their
+labels, the order and, in b, the initial weights of the student. Differences are paired by seed.
 Needs mnist1d, scikit-learn and torch-pruning.
 """
 
@@ -18,44 +18,49 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
-import math
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from mnist1d.data import get_dataset_args, make_dataset
-from scipy import stats
+from _students import (
+    CE,
+    CLASSES,
+    KD,
+    LABELS,
+    Augment,
+    Split,
+    accuracy,
+    draw_labelled,
+    shift,
+    signal_teacher,
+    signals,
+    student_data,
+    train_teacher,
+)
+from _study import (
+    Job,
+    arm_lines,
+    main,
+    mean_text,
+    paired,
+    progress,
+    study_parser,
+    tune,
+    worker_pool,
+)
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch import nn
 
 import edgekd
-from edgekd.data import Inputs, Samples
-from edgekd.network.network import Network, as_network
+from edgekd.network.network import as_network
 from edgekd.recipe.training import Distill, Loss, Optimizer, Training
-from edgekd.system.import_string import resolve
-from edgekd.tasks import TASKS
-from edgekd.tasks.evaluate import score
-from edgekd.training.train import train
 
-SENSOR = Path(__file__).parents[1] / "examples" / "sensor"
-CLASSES = 10
 TUNING_SEEDS = (1000, 1001, 1002)
-PROCESSES = 2
-
-LABELS = Loss(method="hard", weight=0.1)
-CE = (Loss(method="hard"),)
 SMOOTHED = (Loss.model_validate({"method": "hard", "label_smoothing": 0.1}),)
-KD = (LABELS, Loss.model_validate({"method": "soft_target", "weight": 0.9, "temperature": 4.0}))
 PSEUDO = (LABELS, Loss(method="pseudo_label", weight=0.9))
 
 
@@ -74,20 +79,20 @@ class Problem:
     """Data, a teacher, a student, and the arms that train it.
 
     Attributes:
-        splits: train, validation and test, each inputs and labels.
-        student: of a seed and of the trained teacher.
-        label_count: how many labels an arm has; the teacher has those of the whole train split.
-        few: epochs and batch size on the samples with labels alone.
-        many: the same where the samples without take part.
+        splits: train, validation and test.
+        student: builds the student from a seed and the trained teacher.
+        label_count: labels that an arm has; the teacher has those of the whole train split.
+        few: epochs and batch size of arms that train on labelled samples only.
+        many: the same of arms that also train on unlabelled samples.
         rates: the grid of learning rates, ascending.
-        scope: what the figures do not say.
+        scope: what the figures do not show.
     """
 
     title: str
-    splits: Callable[[], list[tuple[Tensor, Tensor]]]
+    splits: Callable[[], list[Split]]
     teacher: Callable[[], nn.Module]
     student: Callable[[int, nn.Module], nn.Module]
-    augment: Callable[[Inputs, Tensor], Inputs] | None
+    augment: Augment | None
     training: Training
     label_count: int
     few: tuple[int, int]
@@ -97,41 +102,26 @@ class Problem:
     scope: str
 
 
-def of_example(name: str, *arguments: Any, **options: Any) -> Any:
-    """What the sensor example's callable `name` returns."""
-    return resolve(name, base=SENSOR, at="examples")(*arguments, **options)
-
-
-def signals() -> list[tuple[Tensor, Tensor]]:
-    """The example's 4,000 and 1,000 signals; 1,000 to validate on are generated besides."""
-    data = of_example("data.py:signals", validation_count=0)
-    args = get_dataset_args()
-    args.seed, args.num_samples = 43, 1250
-    made = make_dataset(args)
-    fresh = torch.tensor(made["x"], dtype=torch.float32)[:, None], torch.tensor(made["y"])
-    return [data.train.tensors, fresh, data.test.tensors]
-
-
-def digits() -> list[tuple[Tensor, Tensor]]:
-    """1,347 images of 8 x 8 to learn from, 150 to validate on and 300 to test on."""
-    found, counts = load_digits(), [1347, 150, 300]
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    images = torch.tensor(found.images / 16, dtype=torch.float32)[order, None]
-    labels = torch.tensor(found.target)[order]
+def digits() -> list[Split]:
+    """1,347 images of 8 x 8 to train on, 150 for validation and 300 to test."""
+    data, counts = load_digits(), [1347, 150, 300]
+    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
+    images = torch.tensor(data.images / 16, dtype=torch.float32)[order, None]
+    labels = torch.tensor(data.target)[order]
     return list(zip(images.split(counts), labels.split(counts), strict=True))
 
 
 def signal_student(seed: int, teacher: nn.Module) -> nn.Module:  # noqa: ARG001
     """The teacher with a quarter of its channels, those of the largest L2 norm; for every seed.
 
-    Source: Fang et al. 2023, arXiv:2301.12900: channels that depend on each other go together.
+    Source: Fang et al. 2023, arXiv:2301.12900: dependent channels are removed together.
     """
     import torch_pruning
 
     module, norm = copy.deepcopy(teacher), torch_pruning.importance.GroupMagnitudeImportance(p=2)
-    head, example = [module.head], torch.zeros(1, 1, 40)
+    head, inputs = [module.head], torch.zeros(1, 1, 40)
     torch_pruning.pruner.BasePruner(
-        module, example, norm, pruning_ratio=0.75, ignored_layers=head, round_to=8
+        module, inputs, norm, pruning_ratio=0.75, ignored_layers=head, round_to=8
     ).step()
     return module
 
@@ -151,19 +141,21 @@ def digit_student(seed: int, teacher: nn.Module) -> nn.Module:  # noqa: ARG001
 
 PROBLEMS = {
     "a": Problem(
-        title="MNIST-1D: a teacher without 75 % of its channels, mended with 400 labels",
+        title="MNIST-1D: a teacher without 75 % of its channels, recovered with 400 labels",
         splits=signals,
-        teacher=functools.partial(of_example, "models.py:teacher"),
+        teacher=signal_teacher,
         student=signal_student,
-        augment=functools.partial(of_example, "data.py:shift"),
+        augment=shift,
         training=Training(epochs=40, optimizer=Optimizer(learning_rate=1e-2)),
         label_count=400,
         few=(100, 100),
         many=(100, 100),
         rates=(1e-2, 3e-2, 1e-1, 3e-1),
         arms={
-            f"{name}{views}": Arm(losses, tuple(f"{each}{views}" for each in against), False, aug)
-            for views, aug in (("", False), (" +aug", True))
+            f"{name}{suffix}": Arm(
+                losses, tuple(f"{other}{suffix}" for other in against), augmented=augmented
+            )
+            for suffix, augmented in (("", False), (" +aug", True))
             for name, losses, against in (
                 ("CE", CE, ()),
                 ("CE, smoothed", SMOOTHED, ("CE",)),
@@ -171,12 +163,12 @@ PROBLEMS = {
                 ("KD", KD, ("CE", "CE, smoothed", "pseudo-labels")),
             )
         },
-        scope="one teacher, one pruned network; +aug: the augmentation the teacher was trained "
-        "with, also at the 400 signals. The teacher saw 4,000 labels, the arms without it 400: "
-        "part of what it brings is those labels",
+        scope="one teacher, one pruned network. +aug uses the augmentation that the teacher was "
+        "trained with, on the same 400 signals. The teacher saw 4,000 labels and the other arms "
+        "400: part of its gain is those labels",
     ),
     "b": Problem(
-        title="digits: 50 labels and 1,297 samples without, a student of 910 parameters",
+        title="digits: 50 labelled and 1,297 unlabelled samples, a student of 910 parameters",
         splits=digits,
         teacher=digit_teacher,
         student=digit_student,
@@ -193,8 +185,8 @@ PROBLEMS = {
             "pseudo-labels": Arm(PSEUDO, ("CE",), unlabelled=True),
             "KD": Arm(KD, ("CE", "KD, labelled only", "pseudo-labels"), unlabelled=True),
         },
-        scope="one teacher. It saw the labels of all 1,347 samples, the arms without it 50: what "
-        "it brings is mostly those labels; pseudo-labels and KD use the samples without labels",
+        scope="one teacher. It saw the labels of all 1,347 samples and the arms 50: most of "
+        "its gain is those labels. pseudo-labels and KD use the unlabelled samples",
     ),
 }
 
@@ -209,24 +201,14 @@ def problem(key: str, quick: bool) -> Problem:
     return replace(chosen, training=training, few=few, many=many, rates=chosen.rates[1:3])
 
 
-def accuracy(network: Network, split: Sequence[Tensor]) -> float:
-    samples = Samples(TensorDataset(*split), network.signature.input_names)
-    output = network.signature.output_names[0]
-    return score(network.module, output, samples, TASKS["classification"], "accuracy")
-
-
 def prepare(key: str, quick: bool, folder: Path) -> dict[str, float]:
-    """Trains the teacher, keeps it and the data in `folder`, and says what they are."""
-    chosen, task = problem(key, quick), TASKS["classification"]
+    """Trains the teacher, stores it and the data in `folder`, and describes them."""
+    chosen = problem(key, quick)
     splits = chosen.splits()
-    example = splits[0][0][:1]
     torch.manual_seed(0)
-    fresh = as_network(chosen.teacher(), example)
-    parts = [Samples(TensorDataset(*split), fresh.signature.input_names) for split in splits[:2]]
-    how = {"metric": "accuracy", "seed": 0, "augment": chosen.augment}
-    teacher, _ = train(fresh, task, *parts, chosen.training, **how)
+    teacher = train_teacher(chosen.teacher(), splits, chosen.training, chosen.augment)
     torch.save({"splits": splits, "teacher": teacher.module.state_dict()}, folder / f"{key}.pt")
-    student = as_network(chosen.student(0, teacher.module), example)
+    student = as_network(chosen.student(0, teacher.module), splits[0][0][:1])
     return {
         "teacher_accuracy": accuracy(teacher, splits[2]),
         "teacher_parameters": teacher.parameter_count,
@@ -238,163 +220,92 @@ def prepare(key: str, quick: bool, folder: Path) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training of a student."""
-
-    key: str
-    arm: str
-    rate: float
-    seed: int
-
-
 def outcome(job: Job, quick: bool, folder: Path) -> tuple[float, float]:
     """The accuracy of the job's student on the validation and on the test split."""
-    chosen, have = problem(job.key, quick), torch.load(folder / f"{job.key}.pt", weights_only=True)
-    arm = chosen.arms[job.arm]
-    (inputs, labels), validation, test = have["splits"]
+    key, name = job.cell
+    chosen, stored = problem(key, quick), torch.load(folder / f"{key}.pt", weights_only=True)
+    arm, splits = chosen.arms[name], stored["splits"]
+    (inputs, labels), validation, test = splits
     teacher = as_network(chosen.teacher(), inputs[:1])
-    teacher.module.load_state_dict(have["teacher"])
-    own, others = dealt(labels, chosen.label_count, job.seed)
-    data = edgekd.Data(
-        train=TensorDataset(inputs[own], labels[own]),
-        # Scored after each epoch, which nobody reads; the whole is, at the end.
-        validation=TensorDataset(*(column[:8] for column in validation)),
-        test=TensorDataset(*test),
-        unlabeled=TensorDataset(inputs[others]) if arm.unlabelled else None,
-        augment=chosen.augment if arm.augmented else None,
+    teacher.module.load_state_dict(stored["teacher"])
+    labelled, others = draw_labelled(labels, chosen.label_count, job.seed)
+    data = student_data(
+        splits,
+        labelled,
+        others if arm.unlabelled else None,
+        chosen.augment if arm.augmented else None,
     )
     epochs, size = chosen.many if arm.unlabelled else chosen.few
-    steps = Optimizer(learning_rate=job.rate)
-    config = Distill(epochs=epochs, batch_size=size, losses=list(arm.losses), optimizer=steps)
-    fresh = as_network(chosen.student(job.seed, teacher.module), inputs[:1])
-    student = edgekd.distill(teacher, fresh, data, config, seed=job.seed)
-    return accuracy(student, validation), accuracy(student, test)
-
-
-def dealt(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The ids of `count` samples, as many of each class, and of all others."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    each = [order[labels[order] == label] for label in range(CLASSES)]
-    own = torch.cat([ids[: count // CLASSES] for ids in each])
-    return own, order[~torch.isin(order, own)]
-
-
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """What `ours` has over `theirs` seed by seed: the mean, its 95 % interval (low, high), the
-    two-sided p of Student's paired t test, and how many seeds ours won."""
-    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
-    count, mean = len(differences), statistics.fmean(differences)
-    error = statistics.stdev(differences) / count**0.5
-    half = float(stats.t.ppf(0.975, count - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, count - 1)) if error else float(not mean)
-    won = sum(each > 0 for each in differences)
-    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p, "won": won}
-
-
-def progress(name: str, results: Iterable[Any], count: int) -> Iterable[Any]:
-    """`results`, told on stderr as they come."""
-    for done, result in enumerate(results, 1):
-        if done % math.ceil(count / 10) == 0 or done == count:
-            print(f"{name}: {done} of {count} students", file=sys.stderr, flush=True)
-        yield result
+    optimizer = Optimizer(learning_rate=job.rate)
+    config = Distill(epochs=epochs, batch_size=size, losses=list(arm.losses), optimizer=optimizer)
+    student = as_network(chosen.student(job.seed, teacher.module), inputs[:1])
+    trained = edgekd.distill(teacher, student, data, config, seed=job.seed)
+    return accuracy(trained, validation), accuracy(trained, test)
 
 
 def study(keys: Sequence[str], seeds: int, quick: bool) -> dict[str, Any]:
     """The figures of the problems `keys`, as a document."""
-    tuning = TUNING_SEEDS[: 1 if quick else None]
-    with (
-        tempfile.TemporaryDirectory() as name,
-        ProcessPoolExecutor(PROCESSES, get_context("spawn"), torch.set_num_threads, (1,)) as pool,
-    ):
-        here = {"quick": quick, "folder": Path(name)}
+    tuning_seeds = TUNING_SEEDS[: 1 if quick else None]
+    with tempfile.TemporaryDirectory() as name, worker_pool() as pool:
+        options = {"quick": quick, "folder": Path(name)}
         print("training the teachers", file=sys.stderr, flush=True)
-        facts = list(pool.map(functools.partial(prepare, **here), keys))
+        facts = list(pool.map(functools.partial(prepare, **options), keys))
 
-        def outcomes(name: str, jobs: list[Job]) -> dict[Job, tuple[float, float]]:
-            found = pool.map(functools.partial(outcome, **here), jobs)
-            return dict(zip(jobs, progress(name, found, len(jobs)), strict=True))
+        def run_jobs(name: str, jobs: list[Job]) -> list[tuple[float, float]]:
+            return progress(name, pool.map(functools.partial(outcome, **options), jobs), len(jobs))
 
-        arms = [(key, arm) for key in keys for arm in PROBLEMS[key].arms]
-        rates = {key: problem(key, quick).rates for key in keys}
-        tries = [(*arm, rate) for arm in arms for rate in rates[arm[0]]]
-        tried = outcomes("tuning", [Job(*each, seed) for each in tries for seed in tuning])
-        scores: dict[Any, dict[float, float]] = {arm: {} for arm in arms}
-        for *arm, rate in tries:
-            found = [tried[Job(*arm, rate, seed)][0] for seed in tuning]
-            scores[tuple(arm)][rate] = statistics.fmean(found)
-        best = {arm: max(scores[arm], key=lambda rate: (scores[arm][rate], -rate)) for arm in arms}
-        jobs = [Job(*arm, best[arm], seed) for arm in arms for seed in range(seeds)]
-        last = outcomes("reporting", jobs)
-    tests = {arm: [last[Job(*arm, best[arm], seed)][1] for seed in range(seeds)] for arm in arms}
-    result: dict[str, Any] = {
+        grids = {
+            (key, arm): problem(key, quick).rates for key in keys for arm in PROBLEMS[key].arms
+        }
+        tuned = tune(run_jobs, grids, seeds, tuning_seeds)
+    problems: dict[str, Any] = {
         key: {"title": PROBLEMS[key].title, **known, "arms": {}}
         for key, known in zip(keys, facts, strict=True)
     }
-    for key, arm in arms:
-        rate, figures = best[key, arm], tests[key, arm]
-        result[key]["arms"][arm] = {
-            "learning_rate": rate,
-            "at_edge": rate in (rates[key][0], rates[key][-1]),
-            "validation_accuracy": scores[key, arm],
-            "test_accuracy": figures,
-            "mean": statistics.fmean(figures),
-            "sd": statistics.stdev(figures),
+    for (key, arm), result in tuned.items():
+        problems[key]["arms"][arm] = {
+            **result.document,
+            "validation_accuracy": result.validation,
             "against": {
-                other: paired(figures, tests[key, other])
+                other: paired(result.test, tuned[key, other].test)
                 for other in PROBLEMS[key].arms[arm].against
             },
         }
-    return {"quick": quick, "seeds": seeds, "tuning_seeds": len(tuning), "problems": result}
+    return {"quick": quick, "seeds": seeds, "tuning_seeds": len(tuning_seeds), "problems": problems}
 
 
-def table(key: str, found: dict[str, Any], seeds: int) -> str:
-    """One problem's figures as text; accuracies and differences in percent."""
+def table(document: dict[str, Any]) -> str:
+    """The figures as text; accuracies and differences in percent."""
+    return "\n\n".join(
+        problem_table(key, result, document["seeds"])
+        for key, result in document["problems"].items()
+    )
+
+
+def problem_table(key: str, result: dict[str, Any], seeds: int) -> str:
+    """The figures of one problem as text."""
     lines = [
-        f"{key}. {found['title']}",
-        f"teacher: {found['teacher_parameters']:,} parameters, {found['teacher_labels']:,} labels, "
-        f"test accuracy {100 * found['teacher_accuracy']:.2f}",
-        f"student: {found['student_parameters']:,} parameters, {found['student_labels']:,} labels, "
-        f"accuracy before training {100 * found['student_accuracy_before']:.2f}",
-        f"{seeds} seeds; rates chosen by {found['validation_labels']:,} other labels",
+        f"{key}. {result['title']}",
+        f"teacher: {result['teacher_parameters']:,} parameters, {result['teacher_labels']:,} labels"
+        f", test accuracy {100 * result['teacher_accuracy']:.2f}",
+        f"student: {result['student_parameters']:,} parameters, {result['student_labels']:,} labels"
+        f", accuracy before training {100 * result['student_accuracy_before']:.2f}",
+        f"{seeds} seeds; learning rates tuned on {result['validation_labels']:,} other samples",
         f"{'arm':20}{'rate':>6}  {'test accuracy':15}difference [95 % interval], p, seeds won",
     ]
-    for name, row in found["arms"].items():
-        mean = f"{100 * row['mean']:.2f} ± {100 * row['sd']:.2f}"
-        start = f"{name:20}{row['learning_rate']:>6g}  {mean:15}"
-        for other, it in row["against"].items():
-            mean, low, high = (f"{100 * it[name]:+.2f}" for name in ("mean", "low", "high"))
-            won = f"p {it['p']:.2g}, {it['won']} of {seeds}"
-            lines.append(f"{start}{mean} [{low}, {high}], {won} against {other}")
-            start = " " * len(start)
-        if not row["against"]:
-            lines.append(start.rstrip())
-    edges = [name for name, row in found["arms"].items() if row["at_edge"]]
-    lines.append(f"rate at the edge of the grid: {'; '.join(edges) or 'none'}")
+    for name, row in result["arms"].items():
+        start = f"{name:20}{row['learning_rate']:>6g}  {mean_text(row):15}"
+        lines += arm_lines(start, row["against"], seeds)
+    edges = [name for name, row in result["arms"].items() if row["at_edge"]]
+    lines.append(f"learning rate at the edge of the grid: {'; '.join(edges) or 'no arm'}")
     return "\n".join([*lines, f"scope: {PROBLEMS[key].scope}"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", choices=PROBLEMS)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="only shows that it runs: 2 seeds")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    words = parser.parse_args()
-    if words.seeds < 2:
-        parser.error("--seeds: 2 or more, since differences are paired by seed")
-    began = time.monotonic()
-    keys, seeds = [words.only] if words.only else list(PROBLEMS), 2 if words.quick else words.seeds
-    found = study(keys, seeds, words.quick)
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=1) + "\n")
-    if words.quick:
-        print("quick: too short to mean anything")
-    print("\n\n".join(table(key, found["problems"][key], seeds) for key in keys))
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    return study([args.only] if args.only else list(PROBLEMS), args.seeds, args.quick)
 
 
 if __name__ == "__main__":
-    main()
+    parser = study_parser(__doc__, seeds=8)
+    parser.add_argument("--only", choices=PROBLEMS, help="one of the two problems")
+    main(parser, run, table)

@@ -1,47 +1,44 @@
-"""What training to be rounded is worth where int8 after training loses accuracy, and where not.
+"""What quantization-aware training (QAT) adds, compared with the best post-training quantization.
 
-    python tools/qat_study.py [--seeds 5] [--only even|uneven] [--ladder] [--json FILE] [--quick]
-    python tools/qat_study.py --rates [--seeds 2] [--only KIND]
+    python tools/qat_study.py [--seeds 5] [--only NETWORK] [--ladder] [--json FILE] [--quick]
+    python tools/qat_study.py --rates [--seeds 2] [--only NETWORK]
 
-A depthwise-separable network learns handwritten digits (scikit-learn's, 8 x 8). Then it is written
-in int8 by ONNX Runtime, OpenVINO and LiteRT: by every method that edgekd tries of such a network,
-with --ladder by all others too, of which the best on validation counts; and after
-quantization-aware training without labels.
+A depthwise-separable network learns handwritten digits (scikit-learn's, 8 x 8). ONNX Runtime,
+OpenVINO and LiteRT then get an int8 file in two ways: by post-training quantization, with every
+method that edgekd tries for such a network (with --ladder all others too), of which the best on
+validation counts; and by QAT without labels.
 
-even    the network as it was trained.
-uneven  the same in float, but made hard to round: what each channel of an inner layer gives is
-        multiplied by a factor between 1/FACTOR and FACTOR, and what reads it divides by that, which
-        ReLU lets through. Ranges of whole tensors then leave most channels few steps. Networks come
-        by such channels from their batch norms (Nagel et al. 2019,
+even    the network as trained.
+uneven  the same function in float, but hard to quantize: the output of each channel of an inner
+        layer is multiplied by a factor between 1/FACTOR and FACTOR, and the layer that reads it
+        divides by that factor, which commutes with ReLU. Per-tensor ranges then leave few integer
+        steps to most channels. Batch norms cause such channels in practice (Nagel et al. 2019,
         arXiv:1906.04721).
 
-With --rates ONNX's simulation alone is trained, for ten epochs, at several learning rates, of two
-networks more: residual and attention. What is told is how well it then computes what the network in
-float does, beside what it was before.
+--rates only trains ONNX's simulation, for ten epochs with several learning rates, for two more
+networks: residual and attention. It prints how well the simulation reproduces the float network
+before and after.
 
-Every figure is test accuracy of a file run in its own runtime, its weights in seven bits in ONNX
-and OpenVINO, as for old processors. The learning rate is chosen from one grid, in ONNX's simulation
-on the validation split of a seed that is not reported; then the last epoch's accuracy is. A seed
-draws the split, the network's first weights, its training's order and the factors. Differences are
-paired by seed; a negative one is told like any other.
+Every figure is the test accuracy of a file run in its own runtime, with 7-bit weights in ONNX and
+OpenVINO, as for old processors. The learning rate is tuned on one grid, by the accuracy of ONNX's
+simulation on the validation split of a seed that is not reported; the reported accuracy is that of
+the last epoch. A seed draws the split, the initial weights, the order and the factors. Differences
+are paired by seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
+from _study import best_rate, main, mean_and_sd, mean_text, paired, study_parser
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -49,7 +46,14 @@ from torch.utils.data import TensorDataset
 from edgekd.conversion.export import convert
 from edgekd.data import Data, Inputs, Samples
 from edgekd.devices.execution import run_artifact
-from edgekd.distillation.qat import finish_qat, method_of, prepare_qat, train_quantized, training_of
+from edgekd.distillation.qat import (
+    QatResult,
+    finish_qat,
+    method_of,
+    prepare_qat,
+    train_quantized,
+    training_of,
+)
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats.method_ranking import fallback_methods, ranked_methods
 from edgekd.formats.quantization_methods import methods_of
@@ -115,12 +119,12 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-class Attending(nn.Module):
+class Attention(nn.Module):
     """Three encoder layers over the rows of an image."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.place = nn.Linear(8, 64), nn.Parameter(0.02 * torch.randn(1, 8, 64))
+        self.embed, self.position = nn.Linear(8, 64), nn.Parameter(0.02 * torch.randn(1, 8, 64))
         layer = nn.TransformerEncoderLayer(
             64, 4, 128, 0.0, activation="gelu", batch_first=True, norm_first=True
         )
@@ -128,24 +132,24 @@ class Attending(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.body(self.embed(image[:, 0]) + self.place).mean(1))
+        return self.head(self.body(self.embed(image[:, 0]) + self.position).mean(1))
 
 
-KINDS: dict[str, tuple[type[nn.Module], float]] = {
+NETWORKS: dict[str, tuple[type[nn.Module], float]] = {
     "even": (Separable, 1e-2),
     "uneven": (Separable, 1e-2),
     "residual": (Residual, 1e-2),
-    "attention": (Attending, 2e-3),
+    "attention": (Attention, 2e-3),
 }
-"""By name, the network and the rate at which it learns the digits."""
+"""By name, the network and the learning rate at which it learns the digits."""
 
 
 def uneven(network: Network, factor: float, seed: int) -> Network:
-    """`network`, its norms folded, computing the same through channels of very unequal ranges."""
+    """`network` with folded norms and very unequal channel ranges; it computes the same."""
     folded = fold_batch_norms(network)
     module = copy.deepcopy(folded.module)
     generator = torch.Generator().manual_seed(seed)
-    layers = [each for each in module.modules() if isinstance(each, nn.Conv2d)]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():
         for layer, reader in zip(layers, [*layers[1:], module.head], strict=True):
             exponents = 2 * torch.rand(layer.out_channels, generator=generator) - 1
@@ -162,7 +166,7 @@ def uneven(network: Network, factor: float, seed: int) -> Network:
 
 
 def digits(seed: int) -> Data:
-    """The digits in a random split: 1,097 to learn from, 200 to validate on, 500 to test."""
+    """The digits in a random split: 1,097 to train on, 200 for validation, 500 to test."""
     images, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8)[order] / 8 - 1
@@ -181,174 +185,184 @@ class Setting:
     seed: int
 
     def samples(self, split: str) -> Samples:
-        """The data's `split` under the network's names."""
+        """The samples of a split, under the names of the network's inputs."""
         return Samples(getattr(self.data, split), ("image",))
 
 
-def setting(kind: str, seed: int, epochs: int) -> Setting:
-    """A network trained on its split, as `kind` says."""
+def prepare(name: str, seed: int, epochs: int) -> Setting:
+    """The network `name`, trained on the split of the seed."""
     data = digits(seed)
     torch.manual_seed(seed)
-    build, rate = KINDS[kind]
+    build, rate = NETWORKS[name]
     network = as_network(build().eval(), {"image": data.train[0][0][None]})
     training = Training(epochs=epochs, batch_size=64, optimizer=Optimizer(learning_rate=rate))
-    splits = (Samples(each, ("image",)) for each in (data.train, data.validation))
-    network, _ = train(network, TASK, *splits, training, metric="accuracy", seed=seed)
-    if kind == "uneven":
+    network, _ = train(network, data, training, task=TASK, metric="accuracy", seed=seed)
+    if name == "uneven":
         network = uneven(network, FACTOR, seed)
     images = data.train.tensors[0][:CALIBRATION_COUNT]
     return Setting(network, data, tuple({"image": image[None]} for image in images), seed)
 
 
-def tuned(found: Setting, format: str, rate: float, epochs: int) -> Any:
-    """The network after training to be rounded as `format` rounds."""
-    simulated = prepare_qat(found.network, format, found.calibration)
-    training = training_of(found.network, epochs, rate)
-    teacher = [(found.network, 1.0)]
-    trained = train_quantized(simulated, found.data, training, teacher, seed=found.seed)
-    return finish_qat(trained, found.network, format, found.calibration)
+def train_qat(setting: Setting, format: str, rate: float, epochs: int) -> QatResult:
+    """The network after quantization-aware training for `format`."""
+    simulated = prepare_qat(setting.network, format, setting.calibration)
+    training = training_of(setting.network, epochs, rate)
+    teacher = [(setting.network, 1.0)]
+    trained = train_quantized(simulated, setting.data, training, teacher, seed=setting.seed)
+    return finish_qat(trained, setting.network, format, setting.calibration)
 
 
-def ran(network: Network, format: str, method: str, found: Setting) -> dict[str, Any]:
-    """What the int8 file of `network` gives: accuracy on both splits, and its test outputs."""
+def run_int8(network: Network, format: str, method: str, setting: Setting) -> dict[str, Any]:
+    """The accuracy of the int8 file of `network` on both splits, and its test outputs."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "file"
         artifact = convert(
-            network, format, "int8", found.calibration, folder, method=method, channels_last=False
+            network, format, "int8", setting.calibration, folder, method=method, channels_last=False
         )
-        told: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for split in ("validation", "test"):
-            images, labels = getattr(found.data, split).tensors
-            made = run_artifact(artifact, {"image": images}, "local")
-            if isinstance(made, Verdict):
-                raise RuntimeError(made.detail)
-            told[split] = accuracy(made.outputs["output"], labels)
-            told["outputs"] = made.outputs
-    return told
+            images, labels = getattr(setting.data, split).tensors
+            result = run_artifact(artifact, {"image": images}, "local")
+            if isinstance(result, Verdict):
+                raise RuntimeError(result.detail)
+            figures[split] = accuracy(result.outputs["output"], labels)
+            figures["outputs"] = result.outputs
+    return figures
 
 
-def best_rate(kind: str, rates: Sequence[float], epochs: int) -> float:
-    """The rate of the best simulated accuracy on validation, by a seed that is not reported."""
-    found = setting(kind, TUNING_SEED, epochs)
+def tuned_rate(name: str, rates: Sequence[float], epochs: int) -> float:
+    """The learning rate with the best simulated validation accuracy, on the tuning seed."""
+    setting = prepare(name, TUNING_SEED, epochs)
     scores = {}
     for rate in rates:
-        simulated = tuned(found, "onnx", rate, epochs).simulated
-        outputs = outputs_of(simulated.module, found.samples("validation"))
-        scores[rate] = accuracy(outputs["output"], found.data.validation.tensors[1])
-        print(f"  {kind}, rate {rate:g}: {scores[rate]:.4f} on validation", file=sys.stderr)
-    return max(scores, key=lambda rate: scores[rate])
+        simulated = train_qat(setting, "onnx", rate, epochs).simulated
+        outputs = outputs_of(simulated.module, setting.samples("validation"))
+        scores[rate] = accuracy(outputs["output"], setting.data.validation.tensors[1])
+        print(f"  {name}, rate {rate:g}: {scores[rate]:.4f} on validation", file=sys.stderr)
+    return best_rate(scores)
 
 
-def swept(kind: str, seeds: int) -> None:
-    """Prints what the simulation is worth after training at each of several rates."""
-    for seed in range(TUNING_SEED, TUNING_SEED + seeds):
-        found = setting(kind, seed, EPOCHS)
-        test, labels = found.samples("test"), found.data.test.tensors[1]
-        wanted = outputs_of(found.network.module, test)
+def sweep(name: str, seed: int) -> dict[str, Any]:
+    """How well the simulation reproduces the float network, untrained and for each rate."""
+    setting = prepare(name, seed, EPOCHS)
+    test, labels = setting.samples("test"), setting.data.test.tensors[1]
+    expected = outputs_of(setting.network.module, test)
 
-        def figures(network: Network, wanted: Any = wanted, test: Samples = test) -> str:
-            outputs = outputs_of(network.module, test)
-            same = (outputs["output"].argmax(1) == wanted["output"].argmax(1)).float().mean()
-            return f"{sqnr_db(wanted, outputs):5.1f} dB, {100 * same:.1f} % the same class"
+    def figures(network: Network) -> dict[str, float]:
+        outputs = outputs_of(network.module, test)
+        same = (outputs["output"].argmax(1) == expected["output"].argmax(1)).float().mean()
+        return {"sqnr_db": sqnr_db(expected, outputs), "top1": float(same)}
 
-        print(f"{kind}, seed {seed}: float {100 * accuracy(wanted['output'], labels):.1f} %")
-        print(f"  untrained  {figures(prepare_qat(found.network, 'onnx', found.calibration))}")
-        for rate in SWEPT:
-            print(f"  {rate:<9g}  {figures(tuned(found, 'onnx', rate, SWEPT_EPOCHS).simulated)}")
+    rows = {"untrained": figures(prepare_qat(setting.network, "onnx", setting.calibration))}
+    for rate in SWEPT:
+        rows[f"{rate:g}"] = figures(train_qat(setting, "onnx", rate, SWEPT_EPOCHS).simulated)
+    print(f"  {name}, seed {seed}: {rows}", file=sys.stderr)
+    return {"seed": seed, "float": accuracy(expected["output"], labels), "rates": rows}
 
 
-def arms(
-    found: Setting, format: str, rate: float, epochs: int, *, all_methods: bool
+def compare(
+    setting: Setting, format: str, rate: float, epochs: int, *, all_methods: bool
 ) -> dict[str, Any]:
-    """Test accuracy of the best file rounded after training, and of the one trained for it."""
-    kind = architecture_of(found.network)
+    """The test accuracy of the best file after post-training quantization and of the QAT file."""
     known = methods_of(format, "int8")
-    methods = ranked_methods(format, "int8", kind, known)
+    methods = ranked_methods(format, "int8", architecture_of(setting.network), known)
     methods += fallback_methods(format, "int8", methods, known) if all_methods else ()
-    after = {method: ran(found.network, format, method, found) for method in methods}
-    chosen = max(after, key=lambda method: after[method]["validation"])
-    method = method_of(found.network, format)
+    ptq = {method: run_int8(setting.network, format, method, setting) for method in methods}
+    best = max(ptq, key=lambda method: ptq[method]["validation"])
+    method = method_of(setting.network, format)
     assert method is not None
-    trained = tuned(found, format, rate, epochs)
-    during = ran(trained.network, format, method, found)
-    simulated = outputs_of(trained.simulated.module, found.samples("test"))
-    real = outputs_of(trained.network.module, found.samples("test"))
+    trained = train_qat(setting, format, rate, epochs)
+    qat = run_int8(trained.network, format, method, setting)
+    simulated = outputs_of(trained.simulated.module, setting.samples("test"))
+    real = outputs_of(trained.network.module, setting.samples("test"))
     return {
-        "after": after[chosen]["test"],
-        "after_by": chosen,
-        "trained": during["test"],
-        "simulation_db": sqnr_db(simulated, during["outputs"]),
-        "float_db": sqnr_db(real, during["outputs"]),
+        "after": ptq[best]["test"],
+        "after_by": best,
+        "trained": qat["test"],
+        "simulation_db": sqnr_db(simulated, qat["outputs"]),
+        "float_db": sqnr_db(real, qat["outputs"]),
     }
 
 
-def study(
-    kind: str, seeds: int, epochs: int, rates: Sequence[float], *, all_methods: bool
+def study_network(
+    name: str, seeds: int, epochs: int, rates: Sequence[float], *, all_methods: bool
 ) -> dict[str, Any]:
-    """Every arm's figures, by format."""
-    rate = best_rate(kind, rates, epochs)
+    """The figures of one network, by format."""
+    rate = tuned_rate(name, rates, epochs)
     floats: list[float] = []
     figures: dict[str, list[dict[str, Any]]] = {format: [] for format in FORMATS}
     for seed in range(seeds):
-        found = setting(kind, seed, epochs)
-        outputs = outputs_of(found.network.module, found.samples("test"))
-        floats.append(accuracy(outputs["output"], found.data.test.tensors[1]))
+        setting = prepare(name, seed, epochs)
+        outputs = outputs_of(setting.network.module, setting.samples("test"))
+        floats.append(accuracy(outputs["output"], setting.data.test.tensors[1]))
         for format in FORMATS:
-            made = arms(found, format, rate, epochs, all_methods=all_methods)
-            figures[format].append(made)
-            print(f"  {kind}, seed {seed}, {format}: {made}", file=sys.stderr)
+            row = compare(setting, format, rate, epochs, all_methods=all_methods)
+            figures[format].append(row)
+            print(f"  {name}, seed {seed}, {format}: {row}", file=sys.stderr)
     return {"float": floats, "rate": rate, "formats": figures}
 
 
-def told(kind: str, result: dict[str, Any]) -> None:
-    """Prints the table of `result`."""
+def study(args: argparse.Namespace) -> dict[str, Any]:
+    """The figures by network, as a document."""
+    if args.rates:
+        seeds = range(TUNING_SEED, TUNING_SEED + args.seeds)
+        names = (args.only,) if args.only else NETWORKS
+        return {name: {"sweeps": [sweep(name, seed) for seed in seeds]} for name in names}
+    epochs, rates = (1, RATES[:1]) if args.quick else (EPOCHS, RATES)
+    return {
+        name: study_network(name, args.seeds, epochs, rates, all_methods=args.ladder)
+        for name in ((args.only,) if args.only else ("even", "uneven"))
+    }
+
+
+def table(document: dict[str, Any]) -> str:
+    """The figures as text."""
+    return "\n".join(
+        line
+        for name, result in document.items()
+        for line in (sweep_lines if "sweeps" in result else lines_of)(name, result)
+    )
+
+
+def lines_of(name: str, result: dict[str, Any]) -> list[str]:
+    """The table of one network: accuracies and differences in percent."""
     floats = result["float"]
-    print(f"\n{kind}: float {_mean(floats)}, {len(floats)} seeds, test accuracy in %")
-    print(f"  learning rate {result['rate']:g}")
+    lines = [
+        f"\n{name}: float {mean_text(mean_and_sd(floats))}, {len(floats)} seeds, "
+        "test accuracy in %",
+        f"  learning rate {result['rate']:g}",
+    ]
     for format, rows in result["formats"].items():
-        after, trained = ([row[name] for row in rows] for name in ("after", "trained"))
-        gains = [100 * (one - other) for one, other in zip(trained, after, strict=True)]
-        test = stats.ttest_1samp(gains, 0) if len(set(gains)) > 1 else None
-        p = f"p {test.pvalue:.2g}" if test else "every seed the same"
-        near = min(row["simulation_db"] for row in rows)
-        far = max(row["float_db"] for row in rows)
-        print(
-            f"  {format:9} best after training {_mean(after)}   trained {_mean(trained)}   "
-            f"difference {statistics.fmean(gains):+.2f}, {p}   "
-            f"against the simulation at least {near:.0f} dB, against float at most {far:.0f} dB"
+        ptq, qat = ([row[arm] for row in rows] for arm in ("after", "trained"))
+        difference = paired(qat, ptq)
+        same = difference["low"] == difference["high"]
+        p = "the same in every seed" if same else f"p {difference['p']:.2g}"
+        simulation_db = min(row["simulation_db"] for row in rows)
+        float_db = max(row["float_db"] for row in rows)
+        lines.append(
+            f"  {format:9} best PTQ {mean_text(mean_and_sd(ptq))}   "
+            f"QAT {mean_text(mean_and_sd(qat))}   "
+            f"difference {100 * difference['mean']:+.2f}, {p}   QAT file to simulation: at least "
+            f"{simulation_db:.0f} dB, to float: at most {float_db:.0f} dB"
         )
+    return lines
 
 
-def _mean(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.fmean(values):.2f} ± {100 * spread:.2f}"
-
-
-def main() -> None:
-    """Runs the study and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", choices=tuple(KINDS))
-    parser.add_argument("--ladder", action="store_true", help="all methods, not only the usual")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one seed, one epoch, one rate")
-    parser.add_argument("--rates", action="store_true", help="only what each learning rate does")
-    options = parser.parse_args()
-    if options.rates:
-        for kind in (options.only,) if options.only else KINDS:
-            swept(kind, options.seeds)
-        return
-    seeds, epochs, rates = options.seeds, EPOCHS, RATES
-    if options.quick:
-        seeds, epochs, rates = 1, 1, RATES[:1]
-    start, results = time.monotonic(), {}
-    for kind in (options.only,) if options.only else ("even", "uneven"):
-        results[kind] = study(kind, seeds, epochs, rates, all_methods=options.ladder)
-        told(kind, results[kind])
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=1))
-    print(f"\n{time.monotonic() - start:.0f} s")
+def sweep_lines(name: str, result: dict[str, Any]) -> list[str]:
+    """The table of one network's learning rates."""
+    lines = []
+    for row in result["sweeps"]:
+        lines.append(f"{name}, seed {row['seed']}: float {100 * row['float']:.1f} %")
+        lines += [
+            f"  {rate:9}  {it['sqnr_db']:5.1f} dB, {100 * it['top1']:.1f} % the same class"
+            for rate, it in row["rates"].items()
+        ]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    parser = study_parser(__doc__, seeds=5)
+    parser.add_argument("--only", choices=tuple(NETWORKS), help="one network")
+    parser.add_argument("--ladder", action="store_true", help="all methods, not only the usual")
+    parser.add_argument("--rates", action="store_true", help="only compare learning rates")
+    main(parser, study, table)
