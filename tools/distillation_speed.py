@@ -1,11 +1,11 @@
-"""What a step of distillation costs, as a multiple of a supervised step of the same student.
+"""The cost of a distillation step, relative to a supervised step of the same student.
 
     python tools/distillation_speed.py [--rounds 12] [--json FILE]
 
-Every way of training is a real `edgekd.distill` in a thread of its own; they take turns, an epoch
-each, so that a ratio is of two epochs measured one after the other in one run. The first epochs,
-in which the cache is filled and the student compiled, do not count; what they took is told.
-"supervised again" is the same training as "supervised": how far it is from 1 is the noise.
+Every variant is a real `edgekd.distill` in a thread of its own. The variants take turns, one epoch
+each, so that a ratio compares two epochs measured one after the other in one run. The first epochs,
+which fill the cache and compile the student, do not count; their time is reported on its own.
+"supervised again" is the same training as "supervised"; its distance from 1 is the noise.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from edgekd.data import Data
 from edgekd.network.network import Network, as_network
 from edgekd.recipe.training import Distill
 from edgekd.tasks.evaluate import count_macs
-from edgekd.training.loop import Record
+from edgekd.training.options import Record, TrainingOptions
 
 SAMPLES, BATCH_SIZE, WARM_UP = 4096, 64, 2
 STEPS = SAMPLES // BATCH_SIZE
 HARD = {"method": "hard", "weight": 0.1}
 SOFT = {"method": "soft_target", "weight": 0.9, "temperature": 4.0}
-WAYS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "supervised": {"losses": [{"method": "hard"}]},
     "supervised again": {"losses": [{"method": "hard"}]},
     "live": {"losses": [HARD, SOFT], "teacher_outputs": "live"},
@@ -89,72 +89,79 @@ def residual(width: int, stem_stride: int) -> Network:
 
 
 @dataclass
-class Way:
+class Variant:
     """One training, which waits for its turn before each epoch."""
 
     name: str
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    began: float = 0.0
+    started: float = 0.0
     epochs_s: list[float] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     error: BaseException | None = None
 
     def train(self, teacher: Network, student: Network, data: Data, epochs: int) -> None:
-        """Distils for so many epochs, its turn at a time."""
+        """Distills for `epochs` epochs, one in each turn."""
         config = Distill.model_validate(
-            {"epochs": epochs, "batch_size": BATCH_SIZE, **WAYS[self.name]}
+            {"epochs": epochs, "batch_size": BATCH_SIZE, **VARIANTS[self.name]}
         )
         self.turn.acquire()
-        self.began = time.perf_counter()
+        self.started = time.perf_counter()
         try:
             edgekd.distill(
-                teacher, student, data, config, progress=self._tell, log=self.said.append
+                teacher,
+                student,
+                data,
+                config,
+                options=TrainingOptions(progress=self._end_turn, log=self.messages.append),
             )
-        except BaseException as error:  # noqa: BLE001  told by the main thread
+        except BaseException as error:  # noqa: BLE001  raised in the main thread
             self.error = error
             self.done.release()
 
-    def _tell(self, done: int, total: int, record: Record) -> None:  # noqa: ARG002
-        self.epochs_s.append(time.perf_counter() - self.began)
+    def _end_turn(self, done: int, total: int, record: Record) -> None:  # noqa: ARG002
+        self.epochs_s.append(time.perf_counter() - self.started)
         self.done.release()
         if done < total:
             self.turn.acquire()
-            self.began = time.perf_counter()
+            self.started = time.perf_counter()
 
 
-def measured(teacher: Network, student: Network, rounds: int) -> list[Way]:
-    """All ways of training, an epoch of each in turn."""
+def measure(teacher: Network, student: Network, rounds: int) -> list[Variant]:
+    """All variants after training, one epoch of each in turn."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(SAMPLES, 1, 28, 28, generator=generator)
     labels = torch.randint(0, 10, (SAMPLES,), generator=generator)
     few = TensorDataset(x[:8], labels[:8])
     data = Data(TensorDataset(x, labels), few, few)
-    ways = [Way(name) for name in WAYS]
+    variants = [Variant(name) for name in VARIANTS]
     epochs = rounds + WARM_UP
-    words = (teacher, student, data, epochs)
-    threads = [threading.Thread(target=way.train, args=words, daemon=True) for way in ways]
+    args = (teacher, student, data, epochs)
+    threads = [
+        threading.Thread(target=variant.train, args=args, daemon=True) for variant in variants
+    ]
     for thread in threads:
         thread.start()
     for number in range(epochs):
-        # Each round begins elsewhere, so that nobody always follows the same neighbour.
-        for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-            way.turn.release()
-            way.done.acquire()
-            if way.error is not None:
-                raise way.error
+        # Each round starts with another variant, so that no variant always comes first.
+        first = number % len(variants)
+        for variant in variants[first:] + variants[:first]:
+            variant.turn.release()
+            variant.done.acquire()
+            if variant.error is not None:
+                raise variant.error
         sys.stderr.write(f"\rround {number + 1} of {epochs}")
     sys.stderr.write("\n")
     for thread in threads:
         thread.join()
-    return ways
+    return variants
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for teacher, student in (
@@ -166,29 +173,29 @@ def main() -> None:
             f"\nteacher {count_macs(teacher):,} MACs, student {count_macs(student):,}: "
             f"{times:.0f} times; batches of {BATCH_SIZE}, one thread"
         )
-        ways = measured(teacher, student, words.rounds)
-        base = ways[0].epochs_s[WARM_UP:]
-        for way in ways:
-            counted = way.epochs_s[WARM_UP:]
+        variants = measure(teacher, student, args.rounds)
+        base = variants[0].epochs_s[WARM_UP:]
+        for variant in variants:
+            counted = variant.epochs_s[WARM_UP:]
             ratios = sorted(ours / theirs for ours, theirs in zip(counted, base, strict=True))
             row = {
                 "times": times,
-                "way": way.name,
+                "way": variant.name,
                 "step_ms": 1e3 * statistics.median(counted) / STEPS,
                 "ratio": statistics.median(ratios),
                 "ratio_low": ratios[len(ratios) // 10],
                 "ratio_high": ratios[-1 - len(ratios) // 10],
-                "first_epochs_s": sum(way.epochs_s[:WARM_UP]),
-                "said": [line for line in way.said if "compiled" in line],
+                "first_epochs_s": sum(variant.epochs_s[:WARM_UP]),
+                "said": [line for line in variant.messages if "compiled" in line],
             }
             rows.append(row)
             print(
-                f"  {way.name:24} {row['step_ms']:8.2f} ms a step, {row['ratio']:6.2f} times "
+                f"  {variant.name:24} {row['step_ms']:8.2f} ms a step, {row['ratio']:6.2f} times "
                 f"supervised ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}); first "
                 f"{WARM_UP} epochs {row['first_epochs_s']:.1f} s {'; '.join(row['said'])}"
             )
-    if words.json:
-        words.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Networks x formats x schemes: how each converted, and our files beside the plain converter's.
+"""Networks x formats x schemes: how each exports, and our files against the plain converter's.
 
-    python tools/export_matrix.py                      # every network of the tests, all cells
+    python tools/export_matrix.py                      # all networks of the tests, all cells
     python tools/export_matrix.py --only vit unet      # some
-    python tools/export_matrix.py --latency            # times instead: ours against the plain call
+    python tools/export_matrix.py --latency            # latencies instead: ours / plain call
     python tools/export_matrix.py --json matrix.json
 
-Each network has a process of its own, with a time limit; one that crashes is a row. "transposes"
-are operators in the file that only move elements. A Core ML file is computed by the reference
-evaluator.
+Each network has a process of its own, with a time limit; a crash is a row. "transposes" counts the
+operators of a file that only move elements. A Core ML file is computed by the reference evaluator.
 """
 
 from __future__ import annotations
@@ -45,24 +44,24 @@ TIMED = ("resnet", "mobilenet-v2", "mobilenet-v3", "convnext", "unet", "vit", "b
 
 
 def networks() -> dict[str, Trap]:
-    """All networks of the tests; those of packages only where the packages are installed."""
-    found = {**TRAPS, **ARCHITECTURES, **zoo.CASES}
+    """All networks of the tests; those from timm and transformers only if these are installed."""
+    cases = {**TRAPS, **ARCHITECTURES, **zoo.CASES}
     try:
         from tests.support import model_packages as zoo_packages
 
         zoo_packages.import_timm()
-        found.update(zoo_packages.CASES)
+        cases.update(zoo_packages.CASES)
     except ImportError as error:
-        print(f"without the networks of packages: {error}", file=sys.stderr)
-    return found
+        print(f"without the networks of timm and transformers: {error}", file=sys.stderr)
+    return cases
 
 
 def cells() -> list[tuple[str, str]]:
-    """Every format and scheme that can be written here."""
+    """Every format and scheme that edgekd exports."""
     return [(format, scheme) for format, module in FORMATS.items() for scheme in module.SCHEMES]
 
 
-def one(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
+def measure_cell(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
     """The row of one network in one format and scheme."""
     trap = networks()[name]
     generator = torch.Generator().manual_seed(1)
@@ -91,25 +90,25 @@ def one(name: str, format: str, scheme: str, out: Path) -> dict[str, Any]:
 
 
 def rows(names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of `names`, each network in processes of its own."""
+    """The rows of the networks `names`, each measured in a process of its own."""
     for name in names:
         todo = cells()
         while todo:
             argv = [sys.executable, __file__, "--cells", name, *(f"{f}:{s}" for f, s in todo)]
             done = run_process(argv, timeout_s=ROW_TIMEOUT_S * len(todo))
             lines = done.stdout.decode().splitlines()
-            found = [json.loads(line) for line in lines if line.startswith("{")]
-            yield from found
-            todo = todo[len(found) :]
+            measured = [json.loads(line) for line in lines if line.startswith("{")]
+            yield from measured
+            todo = todo[len(measured) :]
             if todo:
-                ended = "past its time" if done.code is None else f"exit status {done.code}"
+                ended = "time limit" if done.code is None else f"exit status {done.code}"
                 format, scheme = todo.pop(0)
                 yield {"network": name, "format": format, "scheme": scheme, "outcome": "crashed",
                        "error": f"{ended}: {done.last_lines}"}  # fmt: skip
 
 
-def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], None]:
-    """The converter's own call, as its documentation has it."""
+def plain_converter(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], None]:
+    """The converter's own call, as in its documentation."""
 
     def onnx(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
         program = torch.onnx.export(module, example, dynamo=True, external_data=False)
@@ -119,10 +118,10 @@ def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], Non
     def openvino(module: torch.nn.Module, example: tuple[Any, ...], path: Path) -> None:
         import openvino as ov
 
-        # Without its shapes the model would be free in all of them, and timed at others.
+        # Without shapes, all dimensions would be dynamic and the timed shapes could differ.
         shapes = [tuple(tensor.shape) for tensor in example]
         model = ov.convert_model(module, example_input=example, input=shapes)
-        # Its inputs may have no name, by which the agent gives them their values.
+        # The agent feeds inputs by name, and these may have no name.
         for number, port in enumerate((*model.inputs, *model.outputs)):
             port.get_tensor().set_names({f"tensor_{number}"})
         ov.save_model(model, str(path))
@@ -136,9 +135,9 @@ def plain(format: str) -> Callable[[torch.nn.Module, tuple[Any, ...], Path], Non
 
 
 def default_precision(path: Path, example: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """An OpenVINO file in the precision that its plugin takes unless told, beside float32, which
-    edgekd verifies and times: the ratio of their median times, interleaved, one thread, and how
-    well the outputs agree. Empty where it is float32."""
+    """An OpenVINO file in the plugin's default precision, compared with float32, in which edgekd
+    verifies and times: the ratio of the median latencies, interleaved, on one thread, and the SQNR
+    of the outputs. Empty if the default is float32."""
     import openvino as ov
 
     options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
@@ -166,7 +165,7 @@ def default_precision(path: Path, example: dict[str, torch.Tensor]) -> dict[str,
 
 
 def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
-    """Our file's median time over the plain converter's, interleaved, fp32, one thread."""
+    """The median latency of our file over the plain converter's: fp32, interleaved, one thread."""
     for name in names:
         trap = networks()[name]
         generator = torch.Generator().manual_seed(1)
@@ -179,7 +178,7 @@ def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
                 path = Path(scratch) / f"plain{FORMATS[format].SUFFIX}"
                 try:
                     with output_to(log):
-                        plain(format)(module, tuple(example.values()), path)
+                        plain_converter(format)(module, tuple(example.values()), path)
                     network = edgekd.load_network(module, example=example)
                     ours = edgekd.export(network, format=format, out=scratch)
                     first, second = benchmark_all([load_artifact(path), ours])
@@ -190,16 +189,16 @@ def latencies(names: list[str]) -> Iterator[dict[str, Any]]:
                             "interval": [second.ratio.low, second.ratio.high]}  # fmt: skip
                     if format == "openvino":
                         row |= default_precision(ours.path, example)
-                except Exception as error:  # noqa: BLE001  the plain call may raise anything
+                except Exception as error:  # noqa: BLE001  a converter may raise anything
                     row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
             yield row
 
 
-def shown(row: dict[str, Any]) -> str:
+def row_text(row: dict[str, Any]) -> str:
     """A row as a line of text."""
     if "ratio" in row:
         low, high = row["interval"]
-        told = (
+        default = (
             f"  in {row['default_precision']}, its default: {row['default_ratio']:.2f} times f32, "
             f"{row['default_sqnr_db']:.0f} dB"
             if "default_ratio" in row
@@ -207,7 +206,7 @@ def shown(row: dict[str, Any]) -> str:
         )
         return (
             f"{row['network']:36} {row['format']:9} plain {row['plain_ms']:8.4f} ms  "
-            f"ours {row['ours_ms']:8.4f} ms  {row['ratio']:.3f} ({low:.3f} to {high:.3f}){told}"
+            f"ours {row['ours_ms']:8.4f} ms  {row['ratio']:.3f} ({low:.3f} to {high:.3f}){default}"
         )
     size = f"{row['size_bytes'] / 1024:8.0f} KiB" if "size_bytes" in row else " " * 12
     sqnr = row.get("sqnr_db")
@@ -226,29 +225,29 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cells", nargs="+", help=argparse.SUPPRESS)
-    words = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    if words.cells:
-        name, *wanted = words.cells
-        for cell in wanted:
+    if args.cells:
+        name, *pairs = args.cells
+        for pair in pairs:
             with tempfile.TemporaryDirectory() as scratch:
-                row = one(name, *cell.split(":"), Path(scratch))
+                row = measure_cell(name, *pair.split(":"), Path(scratch))
             print(json.dumps(row), flush=True)
         return
     known = list(networks())
-    unknown = [name for name in words.only or () if name not in known]
+    unknown = [name for name in args.only or () if name not in known]
     if unknown:
         parser.error(f"no network {', '.join(unknown)}; there are {', '.join(known)}")
-    names = words.only or (list(TIMED) if words.latency else known)
-    found = []
-    for row in latencies(names) if words.latency else rows(names):
-        found.append(row)
-        print(shown(row), flush=True)
-    if not words.latency:
-        ends = [row["outcome"] for row in found]
-        print({end: ends.count(end) for end in sorted(set(ends))})
-    if words.json:
-        words.json.write_text(json.dumps(found, indent=1))
+    names = args.only or (list(TIMED) if args.latency else known)
+    results = []
+    for row in latencies(names) if args.latency else rows(names):
+        results.append(row)
+        print(row_text(row), flush=True)
+    if not args.latency:
+        outcomes = [row["outcome"] for row in results]
+        print({outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))})
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

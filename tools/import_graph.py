@@ -200,12 +200,12 @@ class Trace:
     def by_path(self) -> list[str]:
         """The files that receive or return only a path of the artifact."""
         endings = tuple(f"/{name}" for name in self.names)
-        found = [
+        files = [
             file
             for file, strings in self.strings.items()
             if any(string.endswith(endings) for string in strings)
         ]
-        return [file for file in found if file not in self.direct]
+        return [file for file in files if file not in self.direct]
 
 
 def flat(values: Iterable[Any], depth: int = 3) -> Iterator[Any]:

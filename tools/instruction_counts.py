@@ -1,10 +1,10 @@
-"""Instructions of an inference in float and in int8, on cores with dot products and without.
+"""Instructions of one inference in fp32 and int8, on cores with and without dot products.
 
     python tools/instruction_counts.py [--only NETWORK]... [--formats litert,onnx] [--json FILE]
 
-Networks are those of `quantization_zoo.py`, untrained: what a kernel does is not in the weights.
-They are counted on the emulated device (`edgekd devices setup emulated`), one thread; a count is no
-time: how many instructions a core retires in a cycle differs by kernel.
+The networks are those of `quantization_zoo.py`, untrained, because the work of a kernel does not
+depend on the weights. Counts are from the emulated device (`edgekd devices setup emulated`), on one
+thread. A count is not a latency: the instructions that a core retires per cycle differ by kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHAPE = (3, 32, 32)
 
 
 def counts(name: str, format: str, folder: Path) -> dict[str, dict[str, int]]:
-    """By scheme and core, the instructions; none of what could not be written or counted."""
+    """By scheme and core, the instructions; without those that cannot be exported or counted."""
     torch.manual_seed(0)
     network = edgekd.load_network(NETWORKS[name]().eval(), example=torch.randn(1, *SHAPE))
     (input,) = network.signature.input_names
@@ -41,40 +41,39 @@ def counts(name: str, format: str, folder: Path) -> dict[str, dict[str, int]]:
             )
         except edgekd.EdgekdError as error:
             print(f"  {name} {format} {scheme}: {error.faults[0].got}", file=sys.stderr)
-    found: dict[str, dict[str, int]] = {scheme: {} for scheme in artifacts}
+    counted: dict[str, dict[str, int]] = {scheme: {} for scheme in artifacts}
     for core in DOT_PRODUCTS:
-        told = count_instructions(artifacts, f"emulated://{core}", samples[0])
-        for scheme, count in told.items():
+        results = count_instructions(artifacts, f"emulated://{core}", samples[0])
+        for scheme, count in results.items():
             if isinstance(count, Verdict):
                 print(f"  {name} {format} {scheme}: {count.detail}", file=sys.stderr)
             else:
-                found[scheme][core] = count
-    return found
+                counted[scheme][core] = count
+    return counted
 
 
 def main() -> None:
-    """Counts, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=tuple(NETWORKS))
     parser.add_argument("--formats", default="litert,onnx")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    args = parser.parse_args()
     results: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
-    cores = " | ".join(f"{core}, {told}" for core, told in DOT_PRODUCTS.items())
+    cores = " | ".join(f"{core}, {text}" for core, text in DOT_PRODUCTS.items())
     print(f"| network, format, scheme | {cores} |\n|---|{'---:|' * len(DOT_PRODUCTS)}")
-    for name in options.only or NETWORKS:
-        for format in options.formats.split(","):
+    for name in args.only or NETWORKS:
+        for format in args.formats.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                found = counts(name, format, Path(folder))
-            results.setdefault(name, {})[format] = found
-            for scheme, by_core in found.items():
+                counted = counts(name, format, Path(folder))
+            results.setdefault(name, {})[format] = counted
+            for scheme, by_core in counted.items():
                 cells = [
-                    f"{count / 1e6:.2f} M ({count / found['fp32'][core]:.2f})"
+                    f"{count / 1e6:.2f} M ({count / counted['fp32'][core]:.2f})"
                     for core, count in by_core.items()
                 ]
                 print(f"| {name} {format} {scheme} | {' | '.join(cells)} |", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(results, indent=1))
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What seven bits of weight instead of eight do to int8 fidelity on this processor.
+"""What 7-bit weights (reduce_range) instead of 8-bit weights change in int8 on this processor.
 
-x86 without VNNI adds two products of 8 bits in 16 and saturates. Prints, for the trap networks of
-tests/models.py, the SQNR of ONNX Runtime's and OpenVINO's int8 file against torch both ways, and
-LiteRT's, whose kernels do not saturate.
+x86 without VNNI adds two 8-bit products in 16 bits, which saturates. For the networks of
+tests/support/models.py, prints the SQNR against torch of ONNX Runtime's and OpenVINO's int8 file
+with both widths, and of LiteRT's, whose kernels do not saturate.
 
     python tools/int8_saturation.py
 """
@@ -27,31 +27,34 @@ from edgekd.devices.on_device.agent import device_facts
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support.models import TRAPS
 
-EIGHT = "eight bits"
-SEVEN = "seven bits"
+EIGHT = "8 bits"
+SEVEN = "7 bits"
 
 
 def onnx_with(bits: str) -> Callable[..., Any]:
+    """ONNX Runtime's quantizer with weights of so many bits."""
     original = quantization.quantize_static
 
-    def quantize(*arguments: Any, **options: Any) -> Any:
-        return original(*arguments, **{**options, "reduce_range": bits == SEVEN})
+    def quantize(*args: Any, **options: Any) -> Any:
+        return original(*args, **{**options, "reduce_range": bits == SEVEN})
 
     return quantize
 
 
 def openvino_with(bits: str) -> Callable[..., Any]:
+    """NNCF's quantizer with weights of so many bits."""
     original = nncf.quantize
     fix = OverflowFix.ENABLE if bits == SEVEN else OverflowFix.DISABLE
 
-    def quantize(*arguments: Any, **options: Any) -> Any:
+    def quantize(*args: Any, **options: Any) -> Any:
         options["advanced_parameters"].overflow_fix = fix
-        return original(*arguments, **options)
+        return original(*args, **options)
 
     return quantize
 
 
 def sqnr(name: str, format: str) -> str:
+    """The SQNR of the int8 file as a cell of the table; "-" if it cannot be exported."""
     trap, generator = TRAPS[name], torch.Generator().manual_seed(0)
     network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     calibration = [trap.draw(1, generator) for _ in range(64)]
@@ -62,27 +65,26 @@ def sqnr(name: str, format: str) -> str:
                 network, format=format, scheme="int8", calibration=calibration, out=out
             )
         except edgekd.EdgekdError:
-            return "     -"
-        return f"{edgekd.verify(artifact, network, samples, min_agreement=0.0).sqnr_db:6.1f}"
+            return f"{'-':>15}"
+        return f"{edgekd.verify(artifact, network, samples, min_agreement=0.0).sqnr_db:15.1f}"
 
 
 def main() -> None:
     facts = device_facts()
     print(f"{facts['processor']}, {' '.join(facts['instructions'])}; SQNR in dB")
-    print(f"{'network':16} onnx: {EIGHT}  {SEVEN}   openvino: {EIGHT}  {SEVEN}   litert")
+    heads = (f"onnx {EIGHT}", SEVEN, f"openvino {EIGHT}", SEVEN, "litert")
+    print("  ".join((f"{'network':16}", *(f"{head:>15}" for head in heads))))
     for name in TRAPS:
-        found = []
-        for format, where, patched in (
-            ("onnx", quantization, onnx_with),
-            ("openvino", nncf, openvino_with),
+        cells = []
+        for format, library, attribute, with_bits in (
+            ("onnx", quantization, "quantize_static", onnx_with),
+            ("openvino", nncf, "quantize", openvino_with),
         ):
-            attribute = "quantize_static" if format == "onnx" else "quantize"
             for bits in (EIGHT, SEVEN):
-                with mock.patch.object(where, attribute, patched(bits)):
-                    found.append(sqnr(name, format))
-        found.append(sqnr(name, "litert"))
-        cells = "      ".join(found)
-        print(f"{name:16}      {cells}", flush=True)
+                with mock.patch.object(library, attribute, with_bits(bits)):
+                    cells.append(sqnr(name, format))
+        cells.append(sqnr(name, "litert"))
+        print(f"{name:16}  {'  '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What whole numbers in and out cost: int8 files with float32 and with uint8 ends, side by side.
+"""The cost of integer I/O: int8 files with float32 and with uint8 inputs and outputs.
 
     python tools/integer_io.py [--only resnet vit] [--formats onnx litert] [--weights DIR]
 
-SQNR in dB and top-1 agreement with the float32 network on 128 fresh samples, of the first method
-that suits the network, with 64 samples to calibrate.
+Prints SQNR in dB and top-1 agreement with the float32 network on 128 new samples, for the first
+method that suits the network, with 64 calibration samples.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from edgekd.formats.method_ranking import weight_bits
 from edgekd.network.network import call
 from edgekd.pipeline.candidates.export import NARROW
 
-CALIBRATED_WITH, JUDGED_ON = 64, 128
-ENDS: tuple[Io, ...] = ("float32", "uint8")
+CALIBRATION_COUNT, TEST_COUNT = 64, 128
+IO_TYPES: tuple[Io, ...] = ("float32", "uint8")
 
 
-def compared(name: str, format: str, weights: Path) -> str:
-    """A line of the table: the network, the format, its method, and the figures of either end."""
+def line_of(name: str, format: str, weights: Path) -> str:
+    """A line of the table: network, format, method, and the figures for float32 -> uint8 I/O."""
     module, draw = trained(name, weights), NETWORKS[name].draw
-    samples = single(draw(CALIBRATED_WITH, torch.Generator().manual_seed(5))[0])
-    inputs = draw(JUDGED_ON, torch.Generator().manual_seed(6))[0]
+    samples = single(draw(CALIBRATION_COUNT, torch.Generator().manual_seed(5))[0])
+    inputs = draw(TEST_COUNT, torch.Generator().manual_seed(6))[0]
     network = edgekd.load_network(module, example=samples[0])
     with torch.no_grad():
-        wanted = call(module, inputs)
+        expected = call(module, inputs)
     bits = weight_bits(device_facts()["instructions"]) if "int8" in NARROW.get(format, ()) else 7
     cells, method = [], "-"
-    for io in ENDS:
+    for io in IO_TYPES:
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 artifact = convert(
@@ -51,7 +51,7 @@ def compared(name: str, format: str, weights: Path) -> str:
                 cells.append(f"failed: {error.faults[0].what}")
                 continue
             method = str(artifact.lineage["quantizer"]["method"])
-            row = fidelity(artifact, inputs, wanted)
+            row = fidelity(artifact, inputs, expected)
         if "error" in row:
             cells.append(f"failed: {row['error']}")
         else:
@@ -64,11 +64,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(NETWORKS))
     parser.add_argument("--formats", nargs="*", default=list(IO_FORMATS))
     parser.add_argument("--weights", type=Path, default=Path("build/quantization-matrix/weights"))
-    words = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    for name in words.only:
-        for format in words.formats:
-            print(compared(name, format, words.weights), flush=True)
+    for name in args.only:
+        for format in args.formats:
+            print(line_of(name, format, args.weights), flush=True)
 
 
 if __name__ == "__main__":

@@ -121,9 +121,9 @@ def test_a_browser_shows_the_whole_report_with_enough_contrast(
     run: edgekd.RunResult, chromium: Any, width: int, dark: bool
 ) -> None:
     page = run.folder / "report.html"
-    chromium.told.clear()
+    chromium.events.clear()
     chromium.show(page, width, dark=dark)
-    assert chromium.told == [page.resolve().as_uri()]
+    assert chromium.events == [page.resolve().as_uri()]
     # A table that is wider than a phone scrolls by itself; the page does not.
     assert chromium.value("document.documentElement.scrollWidth") == width
     cut = f"[...document.querySelectorAll('.wide')].filter({WIDER}).map((each) => each.ariaLabel)"
@@ -167,7 +167,7 @@ def test_the_printed_report_is_not_cut_off(run: edgekd.RunResult, chromium: Any)
     assert chromium.value(cut) == []
     recipe = "document.querySelector('.again details:last-of-type pre').getBoundingClientRect()"
     assert chromium.value(f"{recipe}.height") > 100
-    assert chromium.printed()[:5] == b"%PDF-"
+    assert chromium.pdf()[:5] == b"%PDF-"
     chromium.call("Emulation.setEmulatedMedia", media="")
 
 
