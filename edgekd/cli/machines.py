@@ -50,11 +50,11 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        print_json([vars(finding) for finding in findings])
+        print_json([finding.to_json() for finding in findings])
         return
     for finding in findings:
         mark = "ok     " if finding.works else "missing"
-        typer.echo(f"{mark} {finding.name:10} {finding.told}")
+        typer.echo(f"{mark} {finding.name:10} {finding.detail}")
         if finding.fix:
             typer.echo(f"        fix: {finding.fix}")
     missing = [finding.name for finding in findings if not finding.works]
@@ -76,7 +76,10 @@ def devices(
     ],
     sources: Annotated[
         Path | None,
-        typer.Option(help="For an emulated device: the sources.list of an Arm64 Debian."),
+        typer.Option(
+            help="For an emulated device: the sources.list that apt downloads Arm64 packages from. "
+            "The default is the one of this system."
+        ),
     ] = None,
     target: Annotated[
         str | None,

@@ -53,6 +53,7 @@ STANDS_FOR = {
     "init DIR": "init .",
     "DIR": "new",
     "A B": "A.tflite B.tflite",
+    "COMMAND": "run",
     "KEY": "key.pem",
     "PUB": "pub.pem --check",
     # tests/end_to_end/test_ssh.py, test_adb.py and test_emulated.py reach the devices.
