@@ -1,8 +1,8 @@
 """An Android archive (AAR) per model, in the layout of a Maven repository.
 
-A Gradle build names the folder `maven/` as a repository and takes
+A Gradle build adds the folder `maven/` as a repository and depends on
 `implementation("GROUP:NAME:VERSION")`. The archive holds the model as an asset, its labels, and a
-class of Java 8 with its names, shapes and digest.
+Java 8 class with its names, shapes and digest.
 
 Source: https://developer.android.com/studio/projects/android-library#aar-contents and
 https://maven.apache.org/repository/layout.html
@@ -34,7 +34,7 @@ def missing_requirement() -> Fault | None:
     if shutil.which("javac"):
         return None
     return Fault(
-        what="An Android bundle cannot be made without a Java compiler.",
+        what="An Android bundle needs a Java compiler.",
         at="bundle.kinds: android",
         got="no javac program on PATH",
         expected="a JDK of 11 or later",
@@ -43,7 +43,7 @@ def missing_requirement() -> Fault | None:
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
-    """Writes `maven/` and, as source, a test that runs the golden vectors on a phone.
+    """Write `maven/`, and the source of an instrumented test of the golden vectors.
 
     Raises:
         ConversionError: the generated class does not compile.
@@ -52,20 +52,20 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
     assert group is not None
     for title, model in titled(manifest, FORMATS):
         package = f"{group}.{snake(title)}"
-        place = out / "maven" / Path(*group.split(".")) / title / manifest.version
+        folder = out / "maven" / Path(*group.split(".")) / title / manifest.version
         stem = f"{title}-{manifest.version}"
         source = _class(manifest, model, package, title)
         name = f"{package.replace('.', '/')}/{camel(title)}.java"
-        place.mkdir(parents=True)
-        write_zip(place / f"{stem}-sources.jar", {name: source.encode()})
+        folder.mkdir(parents=True)
+        write_zip(folder / f"{stem}-sources.jar", {name: source.encode()})
         write_zip(
-            place / f"{stem}.aar",
+            folder / f"{stem}.aar",
             _archive(bundle, manifest, model, package, _compiled(name, source)),
             stored=(".tflite", ".onnx", ".data"),
         )
-        write_text(place / f"{stem}.pom", _pom(manifest, group, title))
-        write_text(place.parent / "maven-metadata.xml", _metadata(manifest, group, title))
-        for entry in [*place.iterdir(), place.parent / "maven-metadata.xml"]:
+        write_text(folder / f"{stem}.pom", _pom(manifest, group, title))
+        write_text(folder.parent / "maven-metadata.xml", _metadata(manifest, group, title))
+        for entry in [*folder.iterdir(), folder.parent / "maven-metadata.xml"]:
             for digest in DIGESTS:
                 sum_ = hashlib.new(digest, entry.read_bytes()).hexdigest()
                 write_text(entry.with_name(f"{entry.name}.{digest}"), sum_)
@@ -75,7 +75,7 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
 
 
 def asset(manifest: Manifest, model: Model) -> str:
-    """The name of the model among the app's assets."""
+    """The path of the model among the app's assets."""
     return f"{snake(manifest.name)}/{model.target}/{model.entry.rpartition('/')[2]}"
 
 
@@ -108,10 +108,10 @@ def _compiled(name: str, source: str) -> dict[str, bytes]:
         written, classes = Path(scratch) / "source" / name, Path(scratch) / "classes"
         write_text(written, source)
         classes.mkdir()
-        # What Android runs is told by --release; -g:none and -proc:none make it repeatable.
-        words = ["--release", "8", "-Xlint:-options", "-g:none", "-proc:none", "-encoding", "UTF-8"]
+        # --release selects what Android runs; -g:none and -proc:none make the class repeatable.
+        flags = ["--release", "8", "-Xlint:-options", "-g:none", "-proc:none", "-encoding", "UTF-8"]
         done = run_process(
-            ["javac", *words, "-d", str(classes), str(written)],
+            ["javac", *flags, "-d", str(classes), str(written)],
             timeout_s=300,
             env={"JAVA_TOOL_OPTIONS": "", "LC_ALL": "C.UTF-8"},
         )
@@ -122,7 +122,7 @@ def _compiled(name: str, source: str) -> dict[str, bytes]:
                     at=name,
                     got=done.last_lines,
                     expected="a JDK that compiles for Java 8",
-                    fix="use a JDK from 11 to 25, which still know --release 8",
+                    fix="use a JDK from 11 to 25, which supports --release 8",
                 )
             )
         return {path: entry.read_bytes() for path, entry in files_under(classes).items()}
@@ -139,14 +139,14 @@ import java.nio.ByteOrder;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 
-/** A model made by edgekd; what it takes and gives, and the digest of its file. */
+/** A model exported by edgekd: its inputs, its outputs and the digest of its file. */
 public final class {name} {{
   public static final String NAME = {bundle};
   public static final String VERSION = {version};
   public static final String TARGET = {target};
   public static final String FORMAT = {format};
   public static final String SCHEME = {scheme};
-  /** Give it to AssetManager.open. */
+  /** The argument of AssetManager.open. */
   public static final String ASSET = {asset};
   public static final String SHA256 = {sha256};
   public static final long SIZE_BYTES = {size}L;
@@ -154,7 +154,7 @@ public final class {name} {{
   private {name}() {{}}
 
 {tensors}
-  /** The labels, in the order of the outputs; none where the recipe gave none. */
+  /** The labels, in the order of the outputs; empty if the recipe has no labels. */
   public static String[] labels() {{
     String all = String.join("", {labels});
     return all.isEmpty() ? new String[0] : all.split("\\n", -1);
@@ -163,7 +163,7 @@ public final class {name} {{
   /**
    * The bytes of the model, for its runtime: new Interpreter(load(assets.open(ASSET))).
    *
-   * @throws IOException they cannot be read, or are not those that were tested.
+   * @throws IOException the file cannot be read, or is not the one that was tested.
    */
   public static ByteBuffer load(InputStream stream) throws IOException {{
     ByteArrayOutputStream read = new ByteArrayOutputStream((int) SIZE_BYTES);
@@ -173,17 +173,17 @@ public final class {name} {{
     }}
     stream.close();
     byte[] bytes = read.toByteArray();
-    StringBuilder found = new StringBuilder();
+    StringBuilder sha256 = new StringBuilder();
     try {{
-      for (byte each : MessageDigest.getInstance("SHA-256").digest(bytes)) {{
-        found.append(Character.forDigit((each >> 4) & 15, 16));
-        found.append(Character.forDigit(each & 15, 16));
+      for (byte b : MessageDigest.getInstance("SHA-256").digest(bytes)) {{
+        sha256.append(Character.forDigit((b >> 4) & 15, 16));
+        sha256.append(Character.forDigit(b & 15, 16));
       }}
     }} catch (NoSuchAlgorithmException impossible) {{
       throw new IOException(impossible);
     }}
-    if (!SHA256.contentEquals(found)) {{
-      throw new IOException(ASSET + " has sha256 " + found + ", not " + SHA256);
+    if (!SHA256.contentEquals(sha256)) {{
+      throw new IOException(ASSET + " has sha256 " + sha256 + ", not " + SHA256);
     }}
     ByteBuffer buffer = ByteBuffer.allocateDirect(bytes.length).order(ByteOrder.nativeOrder());
     buffer.put(bytes);
@@ -199,34 +199,34 @@ TENSORS = """\
     return new String[] {{{names}}};
   }}
 
-  /** Their shapes, batch first; -1 where a size is free. */
+  /** Their shapes, batch first; -1 for a dynamic dimension. */
   public static int[][] {role}Shapes() {{
     return new int[][] {{{shapes}}};
   }}
 
-  /** Their types, as numpy names them. */
+  /** Their numpy dtypes. */
   public static String[] {role}Types() {{
     return new String[] {{{types}}};
   }}
 
-  /** Their axes in words, such as batch height width channels; empty where that is not known. */
+  /** Their axes, such as batch height width channels; empty if they are unknown. */
   public static String[] {role}Layouts() {{
     return new String[] {{{layouts}}};
   }}
 
-  /** value = scale * (number - zeroPoint); 1 where the values are taken as they are. */
+  /** value = scale * (number - zeroPoint); 1 if they are not quantized. */
   public static float[] {role}Scales() {{
     return new float[] {{{scales}}};
   }}
 
-  /** Their zero points; 0 where the values are taken as they are. */
+  /** Their zero points; 0 if they are not quantized. */
   public static int[] {role}ZeroPoints() {{
     return new int[] {{{zeros}}};
   }}
 """
 
 CHUNK = 8000
-"""Characters of a string constant; a class file holds 65,535 bytes of one."""
+"""Characters per string constant; a class file allows 65,535 bytes."""
 
 
 def _class(manifest: Manifest, model: Model, package: str, title: str) -> str:
@@ -250,16 +250,16 @@ def _class(manifest: Manifest, model: Model, package: str, title: str) -> str:
 
 
 def _tensors(role: str, tensors: list[Tensor]) -> str:
-    shapes = [", ".join(str(-1 if n is None else n) for n in each.shape) for each in tensors]
-    steps = [each.quantization for each in tensors]
+    shapes = [", ".join(str(-1 if n is None else n) for n in tensor.shape) for tensor in tensors]
+    parameters = [tensor.quantization for tensor in tensors]
     return TENSORS.format(
         role=role,
-        names=", ".join(quoted(each.name) for each in tensors),
+        names=", ".join(quoted(tensor.name) for tensor in tensors),
         shapes=", ".join(f"{{{shape}}}" for shape in shapes),
-        types=", ".join(quoted(each.dtype) for each in tensors),
-        layouts=", ".join(quoted(each.layout or "") for each in tensors),
-        scales=", ".join(f"{step.scale!r}f" if step else "1f" for step in steps),
-        zeros=", ".join(str(step.zero_point if step else 0) for step in steps),
+        types=", ".join(quoted(tensor.dtype) for tensor in tensors),
+        layouts=", ".join(quoted(tensor.layout or "") for tensor in tensors),
+        scales=", ".join(f"{entry.scale!r}f" if entry else "1f" for entry in parameters),
+        zeros=", ".join(str(entry.zero_point if entry else 0) for entry in parameters),
     )
 
 

@@ -1,4 +1,4 @@
-"""The source of a test that runs a model's golden vectors on a phone, in Java.
+"""The Java source of an Android instrumented test of a model's golden vectors.
 
 Source: https://ai.google.dev/edge/litert/android and
 https://onnxruntime.ai/docs/api/java/ai/onnxruntime/package-summary.html
@@ -150,14 +150,14 @@ JAVA = {
     "float32": "FLOAT",
     "float64": "DOUBLE",
 }
-"""What ONNX Runtime's Java calls the types that Java has, or has nearly."""
+"""ONNX Runtime's Java names for the types that Java has, exactly or nearly."""
 
 
 def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: Path) -> None:
-    """Writes the test of the class `name` and the files that it reads into `out`.
+    """Write the test of the class `name`, and the files that it reads, into `out`.
 
-    Nothing is written for a model with types that Java has not, several files, or sizes that
-    differ from call to call.
+    Nothing is written for a model with types that Java lacks, with several files, or with dynamic
+    dimensions.
     """
     tensors = (*model.inputs, *model.outputs)
     if (

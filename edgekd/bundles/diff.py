@@ -1,4 +1,4 @@
-"""A bundle against the one released before it: what got worse, and what an app must change for."""
+"""Compare a bundle with the previous release: regressions, and changes of its interface."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Tolerance:
     """How much worse a bundle may be.
 
     Attributes:
-        metric, agreement: absolute, as shares.
-        latency, size: as shares of what it was. One run's median differs from the next's by a few
-            percent on an idle device.
+        metric, agreement: absolute differences.
+        latency, size: relative differences. The medians of two runs differ by a few percent even on
+            an idle device.
     """
 
     metric: float = 0.005
@@ -36,9 +36,9 @@ class Change:
     """One figure of one target, before and after.
 
     Attributes:
-        kind: accuracy and cost are held against a tolerance; an interface is the same or is not.
+        kind: accuracy and cost have a tolerance; any change of an interface is worse.
         worse: whether it is worse than the tolerance allows.
-        told: a sentence, where the figures do not speak for themselves.
+        told: an explanation, if the figures need one; `edgekd diff --json` has it under this key.
     """
 
     target: str
@@ -51,18 +51,18 @@ class Change:
 
 
 def compare(old: Path, new: Path, tolerance: Tolerance) -> list[Change]:
-    """How the bundle `new` differs from `old`, target by target.
+    """The differences of the bundle `new` from `old`, target by target.
 
-    Latencies are compared only where both are of the same kind of evidence.
+    Latencies are compared only if both have the same kind of evidence.
 
     Raises:
-        RecipeError: a folder is no bundle.
+        RecipeError: a folder is not a bundle.
     """
     before, after = read_manifest(old), read_manifest(new)
-    found = [
+    changes = [
         _interface("(all)", figure, was, now)
         for figure, was, now in (
-            ("labels", *_apart(before.labels, after.labels)),
+            ("labels", *_first_difference(before.labels, after.labels)),
             ("preprocessing", *_steps(before.preprocessing, after.preprocessing)),
             ("folded", *_steps(before.folded, after.folded)),
             ("metric", before.metric, after.metric),
@@ -72,29 +72,31 @@ def compare(old: Path, new: Path, tolerance: Tolerance) -> list[Change]:
     now = {model.target: model for model in after.models}
     for model in before.models:
         if model.target not in now:
-            why = after.left_out.get(model.target, "it is no longer a target")
-            found.append(_interface(model.target, "model", model.scheme, None, why))
+            reason = after.left_out.get(model.target, "it is no longer a target")
+            changes.append(_interface(model.target, "model", model.scheme, None, reason))
             continue
-        found += _compared(model, now[model.target], tolerance, before.metric == after.metric)
+        changes += _model_changes(
+            model, now[model.target], tolerance, before.metric == after.metric
+        )
     known = {model.target for model in before.models}
-    found += [
+    changes += [
         Change(name, "model", "interface", None, model.scheme, worse=False)
         for name, model in now.items()
         if name not in known
     ]
-    return found
+    return changes
 
 
 def failure(changes: Sequence[Change], new: Path) -> EdgekdError | None:
-    """The error a comparison ends with, or None: 7 for accuracy and interface, else 8."""
+    """The error of a comparison, or None: exit code 7 for accuracy and interface, else 8."""
     worse = [change for change in changes if change.worse]
     faults = [
         Fault(
-            what=f"{change.figure} of {change.target} is worse than in the bundle before.",
+            what=f"{change.figure} of {change.target} is worse than in the previous bundle.",
             at=f"{new}: {change.target}, {change.figure}",
             got=f"{change.after}" + (f" ({change.told})" if change.told else ""),
             expected=f"{change.before}, within the tolerance",
-            fix="release it under another major version, or mend it"
+            fix="release it under another major version, or restore the interface"
             if change.kind == "interface"
             else "find the stage that lost it in the runs' reports, or widen the tolerance",
         )
@@ -112,17 +114,17 @@ def _interface(
     return Change(target, figure, "interface", before, after, worse=True, told=told)
 
 
-def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -> list[Change]:
-    found = []
+def _model_changes(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -> list[Change]:
+    changes = []
     for role in ("inputs", "outputs"):
-        before, after = (_told(getattr(model, role)) for model in (old, new))
+        before, after = (_tensors(getattr(model, role)) for model in (old, new))
         if before != after:
-            found.append(_interface(old.target, role, before, after))
+            changes.append(_interface(old.target, role, before, after))
     if (old.routing is None) != (new.routing is None):
-        kept = [None if each.routing is None else each.routing.why for each in (old, new)]
-        found.append(_interface(old.target, "routing", kept[0], kept[1]))
+        routing = [None if model.routing is None else model.routing.why for model in (old, new)]
+        changes.append(_interface(old.target, "routing", routing[0], routing[1]))
     if old.format != new.format:
-        found.append(_interface(old.target, "format", old.format, new.format))
+        changes.append(_interface(old.target, "format", old.format, new.format))
     a, b = old.evidence, new.evidence
     figures: list[tuple[str, ChangeKind, float | None, float | None, float]] = [
         ("agreement", "accuracy", *_figures(a, b, "agreement", _agreement_key(old)),
@@ -134,7 +136,7 @@ def _compared(old: Model, new: Model, tolerance: Tolerance, same_metric: bool) -
     if same_metric:
         both = _figures(a, b, "agreement", "metric")
         figures.insert(0, ("metric", "accuracy", *both, tolerance.metric))
-    return found + [_change(old, new, *each) for each in figures]
+    return changes + [_change(old, new, *figure) for figure in figures]
 
 
 def _change(
@@ -146,85 +148,94 @@ def _change(
     b: float | None,
     allowed: float,
 ) -> Change:
-    told = ""
+    note = ""
     if a is None:
         worse = False
     elif b is None:
-        worse, told = True, "there is no such figure any more"
+        worse, note = True, "the figure is missing now"
     elif kind == "accuracy":
-        agreed = old.evidence.agreement
-        error = figure == "metric" and agreed is not None and agreed.smaller_is_better
+        agreement = old.evidence.agreement
+        error = figure == "metric" and agreement is not None and agreement.smaller_is_better
         worse = b > a + allowed if error else b < a - allowed
-    elif figure.endswith("_ms") and _where(old) != _where(new):
+    elif figure.endswith("_ms") and _measured_on(old) != _measured_on(new):
         worse = False
-        told = f"not compared: {_where(old)} before, {_where(new)} now"
+        note = f"not compared: {_measured_on(old)} before, {_measured_on(new)} now"
     else:
         worse = b > a * (1 + allowed)
-    return Change(old.target, figure, kind, a, b, worse, told)
+    return Change(old.target, figure, kind, a, b, worse, note)
 
 
 def _agreement_key(model: Model) -> str:
-    """The task's figure; bundles of before it was kept have the share of equal classes."""
-    agreed = model.evidence.agreement
-    known = agreed is not None and agreed.task_agreement is not None
+    """The key of the task's agreement; older bundles have the share of equal classes only."""
+    agreement = model.evidence.agreement
+    known = agreement is not None and agreement.task_agreement is not None
     return "task_agreement" if known else "top1_agreement_frac"
 
 
 def _figures(old: Evidence, new: Evidence, part: str, key: str) -> tuple[Any, Any]:
-    """The figure `key` of the `part` of both; None where there is none."""
+    """The figure `key` of `part` in both; None if it is missing."""
     before, after = getattr(old, part), getattr(new, part)
     return (before and getattr(before, key)), (after and getattr(after, key))
 
 
-def _where(model: Model) -> str:
-    """What a model's times are of: kind of evidence, and the device as it calls itself."""
-    measured = model.evidence.measurement
-    device = (measured.model_extra or {}).get("device") if measured else None
-    named = device.get("processor") if isinstance(device, dict) else None
-    return f"{model.evidence.evidence}, {named}" if named else str(model.evidence.evidence)
+def _measured_on(model: Model) -> str:
+    """The kind of evidence of a model's latency, and the processor."""
+    measurement = model.evidence.measurement
+    device = (measurement.model_extra or {}).get("device") if measurement else None
+    processor = device.get("processor") if isinstance(device, dict) else None
+    evidence = str(model.evidence.evidence)
+    return f"{evidence}, {processor}" if processor else evidence
 
 
-def _apart(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
-    """Both in words that differ where they do: how many, and the first that differs."""
+def _first_difference(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
+    """The count of both, and the first entry that differs, as text; empty if they are equal."""
     if list(old) == list(new):
         return "", ""
     number = next(
         (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b),
         min(len(old), len(new)),
     )
-    told = [
-        f"{len(each)}: [{number}] {each[number]!r}" if number < len(each) else f"{len(each)}"
-        for each in (old, new)
+    texts = [
+        f"{len(labels)}: [{number}] {labels[number]!r}"
+        if number < len(labels)
+        else f"{len(labels)}"
+        for labels in (old, new)
     ]
-    return told[0], told[1]
+    return texts[0], texts[1]
 
 
 def _steps(old: Mapping[str, BaseModel], new: Mapping[str, BaseModel]) -> tuple[str, str]:
-    """What is done to inputs, of those to which the other does something else."""
+    """The steps for each input whose steps differ, as text."""
     names = [name for name in (*old, *new) if old.get(name) != new.get(name)]
-    told = [
+    texts = [
         "; ".join(
             f"{name}: "
-            + ", ".join(f"{k} {v}" for k, v in each[name].model_dump(exclude_defaults=True).items())
+            + ", ".join(
+                f"{k} {v}" for k, v in steps[name].model_dump(exclude_defaults=True).items()
+            )
             for name in dict.fromkeys(names)
-            if name in each
+            if name in steps
         )
-        for each in (old, new)
+        for steps in (old, new)
     ]
-    return told[0], told[1]
+    return texts[0], texts[1]
 
 
-def _told(tensors: list[Tensor]) -> str:
+def _tensors(tensors: list[Tensor]) -> str:
     return ", ".join(map(_tensor, tensors))
 
 
 def _tensor(tensor: Tensor) -> str:
-    step = tensor.quantization
+    quantization = tensor.quantization
     return " ".join(
         [
             f"{tensor.name} {tensor.shape} {tensor.dtype}",
             *([f"({tensor.layout})"] if tensor.layout else []),
             *([tensor.meaning] if tensor.meaning else []),
-            *([f"scale {step.scale:g} zero {step.zero_point}"] if step else []),
+            *(
+                [f"scale {quantization.scale:g} zero {quantization.zero_point}"]
+                if quantization
+                else []
+            ),
         ]
     )

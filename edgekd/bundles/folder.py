@@ -1,4 +1,4 @@
-"""The bundle itself: a folder that says of every file what it is and where it came from."""
+"""The bundle itself: a folder whose manifest describes every file and its origin."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SIGNATURE = "manifest.json.sig"
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
-    """Copies the bundle."""
+    """Copy the bundle."""
     shutil.copytree(bundle, out / f"{manifest.name}-{manifest.version}")
 
 
 def finish(folder: Path, manifest: Manifest) -> Manifest:
-    """Writes what is made of the manifest beside the models and golden vectors in `folder`.
+    """Write all files derived from the manifest beside the models and golden vectors.
 
-    Returns the manifest with the digests of all of that, as it is written.
+    Returns the manifest as it is written, with the digests of all files.
     """
     if manifest.labels:
         write_text(folder / LABELS, "".join(f"{label}\n" for label in manifest.labels))
@@ -50,12 +50,12 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def described(name: str, path: Path) -> File:
-    """The file at `path`, `name` in its bundle."""
+    """The manifest's entry for the file at `path`, called `name` in the bundle."""
     return File(path=name, sha256=path_digest(path), size_bytes=path.stat().st_size)
 
 
 def sums(folder: Path) -> str:
-    """The checksums of all files of the bundle in `folder`, as `sha256sum --check` reads them."""
+    """The checksums of all files of the bundle, in the format of `sha256sum --check`."""
     return "".join(
         f"{path_digest(path)}  {name}\n"
         for name, path in files_under(folder).items()
@@ -64,7 +64,7 @@ def sums(folder: Path) -> str:
 
 
 def components(manifest: Manifest) -> dict[str, Any]:
-    """The component list: models, data and the tools that made them, with their licences.
+    """The component list: models, data and tools, with their licences.
 
     Source: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/
     """
@@ -121,7 +121,7 @@ def components(manifest: Manifest) -> dict[str, Any]:
 
 
 def _licensed(licence: str | None) -> dict[str, Any]:
-    """A licence as CycloneDX has it: an SPDX expression where it is one, else its name."""
+    """A licence in CycloneDX's form: an SPDX expression if it is one, else a name."""
     if not licence:
         return {}
     try:
@@ -131,7 +131,7 @@ def _licensed(licence: str | None) -> dict[str, Any]:
 
 
 def _plain(text: object) -> str:
-    """`text` without anything that Markdown or HTML would read."""
+    """`text` with everything escaped that Markdown or HTML would interpret."""
     escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
     return escaped.replace("&", "&amp;")
 
@@ -139,7 +139,7 @@ def _plain(text: object) -> str:
 def _card(manifest: Manifest) -> Iterator[str]:
     yield f"# {_plain(manifest.name)} {manifest.version}"
     yield ""
-    yield _plain(manifest.description or f"A {manifest.task} model, made by edgekd.")
+    yield _plain(manifest.description or f"A {manifest.task} model, exported by edgekd.")
     yield ""
     yield "## What ships"
     yield ""
@@ -152,34 +152,34 @@ def _card(manifest: Manifest) -> Iterator[str]:
     for target, why in manifest.left_out.items():
         yield f"- {_plain(target)} has no model: {_plain(why)}"
     yield ""
-    yield "`where` says what the figures are evidence of: the device itself, this host in its "
-    yield "place, an emulation (its times are no latencies), or a reference evaluator."
+    yield "`where` is where the figures were measured: on the device itself, on this host in its "
+    yield "place, on an emulator (no latency), or in a reference evaluator."
     yield ""
-    yield "## How it is used"
+    yield "## How to use it"
     yield ""
-    # Models that take and give the same are told once.
+    # Models with the same inputs and outputs are described once.
     alike: dict[str, list[str]] = {}
     for model in manifest.models:
-        lines = [f"- takes {_tensor(each)}" for each in model.inputs]
-        lines += [f"- gives {_tensor(each)}" for each in model.outputs]
+        lines = [f"- input {_tensor(tensor)}" for tensor in model.inputs]
+        lines += [f"- output {_tensor(tensor)}" for tensor in model.outputs]
         alike.setdefault("\n".join(lines), []).append(model.target)
-    for told, targets in alike.items():
+    for description, targets in alike.items():
         if len(alike) > 1:
             yield f"On {_plain(listed(targets))}:"
             yield ""
-        yield told
+        yield description
         yield ""
     for name, raw in manifest.folded.items():
-        yield f"- the file does itself, to {_plain(name)}: {_keys(raw)}"
+        yield f"- preprocessing embedded in the file, of {_plain(name)}: {_keys(raw)}"
     for name, steps in manifest.preprocessing.items():
-        yield f"- before it, {_plain(name)}: {_keys(steps)}"
+        yield f"- preprocessing in the app, of {_plain(name)}: {_keys(steps)}"
     if not manifest.preprocessing and not manifest.folded:
-        yield "- no preprocessing is stated: the inputs are taken as the recipe's data gives them"
+        yield "- no preprocessing is stated: inputs are those of the recipe's data"
     for model in manifest.models:
         if model.routing is not None:
-            yield f"- on {_plain(model.target)}, an answer is kept so: {_plain(model.routing.why)}"
+            yield f"- on {_plain(model.target)}, an answer is kept if: {_plain(model.routing.why)}"
     if manifest.labels:
-        yield f"- {len(manifest.labels)} labels, in `{LABELS}`, one on a line in the outputs' order"
+        yield f"- {len(manifest.labels)} labels in `{LABELS}`, one per line, in output order"
     yield ""
     yield "## Where it comes from"
     yield ""
@@ -188,8 +188,8 @@ def _card(manifest: Manifest) -> Iterator[str]:
         ("student", manifest.lineage.student),
     ):
         if figures:
-            told = ", ".join(f"{k} {v:g}" for k, v in figures.items() if isinstance(v, int | float))
-            yield f"- {role}: {told}"
+            text = ", ".join(f"{k} {v:g}" for k, v in figures.items() if isinstance(v, int | float))
+            yield f"- {role}: {text}"
     yield f"- recipe sha256 `{manifest.lineage.recipe_sha256}`"
     yield f"- data sha256 `{manifest.lineage.data_sha256}`"
     tools = manifest.lineage.tools.items()
@@ -197,30 +197,34 @@ def _card(manifest: Manifest) -> Iterator[str]:
     for role, licence in manifest.licences:
         yield f"- licence of the {role}: {_plain(licence or 'not stated')}"
     yield ""
-    yield "Check it, and run its golden vectors: `edgekd bundle --check FOLDER`"
+    yield "To check it and run its golden vectors: `edgekd bundle --check FOLDER`"
 
 
 def _keys(table: BaseModel) -> str:
-    """The keys of a table that say something, and their values."""
+    """The keys of a table that are not at their default, and their values."""
     values = table.model_dump(exclude_defaults=True).items()
     return ", ".join(f"{key} {_plain(value)}" for key, value in values)
 
 
 def _tensor(tensor: Tensor) -> str:
-    """A tensor in words: its name, sizes, type, axes, meaning and quantization."""
+    """A tensor's name, shape, dtype, axes, meaning and quantization, as text."""
     shape = " x ".join("any" if size is None else str(size) for size in tensor.shape)
-    step = tensor.quantization
-    told = [
+    quantization = tensor.quantization
+    parts = [
         f"{_plain(tensor.name)}: {shape} {tensor.dtype}",
-        *(_plain(each) for each in (tensor.layout, tensor.meaning) if each),
-        *([f"value = {step.scale:g} * (number - {step.zero_point})"] if step else []),
+        *(_plain(text) for text in (tensor.layout, tensor.meaning) if text),
+        *(
+            [f"value = {quantization.scale:g} * (number - {quantization.zero_point})"]
+            if quantization
+            else []
+        ),
     ]
-    return ", ".join(told)
+    return ", ".join(parts)
 
 
 def _card_row(model: Model) -> str:
-    agreed, measured = model.evidence.agreement, model.evidence.measurement
-    metric, p50_ms = agreed and agreed.metric, measured and measured.p50_ms
+    agreement, measurement = model.evidence.agreement, model.evidence.measurement
+    metric, p50_ms = agreement and agreement.metric, measurement and measurement.p50_ms
     cells = [
         _plain(model.target),
         f"`{model.entry}`",

@@ -1,4 +1,4 @@
-"""Golden vectors: real inputs, what a file makes of them, how far off another machine may be."""
+"""Golden vectors: real inputs, a model's outputs, and their tolerance on other machines."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from edgekd.data import Inputs
 from edgekd.errors import Fault
 
 COUNT = 8
-"""Inputs of a bundle: as many as a phone runs without anyone waiting."""
+"""Samples in a bundle: few enough to run quickly on a phone."""
 
 
-def tolerance(scheme: str, outputs: Tensor, step: QuantizationParams | None = None) -> float:
-    """How far a value of `outputs` may lie off on another machine, as the file gives it.
+def tolerance(
+    scheme: str, outputs: Tensor, quantization: QuantizationParams | None = None
+) -> float:
+    """The largest allowed deviation of a value of `outputs` on another machine.
 
     Args:
-        step: of whole numbers that stand for real ones: it is then a count of steps, one or more.
+        quantization: scale and zero point of integer outputs; the tolerance is then in integer
+            steps, at least one.
 
-    Runtimes of one file differ by the order of their sums, and in whole numbers by a step here and
-    there: a share of the largest value, three times the noise that the scheme's floor of SQNR
-    stands for, at most a tenth.
+    Runtimes sum in different orders, and their integers may differ by a step. The tolerance is a
+    share of the largest value: three times the noise of the scheme's SQNR floor, at most a tenth.
     """
-    if not outputs.is_floating_point() and step is None:
+    if not outputs.is_floating_point() and quantization is None:
         return 0.0
     frac = min(0.1, 3 * 10 ** (-SCHEMES[scheme].sqnr_floor_db / 20))
-    if step is not None:
-        far = (outputs.double() - step.zero_point).abs()
-        return float(max(1, math.ceil(frac * float(far.max())))) if far.numel() else 0.0
+    if quantization is not None:
+        steps = (outputs.double() - quantization.zero_point).abs()
+        return float(max(1, math.ceil(frac * float(steps.max())))) if steps.numel() else 0.0
     finite = outputs[outputs.isfinite()].abs()
     return frac * float(finite.max()) if finite.numel() else 0.0
 
@@ -47,27 +49,27 @@ def write(
     outputs: Mapping[str, Tensor],
     model: str,
     scheme: str,
-    steps: Mapping[str, QuantizationParams] | None = None,
+    quantization: Mapping[str, QuantizationParams] | None = None,
 ) -> Golden:
-    """Writes the vectors of the model of target `model` into the bundle `folder`.
+    """Write the golden vectors of the model of target `model` into the bundle `folder`.
 
     Args:
-        inputs, outputs: as the model takes and gives them, of its types and layout.
-        steps: by name, what whole numbers stand for.
+        inputs, outputs: in the model's own dtypes and layout.
+        quantization: scale and zero point of integer tensors, by name.
     """
     count = len(next(iter(inputs.values())))
-    given, expected = {}, {}
+    input_files, expected = {}, {}
     for number, (name, values) in enumerate(inputs.items()):
-        # Models that take the same share the file.
+        # Models with the same inputs share the file.
         data = _bytes(values)
-        given[name] = f"golden/inputs/{number}-{hashlib.sha256(data).hexdigest()[:8]}.bin"
-        _write(folder / given[name], data)
+        input_files[name] = f"golden/inputs/{number}-{hashlib.sha256(data).hexdigest()[:8]}.bin"
+        _write(folder / input_files[name], data)
     for number, (name, values) in enumerate(outputs.items()):
         path = f"golden/{model}/{number}.bin"
-        far = tolerance(scheme, values, (steps or {}).get(name))
-        expected[name] = Expected(path=path, max_abs_error=far)
+        limit = tolerance(scheme, values, (quantization or {}).get(name))
+        expected[name] = Expected(path=path, max_abs_error=limit)
         _write(folder / path, _bytes(values))
-    return Golden(count=count, inputs=given, outputs=expected)
+    return Golden(count=count, inputs=input_files, outputs=expected)
 
 
 def _bytes(values: Tensor) -> bytes:
@@ -81,10 +83,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_inputs(folder: Path, model: Model) -> Inputs:
-    """The inputs of a model's vectors.
+    """Read the inputs of a model's golden vectors.
 
     Raises:
-        ValueError: a file does not hold what the manifest says.
+        ValueError: the size of a file does not match the manifest.
     """
     return {
         spec.name: _read(folder / model.golden.inputs[spec.name], spec.dtype, spec.shape, model)
@@ -94,14 +96,14 @@ def read_inputs(folder: Path, model: Model) -> Inputs:
 
 def _read(path: Path, dtype: str, shape: list[int | None], model: Model) -> Tensor:
     flat = np.frombuffer(path.read_bytes(), np.dtype(dtype).newbyteorder("<"))
-    # Of free sizes, the one that is not the batch follows from the file.
+    # A dynamic dimension other than the batch follows from the size of the file.
     rest = [-1 if size is None else size for size in shape[1:]]
-    made = flat.astype(np.dtype(dtype)).reshape(model.golden.count, *rest)
-    return torch.from_numpy(made)
+    array = flat.astype(np.dtype(dtype)).reshape(model.golden.count, *rest)
+    return torch.from_numpy(array)
 
 
 def differences(folder: Path, model: Model, outputs: Mapping[str, Tensor]) -> list[Fault]:
-    """What in `outputs`, of the model's golden inputs, is not as it was when it was bundled."""
+    """The differences of `outputs` from the model's golden outputs, beyond the tolerance."""
     faults = []
     for spec in model.outputs:
         expected = model.golden.outputs[spec.name]
@@ -114,19 +116,19 @@ def differences(folder: Path, model: Model, outputs: Mapping[str, Tensor]) -> li
         if values.shape != wanted.shape:
             faults.append(_fault(at, f"shape {tuple(values.shape)}", str(tuple(wanted.shape))))
             continue
-        off = (values.double() - wanted.double()).abs()
-        # What is no number, or masked by one that is infinite, must be the same.
-        off[(values == wanted) | (values.isnan() & wanted.isnan())] = 0.0
-        worst = float(off.max()) if off.numel() else 0.0
-        if not worst <= expected.max_abs_error:  # also where it is no number
-            rule = f"at most {expected.max_abs_error:g} off what it gave when it was bundled"
-            faults.append(_fault(at, f"{worst:g} off", rule))
+        errors = (values.double() - wanted.double()).abs()
+        # NaNs and infinities must be the same.
+        errors[(values == wanted) | (values.isnan() & wanted.isnan())] = 0.0
+        worst = float(errors.max()) if errors.numel() else 0.0
+        if not worst <= expected.max_abs_error:  # True for NaN, too.
+            rule = f"within {expected.max_abs_error:g} of the golden outputs"
+            faults.append(_fault(at, f"an error of {worst:g}", rule))
     return faults
 
 
 def _fault(at: str, got: str, expected: str) -> Fault:
     return Fault(
-        what="A model does not give what it gave when it was bundled.",
+        what="A model's outputs differ from its golden outputs.",
         at=at,
         got=got,
         expected=expected,

@@ -1,4 +1,4 @@
-"""Names and strings as the generated languages spell them."""
+"""Identifiers and string literals of the generated languages."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def words(name: str) -> list[str]:
 
 
 def camel(name: str) -> str:
-    """`keyword-spotter` as `KeywordSpotter`; a digit is never first."""
-    made = "".join(part[0].upper() + part[1:] for part in words(name))
-    return made if made[:1].isalpha() else f"Model{made}"
+    """`keyword-spotter` as `KeywordSpotter`, never with a leading digit."""
+    identifier = "".join(part[0].upper() + part[1:] for part in words(name))
+    return identifier if identifier[:1].isalpha() else f"Model{identifier}"
 
 
 def snake(name: str) -> str:
-    """`keyword-spotter` as `keyword_spotter`; a digit is never first, a word of Java's or
-    Python's own never all of it."""
-    made = "_".join(words(name)).lower()
-    own = made in JAVA_WORDS or keyword.iskeyword(made)
-    return f"model_{made}" if own or not made[:1].isalpha() else made
+    """`keyword-spotter` as `keyword_spotter`, never with a leading digit or a reserved word."""
+    identifier = "_".join(words(name)).lower()
+    reserved = identifier in JAVA_WORDS or keyword.iskeyword(identifier)
+    valid = identifier[:1].isalpha() and not reserved
+    return identifier if valid else f"model_{identifier}"
 
 
 def titled(manifest: Manifest, formats: Collection[str]) -> Iterator[tuple[str, Model]]:
     """The models of `formats`, each with its name in the app.
 
-    That is the bundle's, with the target's where there are several; no two are the same, not even
-    on a file system that ignores case.
+    The name is the bundle's, followed by the target's if there are several models. Names are unique
+    even on a file system that ignores case.
     """
     models = [model for model in manifest.models if model.format in formats]
     if len(models) == 1:
@@ -52,12 +52,12 @@ def titled(manifest: Manifest, formats: Collection[str]) -> Iterator[tuple[str, 
 
 
 def quoted(text: str) -> str:
-    """`text` as a string literal of Java: ASCII, and no escape that its reader takes for code."""
+    """`text` as an ASCII string literal of Java."""
     return json.dumps(text)
 
 
 def swift_quoted(text: str) -> str:
-    """`text` as a string literal of Swift, which has `\\u{...}` and interpolates `\\(...)`."""
+    """`text` as a string literal of Swift: `\\u{...}` escapes, and no `\\(...)` interpolation."""
     plain = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
     return (
         '"'
@@ -67,14 +67,14 @@ def swift_quoted(text: str) -> str:
 
 
 def c_quoted(text: str) -> str:
-    """`text` as a string literal of C, in UTF-8; no trigraph, and no escape that runs on."""
-    made = []
+    """`text` as a UTF-8 string literal of C, without trigraphs or open-ended escapes."""
+    parts = []
     for byte in text.encode():
         c = chr(byte)
-        made.append(f"\\{c}" if c in '\\"?' else c if " " <= c <= "~" else f"\\{byte:03o}")
-    return '"' + "".join(made) + '"'
+        parts.append(f"\\{c}" if c in '\\"?' else c if " " <= c <= "~" else f"\\{byte:03o}")
+    return '"' + "".join(parts) + '"'
 
 
 def rows(entries: Iterable[str], indent: str = "    ") -> str:
-    """`entries` one on a line, with commas between."""
+    """`entries`, one per line, with commas between."""
     return ",\n".join(f"{indent}{entry}" for entry in entries)

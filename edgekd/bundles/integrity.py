@@ -1,4 +1,4 @@
-"""Whether the files of a bundle are those that its manifest speaks of; nothing of it is run."""
+"""Check that the files of a bundle match its manifest, without running any of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edgekd.system.files import path_digest
 
 
 def whole(bundle: Path) -> Manifest:
-    """The manifest of the folder `bundle`, all of whose files are what it says.
+    """The manifest of the folder `bundle`, after checking its integrity.
 
     Raises:
-        RecipeError: they are not, or the manifest cannot be read; all faults are told.
+        RecipeError: a file does not match, or the manifest cannot be read; all faults are reported.
     """
     faults = integrity(bundle)
     if faults:
@@ -26,18 +26,18 @@ def whole(bundle: Path) -> Manifest:
 
 
 def integrity(bundle: Path) -> list[Fault]:
-    """What in the folder `bundle` is not as its manifest says.
+    """The faults of the folder `bundle`: differences from its manifest.
 
     Raises:
         RecipeError: its manifest cannot be read.
     """
-    odd = [
+    irregular = [
         entry
         for entry in sorted(bundle.rglob("*"))
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir())
     ]
-    if odd:  # Nothing of such a folder is read.
-        return [_fault(entry, _kind(entry), "only files and folders") for entry in odd]
+    if irregular:  # No file of such a folder is read.
+        return [_fault(entry, _kind(entry), "only files and folders") for entry in irregular]
     manifest = read_manifest(bundle)
     faults, files = [], files_under(bundle)
     known = [file for model in manifest.models for file in model.files]
@@ -49,11 +49,11 @@ def integrity(bundle: Path) -> list[Fault]:
         elif path.stat().st_size != file.size_bytes:
             got = f"{path.stat().st_size} bytes"
             faults.append(_fault(path, got, f"{file.size_bytes} bytes"))
-        elif (found := path_digest(path)) != file.sha256:
-            faults.append(_fault(path, f"sha256 {found}", f"sha256 {file.sha256}"))
+        elif (sha256 := path_digest(path)) != file.sha256:
+            faults.append(_fault(path, f"sha256 {sha256}", f"sha256 {file.sha256}"))
     for name in files:
         if name not in (MANIFEST, SUMS, SIGNATURE):
-            faults.append(_fault(bundle / name, "a file that nobody listed", "no such file"))
+            faults.append(_fault(bundle / name, "a file that is not listed", "no such file"))
     faults += [
         _fault(bundle / MANIFEST, got, expected) for got, expected in _contradictions(manifest)
     ]
@@ -63,10 +63,10 @@ def integrity(bundle: Path) -> list[Fault]:
 
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Where parts of the manifest speak of other files and tensors: what is there, and the rule."""
+    """Contradictions between parts of the manifest: what they say, and the rule."""
     for target, count in Counter(model.target for model in manifest.models).items():
         if count > 1:
-            yield f"{count} models of {target}", "one model of each target"
+            yield f"{count} models of {target}", "one model per target"
     for model in manifest.models:
         for got, expected in _contradictions_of(model):
             yield f"{model.target}: {got}", expected
@@ -77,13 +77,13 @@ def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
     for path in paths:
         if not path.startswith(home):
             yield f"file {path}", f"a file in {home}"
-    # A Core ML package is a folder, all other models are a file.
+    # A Core ML package is a folder, every other model is a file.
     within = [path for path in paths if path.startswith(f"{model.entry}/")]
     if not (within if model.format == "coreml" else model.entry in paths):
         yield f"entry {model.entry}", f"one of {listed(paths)}"
     size = sum(file.size_bytes for file in model.files)
     if size != model.size_bytes:
-        yield f"size_bytes {model.size_bytes}", f"{size}, as its files have"
+        yield f"size_bytes {model.size_bytes}", f"{size}, the sum of its files"
     vectors = {
         "inputs": model.golden.inputs,
         "outputs": {name: each.path for name, each in model.golden.outputs.items()},
@@ -103,9 +103,9 @@ def _kind(entry: Path) -> str:
 
 def _fault(path: Path, got: str, expected: str) -> Fault:
     return Fault(
-        what="The bundle is not what its manifest says.",
+        what="The bundle does not match its manifest.",
         at=str(path),
         got=got,
         expected=expected,
-        fix="take the bundle from its source again, or make it again: edgekd run RECIPE",
+        fix="get the bundle from its source again, or build it again: edgekd run RECIPE",
     )

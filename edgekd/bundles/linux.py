@@ -1,4 +1,4 @@
-"""For boards: a CMake package with the models and a header, and a Python wheel that holds them.
+"""A CMake package for boards, with the models and a header, and a Python wheel of the models.
 
 Source: https://cmake.org/cmake/help/latest/manual/cmake-packages.7.html and
 https://packaging.python.org/en/latest/specifications/binary-distribution-format/
@@ -20,15 +20,15 @@ FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino", "ncnn")
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
-    """Writes the CMake package `NAME-VERSION/` and the wheel."""
+    """Write the CMake package `NAME-VERSION/` and the wheel."""
     models = [model for model in manifest.models if model.format in FORMATS]
     prefix = out / f"{manifest.name}-{manifest.version}"
     share = prefix / "share" / manifest.name
     for model in models:
         for file in model.files:
-            place = share / file.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / file.path, place)
+            target = share / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / file.path, target)
     shutil.copyfile(bundle / "manifest.json", share / "manifest.json")
     write_text(prefix / "include" / f"{snake(manifest.name)}.h", _header(manifest))
     cmake = prefix / "lib" / "cmake" / manifest.name
@@ -41,8 +41,8 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
 
 
 CONFIG = """\
-# A model made by edgekd. Targets: {name}::model, with the header. Variables: {prefix}_MODELS_DIR,
-# and {prefix}_MODEL_<TITLE>, the file that a runtime is given.
+# A model exported by edgekd. Target: {name}::model, with the header. Variables:
+# {prefix}_MODELS_DIR, and {prefix}_MODEL_<TITLE>, the file that a runtime loads.
 get_filename_component({prefix}_PREFIX "${{CMAKE_CURRENT_LIST_DIR}}/../../.." ABSOLUTE)
 set({prefix}_MODELS_DIR "${{{prefix}_PREFIX}}/share/{name}/models")
 {models}
@@ -59,7 +59,7 @@ endfunction()
 
 VERSION = """\
 set(PACKAGE_VERSION "{version}")
-# Another major version may take or give something else.
+# Another major version may have other inputs or outputs.
 if(PACKAGE_VERSION VERSION_LESS PACKAGE_FIND_VERSION
    OR (PACKAGE_FIND_VERSION AND NOT PACKAGE_FIND_VERSION_MAJOR EQUAL {major}))
   set(PACKAGE_VERSION_COMPATIBLE FALSE)
@@ -85,8 +85,8 @@ def _config(manifest: Manifest) -> str:
 def _header(manifest: Manifest) -> str:
     guard = f"{snake(manifest.name).upper()}_H"
     lines = [
-        "/* A model made by edgekd: what it takes and gives. Shapes are batch first, -1 where a",
-        "   size is free; value = scale * (number - zero_point) where a scale is not 0. */",
+        "/* A model exported by edgekd: its inputs and outputs. Shapes are batch first, -1 for a",
+        "   dynamic dimension; value = scale * (number - zero_point) if the scale is not 0. */",
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
@@ -123,7 +123,7 @@ def _header(manifest: Manifest) -> str:
 
 
 def _constants(name: str, tensor: Tensor) -> list[str]:
-    step = tensor.quantization
+    quantization = tensor.quantization
     shape = ", ".join(str(-1 if size is None else size) for size in tensor.shape)
     return [
         f"#define {name}_NAME {c_quoted(tensor.name)}",
@@ -132,13 +132,13 @@ def _constants(name: str, tensor: Tensor) -> list[str]:
         f"#define {name}_SHAPE {{{shape}}}",
         f"#define {name}_LAYOUT {c_quoted(tensor.layout or '')}",
         f"#define {name}_MEANING {c_quoted(tensor.meaning or '')}",
-        f"#define {name}_SCALE {step.scale if step else 0.0!r}",
-        f"#define {name}_ZERO_POINT {step.zero_point if step else 0}",
+        f"#define {name}_SCALE {quantization.scale if quantization else 0.0!r}",
+        f"#define {name}_ZERO_POINT {quantization.zero_point if quantization else 0}",
     ]
 
 
 MODULE = '''\
-"""A model made by edgekd. `manifest()` says what it takes and gives, `path(target)` where it is."""
+"""A model exported by edgekd: `manifest()` describes it, `path(target)` is its file."""
 
 import hashlib
 import json
@@ -148,29 +148,29 @@ HERE = Path(__file__).parent
 
 
 def manifest():
-    """What `manifest.json` holds."""
+    """The contents of `manifest.json`."""
     return json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
 
 
 def path(target=None):
-    """The file that the target's runtime is given; without a target, of the only model.
+    """The file that the target's runtime loads; without a target, that of the only model.
 
-    Raises ValueError where there is no such model, or a file is not the one that was tested.
+    Raises ValueError if there is no such model, or a file is not the one that was tested.
     """
     models = manifest()["models"]
-    found = [model for model in models if target in (None, model["target"])]
-    if len(found) != 1:
+    matching = [model for model in models if target in (None, model["target"])]
+    if len(matching) != 1:
         raise ValueError("a target of " + ", ".join(model["target"] for model in models))
-    for file in found[0]["files"]:
+    for file in matching[0]["files"]:
         sha256 = hashlib.sha256((HERE / file["path"]).read_bytes()).hexdigest()
         if sha256 != file["sha256"]:
             raise ValueError(file["path"] + " is not the file that was tested")
-    return HERE / found[0]["entry"]
+    return HERE / matching[0]["entry"]
 '''
 
 
 def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Path) -> None:
-    """The wheel; it holds the whole folder of the models that Linux runs, golden vectors too."""
+    """Write the wheel, which holds the models that Linux runs and their golden vectors."""
     package = snake(manifest.name)
     stem = f"{package}-{manifest.version}"
     contents: dict[str, bytes | Path] = {f"{package}/__init__.py": MODULE.encode()}

@@ -1,4 +1,4 @@
-"""What is in a bundle: `manifest.json`, its types, its JSON Schema, and how it is read."""
+"""The contents of a bundle: `manifest.json`, its types and its JSON Schema."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from edgekd.recipe.validation import validation_faults
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"
 SCHEMA_VERSION = 1
-"""Of this edgekd. It grows when a reader of the version before would misread the new one."""
+"""It grows when readers of the previous version would misread a new manifest."""
 
 
 def inside(path: str) -> str:
-    """`path`, if it leads to a place inside the bundle.
+    """`path`, if it is inside the bundle.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it leads outside, or is not a plain relative path.
     """
     pure = PurePosixPath(path)
     if (
@@ -56,7 +56,7 @@ def renamed_role(role: object) -> object:
 Inside = Annotated[str, AfterValidator(inside)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""What becomes the name of a folder, a package or a class."""
+"""A name for a folder, a package or a class."""
 Text = Annotated[str, Field(min_length=1)]
 Dtype = Literal[
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -65,13 +65,13 @@ Dtype = Literal[
 
 
 class Entry(BaseModel):
-    """A table of the manifest: no key is ignored, no value is coerced."""
+    """A table of the manifest: unknown keys are refused, no value is coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Quantization(Entry):
-    """Of a tensor of whole numbers: value = scale * (number - zero_point)."""
+    """Scale and zero point of an integer tensor: value = scale * (number - zero_point)."""
 
     scale: Annotated[float, Field(gt=0)]
     zero_point: int
@@ -83,17 +83,17 @@ class Tensor(Entry):
     name: Text
     shape: Annotated[
         list[Annotated[int, Field(ge=0)] | None],
-        Field(description="batch first; null where it is free"),
+        Field(description="batch first; null for a dynamic dimension"),
     ]
-    dtype: Annotated[Dtype, Field(description="that of the file, as numpy names it")]
+    dtype: Annotated[Dtype, Field(description="numpy dtype in the file")]
     layout: Annotated[
-        str | None, Field(description="axes as words, such as batch height width channels")
+        str | None, Field(description="axes, such as batch height width channels")
     ] = None
     meaning: Annotated[
-        str | None, Field(description="what the values are, such as logits or probabilities")
+        str | None, Field(description="meaning of the values, such as logits or probabilities")
     ] = None
     quantization: Annotated[
-        Quantization | None, Field(description="null where the values are taken as they are")
+        Quantization | None, Field(description="null if the tensor is not quantized")
     ] = None
 
 
@@ -106,36 +106,38 @@ class File(Entry):
 
 
 class Expected(Entry):
-    """What an output must be, little-endian and row-major as `Tensor` says, samples first."""
+    """The expected values of an output, little-endian and row-major, samples first."""
 
     path: Inside
     max_abs_error: Annotated[
-        float, Field(ge=0, description="how far each may lie off, of the numbers in the file")
+        float, Field(ge=0, description="tolerance of each value, in the numbers of the file")
     ]
 
 
 class Golden(Entry):
-    """Real inputs, and what the model made of them in its own runtime when it was bundled."""
+    """Real inputs, and the model's outputs in its own runtime when it was bundled."""
 
     count: Annotated[int, Field(ge=1)]
-    inputs: Annotated[dict[str, Inside], Field(description="by input; little-endian, row-major")]
+    inputs: Annotated[
+        dict[str, Inside], Field(description="files by input; little-endian, row-major")
+    ]
     outputs: dict[str, Expected]
 
 
 class Agreed(Entry):
-    """How far the file was found to do what its network does; there may be more figures."""
+    """Agreement of the file with its network; there may be more figures."""
 
     model_config = ConfigDict(extra="allow")
     metric: float | None = None
     smaller_is_better: Annotated[bool, Field(description="whether the metric is an error")] = False
     top1_agreement_frac: float | None = None
     task_agreement: Annotated[
-        float | None, Field(description="the task's figure of it, 1 where all is the same")
+        float | None, Field(description="the task's own agreement, 1 if equal")
     ] = None
 
 
 class Measured(Entry):
-    """How long an inference was found to take, and on what; there may be more figures."""
+    """Latency of an inference, and the device; there may be more figures."""
 
     model_config = ConfigDict(extra="allow")
     p50_ms: float | None = None
@@ -143,24 +145,25 @@ class Measured(Entry):
 
 
 class Evidence(Entry):
-    """What the run found out about a model, and where."""
+    """The run's evidence about a model, and where it comes from."""
 
     evidence: Annotated[
         Literal["device", "host", "emulated", "reference"] | None,
-        Field(description="where it ran"),
+        Field(description="where the model ran"),
     ] = None
     agreement: Agreed | None = None
     measurement: Measured | None = None
     instructions: Annotated[
-        int | None, Field(description="of one inference on one thread of an emulated core")
+        int | None,
+        Field(description="instructions of one inference on one thread of an emulated core"),
     ] = None
     notes: Annotated[
-        list[str], Field(description="on what of the file its target does not run well")
+        list[str], Field(description="parts of the file that the target runs slowly or not at all")
     ] = Field(default_factory=list)
 
 
 class ManifestShare(Entry):
-    """What a threshold keeps of the samples that it was calibrated on, as shares."""
+    """Shares of the calibration samples that a threshold keeps."""
 
     threshold: Frac
     kept_frac: Frac
@@ -169,15 +172,17 @@ class ManifestShare(Entry):
 
 
 class Routed(Entry):
-    """Which answers an app keeps; for the others it asks the larger model."""
+    """The confidence threshold of a model cascade: answers below it go to the larger model."""
 
     threshold: Annotated[
         float | None,
-        Field(ge=0, le=1, description="an answer is kept where its probability is over it"),
+        Field(ge=0, le=1, description="an answer is kept if its probability is above this"),
     ]
     why: Text
-    agreement: Annotated[float, Field(description="with the teacher, of what is kept, at least")]
-    confidence: Annotated[float, Field(description="with which that holds")]
+    agreement: Annotated[
+        float, Field(description="required agreement of kept answers with the teacher")
+    ]
+    confidence: Annotated[float, Field(description="confidence level of that agreement")]
     calibration_count: Annotated[int, Field(ge=1)]
     test_count: Annotated[int, Field(ge=1)]
     kept_frac: float | None = None
@@ -189,7 +194,7 @@ class Routed(Entry):
 
 
 class Model(Entry):
-    """What ships for one target."""
+    """The model that ships for one target."""
 
     target: Name
     format: Name
@@ -201,12 +206,13 @@ class Model(Entry):
     ] = "student"
     machine: Annotated[Text, Field(description="as platform.machine() names it")]
     accelerator: Text
-    entry: Annotated[Inside, Field(description="what the runtime is given: a file or a folder")]
+    entry: Annotated[Inside, Field(description="the file or folder that the runtime loads")]
     files: Annotated[list[File], Field(min_length=1)]
     size_bytes: Annotated[int, Field(gt=0)]
     zipped_bytes: int | None = None
     exported_sha256: Annotated[
-        Sha256, Field(description="of the artifact of the run, before labels and names were put in")
+        Sha256,
+        Field(description="digest of the run's artifact, before labels and names were embedded"),
     ]
     inputs: Annotated[list[Tensor], Field(min_length=1)]
     outputs: Annotated[list[Tensor], Field(min_length=1)]
@@ -214,23 +220,25 @@ class Model(Entry):
     why: Annotated[str, Field(description="why this candidate ships")]
     evidence: Evidence
     routing: Annotated[
-        Routed | None, Field(description="which answers an app keeps, where [route] asked")
+        Routed | None, Field(description="confidence threshold of a model cascade, with [route]")
     ] = None
 
 
 class Lineage(Entry):
-    """What the models came from."""
+    """The origin of the models."""
 
     edgekd: Text
-    recipe_sha256: Annotated[Sha256, Field(description="of the recipe with all its defaults")]
-    data_sha256: Annotated[Sha256, Field(description="of the data and of the code that loads it")]
+    recipe_sha256: Annotated[Sha256, Field(description="digest of the recipe with all defaults")]
+    data_sha256: Annotated[
+        Sha256, Field(description="digest of the data and of the code that loads it")
+    ]
     tools: dict[str, str | None]
     teacher: dict[str, JsonValue] | None = None
     student: dict[str, JsonValue] | None = None
 
 
 class Manifest(Entry):
-    """A whole bundle."""
+    """The manifest of a bundle."""
 
     schema_version: Annotated[int, Field(ge=1)]
     name: Name
@@ -244,10 +252,10 @@ class Manifest(Entry):
         default_factory=list
     )
     preprocessing: Annotated[
-        dict[str, Preprocessing], Field(description="by input, what an app does before a model")
+        dict[str, Preprocessing], Field(description="by input, preprocessing that the app does")
     ] = Field(default_factory=dict)
     folded: Annotated[
-        dict[str, Raw], Field(description="by input, what the files do themselves")
+        dict[str, Raw], Field(description="by input, preprocessing that is embedded in the files")
     ] = Field(default_factory=dict)
     licences: Licences = Licences()
     android: Android = Android()
@@ -256,11 +264,12 @@ class Manifest(Entry):
         Field(description="by kind, the options of a kind that an installed package adds"),
     ] = Field(default_factory=dict)
     models: Annotated[list[Model], Field(min_length=1)]
-    left_out: Annotated[dict[str, str], Field(description="targets without a model, and why")] = (
-        Field(default_factory=dict)
-    )
+    left_out: Annotated[
+        dict[str, str], Field(description="targets without a model, and the reason")
+    ] = Field(default_factory=dict)
     other_files: Annotated[
-        list[File], Field(description="all others but this one, SHA256SUMS and the signature")
+        list[File],
+        Field(description="all other files except this one, SHA256SUMS and the signature"),
     ] = Field(default_factory=list)
     lineage: Lineage
 
@@ -286,8 +295,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the bundle in `folder`.
 
     Raises:
-        RecipeError: there is none, it is of a later version, or anything in it is wrong; all
-            faults are told.
+        RecipeError: it is missing, of a later version, or not valid; all faults are reported.
     """
     path = folder / MANIFEST
     try:
@@ -304,7 +312,7 @@ def read_manifest(folder: Path) -> Manifest:
                 at=str(path),
                 got=f"{type(error).__name__}: {error}",
                 expected=f"a folder with the {MANIFEST} that edgekd writes",
-                fix="name the folder of a bundle, RUN/bundle/NAME-VERSION, or make it again",
+                fix="name the folder of a bundle, RUN/bundle/NAME-VERSION, or build it again",
             )
         ) from error
     if version > SCHEMA_VERSION:
@@ -321,10 +329,10 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(document)
     except ValidationError as error:
         faults = validation_faults(error, Manifest, document, str(path), noun="manifest")
-        # Nobody writes a manifest by hand.
-        again = "take the bundle from its source again, or make it again: edgekd run RECIPE"
+        # Manifests are not written by hand.
+        again = "get the bundle from its source again, or build it again: edgekd run RECIPE"
         raise RecipeError(*(replace(fault, fix=again) for fault in faults)) from None
 
 
 def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a number in JSON")

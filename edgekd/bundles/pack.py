@@ -1,4 +1,4 @@
-"""Bundles after their run: found, packed in another kind, and checked in every runtime here."""
+"""Bundles after their run: find them, pack another kind, check their golden vectors."""
 
 from __future__ import annotations
 
@@ -33,77 +33,77 @@ from edgekd.system.files import written_atomically
 
 
 def find(path: Path) -> Path:
-    """The bundle at `path`: its folder, or a run's.
+    """The folder of the bundle at `path`: itself, or that of a run.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no bundle.
     """
     if (path / MANIFEST).exists():
         return path
-    made = sorted((path / "bundle").glob(f"*/{MANIFEST}"))
-    if made:
-        return made[0].parent
-    got, fix = _absent(path)
+    manifests = sorted((path / "bundle").glob(f"*/{MANIFEST}"))
+    if manifests:
+        return manifests[0].parent
+    got, fix = _no_bundle(path)
     raise RecipeError(
         Fault(
             what=f"There is no bundle in {path}.",
             at=str(path),
             got=got,
-            expected="the folder or archive of a bundle, or a run of which something ships",
+            expected="the folder or archive of a bundle, or a run with a model that ships",
             fix=fix,
         )
     )
 
 
-def _absent(path: Path) -> tuple[str, str]:
-    """What `path` is, which is no bundle, and what to do."""
+def _no_bundle(path: Path) -> tuple[str, str]:
+    """What is at `path` instead of a bundle, and the fix."""
     if not (path / "result.json").exists():
-        what = "no manifest.json and no bundle/ folder" if path.exists() else "nothing there"
-        return what, "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION"
+        content = "no manifest.json and no bundle/ folder" if path.exists() else "nothing"
+        return content, "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION"
     recipe = path / "recipe.toml"
     if recipe.exists() and "[bundle]" in recipe.read_text(encoding="utf-8").splitlines():
-        return "a run of which nothing ships", f"edgekd report {path} says why"
+        return "a run without a model that ships", f"see why: edgekd report {path}"
     add = 'add [bundle] kinds = ["folder"] to the recipe and run it again'
-    return "a run that made none", f"{add}: nothing is done twice"
+    return "a run without a bundle", f"{add}: finished stages are reused"
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """The folder of the bundle at `path`: a bundle's, a run's, or that of an archive, unpacked.
+    """The folder of the bundle at `path`: a bundle, a run, or an archive, which is unpacked.
 
     Raises:
-        RecipeError: there is none, or the archive is broken.
+        RecipeError: there is no bundle, or the archive is damaged.
     """
     if not path.is_file():
         yield find(path)
         return
     with tempfile.TemporaryDirectory(prefix="edgekd-bundle-") as scratch:
         unpack(path, Path(scratch))
-        made = sorted(Path(scratch).glob(f"*/{MANIFEST}"))
-        yield find(made[0].parent if made else Path(scratch))
+        manifests = sorted(Path(scratch).glob(f"*/{MANIFEST}"))
+        yield find(manifests[0].parent if manifests else Path(scratch))
 
 
 def pack(path: Path, kind: str, out: Path | None = None, group: str | None = None) -> Path:
-    """The package of `kind`, made of the bundle at `path`, in `out` or beside the bundle.
+    """Pack the bundle at `path` as `kind`, in `out` or beside the bundle.
 
     Args:
-        out: a folder that is not there, or is empty.
-        group: Maven's, in place of the recipe's.
+        out: a folder that does not exist, or is empty.
+        group: Maven's group, in place of the recipe's.
 
     Raises:
-        RecipeError: there is no such kind or bundle, none of its models suits, or `out` holds
-            something.
-        MissingPackageError: what makes the kind is not installed.
+        RecipeError: there is no such kind or bundle, no model has a format of the kind, or `out`
+            is not empty.
+        MissingPackageError: a program that the kind requires is not installed.
     """
     if kind not in bundle_names():
         raise RecipeError(unknown("kind of bundle", kind, bundle_names(), "--kind"))
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(
             Fault(
-                what="A package goes into a folder of its own.",
+                what="A package needs an empty folder.",
                 at="--out",
-                got=f"{out}, which holds something else",
-                expected="a folder that is not there, or is empty",
+                got=f"{out}, which is not empty",
+                expected="a folder that does not exist, or is empty",
                 fix=f"--out {out / kind}",
             )
         )
@@ -113,7 +113,7 @@ def pack(path: Path, kind: str, out: Path | None = None, group: str | None = Non
         if not any(model.format in module.FORMATS for model in manifest.models):
             raise RecipeError(
                 Fault(
-                    what=f"None of the bundle's models goes into a package of kind {kind!r}.",
+                    what=f"No model of the bundle has a format of the kind {kind!r}.",
                     at=str(bundle / MANIFEST),
                     got=listed(sorted({model.format for model in manifest.models})),
                     expected=listed(module.FORMATS),
@@ -123,19 +123,19 @@ def pack(path: Path, kind: str, out: Path | None = None, group: str | None = Non
         missing = missing_requirement(kind)
         if missing:
             raise MissingPackageError(missing)
-        # Beside an archive, as beside the folder of a run.
-        place = out or (path if path.is_file() else bundle).parent / kind
-        with written_atomically(place) as draft:
+        # Beside the archive or the bundle's folder.
+        package = out or (path if path.is_file() else bundle).parent / kind
+        with written_atomically(package) as draft:
             draft.mkdir()
-            module.pack(bundle, _named(manifest, kind, group), draft)
-    return place
+            module.pack(bundle, _with_group(manifest, kind, group), draft)
+    return package
 
 
-def _named(manifest: Manifest, kind: str, group: str | None) -> Manifest:
-    """`manifest` with Maven's group as it is asked for now.
+def _with_group(manifest: Manifest, kind: str, group: str | None) -> Manifest:
+    """`manifest` with the Maven group `group`, if that is given.
 
     Raises:
-        RecipeError: the group is none, or an Android package has none.
+        RecipeError: the group is not valid, or an Android package has no group.
     """
     if kind != "android":
         return manifest
@@ -148,7 +148,7 @@ def _named(manifest: Manifest, kind: str, group: str | None) -> Manifest:
 
 @dataclass(frozen=True)
 class Checked:
-    """How the golden vectors of one model ended: passed, disagrees, or unavailable here."""
+    """The outcome of a model's golden vectors: passed, disagrees, or unavailable on this host."""
 
     target: str
     outcome: Outcome
@@ -157,20 +157,20 @@ class Checked:
 
 
 def check(path: Path) -> list[Checked]:
-    """The bundle at `path`, its integrity first, then its golden vectors in every runtime here.
+    """Check the integrity of the bundle at `path`, then its golden vectors in this host's runtimes.
 
     Raises:
-        RecipeError: a file is not what the manifest says; none of them was run.
+        RecipeError: a file does not match the manifest; no model was run.
     """
     with opened(path) as bundle:
         return [_checked(bundle, model) for model in whole(bundle).models]
 
 
 def failure(checked: Sequence[Checked]) -> EdgekdError | None:
-    """The error that a check ends with, or None."""
+    """The error of a check, or None."""
     faults = [
         Fault(
-            what=f"The model of {entry.target} does not do here what it did when it was bundled.",
+            what=f"The model of {entry.target} fails its golden vectors on this host.",
             at=entry.target,
             got=f"{entry.outcome.value}: {entry.detail}",
             expected="its golden outputs, within their tolerance",
@@ -203,19 +203,19 @@ def _checked(bundle: Path, model: Model) -> Checked:
     except (ValueError, TypeError) as error:
         return Checked(model.target, Outcome.RUN_FAILED, f"its golden vectors: {error}")
     except MissingPackageError as error:
-        told = f"{error.faults[0].what} {error.faults[0].fix}"
-        return Checked(model.target, Outcome.UNAVAILABLE, told)
+        detail = f"{error.faults[0].what} {error.faults[0].fix}"
+        return Checked(model.target, Outcome.UNAVAILABLE, detail)
     except EdgekdError as error:
         return Checked(model.target, Outcome.RUN_FAILED, f"{error.faults[0].got}")
     if isinstance(ran, Verdict):
         return Checked(model.target, ran.outcome, ran.detail)
-    told = f"{ran.facts.get('runtime', module.RUNTIME)} {ran.facts.get('version', '')}".strip()
-    off = golden.differences(bundle, model, ran.outputs)
-    if off:
-        detail = "; ".join(f"{fault.at}: {fault.got}, {fault.expected}" for fault in off)
-        return Checked(model.target, Outcome.DISAGREES, detail, told)
+    runtime = f"{ran.facts.get('runtime', module.RUNTIME)} {ran.facts.get('version', '')}".strip()
+    faults = golden.differences(bundle, model, ran.outputs)
+    if faults:
+        detail = "; ".join(f"{fault.at}: {fault.got}, {fault.expected}" for fault in faults)
+        return Checked(model.target, Outcome.DISAGREES, detail, runtime)
     by_reference = "by the reference evaluator" if ran.by_reference else ""
-    return Checked(model.target, Outcome.PASSED, by_reference, told)
+    return Checked(model.target, Outcome.PASSED, by_reference, runtime)
 
 
 def _spec(tensor: Any) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""Who made a bundle: an Ed25519 signature over its manifest, which holds all other digests."""
+"""Sign a bundle: an Ed25519 signature over its manifest, which holds all other digests."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from edgekd.system.packages import need
 
 
 def sign(bundle: Path, key: Path) -> Path:
-    """The signature over the manifest of the folder `bundle`, written beside it.
+    """Sign the manifest of the folder `bundle`; returns the signature's file beside it.
 
     Args:
-        key: a private key in PEM, as `openssl genpkey -algorithm ed25519` writes it.
+        key: a private key in PEM, from `openssl genpkey -algorithm ed25519`.
 
     Raises:
-        RecipeError: the key is none of that kind, or the bundle is not what its manifest says.
+        RecipeError: the key is of another kind, or the bundle does not match its manifest.
         MissingPackageError: cryptography is not installed.
     """
     loaded = _key(key, "private")
     whole(bundle)
-    made = base64.b64encode(loaded.sign((bundle / MANIFEST).read_bytes())).decode()
-    write_text(bundle / SIGNATURE, f"{made}\n")
+    signature = base64.b64encode(loaded.sign((bundle / MANIFEST).read_bytes())).decode()
+    write_text(bundle / SIGNATURE, f"{signature}\n")
     return bundle / SIGNATURE
 
 
 def verify_signature(bundle: Path, key: Path) -> None:
-    """Returns where the folder `bundle` was signed by the private part of `key`, a PEM file.
+    """Verify that the folder `bundle` is signed by the private part of `key`, a PEM file.
 
     Raises:
-        RecipeError: it was not, it was changed since, or the key is none.
+        RecipeError: it is not signed by this key, it was changed, or the key is not valid.
         MissingPackageError: cryptography is not installed.
     """
     exceptions = need("cryptography.exceptions", extra="sign")
     loaded = _key(key, "public")
     try:
-        given = base64.b64decode((bundle / SIGNATURE).read_bytes().strip(), validate=True)
-        loaded.verify(given, (bundle / MANIFEST).read_bytes())
+        signature = base64.b64decode((bundle / SIGNATURE).read_bytes().strip(), validate=True)
+        loaded.verify(signature, (bundle / MANIFEST).read_bytes())
     except (OSError, ValueError, exceptions.InvalidSignature) as error:
         raise RecipeError(
             Fault(
@@ -50,7 +50,7 @@ def verify_signature(bundle: Path, key: Path) -> None:
                 at=str(bundle / SIGNATURE),
                 got=f"{type(error).__name__} {error}".strip(),
                 expected=f"the Ed25519 signature of {MANIFEST}, in base64",
-                fix="take the bundle from its source again, or check the key",
+                fix="get the bundle from its source again, or check the key",
             )
         ) from error
     whole(bundle)
@@ -75,7 +75,7 @@ def _key(path: Path, part: str) -> Any:
 
 
 def _key_fault(path: Path, part: str, got: str) -> Fault:
-    make = {
+    commands = {
         "private": "openssl genpkey -algorithm ed25519 -out key.pem",
         "public": "openssl pkey -in key.pem -pubout -out pub.pem",
     }
@@ -84,5 +84,5 @@ def _key_fault(path: Path, part: str, got: str) -> Fault:
         at=str(path),
         got=got,
         expected=f"an Ed25519 {part} key in PEM without a password",
-        fix=make[part],
+        fix=commands[part],
     )

@@ -19,9 +19,9 @@ FORMATS: tuple[str, ...] = ("coreml",)
 
 
 def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
-    """Writes a package per model, and the same as an archive with its checksum.
+    """Write a package per model, and an archive of each with its checksum.
 
-    The checksum is the archive's sha256, which is what `swift package compute-checksum` gives.
+    The checksum is the archive's sha256, as from `swift package compute-checksum`.
     """
     archives = []
     for title, model in titled(manifest, FORMATS):
@@ -61,7 +61,7 @@ ACCESSOR = """\
 import CoreML
 import Foundation
 
-/// A model made by edgekd; what it takes and gives, and how it is loaded.
+/// A model exported by edgekd: its inputs and outputs, and how to load it.
 public enum {name} {{
   public static let name = {bundle}
   public static let version = {version}
@@ -77,8 +77,8 @@ public enum {name} {{
 {outputs}
   ]
 
-  /// One input or output: its shape, batch first, its type as numpy names it, its axes in words
-  /// and what its values are, where that is known.
+  /// One input or output: its shape, batch first, its numpy dtype, and its axes and meaning,
+  /// if they are known.
   public struct Tensor {{
     public let name: String
     public let shape: [Int?]
@@ -87,12 +87,12 @@ public enum {name} {{
     public let meaning: String?
   }}
 
-  /// Where the model lies in this package.
+  /// The model's URL in this package.
   public static var url: URL {{
     Bundle.module.url(forResource: "Resources/{file}", withExtension: nil)!
   }}
 
-  /// The model, compiled on first use; keep it.
+  /// Compiles and loads the model; keep the result.
   public static func load(configuration: MLModelConfiguration = .init()) throws -> MLModel {{
     try MLModel(contentsOf: MLModel.compileModel(at: url), configuration: configuration)
   }}
@@ -105,9 +105,9 @@ import XCTest
 
 @testable import {name}
 
-/// Runs the golden vectors: what the model gave when it was bundled, it must give here.
+/// Runs the golden vectors: the outputs must equal those from when the model was bundled.
 final class {name}Tests: XCTestCase {{
-  /// Values as 64-bit reals, whatever the model's own type is.
+  /// Values as 64-bit floats, whatever the model's own type is.
   func golden(_ file: String) throws -> [Double] {{
     let url = Bundle.module.url(forResource: "Golden/\\(file)", withExtension: nil)!
     return try Data(contentsOf: url).withUnsafeBytes {{ Array($0.bindMemory(to: Double.self)) }}
@@ -146,12 +146,12 @@ final class {name}Tests: XCTestCase {{
 """
 
 TYPES = {"float16": ".float16", "float32": ".float32", "float64": ".double"}
-"""Core ML's types of tensors, as Swift spells them; whole numbers are .int32."""
+"""Swift's names of Core ML's tensor types; integers are .int32."""
 CODES = {
     "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B",
     "uint16": "H", "uint32": "I", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
 }  # fmt: skip
-"""The types of golden vectors, as `struct` spells them."""
+"""The `struct` format characters of the dtypes of golden vectors."""
 
 
 def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, folder: Path) -> None:
@@ -194,14 +194,14 @@ def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, fo
     write_text(tests / f"{name}Tests.swift", test)
 
 
-def _widen(source: Path, tensor: Tensor, place: Path) -> None:
-    """Writes a golden vector as 64-bit reals, which hold all of Core ML's types."""
+def _widen(source: Path, tensor: Tensor, target: Path) -> None:
+    """Write a golden vector as 64-bit floats, which represent all of Core ML's types."""
     values = struct.iter_unpack(f"<{CODES[tensor.dtype]}", source.read_bytes())
-    place.write_bytes(b"".join(struct.pack("<d", *value) for value in values))
+    target.write_bytes(b"".join(struct.pack("<d", *value) for value in values))
 
 
 def _sizes(source: Path, tensor: Tensor, count: int) -> str:
-    """The shape of one sample; a free size is that of the golden vector."""
+    """The shape of one sample; a dynamic dimension has the golden vector's size."""
     known = math.prod(size for size in tensor.shape[1:] if size)
     length = source.stat().st_size // struct.calcsize(CODES[tensor.dtype]) // count
     return ", ".join(["1", *(str(size or length // known) for size in tensor.shape[1:])])

@@ -43,7 +43,7 @@ def test_an_archive_is_not_signed_but_its_bundle_is(packed: Path, edgekd_cli: An
     said = edgekd_cli("bundle", packed, "--sign", "key.pem")
     assert said.code == 2
     assert_five_parts(said.err)
-    assert "before it is packed" in said.err
+    assert "before you pack it" in said.err
 
 
 def test_an_archive_cut_short_anywhere_is_refused(packed: Path, edgekd_cli: Any) -> None:
@@ -78,8 +78,8 @@ def _twice(opened: zipfile.ZipFile) -> None:
 
 
 EVIL: dict[str, Callable[[zipfile.ZipFile], None]] = {
-    "no plain file": _link,
-    "there twice": _twice,
+    "not a regular file": _link,
+    "occurs twice": _twice,
     "inside the bundle": lambda opened: opened.writestr("../../evil", "x"),
     "inside the bundle, its parts joined by /, not '/tmp": lambda opened: opened.writestr(
         zipfile.ZipInfo("/tmp/evil"), "x"

@@ -77,10 +77,10 @@ def test_the_card_says_of_each_model_what_it_takes(tmp_path: Path) -> None:
         folded={"image": Raw(dtype="uint8", scale=0.5)},
     )  # fmt: skip
     card = (bundle / "MODEL_CARD.md").read_text()
-    assert "On phone-onnx:\n\n- takes image: 1 x 1 x 2 x 3 float32\n" in card
-    assert "On phone-litert:\n\n- takes image: 1 x 2 x 3 x 1 float32, batch height width" in card
+    assert "On phone-onnx:\n\n- input image: 1 x 1 x 2 x 3 float32\n" in card
+    assert "On phone-litert:\n\n- input image: 1 x 2 x 3 x 1 float32, batch height width" in card
     assert "value = 0.5 * (number - -3)" in card
-    assert "- the file does itself, to image: scale 0.5" in card
+    assert "- preprocessing embedded in the file, of image: scale 0.5" in card
 
 
 def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -124,7 +124,7 @@ def test_every_field_that_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
                     read_manifest(bundle)
                 assert_five_parts(str(raised.value))
                 if path != ("schema_version",):
-                    assert "The manifest" in str(raised.value)
+                    assert MANIFEST in str(raised.value)
                     assert "edgekd run RECIPE" in str(raised.value)
     assert tried > 100
 
@@ -197,7 +197,7 @@ def test_a_package_is_written_only_where_nothing_is(tmp_path: Path, edgekd_cli: 
         said = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", out)
         assert said.code == 2
         assert_five_parts(said.err)
-        assert "folder of its own" in said.err
+        assert "needs an empty folder" in said.err
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
@@ -243,7 +243,7 @@ def test_what_is_not_as_the_manifest_says_is_found(tmp_path: Path, damage: str) 
     for fault in faults:
         assert_five_parts(str(fault))
     for use in (packing.check, lambda place: packing.pack(place, "linux")):
-        with pytest.raises(RecipeError, match="not what its manifest says"):
+        with pytest.raises(RecipeError, match="does not match its manifest"):
             use(bundle)
 
 
@@ -422,7 +422,7 @@ def test_a_signature_holds_for_all_files_and_one_key(tmp_path: Path, edgekd_cli:
     _change(bundle / "labels.txt")
     changed = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub")
     assert changed.code == 2
-    assert "not what its manifest says" in changed.err
+    assert "does not match its manifest" in changed.err
     (bundle / "manifest.json.sig").write_text("no base64")
     assert edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub").code == 2
 
@@ -623,7 +623,7 @@ def test_a_package_of_no_kind_or_of_no_model_is_refused(tmp_path: Path, edgekd_c
     said = edgekd_cli("bundle", tmp_path / "run")
     assert said.code == 2
     assert_five_parts(said.err)
-    assert "nothing ships" in said.err
+    assert "without a model that ships" in said.err
 
 
 def test_without_a_java_compiler_an_android_package_is_not_begun(
