@@ -62,21 +62,19 @@ def calibrate(
 
     with Shown() as progress:
         progress("load", "edgekd")
+        from edgekd.pipeline.calibrate import CalibrationOptions
         from edgekd.pipeline.calibrate import calibrate as freeze
 
-        result = freeze(
-            recipe,
+        options = CalibrationOptions(
             name=name,
             source=source,
             count=count,
             selection=selection,
             licence=licence,
             out=out,
-            runs=runs,
-            settings=settings or [],
-            replace_it=force,
-            progress=progress,
+            overwrite=force,
         )
+        result = freeze(recipe, options, runs=runs, settings=settings or [], progress=progress)
     if as_json:
         paths = {"path": str(result.path), "samples": str(result.samples)}
         print_json({**result.calibration.to_json(), **paths, "doubts": list(result.doubts)})

@@ -1,11 +1,13 @@
-"""A calibration set made of a recipe's data, with the very samples beside it."""
+"""Makes a calibration set from a recipe's data, with its exact samples beside it."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -14,23 +16,50 @@ from edgekd.calibration.frozen_samples import read_record
 from edgekd.errors import Fault, RecipeError
 from edgekd.pipeline.candidates.calibrate import freeze
 from edgekd.pipeline.plan import check
-from edgekd.pipeline.run import begin, fold
-from edgekd.pipeline.stages import fold as fold_stage
+from edgekd.pipeline.run import initial_state, run_stages
+from edgekd.pipeline.stages import fold
 from edgekd.recipe.schema import Recipe
 from edgekd.system.files import path_digest, write_text
 from edgekd.system.notebook_progress import default_progress
 from edgekd.system.progress import Progress
 from edgekd.system.store import open_run
 
+RECORDED = ("preprocessing", "looked_at")
+"""Keys of a frozen set's record that its TOML file repeats."""
+
 
 @dataclass(frozen=True)
-class MadeSet:
+class CalibrationOptions:
+    """Which samples of a recipe's data become a calibration set, and where it is written.
+
+    Attributes:
+        name: the name of the set; SELECTION-COUNT if None.
+        source: the split to select from: train, validation or unlabeled.
+        count: the number of samples.
+        selection: random, stratified, first, k-centre or worst-loss.
+        licence: the licence of the samples.
+        out: the folder of the set; `calibration` beside the recipe if None.
+        overwrite: whether to replace a set of that name.
+    """
+
+    name: str | None = None
+    source: str = "train"
+    count: int = 128
+    selection: str = "random"
+    licence: str = "that of the recipe's data"
+    out: Path | str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
     """A calibration set on disk.
 
     Attributes:
         path: its TOML file; a recipe names it as `calibration = "PATH"` in [quantize].
         samples: the file of its samples, beside it.
-        doubts: what of the samples is doubtful, in sentences.
+        calibration: the set itself.
+        doubts: sentences on what may be wrong with the samples.
     """
 
     path: Path
@@ -41,73 +70,82 @@ class MadeSet:
 
 def calibrate(
     recipe: Path | str,
+    options: CalibrationOptions | None = None,
     *,
-    name: str | None = None,
-    source: str = "train",
-    count: int = 128,
-    selection: str = "random",
-    licence: str = "that of the recipe's data",
-    out: Path | str | None = None,
     runs: Path | str = "runs",
     settings: Sequence[str] = (),
-    replace_it: bool = False,
     progress: Progress | None = None,
-) -> MadeSet:
-    """The calibration set `out/NAME.toml` of samples of the recipe's data, made now.
+    **deprecated: Any,
+) -> CalibrationResult:
+    """The calibration set `OUT/NAME.toml` of samples of the recipe's data, made now.
 
-    Selections that look at a network have it trained first, as a run would, which then uses it.
+    A selection that uses a network trains it first, as a run does; a later run reuses it.
 
     Args:
-        name: of the set; SELECTION-COUNT without it.
-        source: the split: train, validation or unlabeled.
-        selection: random, stratified, first, k-centre or worst-loss.
-        out: the folder; `calibration` beside the recipe without it.
-        runs: where run folders go.
-        replace_it: whether a set of that name may go.
+        options: which samples, and where the set is written.
+        runs: the folder of run folders.
+        settings: "key.path=value" each, which override the recipe.
+        progress: receives the progress; by default it is drawn under the cell of a notebook, and
+            nowhere else.
+        deprecated: fields of `CalibrationOptions`, with a warning; pass `options` instead.
 
     Raises:
-        RecipeError: the recipe or a choice is wrong, there is such a set already, or nothing can
-            be measured on the samples.
+        RecipeError: the recipe or an option is wrong, the set exists already, or the samples are
+            unusable for calibration.
     """
+    options = _with_deprecated(options or CalibrationOptions(), deprecated)
     path = Path(recipe)
     # The recipe may name the very set that is being made.
     plan = check(path, (*settings, "quantize.calibration=random-128"))
-    name = name or f"{selection}-{count}"
-    place = (Path(out) if out is not None else path.parent / "calibration") / f"{name}.toml"
-    document = {"source": source, "count": count, "selection": selection, "licence": licence}
-    chosen = replace(check_calibration(document, place), frozen=None)
-    if place.exists() and not replace_it:
+    name = options.name or f"{options.selection}-{options.count}"
+    home = Path(options.out) if options.out is not None else path.parent / "calibration"
+    card = home / f"{name}.toml"
+    document = {key: getattr(options, key) for key in ("source", "count", "selection", "licence")}
+    chosen = replace(check_calibration(document, card), frozen=None)
+    if card.exists() and not options.overwrite:
         raise RecipeError(
             Fault(
-                what="There is a calibration set of this name.",
-                at=str(place),
-                got="a set that runs may have been made with",
-                expected="a name of its own for each set",
-                fix="give another --name, or --force to write over it",
+                what=f"The calibration set {name!r} exists already.",
+                at=str(card),
+                got="a set that earlier runs may have used",
+                expected="a new name",
+                fix="give another --name, or --force to overwrite it",
             )
         )
     run = open_run(Path(runs), plan.recipe.name, plan.recipe.seed, progress or default_progress())
-    state = begin(plan, run)
-    until = _needed(plan.recipe, selection)
+    state = initial_state(plan, run)
+    until = _last_stage(plan.recipe, options.selection)
     if until is not None:
-        state = fold(state, run, until)
+        state = run_stages(state, run, until)
     if until != "fold" and plan.recipe.export.embeds:
-        state = fold_stage.step(state, run)
-    samples, doubtful = freeze(state, run, replace(chosen, preprocessing=_preparation(plan.recipe)))
-    document |= {key: value for key, value in read_record(samples.parent).items() if key in KEPT}
-    frozen = place.with_suffix(".safetensors")
-    place.parent.mkdir(parents=True, exist_ok=True)
+        state = fold.step(state, run)
+    samples, doubts = freeze(state, run, replace(chosen, preprocessing=_preprocessing(plan.recipe)))
+    record = read_record(samples.parent)
+    document |= {key: record[key] for key in RECORDED if key in record}
+    frozen = card.with_suffix(".safetensors")
+    home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(samples, frozen)
-    write_text(place, tomli_w.dumps({**document, "sha256": path_digest(frozen)}))
-    made = load_calibration(str(place.resolve()), path.parent)
-    return MadeSet(place, frozen, made, tuple(doubtful))
+    write_text(card, tomli_w.dumps({**document, "sha256": path_digest(frozen)}))
+    calibration = load_calibration(str(card.resolve()), path.parent)
+    return CalibrationResult(card, frozen, calibration, tuple(doubts))
 
 
-KEPT = ("preprocessing", "looked_at")
+def _with_deprecated(options: CalibrationOptions, fields: dict[str, Any]) -> CalibrationOptions:
+    if not fields:
+        return options
+    warnings.warn(
+        "edgekd.calibrate takes its options as edgekd.pipeline.calibrate.CalibrationOptions",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    if "replace_it" in fields:
+        fields = {**fields, "overwrite": fields["replace_it"]}
+        del fields["replace_it"]
+    return replace(options, **fields)
 
 
-def _needed(recipe: Recipe, selection: str) -> str | None:
-    """The last stage before the network that `selection` looks at is what it will be."""
+def _last_stage(recipe: Recipe, selection: str) -> str | None:
+    """The stage that finishes the network which `selection` uses; None if it uses none."""
     if selection == "worst-loss":
         return "fold"
     if selection != "k-centre":
@@ -115,10 +153,11 @@ def _needed(recipe: Recipe, selection: str) -> str | None:
     return "train" if recipe.teacher is not None and not recipe.export.inputs else "fold"
 
 
-def _preparation(recipe: Recipe) -> str:
-    """What was done to the raw data before the samples were taken, in words."""
+def _preprocessing(recipe: Recipe) -> str:
+    """The preprocessing of the samples, in words."""
     options = ", ".join(f"{key} = {value!r}" for key, value in recipe.data.options.items())
-    done = f"that of {recipe.data.load}" + (f" with {options}" if options else "")
+    text = f"that of {recipe.data.load}" + (f" with {options}" if options else "")
     if recipe.export.inputs:
-        done += f"; of {', '.join(recipe.export.inputs)} without what the recipe folds into files"
-    return done
+        names = ", ".join(recipe.export.inputs)
+        text += f"; for {names}, without the preprocessing that the recipe embeds in the model"
+    return text

@@ -1,4 +1,4 @@
-"""Whether an artifact gives on a device what it should, before anything is timed there."""
+"""Checks that an artifact computes the right outputs on a device before it is timed there."""
 
 from __future__ import annotations
 
@@ -27,53 +27,56 @@ def disagreement(
     weights: str | None = None,
     golden: Path | None = None,
 ) -> Verdict | None:
-    """How `artifact` fails on `device` to give what it should, or None: a wrong one has no latency.
+    """Why `artifact` is not correct on `device`, or None: the latency of a wrong one means nothing.
 
     Args:
-        against: a reference of the network that it must agree with on `samples`.
-        golden: a bundle that holds it, whose golden vectors it must give.
+        samples: the samples for `against`.
+        against: a reference to the network that the artifact must agree with.
+        weights: the weights of that network.
+        golden: a bundle that contains the artifact, whose golden vectors it must reproduce.
 
     Raises:
-        RecipeError: the bundle does not hold it.
-        UnreachableError: the device cannot be reached, or has no runtime for it.
+        RecipeError: the bundle does not contain the artifact.
+        UnreachableError: the device cannot be reached, or has no runtime for the artifact.
     """
     try:
         if against is not None:
             network = load_network(against, example=samples[0], weights=weights)
-            found = verify(artifact, network, samples, device=device)
-            if found.outcome is not Outcome.PASSED:
-                return Verdict(found.outcome, f"it does not agree with {against}: {found.detail}")
+            agreement = verify(artifact, network, samples, device=device)
+            if agreement.outcome is not Outcome.PASSED:
+                why = f"it does not agree with {against}: {agreement.detail}"
+                return Verdict(agreement.outcome, why)
         if golden is None:
             return None
         bundle = find(golden)
         model = _model(artifact, bundle)
-        # The vectors are laid out as the file takes them.
-        as_it_is = replace(artifact, lineage={})
-        given = vectors.read_inputs(bundle, model)
-        ran = run_artifact(as_it_is, given, device, batch=model.inputs[0].shape[0] or 1)
+        # Golden vectors have the layout and dtype of the file, so no lineage may convert them.
+        plain = replace(artifact, lineage={})
+        inputs = vectors.read_inputs(bundle, model)
+        ran = run_artifact(plain, inputs, device, batch=model.inputs[0].shape[0] or 1)
     except (ConversionError, DisagreementError) as error:
-        wrong = isinstance(error, DisagreementError)
-        return Verdict(Outcome.DISAGREES if wrong else Outcome.RUN_FAILED, error.faults[0].got)
+        disagrees = isinstance(error, DisagreementError)
+        return Verdict(Outcome.DISAGREES if disagrees else Outcome.RUN_FAILED, error.faults[0].got)
     if isinstance(ran, Verdict):
         return ran
-    off = vectors.differences(bundle, model, ran.outputs)
-    told = "; ".join(f"{fault.at}: {fault.got}, {fault.expected}" for fault in off)
-    return Verdict(Outcome.DISAGREES, told) if off else None
+    faults = vectors.differences(bundle, model, ran.outputs)
+    why = "; ".join(f"{fault.at}: {fault.got}, {fault.expected}" for fault in faults)
+    return Verdict(Outcome.DISAGREES, why) if faults else None
 
 
 def _model(artifact: Artifact, bundle: Path) -> Model:
-    """The model of the bundle that `artifact` is, as it lies there or as the run made it."""
+    """The bundle's model that `artifact` is: the bundled file, or the run's artifact of it."""
     models = read_manifest(bundle).models
     for model in models:
-        there = (bundle / model.entry).resolve() == artifact.path.resolve()
-        if there or model.exported_sha256 == artifact.sha256:
+        bundled = (bundle / model.entry).resolve() == artifact.path.resolve()
+        if bundled or model.exported_sha256 == artifact.sha256:
             return model
     raise RecipeError(
         Fault(
-            what=f"The bundle {bundle} does not hold {artifact.path}.",
+            what=f"The bundle {bundle} does not contain {artifact.path}.",
             at="--golden",
             got=f"sha256 {artifact.sha256}",
             expected=listed([str(bundle / model.entry) for model in models]),
-            fix="time the bundle's own file, or the artifact of the run that made the bundle",
+            fix="benchmark the bundle's own file, or the artifact of the run that made the bundle",
         )
     )

@@ -1,4 +1,4 @@
-"""What is installed, what works, and how to mend what does not."""
+"""Checks what is installed and works, and says how to fix the rest."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from edgekd.system.packages import missing, tool_versions
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """One thing edgekd can use: whether it works, its versions, and the fix where it does not."""
+    """A package or program that edgekd can use: whether it works, its version, the fix if not."""
 
     name: str
     works: bool
-    told: str
+    detail: str
     fix: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON object; the detail's key is that of `edgekd doctor --json` since 0.1."""
+        return {"name": self.name, "works": self.works, "told": self.detail, "fix": self.fix}
 
 
 def examine() -> list[DoctorFinding]:
-    """Every optional part, without importing the heavy packages."""
+    """The state of every optional part, found without importing heavy packages."""
     findings = [
         DoctorFinding("python", True, f"{platform.python_version()} on {platform.platform()}")
     ]
@@ -39,11 +43,11 @@ def examine() -> list[DoctorFinding]:
         if absent:
             findings.append(DoctorFinding(name, False, absent.got, absent.fix))
             continue
-        found = tool_versions(module.PACKAGES)
-        told = ", ".join(f"{tool} {number}" for tool, number in found.items() if tool != "torch")
+        versions = tool_versions(module.PACKAGES)
+        detail = ", ".join(f"{tool} {value}" for tool, value in versions.items() if tool != "torch")
         if module.RUNTIME == "coreml" and platform.system() != "Darwin":
-            told += "; no runtime here: files are computed by the reference evaluator"
-        findings.append(DoctorFinding(name, True, told))
+            detail += "; no runtime on this system: the reference evaluator computes the files"
+        findings.append(DoctorFinding(name, True, detail))
     absent = missing(("torch_pruning",), extra="prune")
     pruning = f"torch-pruning {tool_versions(('torch_pruning',))['torch-pruning']}"
     findings.append(
@@ -59,13 +63,13 @@ def examine() -> list[DoctorFinding]:
         else DoctorFinding("sign", True, signing)
     )
     for name, program, fix in (
-        ("javac", "javac", "install a JDK: Android bundles hold a compiled class"),
+        ("javac", "javac", "install a JDK: Android bundles contain a compiled class"),
         ("ssh", "ssh", "install the OpenSSH client"),
-        ("adb", "adb", "install Android's platform tools"),
+        ("adb", "adb", "install Android SDK Platform-Tools"),
     ):
-        place = shutil.which(program)
-        told = place or f"no {program} program"
-        findings.append(DoctorFinding(name, place is not None, told, "" if place else fix))
+        path = shutil.which(program)
+        detail = path or f"the program {program} is not installed"
+        findings.append(DoctorFinding(name, path is not None, detail, "" if path else fix))
     findings.append(_emulated())
     return findings
 
@@ -73,8 +77,8 @@ def examine() -> list[DoctorFinding]:
 def _emulated() -> DoctorFinding:
     """Whether ARM64 can be emulated here."""
     try:
-        found = userland.find()
+        emulator = userland.find()
     except EdgekdError as error:
         fault = error.faults[0]
         return DoctorFinding("emulated", False, fault.got, fault.fix)
-    return DoctorFinding("emulated", True, f"ARM64 by QEMU {found.qemu.version}")
+    return DoctorFinding("emulated", True, f"ARM64 by QEMU {emulator.qemu.version}")

@@ -1,4 +1,4 @@
-"""Several processes for one training: started here, or by the user's own torchrun."""
+"""Several processes for one training, started by edgekd or by the user's torchrun."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekd.system.store import Run
 from edgekd.training.distributed import launched
 
 MARK = "edgekd-worker "
-"""What a line that a worker writes on stderr for us begins with; JSON follows."""
+"""The start of a line of JSON that a worker writes to stderr for edgekd."""
 
 
 def processes(recipe: Recipe) -> int:
@@ -26,19 +26,19 @@ def processes(recipe: Recipe) -> int:
 
 
 def check_processes(recipe: Recipe) -> None:
-    """Finds out whether the processes there are, or can be started, are those of the recipe.
+    """Checks that the launched processes are those of the recipe, or that edgekd can start them.
 
     Raises:
-        RecipeError: they are not.
+        RecipeError: the numbers differ, or the recipe needs several machines.
     """
     asked, there = processes(recipe), launched()
     distill = recipe.distill
     if there > 1 and asked != there:
         raise RecipeError(
             Fault(
-                what="The launcher started another number of processes than the recipe asks for.",
+                what="The launcher started a different number of processes than the recipe has.",
                 at="distill.devices",
-                got=f"{there} processes, and a recipe for {asked}",
+                got=f"{there} processes, the recipe asks for {asked}",
                 expected=f"devices times nodes = {there}",
                 fix=f"--set distill.devices={there}",
             )
@@ -49,15 +49,15 @@ def check_processes(recipe: Recipe) -> None:
                 what="edgekd cannot start processes on other machines.",
                 at="distill.nodes",
                 got=str(distill.nodes),
-                expected="nodes = 1, or one torchrun on each machine, over a shared --out",
+                expected="nodes = 1, or one torchrun on each machine with a shared --out folder",
                 fix=f"torchrun --nnodes {distill.nodes} --nproc-per-node {distill.devices} "
                 "--rdzv-backend c10d --rdzv-endpoint HOST:PORT -m edgekd.cli run RECIPE",
             )
         )
 
 
-def aside(out: Path, recipe: Recipe) -> Run:
-    """The run of a process that is not the first: it shares the store, and tells nobody."""
+def helper_run(out: Path, recipe: Recipe) -> Run:
+    """The run of a process other than the first: it shares the store and reports no progress."""
     folder = Path(tempfile.mkdtemp(prefix="edgekd-"))
     return Run(folder=folder, store=out / recipe.name / "store", seed=recipe.seed, reused=[])
 
@@ -65,11 +65,10 @@ def aside(out: Path, recipe: Recipe) -> Run:
 def train_in_processes(
     plan: Plan, path: Path, settings: Sequence[str], run: Run, until: str
 ) -> None:
-    """Has several processes on this machine do the stages to `until`; what they trained is in the
-    run's store then.
+    """Runs the stages to `until` in several processes on this machine, which fill the run's store.
 
     Raises:
-        EdgekdError: what stopped one of them.
+        EdgekdError: the error that stopped one of them.
     """
     job = {
         "recipe": str(path.resolve()),
@@ -87,11 +86,11 @@ def train_in_processes(
             with run.log.open("a", encoding="utf-8") as log:
                 log.write(line + "\n")
             return
-        word = json.loads(line.removeprefix(MARK))
-        if "tell" in word:
-            run.progress(*word["tell"])
+        message = json.loads(line.removeprefix(MARK))
+        if "progress" in message:
+            run.progress(*message["progress"])
         else:
-            stopped.append(word)
+            stopped.append(message)
 
     done = follow_process(
         [*launcher, *count, "-m", "edgekd.pipeline.training_worker", json.dumps(job)], on_line
@@ -101,10 +100,10 @@ def train_in_processes(
     if done.code != 0:
         raise InternalError(
             Fault(
-                what="A process of the distillation died.",
+                what="A training process ended unexpectedly.",
                 at=f"distill.devices = {processes(plan.recipe)}",
                 got=f"exit code {done.code}: {done.last_lines}",
-                expected="processes that end well",
-                fix=f"look into {run.log}; devices = 1 does without",
+                expected="exit code 0",
+                fix=f"read {run.log}, or set distill.devices = 1 to train in one process",
             )
         )

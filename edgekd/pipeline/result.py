@@ -1,4 +1,4 @@
-"""What a run came to, and how each target ended."""
+"""The result of a run, and the error that a failed run ends with."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from edgekd.system.html import grid, shown
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
+        name: the name of the recipe.
+        folder: the folder of the run.
         rows: every candidate of every target.
-        chosen: by target, what ships and why.
+        chosen: by target, which candidate ships and why.
         passed: whether every required target has a candidate that passed.
-        exit_code: see `edgekd.errors`; 0 when passed.
-        folder: of the run.
+        exit_code: see `edgekd.errors`; 0 if passed.
+        metric: the name of the recipe's metric.
         smaller_is_better: whether the metric is an error.
-        agreed: what the task's agreement is a figure of, in words.
-        reused: what earlier runs had made, "stage/name" each.
-        routes: by target, which answers of what ships the device keeps.
-        seconds: by stage, how long it took; what was used again took an earlier run longer.
-        bundles: by kind, the folder of what the app build takes.
+        agreed: what the task's agreement measures, in words.
+        teacher, student, unpruned: the figures of these networks; None without them.
+        pruning: the result of pruning; None without it.
+        reused: the results of earlier runs that were reused, as "stage/name".
+        until: the last stage, if the run was to end before the last one.
+        required: by target, whether the recipe requires it to pass.
+        routes: by target, the model cascade: which answers the device keeps.
+        seconds: by stage, its duration in this run, without what earlier runs computed.
+        bundles: by kind, the folder for the app build.
     """
 
     name: str
@@ -54,7 +60,7 @@ class RunResult:
     bundles: Mapping[str, Path] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        """Every candidate, and which ship."""
+        """A table of all candidates for a notebook."""
         head = ("target", "candidate", "outcome", self.metric, "bytes", "p90 ms", "", "why")
         return grid(
             f"{self.name}: {'passed' if self.passed else 'not passed'}", head, self._cells()
@@ -79,7 +85,7 @@ class RunResult:
             ]
 
     def to_json(self) -> dict[str, Any]:
-        """What `result.json` holds."""
+        """The document of `result.json`."""
         return {
             "name": self.name,
             "run": str(self.folder),
@@ -96,14 +102,14 @@ class RunResult:
             "chosen": {name: asdict(choice) for name, choice in self.chosen.items()},
             "reused": list(self.reused),
             "until": self.until,
-            "routes": {name: found.to_json() for name, found in self.routes.items()},
-            "seconds": {name: round(took, 3) for name, took in self.seconds.items()},
+            "routes": {name: route.to_json() for name, route in self.routes.items()},
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
             "bundles": {kind: str(path) for kind, path in self.bundles.items()},
         }
 
 
 def failure(result: RunResult) -> EdgekdError | None:
-    """The error a run ends with, or None where it passed."""
+    """The error that a run ends with; None if it passed."""
     if result.exit_code == 0:
         return None
     faults = []
@@ -116,7 +122,7 @@ def failure(result: RunResult) -> EdgekdError | None:
             continue
         faults.append(
             Fault(
-                what=f"{name} has no artifact that may ship.",
+                what=f"{name} has no candidate that can ship.",
                 at=f"target {name}, {end.name}",
                 got=f"{end.outcome.value}: {end.detail}",
                 expected="a candidate that agrees with its network and keeps the budget",

@@ -1,4 +1,4 @@
-"""From a recipe to a result: resolve it, fold the stages over the work, write what came of it."""
+"""Runs a recipe: checks it, runs its stages, and writes the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgekd.network.load import load_module
 from edgekd.network.network import Network, as_network
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.extensions import extension_digests, task_of
-from edgekd.pipeline.launch import aside, check_processes, processes, train_in_processes
+from edgekd.pipeline.launch import check_processes, helper_run, processes, train_in_processes
 from edgekd.pipeline.plan import Plan, applies, check
 from edgekd.pipeline.result import RunResult
 from edgekd.pipeline.stages import STAGES, bundle, distill, prune, verify
@@ -55,20 +55,20 @@ def run(
     base: Path | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """What the recipe in `path` came to, in a new folder `out/NAME/RUN/`.
+    """Runs the recipe in `path` in a new folder `out/NAME/RUN/`, and returns the result.
 
-    What earlier runs of the recipe made, and nothing it depends on has changed, is used again.
+    Results of earlier runs of the recipe are reused unless something that they depend on changed.
 
     Args:
-        until: the last stage to do.
-        settings: "key.path=value" each, put over the recipe.
+        until: the last stage to run.
+        settings: "key.path=value" each, which override the recipe.
         base: the folder that references are relative to, if it is not the recipe's own.
-        tell: hears how far it is. Without it that is drawn under the cell of a notebook, and
-            elsewhere nowhere.
+        progress: receives the progress; by default it is drawn under the cell of a notebook, and
+            nowhere else.
 
     Raises:
-        EdgekdError: before export, whatever stops a stage; see `check` too. From export on a
-            failure is a row of the result.
+        EdgekdError: a stage before export failed; see `check` too. From export on, a failure is the
+            outcome of a candidate.
     """
     if until is not None and until not in STAGES:
         raise RecipeError(unknown("stage", until, STAGES, "--until"))
@@ -78,28 +78,28 @@ def run(
     join()
     if world()[0]:
         return _take_part(plan, Path(out), until)
-    place = open_run(Path(out), recipe.name, recipe.seed, progress or default_progress())
+    opened = open_run(Path(out), recipe.name, recipe.seed, progress or default_progress())
     document = recipe.model_dump(exclude_none=True)
-    write_text(place.folder / "recipe.toml", tomli_w.dumps(document))
-    told = {**environment(), "recipe_folder": str(plan.base.resolve())}
-    write_json(place.folder / "environment.json", told)
+    write_text(opened.folder / "recipe.toml", tomli_w.dumps(document))
+    facts = {**environment(), "recipe_folder": str(plan.base.resolve())}
+    write_json(opened.folder / "environment.json", facts)
     try:
         if processes(recipe) > 1 and launched() == 1:
             spawn = partial(
-                train_in_processes, plan, Path(path), settings, place, last_together(until)
+                train_in_processes, plan, Path(path), settings, opened, last_together(until)
             )
-            place = replace(place, spawn=spawn)
-        state = fold(begin(plan, place), place, until)
+            opened = replace(opened, spawn=spawn)
+        state = run_stages(initial_state(plan, opened), opened, until)
     except BaseException:
-        with place.log.open("a", encoding="utf-8") as log:
+        with opened.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
         raise
-    result = _conclude(state, place, until)
-    write_json(place.folder / "result.json", result.to_json())
+    result = _conclude(state, opened, until)
+    write_json(opened.folder / "result.json", result.to_json())
     if until is None:
-        _write_report(place)
-    _write_summaries(place, result)
-    mark_latest(place)
+        _write_report(opened)
+    _write_summaries(opened, result)
+    mark_latest(opened)
     return result
 
 
@@ -110,75 +110,74 @@ def route(
     confidence: float | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """The run in `folder` again with `[route]`: a new run, in which nothing is done twice.
+    """Runs the recipe of the run in `folder` again with `[route]`, reusing all of its results.
 
     Args:
-        agreement, confidence: see `edgekd.recipe.routing.Route`; what the recipe says without them.
+        agreement, confidence: see `edgekd.recipe.routing.Route`; by default those of the recipe.
 
     Raises:
-        RecipeError: it is no run that ended, or its answers cannot be routed.
+        RecipeError: the folder is not of a finished run, or the task has no model cascade.
     """
-    place = Path(folder).resolve()
-    told = read_run(place)
+    source = Path(folder).resolve()
+    data = read_run(source)
     settings = [f"route.agreement={agreement!r}"] if agreement is not None else []
     settings += [f"route.confidence={confidence!r}"] if confidence is not None else []
-    if not settings and "route" not in told.recipe:
+    if not settings and "route" not in data.recipe:
         settings = [f"route.agreement={Route().agreement}"]
-    base = Path(told.environment.get("recipe_folder", place))
+    base = Path(data.environment.get("recipe_folder", source))
     return run(
-        place / "recipe.toml", place.parents[1], settings=settings, base=base, progress=progress
+        source / "recipe.toml", source.parents[1], settings=settings, base=base, progress=progress
     )
 
 
-def _write_report(place: Run) -> None:
-    """Writes `report.html`, or says how to have it drawn."""
+def _write_report(run: Run) -> None:
+    """Writes `report.html`, or reports how to install what draws it."""
     absent = missing(("vl_convert",), extra="report")
     if absent is not None:
-        place.progress("report", f"not drawn: {absent.fix}")
+        run.progress("report", f"no report.html: {absent.fix}")
         return
-    write_report([place.folder], place.folder / "report.html")
+    write_report([run.folder], run.folder / "report.html")
 
 
-def _write_summaries(place: Run, result: RunResult) -> None:
-    """Writes what CI systems show: `junit.xml` and `summary.md`."""
-    found = cases(result.rows, result.required)
-    write_text(place.folder / "junit.xml", junit(result.name, found))
+def _write_summaries(run: Run, result: RunResult) -> None:
+    """Writes the files for CI systems: `junit.xml` and `summary.md`."""
+    write_text(run.folder / "junit.xml", junit(result.name, cases(result.rows, result.required)))
     ships = {name: (choice.candidate or "", choice.why) for name, choice in result.chosen.items()}
-    told = summary(result.name, result.metric, result.rows, ships)
-    write_text(place.folder / "summary.md", told)
+    text = summary(result.name, result.metric, result.rows, ships)
+    write_text(run.folder / "summary.md", text)
 
 
 TOGETHER = ("train", "distill", "prune", "quantize")
-"""The stages in which several processes take part."""
+"""The stages that several processes run together."""
 
 
 def last_together(until: str | None) -> str:
-    """The last of these in a run to the stage `until`."""
+    """The last stage that several processes run together, in a run to the stage `until`."""
     names = list(STAGES)
-    done = names[: names.index(until) + 1] if until else names
-    return next(name for name in reversed(done) if name in TOGETHER)
+    planned = names[: names.index(until) + 1] if until else names
+    return next(name for name in reversed(planned) if name in TOGETHER)
 
 
 def _take_part(plan: Plan, out: Path, until: str | None) -> RunResult:
-    """What a process that is not the first comes to: it helps to teach the student, and ends."""
-    place = aside(out, plan.recipe)
+    """The result in a process other than the first, which ends after the training stages."""
+    run = helper_run(out, plan.recipe)
     try:
         last = last_together(until)
-        return _conclude(fold(begin(plan, place), place, last), place, last)
+        return _conclude(run_stages(initial_state(plan, run), run, last), run, last)
     finally:
         leave()
-        shutil.rmtree(place.folder)
+        shutil.rmtree(run.folder)
 
 
-def fold(state: PipelineState, place: Run, until: str | None) -> PipelineState:
-    """`state` after its stages to `until`, or to the last."""
+def run_stages(state: PipelineState, run: Run, until: str | None) -> PipelineState:
+    """`state` after the stages up to `until`, or after all stages if that is None."""
     for name, stage in STAGES.items():
         if applies(name, state.recipe):
-            place.progress(name, "")
-            begun = time.monotonic()
-            state = stage.step(state, place)
-            took = time.monotonic() - begun
-            state = replace(state, seconds={**state.seconds, name: took})
+            run.progress(name, "")
+            begin_s = time.monotonic()
+            state = stage.step(state, run)
+            seconds = time.monotonic() - begin_s
+            state = replace(state, seconds={**state.seconds, name: seconds})
         if name == last_together(until):
             leave()
         if name == until:
@@ -186,7 +185,7 @@ def fold(state: PipelineState, place: Run, until: str | None) -> PipelineState:
     return state
 
 
-def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
+def _conclude(state: PipelineState, run: Run, until: str | None) -> RunResult:
     required = {deployment.target.name: deployment.required for deployment in state.deployments}
     codes = [
         end.outcome.exit_code
@@ -202,7 +201,7 @@ def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
     finished = until is None or until == list(STAGES)[-1]
     return RunResult(
         name=state.recipe.name,
-        folder=place.folder,
+        folder=run.folder,
         rows=state.candidates,
         chosen=state.chosen,
         passed=not codes and finished,
@@ -214,7 +213,7 @@ def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
         student=state.student_score,
         unpruned=state.unpruned_score,
         pruning=state.pruning,
-        reused=tuple(place.reused or ()),
+        reused=tuple(run.reused or ()),
         until=until,
         required=required,
         routes=state.routes,
@@ -223,12 +222,12 @@ def _conclude(state: PipelineState, place: Run, until: str | None) -> RunResult:
     )
 
 
-def begin(plan: Plan, place: Run) -> PipelineState:
-    """The work before its first stage: data and networks loaded."""
+def initial_state(plan: Plan, run: Run) -> PipelineState:
+    """The state before the first stage, with data and networks loaded and checked."""
     recipe, base = plan.recipe, plan.base
-    place.progress("load", "data")
+    run.progress("load", "data")
     loader = resolve(recipe.data.load, base=base, at="data.load")
-    # A loader that draws its splits at random draws the same ones again.
+    # A loader with random splits then always returns the same ones.
     torch.manual_seed(recipe.seed)
     np.random.seed(recipe.seed)
     random.seed(recipe.seed)
@@ -243,7 +242,7 @@ def begin(plan: Plan, place: Run) -> PipelineState:
                 fix="return edgekd.Data from the callable",
             )
         )
-    place.progress("load", "networks")
+    run.progress("load", "networks")
     teachers = tuple(
         (_teacher(entry, data, plan, at), weight) for entry, weight, at in _teacher_entries(recipe)
     )
@@ -280,7 +279,7 @@ def begin(plan: Plan, place: Run) -> PipelineState:
 
 
 def _teacher_entries(recipe: Recipe) -> list[tuple[TeacherTable | MoreTeacher, float, str]]:
-    """The teachers of a recipe, with their weights and keys."""
+    """The teachers of a recipe, each with its weight and its key."""
     entries: list[tuple[TeacherTable | MoreTeacher, float, str]] = []
     if recipe.teacher is not None:
         entries.append((recipe.teacher, 1.0, "teacher"))
@@ -296,7 +295,7 @@ def _teacher(entry: TeacherTable | MoreTeacher, data: Data, plan: Plan, at: str)
 
 
 def _student(data: Data, plan: Plan, teachers: Sequence[tuple[Any, float]], number: int) -> Network:
-    """The student untaught; its random weights are others for each `number`."""
+    """The untrained student; each `number` gives other random weights."""
     entry = plan.recipe.student
     if not entry.derived:
         return _network(entry, data, plan, "student", plan.recipe.seed + number)
@@ -304,9 +303,9 @@ def _student(data: Data, plan: Plan, teachers: Sequence[tuple[Any, float]], numb
     if not isinstance(teacher, Network):
         raise RecipeError(
             Fault(
-                what="A student cannot be derived from a teacher that is a file.",
+                what="A student cannot be derived from a black-box teacher.",
                 at="student.load",
-                got='"teacher", and of it only the outputs are known',
+                got='"teacher", of which only the outputs are known',
                 expected="a teacher that is a torch module",
                 fix="name the student's own module in student.load",
             )
@@ -321,7 +320,7 @@ def _network(
     role: str,
     seed: int | None = None,
 ) -> Network:
-    # Each alone: the student does not depend on the teacher.
+    # Seeded for each network, so that the student does not depend on the teacher.
     torch.manual_seed(plan.recipe.seed if seed is None else seed)
     module, lineage = load_module(
         entry.load, weights=entry.weights, options=entry.options, base=plan.base, at=f"{role}.load"

@@ -1,4 +1,4 @@
-"""One of the processes that teach a student together; `edgekd run` starts them, nobody else."""
+"""One of the processes that train a student together; only `edgekd run` starts them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import EdgekdError
-from edgekd.pipeline.launch import MARK, aside
+from edgekd.pipeline.launch import MARK, helper_run
 from edgekd.pipeline.plan import check
-from edgekd.pipeline.run import begin, fold
+from edgekd.pipeline.run import initial_state, run_stages
 from edgekd.system.store import Run
 from edgekd.training.distributed import join, leave, world
 
 
 def main(job: dict[str, Any]) -> int:
-    """Does the stages with training of a run that has begun elsewhere; the exit code."""
+    """Runs the training stages of a run that another process began; returns the exit code."""
     try:
         plan = check(job["recipe"], job["settings"])
         join()
-        run = aside(Path(job["store"]).parent.parent, plan.recipe)
+        run = helper_run(Path(job["store"]).parent.parent, plan.recipe)
         if world()[0] == 0:
-            run = Run(Path(job["folder"]), Path(job["store"]), plan.recipe.seed, _tell, reused=[])
-        fold(begin(plan, run), run, job["until"])
+            run = Run(
+                Path(job["folder"]), Path(job["store"]), plan.recipe.seed, _progress, reused=[]
+            )
+        run_stages(initial_state(plan, run), run, job["until"])
         leave()
     except EdgekdError as error:
         faults = [asdict(fault) for fault in error.faults]
@@ -33,12 +35,12 @@ def main(job: dict[str, Any]) -> int:
     return 0
 
 
-def _tell(stage: str, item: str, done: int = 0, total: int = 0) -> None:
-    _write({"tell": [stage, item, done, total]})
+def _progress(stage: str, item: str, done: int = 0, total: int = 0) -> None:
+    _write({"progress": [stage, item, done, total]})
 
 
-def _write(word: dict[str, Any]) -> None:
-    sys.stderr.write(f"{MARK}{json.dumps(word)}\n")
+def _write(message: dict[str, Any]) -> None:
+    sys.stderr.write(f"{MARK}{json.dumps(message)}\n")
     sys.stderr.flush()
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_made_is_told(project: Project, edgekd_cli: Any) -> None:
     assert edgekd_cli("calibrate", project.recipe, *runs).code == 0
     again = edgekd_cli("calibrate", project.recipe, *runs)
     assert again.code == 2
-    assert "There is a calibration set of this name" in again.err
+    assert "exists already" in again.err
     assert edgekd_cli("calibrate", project.recipe, *runs, "--force").code == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.pipeline.plan import check
-from edgekd.pipeline.run import begin
+from edgekd.pipeline.run import initial_state
 from edgekd.pipeline.stages import ladder
 from edgekd.system.progress import no_progress
 from edgekd.system.store import open_run
@@ -142,7 +142,7 @@ def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Projec
     recipe["student"]["load"] = "models.py:normed"
     recipe["targets"] = [{"name": "x86-cpu-openvino"}]
     run = open_run(project.folder / "runs", "tiny", seed=0, progress=no_progress)
-    work = begin(check(project.write(recipe)), run)
+    work = initial_state(check(project.write(recipe)), run)
     missed = Candidate("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
     ((row, _),) = ladder.trained([missed], work, run)
     assert (row.name, row.outcome) == ("qat-int8", Outcome.REFUSED)
