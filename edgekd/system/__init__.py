@@ -1,1 +1,1 @@
-"""Processes, files, the run store, installed packages, TOML: what edgekd asks of the machine."""
+"""Processes, files, the run store, installed packages, TOML: access to the machine."""

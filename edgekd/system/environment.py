@@ -1,4 +1,4 @@
-"""What a run depends on besides its recipe: interpreter, machine and packages."""
+"""The environment of a run: interpreter, machine and packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """What a run depends on besides its recipe."""
+    """The interpreter, the machine and the installed packages, as a JSON object."""
     packages = {entry.metadata["Name"]: entry.version for entry in metadata.distributions()}
     return {
         "python": sys.version.split()[0],
@@ -23,7 +23,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    """What Linux calls this machine's processor; None elsewhere, and where it has no name."""
+    """The processor's name on Linux; None on other systems, or if it has no name."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Files and folders: digests, atomic writes, the data that comes with the package."""
+"""Files and folders: digests, atomic writes, and the package's data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def path_digest(path: Path) -> str:
 
 @cache
 def package_digest() -> str:
-    """The digest of edgekd's own sources: what another edgekd made is not used again."""
+    """The digest of edgekd's own sources; results of another version are not reused."""
     return digest([path_digest(path) for path in sorted(PACKAGE.rglob("*.py"))])
 
 
@@ -53,7 +53,7 @@ def path_bytes(path: Path) -> int:
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well, gone otherwise."""
+    """A temporary path beside `path`: moved onto it after success, removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -67,11 +67,11 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, completely or not at all."""
     with written_atomically(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes `document` to `path` as indented JSON, whole or not at all."""
+    """Write `document` to `path` as indented JSON, completely or not at all."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Where a recipe's references to Python lead: "package:callable", "path/file.py:callable"."""
+"""References to Python in a recipe: "package:callable", "path/file.py:callable"."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def resolve(reference: str, *, base: Path, at: str) -> Callable[..., Any]:
     """The callable that "package.module:name" or "path/file.py:name" names.
 
     A file is imported once, with its folder at the end of the import path, so that it can import
-    what lies beside it.
+    modules beside it.
 
     Raises:
-        RecipeError: the form is wrong, or the file or package is missing, fails, or lacks the name.
+        RecipeError: the form is wrong, or the file or package is missing, fails to import, or has
+            no such name.
     """
     value: Callable[..., Any] = resolve_value(reference, "callable", callable, base=base, at=at)
     return value
@@ -35,7 +36,7 @@ def is_reference(name: str) -> bool:
 
 
 def reference_digest(reference: str, *, base: Path, at: str) -> str:
-    """The sha256 of the file that `reference` names: what is made with it depends on it.
+    """The sha256 of the file that `reference` names, which results depend on.
 
     Raises:
         RecipeError: the file or package is missing or fails.
@@ -88,7 +89,7 @@ def resolve_value(
 
 
 _SOURCES: dict[str, str] = {}
-"""The digest of each user module's file when it was first seen, so that it is of what is loaded."""
+"""The digest of each user module's file when it was loaded, even if the file changes later."""
 
 
 def sources_digest(base: Path) -> str:
@@ -114,10 +115,10 @@ def sources_digest(base: Path) -> str:
 
 
 def call_user(function: Callable[..., Any], at: str, **options: Any) -> Any:
-    """What the user's `function` returns.
+    """Call the user's `function`.
 
     Raises:
-        RecipeError: it raised; the cause is kept.
+        RecipeError: it raised an exception, which is the cause.
     """
     try:
         return function(**options)
@@ -128,7 +129,7 @@ def call_user(function: Callable[..., Any], at: str, **options: Any) -> Any:
                 at=at,
                 got=f"{type(error).__name__}: {error}",
                 expected=f"a callable that takes {inspect.signature(function)}",
-                fix="mend it, or its options in the recipe; the traceback is in the log",
+                fix="fix it, or its options in the recipe; the traceback is in the log",
             )
         ) from error
 
@@ -138,9 +139,9 @@ def _import(where: str, base: Path, at: str) -> ModuleType:
         if not where.endswith(".py"):
             return importlib.import_module(where)
         path = existing(base / where, at).resolve()
-        # Named by its contents too: an edited file is another module.
-        seen = f"{path} {path_digest(path)}"
-        name = f"edgekd_user_{hashlib.sha256(seen.encode()).hexdigest()[:16]}"
+        # The name depends on the contents: an edited file is another module.
+        identity = f"{path} {path_digest(path)}"
+        name = f"edgekd_user_{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         if name in sys.modules:
             return sys.modules[name]
         if str(path.parent) not in sys.path:
@@ -164,17 +165,17 @@ def _import(where: str, base: Path, at: str) -> ModuleType:
                 at=at,
                 got=f"{type(error).__name__}: {error}",
                 expected="a Python file or package that imports",
-                fix="mend it, or install what it needs",
+                fix="fix it, or install the packages that it imports",
             )
         ) from error
     return module
 
 
 def existing(path: Path, at: str) -> Path:
-    """`path`, if it is there.
+    """`path`, if it exists.
 
     Raises:
-        RecipeError: it is not; the nearest name beside it is told.
+        RecipeError: it does not exist; the nearest name in its folder is suggested.
     """
     if path.exists():
         return path

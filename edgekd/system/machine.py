@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def core_count() -> int:
-    """The processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def available_bytes() -> int:
-    """Memory that can be had without swapping; where the system does not tell, half of all."""
-    told = Path("/proc/meminfo")
-    if told.exists():
-        for line in told.read_text().splitlines():
+    """Memory that is available without swapping; if it is unknown, half of the total memory."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     if hasattr(os, "sysconf"):
@@ -26,7 +26,7 @@ def available_bytes() -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that the process `pid` holds; 0 where it has ended or the system does not tell."""
+    """The resident memory of the process `pid`; 0 if it has ended or is unknown."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):

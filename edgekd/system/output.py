@@ -1,4 +1,4 @@
-"""The output of this process and of others: redirected, cut to its last lines, crashes located."""
+"""Output of this process and of others: redirect it, shorten it, locate crashes in it."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def output_to(log: Path) -> Iterator[None]:
-    """While open, all that this process writes on stdout and stderr is appended to `log`.
+    """Append all output of this process, stdout and stderr, to `log` while open.
 
-    Converters print from C++ too, so the file descriptors are redirected, not only Python's
+    Converters also print from C++, so the file descriptors are redirected, not only Python's
     `sys.stdout`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     _flush()
-    kept = os.dup(1), os.dup(2)
+    saved = os.dup(1), os.dup(2)
     try:
         with log.open("a", encoding="utf-8", buffering=1) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             with (
-                _logged_to(file),
+                _loggers_to(file),
                 contextlib.redirect_stdout(file),
                 contextlib.redirect_stderr(file),
             ):
                 yield
     finally:
         _flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        os.close(kept[0])
-        os.close(kept[1])
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        os.close(saved[0])
+        os.close(saved[1])
 
 
 @contextlib.contextmanager
-def _logged_to(file: TextIO) -> Iterator[None]:
-    """While open, what loggers write on stdout or stderr goes to `file`.
+def _loggers_to(file: TextIO) -> Iterator[None]:
+    """Send the output of loggers on stdout or stderr to `file` while open.
 
-    They keep the stream that they began with. In a notebook that is no file, and what it gets is
-    seen whatever the descriptors are.
+    Their handlers keep the stream they were created with. In a notebook this stream does not write
+    to a file descriptor, so redirecting the descriptors has no effect on it.
     """
-    known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     streams = {
         handler: handler.stream
-        for logger in known
+        for logger in loggers
         if isinstance(logger, logging.Logger)
         for handler in logger.handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
@@ -66,7 +66,7 @@ def _logged_to(file: TextIO) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Empties Python's and C's buffers, so that what was printed goes where it was meant to go."""
+    """Flush the buffers of Python and C, so that earlier output goes to its own destination."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
@@ -80,8 +80,8 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
 def last_lines(log: Path, count: int = 3) -> str:
-    """The last `count` lines of `log` that say something, for a message; of those before a crash
-    where faulthandler wrote of one."""
+    """The last `count` non-empty lines of `log`, for a message; those before faulthandler's report
+    if there was a crash."""
     if not log.exists():
         return ""
     text = _CRASH.split(log.read_text(errors="replace"))[0]
@@ -90,7 +90,7 @@ def last_lines(log: Path, count: int = 3) -> str:
 
 
 def crash_place(log: Path) -> str:
-    """Where Python was at the crash that faulthandler wrote of in `log`; empty where it did not."""
+    """The Python frame of the crash that faulthandler reported in `log`; empty without a crash."""
     crash = _CRASH.search(text := log.read_text(errors="replace")) if log.exists() else None
     frame = _FRAME.search(text, crash.end()) if crash else None
     return f"{frame[3]}, {frame[1]}:{frame[2]}" if frame else ""

@@ -1,4 +1,4 @@
-"""The one start of a subprocess, and the one place where a library's chatter is sent to a log."""
+"""Start subprocesses, with time limits, and stop them when this process is interrupted."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-LOOK_S = 0.2
-"""Between two looks whether a thread is to stop."""
+POLL_S = 0.2
+"""Interval at which a thread checks whether it must stop."""
 
 
 @dataclass
 class _Stop:
-    """Whether the calls side by side are to stop, and whether this one has been told."""
+    """Whether concurrent calls must stop, and whether this one has reacted."""
 
     event: threading.Event = field(default_factory=threading.Event)
     heard: bool = False
 
     def check(self) -> None:
-        """Raises what Ctrl-C raises, once: what is done after it cleans up."""
+        """Raise KeyboardInterrupt once, as Ctrl-C does; later calls belong to the clean-up."""
         if self.event.is_set() and not self.heard:
             self.heard = True
             raise KeyboardInterrupt
@@ -38,10 +38,10 @@ class _Stop:
 _STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
 
 
-def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """What `calls` return, made at once, each in a thread of its own.
+def run_concurrently(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run `calls` at once, each in its own thread, and return their results in order.
 
-    Ctrl-C, which only the first thread hears, ends the processes that the others wait for.
+    Ctrl-C, which reaches the main thread only, also ends the processes that other threads wait for.
     """
     if len(calls) < 2:
         return [call() for call in calls]
@@ -61,7 +61,7 @@ def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 def pause(seconds: float) -> None:
-    """Waits, as `time.sleep` does; ends where the threads side by side are to stop."""
+    """Sleep for `seconds`, or until concurrent calls must stop."""
     stop = _STOP.get()
     if stop is None:
         time.sleep(seconds)
@@ -72,7 +72,7 @@ def pause(seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Completed:
-    """How a subprocess ended. `code` is None when it ran past its time limit and was killed."""
+    """A finished subprocess; `code` is None if it was killed at its time limit."""
 
     code: int | None
     stdout: bytes
@@ -80,7 +80,7 @@ class Completed:
 
     @property
     def last_lines(self) -> str:
-        """The end of what it wrote on stderr, for a message."""
+        """The last lines of stderr, for a message."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         return " | ".join(lines[-4:]) or "nothing on stderr"
 
@@ -94,11 +94,11 @@ def run_process(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Completed:
-    """The finished process of `argv`, never through a shell, with `env` added to ours.
+    """Run `argv`, without a shell, with `env` added to the environment, until it ends.
 
     Args:
-        hold_stdin: its stdin is empty but does not end before we do, killed or not: so what reads
-            it learns of our end.
+        hold_stdin: keep its stdin open and empty for as long as this process lives, so that a
+            reader of it notices our end, however that comes.
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -131,8 +131,8 @@ def _finished(
         while True:
             left = max(0.0, until - time.monotonic())
             try:
-                # A second call goes on with what the first was given.
-                step = left if stop is None or stop.heard else min(LOOK_S, left)
+                # A second call continues with the input of the first.
+                step = left if stop is None or stop.heard else min(POLL_S, left)
                 stdout, stderr = process.communicate(stdin, timeout=step)
                 code = process.returncode
                 break
@@ -153,9 +153,9 @@ def _finished(
 
 
 def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Completed:
-    """The finished process of `argv`, each of whose lines on stderr was given to `on_line`.
+    """Run `argv` until it ends, and call `on_line` with each line of its stderr.
 
-    It is ended with us: by SIGTERM, so that it can end its own.
+    If this process is interrupted, it is ended by SIGTERM, so that it can end its own children.
     """
     process = subprocess.Popen(
         list(argv),
@@ -189,8 +189,7 @@ def follow_process(argv: Sequence[str], on_line: Callable[[str], None]) -> Compl
 def started(
     argv: Sequence[str], log: Path, *, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block, if it has not ended before; what it writes goes to
-    the end of `log`."""
+    """A process that is killed at the end of the block; its output is appended to `log`."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             list(argv),

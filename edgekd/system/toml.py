@@ -1,4 +1,4 @@
-"""Reading TOML with edgekd's errors, on every Python we support."""
+"""Read TOML, with edgekd's errors, on every supported Python."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from edgekd.errors import Fault, RecipeError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The document in `path`.
+    """Read the document in `path`.
 
     Raises:
-        RecipeError: there is no such file, or it is not TOML.
+        RecipeError: the file cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -35,17 +35,17 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(
             Fault(
-                what=f"{path} is not TOML.",
+                what=f"{path} is not valid TOML.",
                 at=str(path),
                 got=str(error),
                 expected="TOML 1.0 (https://toml.io/en/v1.0.0)",
-                fix="mend the place named above; strings need quotes, tables need [brackets]",
+                fix="fix the line named above; strings need quotes, tables need [brackets]",
             )
         ) from error
 
 
 def parse_value(text: str) -> Any:
-    """`text` as a TOML value, or as the plain string it is where it is not one."""
+    """`text` as a TOML value, or as a plain string if it is not one."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -146,7 +146,8 @@ def prepare(url: str, folder: Path, job: Mapping[str, Any], program: str) -> Non
                 fix="use a target whose format is onnx, such as jetson-orin-nano-tensorrt",
             )
         )
-    plans, output_types, input_specs = {}, {}, {}
+    plans: dict[str, list[list[str]]] = {}
+    output_types, input_specs = {}, {}
     for entry in job["artifacts"]:
         name = entry["name"]
         inputs, output_types[name], flags = _model_facts(folder / entry["path"])

@@ -30,7 +30,7 @@ from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState
 from edgekd.recipe.benchmark import PROTOCOLS, QUICK, THOROUGH
 from edgekd.system.files import write_json
 from edgekd.system.packages import tool_versions
-from edgekd.system.process import side_by_side
+from edgekd.system.process import run_concurrently
 from edgekd.system.store import Run
 
 __all__ = ["QUICK", "THOROUGH", "benchmark", "benchmark_all", "judge_budget", "step", "time_all"]
@@ -45,7 +45,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     for deployment in state.deployments:
         devices.setdefault(device_key(deployment.target.device or "local"), []).append(deployment)
     candidates = dict(enumerate(state.candidates))
-    for judged in side_by_side(
+    for judged in run_concurrently(
         [partial(_on_device, deployments, state, run) for deployments in devices.values()]
     ):
         candidates |= judged

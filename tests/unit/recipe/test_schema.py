@@ -187,7 +187,7 @@ def test_a_missing_file_and_invalid_toml_are_reported(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
-    with pytest.raises(RecipeError, match="is not TOML"):
+    with pytest.raises(RecipeError, match="is not valid TOML"):
         read_toml(broken)
 
 

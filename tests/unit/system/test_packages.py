@@ -22,7 +22,7 @@ def test_a_missing_package_names_its_extra() -> None:
     assert 'pip install -c constraints.txt "edgekd[onnx]"' in fault.fix
 
 
-def test_a_fault_inside_an_installed_package_is_not_taken_for_a_missing_one(
+def test_an_import_error_inside_an_installed_package_is_raised_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "half_installed.py").write_text("import something_it_needs")
@@ -38,12 +38,12 @@ def test_a_fault_inside_an_installed_package_is_not_taken_for_a_missing_one(
         ("libGL.so.1: cannot open shared object file", "--force-reinstall"),
     ],
 )
-def test_a_package_that_does_not_load_is_told(
+def test_a_package_that_does_not_load_is_reported(
     error: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "of_another_build.py").write_text(f"raise RuntimeError({error!r})")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(MissingPackageError, match="is installed, and does not load") as caught:
+    with pytest.raises(MissingPackageError, match="is installed but does not load") as caught:
         need("of_another_build", extra="timm")
     assert_five_parts(str(caught.value))
     assert error in str(caught.value)

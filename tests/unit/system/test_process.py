@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.system.output import last_lines, output_to
-from edgekd.system.process import run_process, side_by_side
+from edgekd.system.process import run_concurrently, run_process
 
 
 def test_a_process_returns_what_it_wrote_and_how_it_ended() -> None:
@@ -61,15 +61,15 @@ def test_output_comes_back_after_a_failure(
     assert capfd.readouterr().out == "heard\n"
 
 
-def test_calls_side_by_side_work_at_once_and_return_in_order() -> None:
-    together = threading.Barrier(3, timeout=60)  # Broken where one waits for another's end.
+def test_concurrent_calls_run_at_once_and_return_in_order() -> None:
+    together = threading.Barrier(3, timeout=60)  # It breaks if one call waits for another.
 
     def call(number: int) -> int:
         together.wait()
         return number
 
-    assert side_by_side([partial(call, n) for n in range(3)]) == [0, 1, 2]
-    assert side_by_side([lambda: 7]) == [7]
+    assert run_concurrently([partial(call, n) for n in range(3)]) == [0, 1, 2]
+    assert run_concurrently([lambda: 7]) == [7]
 
 
 def test_an_error_of_one_call_is_raised_after_the_others_have_ended() -> None:
@@ -82,14 +82,14 @@ def test_an_error_of_one_call_is_raised_after_the_others_have_ended() -> None:
         raise ValueError("this one")
 
     with pytest.raises(ValueError, match="this one"):
-        side_by_side([bad, good])
+        run_concurrently([bad, good])
     assert ended == [0]
 
 
 SLEEPERS = """
 import sys
 from functools import partial
-from edgekd.system.process import pause, run_process, side_by_side
+from edgekd.system.process import pause, run_concurrently, run_process
 
 def work(name):
     try:
@@ -100,7 +100,7 @@ def work(name):
         pause(0)
 
 print("ready", flush=True)
-side_by_side([partial(work, sys.argv[1]), partial(work, sys.argv[1]), partial(pause, 600)])
+run_concurrently([partial(work, sys.argv[1]), partial(work, sys.argv[1]), partial(pause, 600)])
 """
 
 
@@ -119,7 +119,7 @@ def test_ctrl_c_ends_the_processes_of_every_thread_and_lets_them_clean_up(tmp_pa
     while len(running(mark)) < 3 and time.monotonic() < until:
         time.sleep(0.05)
     assert len(running(mark)) == 3, "the program and its two sleepers"
-    os.kill(process.pid, signal.SIGINT)  # It alone, not its children: as `kill -INT` does.
+    os.kill(process.pid, signal.SIGINT)  # The process only, not its children, as `kill -INT` does.
     out, err = process.communicate(timeout=60)
     assert out == "cleaned up\n" * 2
     assert "KeyboardInterrupt" in err
