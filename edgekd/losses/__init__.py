@@ -4,8 +4,6 @@ A method's positional arguments say what it compares (`student_logits`, `teacher
 its keyword-only arguments are its options in a recipe.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """What all losses do before they compute: one precision, no gradient into the teacher, refusals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Attention transfer: where a network looks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

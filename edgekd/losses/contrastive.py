@@ -1,7 +1,5 @@
 """Contrastive representation distillation, over the samples of a batch."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

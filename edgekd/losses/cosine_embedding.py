@@ -1,7 +1,5 @@
 """DistilBERT's loss of directions."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Decoupled knowledge distillation (DKD)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor

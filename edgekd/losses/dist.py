@@ -1,7 +1,5 @@
 """DIST: correlations instead of equality."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """ReviewKD's hierarchical context loss, of one level."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

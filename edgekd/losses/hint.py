@@ -1,7 +1,5 @@
 """FitNets: hints from an inner layer."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

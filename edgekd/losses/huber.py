@@ -1,7 +1,5 @@
 """Outputs of a regression, compared by a loss that outliers do not rule."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

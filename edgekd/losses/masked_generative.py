@@ -1,7 +1,5 @@
 """Masked generative distillation (MGD)."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

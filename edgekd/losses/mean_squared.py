@@ -1,7 +1,5 @@
 """Outputs of a regression or an embedding, compared by squares."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

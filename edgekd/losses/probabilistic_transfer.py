@@ -1,7 +1,5 @@
 """Probabilistic knowledge transfer (PKT)."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Hard distillation: the teacher's class as the label."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Relational knowledge distillation, by angles."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

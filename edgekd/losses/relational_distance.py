@@ -1,7 +1,5 @@
 """Relational knowledge distillation, by distances."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

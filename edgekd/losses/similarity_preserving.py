@@ -1,7 +1,5 @@
 """Similarity-preserving distillation (SP)."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Hinton's soft targets."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

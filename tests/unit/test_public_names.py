@@ -39,6 +39,13 @@ def test_a_signature_prints_as_it_is_written(name: str) -> None:
         assert len(text) < 700
 
 
+@pytest.mark.parametrize("name", edgekd.losses.LOSSES)
+def test_a_loss_shows_the_shapes_of_its_tensors(name: str) -> None:
+    text = str(inspect.signature(edgekd.losses.LOSSES[name]))
+    assert "Float[Tensor, 'batch " in text
+    assert '"' not in text
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("folded", "embed_preprocessing"), ("sensitivity", "layer_sensitivity")]
 )
