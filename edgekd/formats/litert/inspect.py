@@ -18,7 +18,7 @@ from edgekd.system.packages import need
 
 def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
     """By LiteRT's own kernels: XNNPACK keeps no inner tensor."""
-    library = need("ai_edge_litert.interpreter", extra="run_tensors")
+    library = need("ai_edge_litert.interpreter", extra="litert")
     interpreter = library.Interpreter(
         model_path=str(path),
         experimental_preserve_all_tensors=True,

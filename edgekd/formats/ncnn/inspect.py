@@ -16,8 +16,8 @@ from edgekd.system.packages import need
 
 
 def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
-    """By run_tensors in float32, one sample."""
-    library = need("run_tensors", extra="run_tensors")
+    """By ncnn in float32, one sample."""
+    library = need("ncnn", extra="ncnn")
     net = library.Net()
     for option in dir(net.opt):
         if option.startswith(("use_fp16_", "use_bf16_")):

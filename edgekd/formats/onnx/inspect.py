@@ -16,8 +16,8 @@ from edgekd.system.packages import need
 
 def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
     """By ONNX Runtime, without fusions, which would leave tensors out."""
-    library = need("run_tensors", extra="run_tensors")
-    runtime = need("onnxruntime", extra="run_tensors")
+    library = need("onnx", extra="onnx")
+    runtime = need("onnxruntime", extra="onnx")
     model = library.load(path)
     known = {output.name for output in model.graph.output}
     inner = [name for node in model.graph.node for name in node.output if name]

@@ -17,7 +17,7 @@ from edgekd.system.packages import need
 
 def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
     """By OpenVINO's CPU plugin in float32."""
-    ov = need("run_tensors", extra="run_tensors")
+    ov = need("openvino", extra="openvino")
     core = ov.Core()
     model = core.read_model(path)
     skip = ("Constant", "Result", "Parameter")
