@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support.architectures import (
-    Around,
     BertLayer,
     ConvNextBlock,
     Excite,
     Features,
     Inverted,
     PreNorm,
+    Shortcut,
     TemporalBlock,
     UNet,
     conv_norm,
@@ -63,7 +63,7 @@ def mobilenet_v3() -> nn.Module:
 def resnet() -> nn.Module:
     def block(ins: int, outs: int, stride: int) -> nn.Module:
         body = (conv_norm(ins, outs, 3, stride), conv_norm(outs, outs, 3, then=None))
-        return Around(ins, outs, stride, *body)
+        return Shortcut(ins, outs, stride, *body)
 
     widths = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 2))
     blocks = [

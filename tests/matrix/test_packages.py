@@ -34,8 +34,8 @@ NOT_IN_NCNN = {
 def timm() -> Iterator[None]:
     """timm can be imported here, and no other test finds the folder it lies in."""
     before = list(sys.path)
-    if zoo_packages.BESIDE.is_dir():
-        sys.path.append(str(zoo_packages.BESIDE))
+    if zoo_packages.TIMM_FOLDER.is_dir():
+        sys.path.append(str(zoo_packages.TIMM_FOLDER))
     need_modules("timm", "torchvision")
     zoo_packages.import_timm()
     yield

@@ -1,4 +1,4 @@
-"""Well-known architectures, as their papers build them, a few channels wide."""
+"""Well-known architectures, as in their papers, a few channels wide."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Act = type[nn.Module]
 def conv_norm(
     ins: int, outs: int, kernel: int, stride: int = 1, groups: int = 1, then: Act | None = nn.ReLU
 ) -> nn.Sequential:
-    """A convolution without bias, its batch norm and, if there is one, an activation."""
+    """A convolution without bias, its batch norm and an optional activation."""
     conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outs), *([then()] if then else []))
 
 
 class Features(nn.Module):
-    """Features of an image, and a head: without one, their mean over space and a linear layer."""
+    """Features of an image, and a head; by default global pooling and a linear layer."""
 
     def __init__(self, *features: nn.Module, width: int = 0, head: nn.Module | None = None) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class Features(nn.Module):
         return self.head(self.features(image))
 
 
-class Around(nn.Module):
-    """A body and a way around it, by 1x1 convolution where the widths differ, summed."""
+class Shortcut(nn.Module):
+    """A body plus a shortcut, a 1x1 convolution if the widths differ."""
 
     def __init__(self, ins: int, outs: int, stride: int, *body: nn.Module) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def resnet() -> nn.Module:
 
     def block(ins: int, outs: int, stride: int = 1) -> nn.Module:
         body = (conv_norm(ins, outs, 3, stride), conv_norm(outs, outs, 3, then=None))
-        return Around(ins, outs, stride, *body)
+        return Shortcut(ins, outs, stride, *body)
 
     layer1 = nn.Sequential(block(16, 16), block(16, 16), block(16, 16))
     layer2 = nn.Sequential(block(16, 32, 2), block(32, 32))
@@ -64,33 +64,33 @@ def resnext() -> nn.Module:
     def block(ins: int, outs: int, stride: int) -> nn.Module:
         half = outs // 2
         body = (conv_norm(ins, half, 1), conv_norm(half, half, 3, stride, groups=4))
-        return Around(ins, outs, stride, *body, conv_norm(half, outs, 1, then=None))
+        return Shortcut(ins, outs, stride, *body, conv_norm(half, outs, 1, then=None))
 
     blocks = (block(16, 32, 1), block(32, 32, 1), block(32, 64, 2))
     return Features(conv_norm(3, 16, 3, 2), *blocks, width=64)
 
 
 class Excite(nn.Module):
-    """Channels scaled by what all places say: squeeze and excite (Hu et al., arXiv:1709.01507)."""
+    """Squeeze-and-excite (Hu et al., arXiv:1709.01507)."""
 
-    def __init__(self, width: int, between: Act, gate: Act) -> None:
+    def __init__(self, width: int, activation: Act, gate: Act) -> None:
         super().__init__()
         self.reduce, self.expand = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, width, 1)
-        self.between, self.gate = between(), gate()
+        self.activation, self.gate = activation(), gate()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.expand(self.between(self.reduce(F.adaptive_avg_pool2d(x, 1)))))
+        return x * self.gate(self.expand(self.activation(self.reduce(F.adaptive_avg_pool2d(x, 1)))))
 
 
 class Inverted(nn.Module):
-    """Widened, filtered by channel, narrowed without activation: the unit of MobileNetV2 on."""
+    """Inverted residual: expand, depthwise convolution, project without activation."""
 
-    def __init__(self, ins: int, outs: int, stride: int, then: Act, *more: nn.Module) -> None:
+    def __init__(self, ins: int, outs: int, stride: int, then: Act, *middle: nn.Module) -> None:
         super().__init__()
         wide, self.same = 4 * ins, stride == 1 and ins == outs
         deep = conv_norm(wide, wide, 3, stride, wide, then)
         last = conv_norm(wide, outs, 1, then=None)
-        self.body = nn.Sequential(conv_norm(ins, wide, 1, then=then), deep, *more, last)
+        self.body = nn.Sequential(conv_norm(ins, wide, 1, then=then), deep, *middle, last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.same else self.body(x)
@@ -118,13 +118,13 @@ def efficientnet() -> nn.Module:
     """MBConv with SiLU (Tan, Le 2019, arXiv:1905.11946)."""
     act, gates = nn.SiLU, [Excite(width, nn.SiLU, nn.Sigmoid) for width in (32, 32, 64)]
     shapes = ((8, 8, 1), (8, 16, 2), (16, 16, 1))
-    units = [Inverted(*each, act, gate) for each, gate in zip(shapes, gates, strict=True)]
+    units = [Inverted(*shape, act, gate) for shape, gate in zip(shapes, gates, strict=True)]
     ends = (conv_norm(3, 8, 3, 2, then=act), conv_norm(16, 32, 1, then=act))
     return Features(ends[0], *units, ends[1], width=32)
 
 
 class DenseLayer(nn.Module):
-    """Norm, activation and convolution, twice; what it adds is put beside what there was."""
+    """Norm, activation and convolution, twice; the result is concatenated to the input."""
 
     def __init__(self, ins: int, growth: int) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class DenseLayer(nn.Module):
 
 
 def densenet() -> nn.Module:
-    """Every layer reads all before it (Huang et al. 2016, arXiv:1608.06993)."""
+    """Every layer reads all earlier ones (Huang et al. 2016, arXiv:1608.06993)."""
     between = (nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 1, bias=False), nn.AvgPool2d(2))
     first = (conv_norm(3, 16, 3, 2), DenseLayer(16, 8), DenseLayer(24, 8), *between)
     second = (DenseLayer(16, 8), DenseLayer(24, 8), nn.BatchNorm2d(32), nn.ReLU())
@@ -144,7 +144,7 @@ def densenet() -> nn.Module:
 
 
 class ShuffleUnit(nn.Module):
-    """Half the channels go by; at stride 2 both halves are made; then they are shuffled."""
+    """Half the channels pass through, at stride 2 both halves are computed; then a shuffle."""
 
     def __init__(self, ins: int, outs: int, stride: int) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class ShuffleUnit(nn.Module):
 
 
 def shufflenet_v2() -> nn.Module:
-    """Split, shuffled channels (Ma et al. 2018, arXiv:1807.11164)."""
+    """Channel split and shuffle (Ma et al. 2018, arXiv:1807.11164)."""
     units = (ShuffleUnit(8, 16, 2), ShuffleUnit(16, 16, 1), ShuffleUnit(16, 16, 1))
     return Features(conv_norm(3, 8, 3, 2), *units, conv_norm(16, 32, 1), width=32)
 
@@ -183,7 +183,8 @@ class ConvNextBlock(nn.Module):
         super().__init__()
         self.dwconv, self.norm = nn.Conv2d(width, width, 7, 1, 3, 1, width), nn.LayerNorm(width)
         self.pwconv1, self.pwconv2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.gamma = nn.Parameter(0.5 + torch.rand(width))  # 1e-6 there: it would hide the block.
+        # The paper starts with 1e-6, which would hide the block.
+        self.gamma = nn.Parameter(0.5 + torch.rand(width))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.gelu(self.pwconv1(self.norm(self.dwconv(x).permute(0, 2, 3, 1))))
@@ -229,7 +230,7 @@ class UNet(nn.Module):
 
 
 class TimmAttention(nn.Module):
-    """Attention whose queries, keys and values come of one layer, as timm writes it."""
+    """Attention with one layer for queries, keys and values, as timm writes it."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -240,12 +241,12 @@ class TimmAttention(nn.Module):
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        found = (queries * self.head_dim**-0.5 @ keys.transpose(-2, -1)).softmax(-1) @ values
-        return self.proj(found.transpose(1, 2).reshape(batch, tokens, -1))
+        context = (queries * self.head_dim**-0.5 @ keys.transpose(-2, -1)).softmax(-1) @ values
+        return self.proj(context.transpose(1, 2).reshape(batch, tokens, -1))
 
 
 class PreNorm(nn.Module):
-    """Attention and an MLP, each behind a norm and with a way around it."""
+    """Attention and an MLP, each with a norm before it and a residual connection."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -259,7 +260,7 @@ class PreNorm(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches as tokens, and one for the class (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
+    """Patches as tokens and a class token (Dosovitskiy et al. 2020, arXiv:2010.11929)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,7 +277,7 @@ class ViT(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention and an MLP, each with a norm behind the sum, as transformers writes it."""
+    """Self-attention and an MLP, each with a norm after the sum, as transformers writes it."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -288,9 +289,9 @@ class BertLayer(nn.Module):
         self.output_norm = nn.LayerNorm(width, 1e-12)
 
     def forward(self, x: Tensor) -> Tensor:
-        each = (*x.shape[:-1], self.num_attention_heads, self.attention_head_size)
-        parts = (to(x).view(each).transpose(1, 2) for to in (self.query, self.key, self.value))
-        queries, keys, values = parts
+        shape = (*x.shape[:-1], self.num_attention_heads, self.attention_head_size)
+        layers = (self.query, self.key, self.value)
+        queries, keys, values = (layer(x).view(shape).transpose(1, 2) for layer in layers)
         scores = queries @ keys.transpose(-1, -2) / self.attention_head_size**0.5
         context = (scores.softmax(-1) @ values).permute(0, 2, 1, 3).contiguous()
         x = self.norm(self.dense(context.view(*x.shape[:-1], self.all_head_size)) + x)
@@ -307,31 +308,32 @@ class Bert(nn.Module):
         self.pooler, self.classifier = nn.Linear(32, 32), nn.Linear(32, 5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        places = torch.arange(ids.shape[1], device=ids.device)
-        x = self.norm(self.words(ids) + self.positions(places))
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.norm(self.words(ids) + self.positions(positions))
         for layer in self.layer:
             x = layer(x)
         return self.classifier(torch.tanh(self.pooler(x[:, 0])))
 
 
 def espcn() -> nn.Module:
-    """Super-resolution by channels that become places (Shi et al. 2016, arXiv:1609.05158)."""
+    """Super-resolution by pixel shuffle (Shi et al. 2016, arXiv:1609.05158)."""
     body = (nn.Conv2d(1, 32, 5, padding=2), nn.Tanh(), nn.Conv2d(32, 16, 3, padding=1), nn.Tanh())
     return Features(*body, nn.Conv2d(16, 4, 3, padding=1), nn.PixelShuffle(2))
 
 
 class TemporalBlock(nn.Module):
-    """Two dilated convolutions that see nothing ahead, and a way around them."""
+    """Two dilated causal convolutions with a residual connection."""
 
     def __init__(self, ins: int, outs: int, dilation: int) -> None:
         super().__init__()
-        self.ahead = 2 * dilation
-        self.conv1 = nn.Conv1d(ins, outs, 3, padding=self.ahead, dilation=dilation)
-        self.conv2 = nn.Conv1d(outs, outs, 3, padding=self.ahead, dilation=dilation)
+        self.padding = 2 * dilation
+        self.conv1 = nn.Conv1d(ins, outs, 3, padding=self.padding, dilation=dilation)
+        self.conv2 = nn.Conv1d(outs, outs, 3, padding=self.padding, dilation=dilation)
         self.downsample = nn.Conv1d(ins, outs, 1) if ins != outs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.conv2(F.relu(self.conv1(x)[..., : -self.ahead]))[..., : -self.ahead])
+        inner = F.relu(self.conv1(x)[..., : -self.padding])
+        inner = F.relu(self.conv2(inner)[..., : -self.padding])
         return F.relu(inner + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -348,7 +350,7 @@ class Tcn(nn.Module):
 
 
 class Crnn(nn.Module):
-    """Text lines: columns of features, read both ways (Shi et al. 2015, arXiv:1507.05717)."""
+    """Text lines: feature columns in a bidirectional RNN (Shi et al. 2015, arXiv:1507.05717)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -373,12 +375,12 @@ class Ssd(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         near = self.base(image)
-        far, found = self.extra(near), {}
+        far, outputs = self.extra(near), {}
         for name, layers in (("classes", self.conf), ("boxes", self.loc)):
             maps = (layers[0](near), layers[1](far))
             rows = [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for x in maps]
-            found[name] = torch.cat(rows, 1)
-        return found
+            outputs[name] = torch.cat(rows, 1)
+        return outputs
 
 
 def _normal(name: str, *shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Architectures that packages bring, small and without their weights: timm's and transformers'."""
+"""Small architectures of timm and transformers, without pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.model_zoo import stirred
+from tests.support.model_zoo import randomized
 from tests.support.models import Trap
 
-BESIDE = Path(sys.prefix) / "timm"
-"""Where `make` puts timm and torchvision, without what they want to bring: see `import_timm`."""
+TIMM_FOLDER = Path(sys.prefix) / "timm"
+"""Where `make` installs timm and torchvision without their dependencies; see `import_timm`."""
 _SCHEMAS: list[torch.library.Library] = []
 
 
 def import_timm() -> Any:
-    """timm, also beside a torchvision of another build than torch.
+    """Import timm, even beside a torchvision of another build than torch.
 
     PyPI's torchvision is built for CUDA: beside torch for the CPU its operators do not load, and
-    its import then fails on the two that it describes itself ("operator torchvision::nms does not
-    exist"). Declaring them, without any code, is enough: timm's networks use neither. transformers
-    fails likewise beside such a torchvision, which is why it lies in a folder of its own. Not
-    needed with a torchvision from https://download.pytorch.org/whl/cpu.
+    its import fails on the two that it declares itself ("operator torchvision::nms does not
+    exist"). Declaring them without an implementation is enough, since timm's networks use neither.
+    transformers fails likewise beside such a torchvision, which therefore has its own folder. This
+    is not needed with a torchvision from https://download.pytorch.org/whl/cpu.
 
     Raises:
         ImportError: timm or torchvision is not installed.
     """
-    if BESIDE.is_dir() and str(BESIDE) not in sys.path:
-        sys.path.append(str(BESIDE))
+    if TIMM_FOLDER.is_dir() and str(TIMM_FOLDER) not in sys.path:
+        sys.path.append(str(TIMM_FOLDER))
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        for name in [each for each in sys.modules if each.partition(".")[0] == "torchvision"]:
+        for name in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         _SCHEMAS.append(torch.library.Library("torchvision", "FRAGMENT"))
         for name in ("nms", "qnms"):
@@ -47,7 +47,7 @@ def import_timm() -> Any:
 
 
 def _from_timm(name: str, **options: Any) -> nn.Module:
-    return stirred(import_timm().create_model(name, pretrained=False, num_classes=10, **options))
+    return randomized(import_timm().create_model(name, pretrained=False, num_classes=10, **options))
 
 
 TINY = {
@@ -63,17 +63,17 @@ def bert() -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(**TINY, vocab_size=100, max_position_embeddings=32, num_labels=5)
-    return stirred(BertForSequenceClassification(config))
+    return randomized(BertForSequenceClassification(config))
 
 
 def distilbert() -> nn.Module:
-    """DistilBERT with a class for every token."""
+    """DistilBERT, classifying every token."""
     from transformers import DistilBertConfig, DistilBertForTokenClassification
 
     config = DistilBertConfig(
         vocab_size=100, dim=64, n_layers=2, n_heads=4, hidden_dim=128, num_labels=5
     )
-    return stirred(DistilBertForTokenClassification(config))
+    return randomized(DistilBertForTokenClassification(config))
 
 
 def segformer() -> nn.Module:
@@ -87,7 +87,7 @@ def segformer() -> nn.Module:
         decoder_hidden_size=32,
         num_labels=5,
     )
-    return stirred(SegformerForSemanticSegmentation(config))
+    return randomized(SegformerForSemanticSegmentation(config))
 
 
 def vit() -> nn.Module:
@@ -95,7 +95,7 @@ def vit() -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
     config = ViTConfig(**TINY, image_size=32, patch_size=8, num_labels=5)
-    return stirred(ViTForImageClassification(config))
+    return randomized(ViTForImageClassification(config))
 
 
 def _tokens(count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def _timm(name: str, **options: Any) -> Trap:
     return Trap(functools.partial(_from_timm, name, **options), _image("x", 64))
 
 
-# Of the deeper ones a few blocks: the operators are the same.
+# Deep architectures have few blocks here: the operators are the same.
 TIMM = {
     "mobilenetv3_small_050": _timm("mobilenetv3_small_050"),
     "mobilenetv4_conv_small_050": _timm("mobilenetv4_conv_small_050"),
@@ -140,7 +140,7 @@ TIMM = {
     ),
 }
 
-# Those with little new for a converter: for tools/export_matrix.py, not for every test run.
+# Architectures with few new operators: for tools/export_matrix.py, not for every test run.
 MORE = {
     name: _timm(name)
     for name in ("tf_efficientnet_b0", "efficientnet_lite0", "mobilevit_xxs", "hgnetv2_b0",

@@ -1,4 +1,4 @@
-"""Small networks, each with one operator, or one way of writing it, that converters stumble on."""
+"""Small networks, each with one operator or pattern that is difficult for converters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.models import Trap
 
 
 class Do(nn.Module):
-    """A function without weights, as a layer."""
+    """A layer that calls a function without weights."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -24,22 +24,22 @@ class Do(nn.Module):
 
 
 def on_image(*layers: nn.Module) -> nn.Module:
-    """A convolution, layers that keep its 8 channels, their mean and a linear layer."""
+    """A convolution, layers that keep its 8 channels, their mean, and a linear layer."""
     return Features(nn.Conv2d(3, 8, 3, padding=1), *layers, width=8)
 
 
 def pooled(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
-    """Eight channels, the function, a convolution: places count, as their mean would not."""
+    """A convolution, the function, a convolution, so that spatial positions matter."""
     return lambda: Features(nn.Conv2d(3, 8, 3, padding=1), Do(function), nn.Conv2d(8, 4, 3))
 
 
 def on_vector(*makes: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Layers that keep 16 features, between two linear ones."""
+    """Layers that keep 16 features, between two linear layers."""
     return lambda: nn.Sequential(nn.Linear(6, 16), *(make() for make in makes), nn.Linear(16, 5))
 
 
 def dilated() -> nn.Module:
-    """Dilated convolutions: all channels, one each, and of two sizes."""
+    """Dilated convolutions: full, depthwise, and with a non-square kernel."""
     deep = nn.Conv2d(8, 8, 3, padding=4, dilation=4, groups=8, bias=False)
     odd = nn.Conv2d(8, 12, (3, 1), padding=(2, 0), dilation=(2, 1))
     layers = (nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.ReLU(), deep, nn.BatchNorm2d(8))
@@ -47,14 +47,14 @@ def dilated() -> nn.Module:
 
 
 def grouped() -> nn.Module:
-    """Groups of two, two filters for each channel, and a stride that leaves a rest."""
+    """Grouped convolutions, a channel multiplier of two, and a stride that leaves a remainder."""
     layers = (nn.Conv2d(8, 16, 3, groups=4), nn.BatchNorm2d(16), nn.SiLU())
     twice = nn.Conv2d(16, 32, 5, stride=3, padding=2, groups=16)
     return Features(conv_norm(3, 8, 3), *layers, twice, nn.ReLU6(), width=32)
 
 
 def transposed() -> nn.Module:
-    """Transposed convolutions with overlap and output padding, over all and over each channel."""
+    """Transposed convolutions with overlap and output padding, full and depthwise."""
     up = nn.ConvTranspose2d(8, 12, 3, stride=2, padding=1, output_padding=1, bias=False)
     deep = nn.ConvTranspose2d(12, 12, 4, stride=2, padding=1, groups=12)
     layers = (conv_norm(3, 8, 3, 2), up, nn.BatchNorm2d(12), nn.ReLU(), deep)
@@ -86,7 +86,7 @@ def video() -> nn.Module:
 
 
 class Chunks(nn.Module):
-    """Features split in equal and unequal parts, gated, and joined in another order."""
+    """Features split into equal and unequal parts, gated, and concatenated in another order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,14 +101,14 @@ class Chunks(nn.Module):
 
 
 def focus() -> nn.Module:
-    """Every second row and column, side by side, as YOLOv5 began."""
+    """Every second row and column as channels, as the stem of YOLOv5."""
     starts = ((0, 0), (0, 1), (1, 0), (1, 1))
-    cut = Do(lambda x: torch.cat([x[..., row::2, column::2] for row, column in starts], 1))
-    return Features(cut, nn.Conv2d(12, 4, 3, padding=1))
+    slices = Do(lambda x: torch.cat([x[..., row::2, column::2] for row, column in starts], 1))
+    return Features(slices, nn.Conv2d(12, 4, 3, padding=1))
 
 
 class Windows(nn.Module):
-    """Rolled features cut into windows and put back, as Swin does it."""
+    """Rolled features partitioned into windows and merged again, as in Swin."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,27 +117,28 @@ class Windows(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = torch.roll(self.stem(image).permute(0, 2, 3, 1), (-2, -2), (1, 2))
         batch, height, width, channels = x.shape
-        cut = x.view(batch, height // 4, 4, width // 4, 4, channels).permute(0, 1, 3, 5, 2, 4)
-        mixed = self.mix(cut.reshape(-1, channels, 16)).view(cut.shape).permute(0, 1, 4, 2, 5, 3)
+        windows = x.view(batch, height // 4, 4, width // 4, 4, channels).permute(0, 1, 3, 5, 2, 4)
+        mixed = self.mix(windows.reshape(-1, channels, 16)).view(windows.shape)
+        mixed = mixed.permute(0, 1, 4, 2, 5, 3)
         back = torch.roll(mixed.reshape(batch, height, width, channels), (2, 2), (1, 2))
         return self.head(back.permute(0, 3, 1, 2))
 
 
 class Heads(nn.Module):
-    """Attention by torch's own function, over tokens given as vectors."""
+    """`scaled_dot_product_attention` over tokens given as vectors."""
 
     def __init__(self, *, causal: bool = False) -> None:
         super().__init__()
         self.causal, self.qkv, self.proj = causal, nn.Linear(16, 48), nn.Linear(16, 5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        each = self.qkv(tokens).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(*each.unbind(0), is_causal=self.causal)
-        return self.proj(found.transpose(1, 2).flatten(2))
+        qkv = self.qkv(tokens).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+        context = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=self.causal)
+        return self.proj(context.transpose(1, 2).flatten(2))
 
 
 class Masked(nn.Module):
-    """Token ids, and a mask of those that count: boolean for torch's attention, and for a mean."""
+    """Token ids with a padding mask: boolean for torch's attention, and for a mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,16 +147,16 @@ class Masked(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.norm(self.words(input_ids))
-        each = (self.query, self.key, self.value)
-        query, key, value = (to(x).unflatten(-1, (4, 4)).transpose(1, 2) for to in each)
-        seen = attention_mask.bool()[:, None, None, :]
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        layers = (self.query, self.key, self.value)
+        query, key, value = (layer(x).unflatten(-1, (4, 4)).transpose(1, 2) for layer in layers)
+        mask = attention_mask.bool()[:, None, None, :]
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         weights = attention_mask.float().unsqueeze(-1)
-        return self.heads((found.transpose(1, 2).flatten(2) * weights).sum(1) / weights.sum(1))
+        return self.heads((context.transpose(1, 2).flatten(2) * weights).sum(1) / weights.sum(1))
 
 
 class Filled(nn.Module):
-    """Scores filled where a mask says so, an additive mask of the lowest float, and a choice."""
+    """`masked_fill` of scores, an additive mask of the lowest float, and `where`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class Filled(nn.Module):
 
 
 class Encoder(nn.Module):
-    """torch's own transformer layer, with padding that it must not see."""
+    """`nn.TransformerEncoderLayer` with a padding mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,21 +185,21 @@ class Encoder(nn.Module):
 
 
 class Positions(nn.Module):
-    """Positions counted over the tokens that are no padding (as RoBERTa), and a sum so far."""
+    """Positions counted over the tokens that are not padding (as RoBERTa), and a cumulative sum."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.words, self.places = nn.Embedding(20, 16), nn.Embedding(16, 16)
+        self.words, self.positions = nn.Embedding(20, 16), nn.Embedding(16, 16)
         self.head = nn.Linear(16, 5)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         real = input_ids.ne(0).long()
-        x = self.words(input_ids) + self.places(real.cumsum(1) * real)
+        x = self.words(input_ids) + self.positions(real.cumsum(1) * real)
         return self.head(x.cumsum(1))
 
 
 class Cells(nn.Module):
-    """A recurrent network: its outputs, or the last state of its last layer."""
+    """A recurrent network: its outputs, or the final state of its last layer."""
 
     def __init__(self, kind: type[nn.RNNBase], *, state: bool = False, **options: int) -> None:
         super().__init__()
@@ -211,13 +212,13 @@ class Cells(nn.Module):
         return self.head(state[-1] if self.state else outputs)
 
 
-def by_root_mean_square(x: Tensor) -> Tensor:
-    """What nn.RMSNorm does, as transformers writes it."""
+def rms_norm(x: Tensor) -> Tensor:
+    """nn.RMSNorm, as transformers writes it."""
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
 
 class Einsum(nn.Module):
-    """Attention in Einstein's notation."""
+    """Attention with `einsum`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,8 +232,8 @@ class Einsum(nn.Module):
         return self.head(torch.einsum("bhts,bshd->bthd", weights, key).flatten(2))
 
 
-class Chosen(nn.Module):
-    """The largest scores and where they are."""
+class TopK(nn.Module):
+    """The largest scores and their indices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +245,7 @@ class Chosen(nn.Module):
 
 
 class Fused(nn.Module):
-    """An image, numbers and ids in; a tuple of outputs of different ranks."""
+    """An image, numbers and ids as inputs; a tuple of outputs of different ranks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,15 +258,15 @@ class Fused(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Embeddings of length one, against classes of length one (as face recognition does it)."""
+    """Normalized embeddings times normalized class vectors, as in face recognition."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body, self.classes = nn.Linear(6, 16), nn.Parameter(torch.randn(5, 16))
 
     def forward(self, features: Tensor) -> Tensor:
-        length_one = F.normalize(self.body(features), dim=1)
-        return 8 * F.linear(length_one, F.normalize(self.classes)) + length_one.std(1, keepdim=True)
+        unit = F.normalize(self.body(features), dim=1)
+        return 8 * F.linear(unit, F.normalize(self.classes)) + unit.std(1, keepdim=True)
 
 
 def _normal(name: str, *shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
@@ -288,7 +289,7 @@ def _three(count: int, generator: torch.Generator) -> dict[str, Tensor]:
 
 IMAGE, TOKENS = _normal("image", 3, 16, 16), _normal("tokens", 12, 16)
 STEPS, SIGNAL = _normal("steps", 8, 4), _normal("input", 2, 32)
-VECTOR, INPUT = _normal("features", 6), _normal("input", 6)  # As nn.Sequential names it.
+VECTOR, INPUT = _normal("features", 6), _normal("input", 6)  # The input name of nn.Sequential.
 RESIZES = {
     "bilinear": {"scale_factor": 2, "mode": "bilinear", "align_corners": False},
     "bilinear-corners": {"size": (31, 24), "mode": "bilinear", "align_corners": True},
@@ -334,9 +335,11 @@ def _cells(kind: type[nn.RNNBase], **options: int) -> Trap:
     return Trap(lambda: Cells(kind, **options), STEPS)
 
 
-def stirred(module: nn.Module) -> nn.Module:
-    """The module with random numbers for parameters that begin all alike (norms, biases, PReLU) or
-    near zero (layer scales): an error in them would not be seen."""
+def randomized(module: nn.Module) -> nn.Module:
+    """The module with its constant parameters randomized, so that an error in them shows.
+
+    These are norms, biases and PReLU, and layer scales that begin near zero.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
             if bool((parameter == parameter.flatten()[0]).all()):
@@ -363,7 +366,7 @@ DRAWN: dict[str, Trap] = {
     "group-norm": Trap(lambda: on_image(nn.GroupNorm(4, 8), nn.SiLU()), IMAGE),
     "instance-norm": Trap(lambda: on_image(nn.InstanceNorm2d(8, affine=True), nn.ReLU()), IMAGE),
     "layer-norm-image": Trap(lambda: on_image(nn.LayerNorm([8, 16, 16]), nn.ReLU()), IMAGE),
-    "rms-norm": Trap(on_vector(lambda: nn.RMSNorm(16), lambda: Do(by_root_mean_square)), INPUT),
+    "rms-norm": Trap(on_vector(lambda: nn.RMSNorm(16), lambda: Do(rms_norm)), INPUT),
     "attention-torch": Trap(Heads, TOKENS),
     "attention-causal": Trap(lambda: Heads(causal=True), TOKENS),
     "attention-masked": Trap(Masked, _padded),
@@ -378,12 +381,12 @@ DRAWN: dict[str, Trap] = {
     "lstm-state": _cells(nn.LSTM, num_layers=2, state=True),
     "lstm-both-ways": _cells(nn.LSTM, num_layers=2, bidirectional=True),
     "rnn": _cells(nn.RNN),
-    "chosen": Trap(Chosen, VECTOR),
+    "chosen": Trap(TopK, VECTOR),
     "classes": Trap(lambda: Features(conv_norm(3, 6, 3), Do(lambda x: x.argmax(1))), IMAGE),
     "fused": Trap(Fused, _three),
     "normalized": Trap(Normalized, VECTOR),
 }
 
 CASES = {
-    name: Trap(lambda make=trap.make: stirred(make()), trap.draw) for name, trap in DRAWN.items()
+    name: Trap(lambda make=trap.make: randomized(make()), trap.draw) for name, trap in DRAWN.items()
 }

@@ -1,4 +1,4 @@
-"""Tiny networks, each with one trap for converters, and inputs that fit them."""
+"""Tiny networks, each with one difficulty for converters, and their inputs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Concat(nn.Module):
 
 
 class SharedWeights(nn.Module):
-    """One linear layer used twice."""
+    """One linear layer that is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Signal(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A GRU and its last state."""
+    """A GRU and its final state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
 
 
 class Branching(nn.Module):
-    """Control flow that depends on the data: no converter takes it."""
+    """Data-dependent control flow, which no converter supports."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,19 +135,19 @@ class Branching(nn.Module):
 
 @dataclass(frozen=True)
 class Trap:
-    """A network and how to draw its inputs."""
+    """A network and a generator of its inputs."""
 
     make: Callable[[], nn.Module]
     draw: Callable[[int, torch.Generator], dict[str, Tensor]]
 
     def build(self, seed: int = 0) -> nn.Module:
-        """The network with seeded weights and batch-norm statistics that are not trivial."""
+        """The network with seeded weights and non-trivial batch-norm statistics."""
         torch.manual_seed(seed)
         module = self.make()
         module.train()
         with torch.no_grad():
-            for round_ in range(4):
-                module(**self.draw(32, torch.Generator().manual_seed(round_)))
+            for batch in range(4):
+                module(**self.draw(32, torch.Generator().manual_seed(batch)))
         return module.eval()
 
 
