@@ -1,4 +1,4 @@
-"""A recipe found valid: its names resolved, its refusals known, before any work."""
+"""Checks a recipe before any work, and plans its stages and candidates."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from edgekd.tasks import Task
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe found valid, and what it will do, before any work."""
+    """A valid recipe, with the targets, candidates and stages of its run."""
 
     recipe: Recipe
     base: Path
@@ -45,17 +45,17 @@ class Plan:
 
 
 def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = None) -> Plan:
-    """The plan of the recipe in `path`: validated, its references resolved, refusals found.
+    """The plan of the recipe in `path`, after all checks that need no work.
 
-    The user's files are imported; none of their callables is called.
+    The user's files are imported, but their callables are not called.
 
     Args:
-        settings: "key.path=value" each, put over the recipe.
+        settings: "key.path=value" each, which override the recipe.
         base: the folder that references are relative to, if it is not the recipe's own.
 
     Raises:
-        RecipeError: anything is wrong; all faults are told.
-        RefusedError: a required target takes none of the recipe's schemes.
+        RecipeError: the recipe is wrong; the error has all faults.
+        RefusedError: a required target supports none of the recipe's schemes.
         MissingPackageError: the packages of a required target's format are not installed.
     """
     path = Path(path)
@@ -64,9 +64,9 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     task = task_of(recipe, base)
     faults: list[Fault] = []
 
-    def attempt(state: Callable[[], Any]) -> Any:
+    def attempt(step: Callable[[], Any]) -> Any:
         try:
-            return state()
+            return step()
         except RecipeError as error:
             faults.extend(error.faults)
 
@@ -76,14 +76,14 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
     for term in attempt(partial(_terms, recipe, task)) or ():
         attempt(partial(_try_loss, term))
     attempt(partial(_check_files, recipe, base, task))
-    deployments = [attempt(partial(_goal, entry, base)) for entry in recipe.targets]
+    deployments = [attempt(partial(_deployment, entry, base)) for entry in recipe.targets]
     attempt(partial(_check_options, recipe))
     attempt(partial(_check_task, recipe, task))
     attempt(partial(try_metric, recipe, base))
-    known_goals = [deployment for deployment in deployments if deployment]
-    attempt(partial(_check_names, known_goals))
-    attempt(partial(latency_target, recipe, known_goals))
-    attempt(partial(bundle.check, recipe, base, known_goals))
+    valid = [deployment for deployment in deployments if deployment]
+    attempt(partial(_check_names, valid))
+    attempt(partial(latency_target, recipe, valid))
+    attempt(partial(bundle.check, recipe, base, valid))
     if faults:
         raise RecipeError(*faults)
     _check_packages(recipe, task)
@@ -91,13 +91,13 @@ def check(path: Path | str, settings: Sequence[str] = (), base: Path | None = No
         candidate for deployment in deployments for candidate in candidates_of(deployment, recipe)
     )
     check_io(recipe, candidates)
-    _refuse(deployments, candidates)
+    _check_supported(deployments, candidates)
     stages = [name for name in STAGES if applies(name, recipe)]
     return Plan(recipe, base, tuple(deployments), candidates, tuple(stages))
 
 
 def _check_packages(recipe: Recipe, task: Task) -> None:
-    """What takes channels out of networks, or measures a metric, may be an optional package."""
+    """Raises a MissingPackageError if pruning or the metric needs a package that is missing."""
     channels = recipe.prune is not None and recipe.prune.method == "structured"
     channels = channels and recipe.prune is not None and recipe.prune.blocks is None
     absent = missing(("torch_pruning",), extra="prune")
@@ -110,27 +110,27 @@ def _check_packages(recipe: Recipe, task: Task) -> None:
 
 
 def _check_task(recipe: Recipe, task: Task) -> None:
-    """What the recipe asks for has a meaning in its task."""
+    """Raises a RecipeError if the recipe asks for something that its task does not have."""
     distill = recipe.distill
-    asked = {
+    requested = {
         'export.outputs = "probabilities"': recipe.export.outputs == "probabilities",
         'distill.cache_format = "top-k"': distill is not None and distill.cache_format == "top-k",
     }
     faults = [
         Fault(
-            what=f"There are no classes on the last axis of the outputs of a {task.name}.",
-            at=told.partition(" ")[0],
-            got=told,
-            expected="a task of classes: classification, token-classification",
-            fix=f"remove {told.partition(' ')[0]}",
+            what=f"The task {task.name!r} has no class axis as the last axis of its outputs.",
+            at=setting.partition(" ")[0],
+            got=setting,
+            expected="a task with classes on the last axis: classification, token-classification",
+            fix=f"remove {setting.partition(' ')[0]}",
         )
-        for told, wanted in asked.items()
-        if wanted and task.classes_axis != -1
+        for setting, present in requested.items()
+        if present and task.classes_axis != -1
     ]
     if distill is not None and distill.combine == "best" and task.name != "classification":
         faults.append(
             Fault(
-                what="The best teacher of each sample is known in a classification alone.",
+                what="Only classification can select the best teacher of each sample.",
                 at="distill.combine",
                 got='"best"',
                 expected='"weighted"',
@@ -142,7 +142,7 @@ def _check_task(recipe: Recipe, task: Task) -> None:
 
 
 def _check_options(recipe: Recipe) -> None:
-    """Options are part of what results are kept under, so they are what JSON can say."""
+    """Raises a RecipeError if an option is not a JSON value, which the run store's key needs."""
     entries = {"data": recipe.data, "teacher": recipe.teacher, "student": recipe.student}
     for name, entry in entries.items():
         try:
@@ -150,11 +150,11 @@ def _check_options(recipe: Recipe) -> None:
         except (TypeError, ValueError) as error:
             raise RecipeError(
                 Fault(
-                    what=f"An option of {name} is not a plain value.",
+                    what=f"An option of {name} is not a JSON value.",
                     at=f"{name}.options",
                     got=str(error),
                     expected="strings, finite numbers, booleans, lists and tables",
-                    fix="give dates and the like as strings",
+                    fix="write dates and the like as strings",
                 )
             ) from error
 
@@ -167,7 +167,7 @@ def _check_names(deployments: Sequence[DeploymentTarget]) -> None:
                 what=f"Two targets are named {name!r}.",
                 at="targets",
                 got=f"{names.count(name)} profiles with the file name {name}.toml",
-                expected="a file name of its own for each target",
+                expected="a different file name for each target",
                 fix="rename one of the files",
             )
         )
@@ -178,9 +178,9 @@ def _terms(recipe: Recipe, task: Task) -> list[Term]:
 
 
 def _try_loss(term: Term) -> None:
-    """Finds out on two samples of zeros whether a loss of logits takes its options.
+    """Tries a loss of logits on two samples of zeros, so that wrong options fail before any work.
 
-    What compares inner layers is tried when the networks are there, still before any work.
+    A loss of inner layers is tried when the networks are loaded, still before any training.
     """
     known = {
         "student_logits": torch.zeros(2, 3),
@@ -201,25 +201,25 @@ def _try_loss(term: Term) -> None:
         method, options = term.loss.method, term.loss.options
         raise RecipeError(
             Fault(
-                what=f"The loss {method!r} does not take its options.",
+                what=f"The loss {method!r} does not accept its options.",
                 at=term.at,
                 got=", ".join(f"{name} = {value!r}" for name, value in options.items()),
                 expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
-                fix=f"mend the options of {method}",
+                fix=f"correct the options of {method}",
             )
         ) from error
 
 
 def _check_files(recipe: Recipe, base: Path, task: Task) -> None:
-    """Of a teacher that is a file, only the outputs are known, and it cannot be trained."""
+    """Raises a RecipeError if a black-box teacher is missing, or must be more than its outputs."""
     faults: list[Fault] = []
     teacher = recipe.teacher
     more = recipe.distill.more_teachers if recipe.distill else []
-    places = [
+    entries = [
         ("teacher", teacher),
         *((f"distill.more_teachers[{i}]", e) for i, e in enumerate(more)),
     ]
-    for at, entry in places:
+    for at, entry in entries:
         if entry is not None and is_black_box(entry.load):
             existing(base / entry.load.removeprefix("outputs:"), f"{at}.load")
     if teacher is None or not is_black_box(teacher.load):
@@ -228,17 +228,17 @@ def _check_files(recipe: Recipe, base: Path, task: Task) -> None:
         if value is not None:
             faults.append(
                 Fault(
-                    what="A teacher that is a file is taken as it is.",
+                    what="A black-box teacher cannot be trained or get weights.",
                     at=f"teacher.{key}",
                     got=str(value),
-                    expected="no weights or training for it",
+                    expected="no teacher.weights and no teacher.train",
                     fix=f"remove teacher.{key}",
                 )
             )
     if recipe.student.derived:
         faults.append(
             Fault(
-                what="A student cannot be derived from a teacher that is a file.",
+                what="A student cannot be derived from a black-box teacher.",
                 at="student.load",
                 got=f'"teacher", which is {teacher.load}',
                 expected="a teacher that is a torch module",
@@ -253,7 +253,7 @@ def _check_files(recipe: Recipe, base: Path, task: Task) -> None:
 
 
 def _references(recipe: Recipe) -> list[tuple[str, str]]:
-    """The references to callables in `recipe`, with their keys."""
+    """The references to Python callables in `recipe`, with their keys."""
     entries = [
         ("data.load", recipe.data.load),
         ("teacher.load", recipe.teacher.load if recipe.teacher else ""),
@@ -272,7 +272,7 @@ def _references(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _goal(entry: TargetEntry, base: Path) -> DeploymentTarget:
+def _deployment(entry: TargetEntry, base: Path) -> DeploymentTarget:
     target = load_target(entry.name, base)
     if target.format not in format_names():
         at = f"targets/{target.name}.toml:format"
@@ -283,19 +283,21 @@ def _goal(entry: TargetEntry, base: Path) -> DeploymentTarget:
     if opset is not None:
         check_exportable(target.format, "fp32", opset)
     threads = entry.threads or target.threads
-    turned = target.channels_last if entry.channels_last is None else entry.channels_last
-    adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=turned)
+    layout = target.channels_last if entry.channels_last is None else entry.channels_last
+    adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=layout)
     return DeploymentTarget(adapted, entry.budget.to_budget(), entry.prefer, entry.required)
 
 
-def _refuse(deployments: Sequence[DeploymentTarget], candidates: Sequence[Candidate]) -> None:
+def _check_supported(
+    deployments: Sequence[DeploymentTarget], candidates: Sequence[Candidate]
+) -> None:
     faults = []
     for deployment in deployments:
         ours = [candidate for candidate in candidates if candidate.target == deployment.target.name]
         if deployment.required and all(candidate.outcome is Outcome.REFUSED for candidate in ours):
             faults.append(
                 Fault(
-                    what=f"{deployment.target.name} takes none of the recipe's schemes.",
+                    what=f"{deployment.target.name} supports none of the recipe's schemes.",
                     at="quantize.schemes",
                     got="; ".join(f"{candidate.scheme}: {candidate.detail}" for candidate in ours),
                     expected=listed(deployment.target.schemes),
@@ -308,6 +310,7 @@ def _refuse(deployments: Sequence[DeploymentTarget], candidates: Sequence[Candid
 
 
 def applies(stage: str, recipe: Recipe) -> bool:
+    """Whether a run of `recipe` has the stage."""
     if stage == "train":
         return recipe.teacher is not None
     if stage == "fold":

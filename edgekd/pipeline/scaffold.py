@@ -1,4 +1,4 @@
-"""A first recipe, made of a few answers; `edgekd init` asks for them."""
+"""Writes a first recipe from a few answers, which `edgekd init` asks for."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ LOSSES = {
         '"cosine_embedding", weight = 0.5, student_layer = "output", teacher_layer = "output"',
     ),
 }
-"""By task: the weight of the loss against labels, and the loss against a teacher, to begin with."""
+"""By task, the default weight of the loss on labels, and the default loss with a teacher."""
 
 SHARE_DROP = 0.01
-"""Of a metric that is a share. What an error may rise by is in the unit of the data: no default."""
+"""The default max_drop of a metric that is a share; an error has no default, as it has a unit."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a recipe cannot be without, and what most want to say.
+    """The answers from which a recipe is written.
 
     Attributes:
+        name: the name of the recipe.
         data, student, teacher: references; without a teacher nothing is distilled.
-        teacher_weights: a file; without one the teacher is trained here.
-        task: what the network does; see `edgekd.tasks.TASKS`.
-        max_drop: of the task's first metric against the teacher; None: 0.01, of shares alone.
-        targets: names of profiles, or paths.
+        teacher_weights: a file; if None, the recipe trains the teacher.
+        targets: names of target profiles, or paths.
+        task: see `edgekd.tasks.TASKS`.
+        max_drop: the largest drop of the task's first metric against the teacher; if None, 0.01 for
+            a metric that is a share.
+        schemes: the schemes to try.
+        epochs: the epochs of the student's, and the teacher's, training.
         latency_p90_ms, size_bytes: the budget of each target.
-        device: where they run, if it is not what the profile says.
+        device: the device of the targets, if it is not the profile's.
     """
 
     name: str
@@ -76,10 +80,10 @@ def recipe_lines(answers: Answers) -> list[str]:
             if answers.teacher_weights
             else [f"train = {{ epochs = {answers.epochs} }}"]
         )
-    weight, taught = LOSSES[answers.task]
+    weight, distillation = LOSSES[answers.task]
     losses = '[{ method = "hard" }]'
     if answers.teacher:
-        losses = f'[{{ method = "hard", weight = {weight} }}, {{ method = {taught} }}]'
+        losses = f'[{{ method = "hard", weight = {weight} }}, {{ method = {distillation} }}]'
     lines += ["[student]", f"load = {quoted(answers.student)}"]
     lines += ["[distill]", f"epochs = {answers.epochs}", f"losses = {losses}"]
     lines += ["[quantize]", f"schemes = {json.dumps(list(answers.schemes))}"]
@@ -104,13 +108,13 @@ def recipe_lines(answers: Answers) -> list[str]:
 
 
 def start(folder: Path, answers: Answers, *, over: bool = False) -> tuple[Path, Plan]:
-    """Writes the recipe into `folder` where it is valid, and returns its path and plan.
+    """Writes the recipe into `folder` if it is valid, and returns its path and plan.
 
     Args:
-        over: whether a recipe that is there already may go.
+        over: whether to overwrite an existing recipe.
 
     Raises:
-        RecipeError: a recipe is there already, or an answer is wrong; then none is written.
+        RecipeError: a recipe exists already, or an answer is wrong; nothing is written then.
     """
     path = check_absent(folder, over=over)
     _check_answers(answers)
@@ -120,7 +124,7 @@ def start(folder: Path, answers: Answers, *, over: bool = False) -> tuple[Path, 
         plan = check(draft)
         draft.replace(path)
     except RecipeError as error:
-        # The draft goes; what is wrong is an answer.
+        # The draft is deleted, so the fault must name the answer.
         raise RecipeError(*(_of_answer(fault, draft) for fault in error.faults)) from error
     finally:
         draft.unlink(missing_ok=True)
@@ -128,7 +132,7 @@ def start(folder: Path, answers: Answers, *, over: bool = False) -> tuple[Path, 
 
 
 def _of_answer(fault: Fault, draft: Path) -> Fault:
-    """A fault of the recipe in `draft`, as one of the answers that it was made of."""
+    """A fault of the recipe in `draft`, stated as a fault of the answers."""
     return replace(
         fault,
         at=fault.at.replace(str(draft), "edgekd init"),
@@ -137,43 +141,43 @@ def _of_answer(fault: Fault, draft: Path) -> Fault:
 
 
 def check_absent(folder: Path, *, over: bool = False) -> Path:
-    """Where the recipe of `folder` goes.
+    """The path of the recipe in `folder`.
 
     Raises:
-        RecipeError: one is there already, and may not go.
+        RecipeError: the file exists, and `over` is false.
     """
     path = folder / RECIPE
     if path.exists() and not over:
         raise RecipeError(
             Fault(
-                what="There is a recipe already.",
+                what="The folder has a recipe already.",
                 at=str(path),
-                got="a file of that name",
+                got="an existing file",
                 expected="a folder without one",
-                fix="name another folder, or give --force to write over it",
+                fix="name another folder, or give --force to overwrite it",
             )
         )
     return path
 
 
 def _check_answers(answers: Answers) -> None:
-    """Refuses what no recipe can be made of."""
+    """Raises a RecipeError if an answer is unknown, or a required one is missing."""
     if answers.task not in TASKS:
         raise RecipeError(unknown("task", answers.task, TASKS, "--task"))
     absent = [key for key in ("data", "student") if not getattr(answers, key)]
     absent += ["target"] if not answers.targets else []
     metric = TASKS[answers.task].metrics[TASKS[answers.task].default_metric]
-    # Without a teacher there is nothing that the error could rise against.
-    unsaid = answers.teacher and answers.max_drop is None and not metric.share
-    absent += ["max-drop"] if unsaid else []
+    # Without a teacher there is nothing to compare the error with.
+    needs_drop = answers.teacher and answers.max_drop is None and not metric.share
+    absent += ["max-drop"] if needs_drop else []
     if absent:
-        limit = " --max-drop ERROR (in your data's unit)" if unsaid else ""
+        limit = " --max-drop ERROR (in your data's unit)" if needs_drop else ""
         raise RecipeError(
             Fault(
-                what="A recipe cannot be made without these answers.",
+                what="A recipe needs more answers.",
                 at="edgekd init",
                 got=f"no {listed([f'--{key}' for key in absent])}",
                 expected=f"--data FILE.py:CALLABLE --student FILE.py:CALLABLE --target NAME{limit}",
-                fix="give them, or run edgekd init in a terminal, where it asks",
+                fix="give these options, or run edgekd init in a terminal, where it asks",
             )
         )

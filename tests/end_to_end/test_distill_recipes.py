@@ -194,8 +194,8 @@ def test_a_teacher_that_is_a_file(project: Project, edgekd_cli: Any) -> None:
     ("teacher", "told"),
     [
         ({"load": "teacher.onnx"}, "There is no file"),
-        ({"load": "outputs:there.safetensors", "train": {"epochs": 1}}, "taken as it is"),
-        ({"load": "outputs:there.safetensors"}, "does not know the augmented views"),
+        ({"load": "outputs:there.safetensors", "train": {"epochs": 1}}, "cannot be trained"),
+        ({"load": "outputs:there.safetensors"}, "has no outputs for augmented views"),
         ({"load": "outputs:short.safetensors"}, "is not of this data"),
     ],
 )

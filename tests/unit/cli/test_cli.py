@@ -100,7 +100,7 @@ def test_a_target_without_a_supported_scheme_exits_3(edgekd_cli: Any, project: P
     document = {**tiny_recipe(), "quantize": {"schemes": ["palettized"]}}
     said = edgekd_cli("check", project.write(document))
     assert said.code == 3
-    assert "x86-cpu-onnx takes none of the recipe's schemes" in said.err
+    assert "x86-cpu-onnx supports none of the recipe's schemes" in said.err
     assert_five_parts(said.err)
 
 
