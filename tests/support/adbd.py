@@ -1,8 +1,8 @@
-"""A phone for tests: the device's side of adb's protocol over TCP, its shell on this host.
+"""A fake phone: the device side of adb's protocol over TCP, with a shell on this host.
 
 Source: Android Open Source Project, packages/modules/adb: protocol.txt, SYNC.TXT, shell_protocol.h.
-It speaks to Debian's real adb: CNXN, OPEN, OKAY, WRTE and CLSE; the services shell (v1 and v2) and
-sync (STAT, SEND, RECV). /data/local/tmp is a folder of the test's.
+Debian's real adb connects to it. It implements CNXN, OPEN, OKAY, WRTE and CLSE, and the services
+shell (v1 and v2) and sync (STAT, SEND, RECV). /data/local/tmp is a folder of the test.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Phone:
 
     Attributes:
         temporary: the folder that stands for /data/local/tmp.
-        shell_v2: whether its shell tells exit codes and stderr apart; not before Android 7.
-        env: of its shell's commands.
-        spoil: changes the bytes of a file that is pushed, to see whether that is noticed.
-        cut_after: of so many shell commands, the connection is cut.
-        cut_when: the connection is cut, once, beside a command that this text is in; the command
-            goes on, as a phone's does whose cable is pulled.
+        shell_v2: whether its shell reports exit codes and stderr separately; since Android 7.
+        env: environment of its shell commands.
+        spoil: changes the bytes of a pushed file, to test that damage is noticed.
+        cut_after: the connection is cut after this many shell commands.
+        cut_when: the connection is cut, once, during a command that contains this text; the command
+            continues, as on a phone whose cable is pulled.
     """
 
     temporary: Path
@@ -51,13 +51,13 @@ class Phone:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Switches it off."""
+        """Switch the phone off."""
         self.listener.close()
         for connection in self.connections:
             connection.close()
 
-    def place(self, path: str) -> Path:
-        """Where a path of the phone is on this host."""
+    def local_path(self, path: str) -> Path:
+        """The path on this host of a path on the phone."""
         return Path(path.replace(PHONE_TEMPORARY, str(self.temporary)))
 
     def _accept(self) -> None:
@@ -181,7 +181,7 @@ class Stream:
             env=phone.env,
         )
         if not v2:
-            # Before Android 7 a pseudo-terminal made every line end so.
+            # Before Android 7, a pseudo-terminal ended every line with \\r\\n.
             self.write(done.stdout.replace(b"\n", b"\r\n"))
             return
         for number, data in ((STDOUT, done.stdout), (STDERR, done.stderr)):
@@ -196,18 +196,18 @@ class Stream:
                 return
             path = self.read(size).decode()
             if command == b"STAT":
-                self._stat(self.connection.phone.place(path))
+                self._stat(self.connection.phone.local_path(path))
             elif command == b"SEND":
                 self._send(path.rpartition(",")[0])
             elif command == b"RECV":
-                self._receive(self.connection.phone.place(path))
+                self._receive(self.connection.phone.local_path(path))
             else:
                 self._fail(f"unknown command {command!r}")
 
-    def _stat(self, place: Path) -> None:
+    def _stat(self, path: Path) -> None:
         try:
-            found = place.stat()
-            self.write(struct.pack("<4s3I", b"STAT", found.st_mode, found.st_size, 0))
+            status = path.stat()
+            self.write(struct.pack("<4s3I", b"STAT", status.st_mode, status.st_size, 0))
         except OSError:
             self.write(struct.pack("<4s3I", b"STAT", 0, 0, 0))
 
@@ -219,18 +219,18 @@ class Stream:
                 break
             data += self.read(size)
         phone = self.connection.phone
-        place = phone.place(path)
+        target = phone.local_path(path)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(phone.spoil(path, data))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(phone.spoil(path, data))
         except OSError as error:
             self._fail(f"couldn't create file: {error.strerror}")
         else:
             self.write(struct.pack("<4sI", b"OKAY", 0))
 
-    def _receive(self, place: Path) -> None:
+    def _receive(self, path: Path) -> None:
         try:
-            data = place.read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             self._fail(f"open failed: {error.strerror}")
             return

@@ -1,4 +1,4 @@
-"""A bundle whose models no runtime ever saw, for tests of everything but running them."""
+"""A bundle with fake models, for tests that run none of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EVIDENCE = {
 
 
 def written(
-    place: Path, formats: tuple[str, ...] = ("litert", "onnx", "coreml"), **changed: Any
+    parent: Path, formats: tuple[str, ...] = ("litert", "onnx", "coreml"), **changed: Any
 ) -> tuple[Path, Manifest]:
-    """The folder of a bundle in `place`, and its manifest."""
-    bundle = place / "key-spotter-1.2.3"
+    """Write a bundle below `parent`; returns its folder and its manifest."""
+    bundle = parent / "key-spotter-1.2.3"
     models = [model(bundle, format) for format in formats]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "schema_version": 1,
         "name": "key-spotter",
         "version": "1.2.3",
@@ -50,12 +50,12 @@ def written(
             student={"metric": 0.94},
         ),
     }
-    manifest = Manifest(**{**given, **changed})
+    manifest = Manifest(**{**fields, **changed})
     return bundle, folder.finish(bundle, manifest)
 
 
 def model(bundle: Path, format: str, **changed: Any) -> Model:
-    """A model of `format` with its files and golden vectors in the folder `bundle`."""
+    """Write a model of `format`, with golden vectors, into the folder `bundle`."""
     target = f"phone-{format}"
     home = bundle / "models" / target
     path = home / FILES[format]
@@ -64,15 +64,15 @@ def model(bundle: Path, format: str, **changed: Any) -> Model:
     inputs = {"image": torch.arange(2 * 6, dtype=torch.float32).reshape(2, 1, 2, 3)}
     outputs = {"scores": torch.linspace(-1, 1, 8).reshape(2, 4)}
     outputs["scores"] = outputs["scores"].round().to(torch.int8)
-    files = {f"models/{target}/{name}": each for name, each in files_under(home).items()}
-    given: dict[str, Any] = {
+    files = {f"models/{target}/{name}": file for name, file in files_under(home).items()}
+    fields: dict[str, Any] = {
         "target": target,
         "format": format,
         "scheme": "fp32",
         "machine": "aarch64",
         "accelerator": "cpu",
         "entry": f"models/{target}/{FILES[format].partition('/')[0]}",
-        "files": [folder.described(name, each) for name, each in files.items()],
+        "files": [folder.described(name, file) for name, file in files.items()],
         "size_bytes": path.stat().st_size,
         "exported_sha256": "2" * 64,
         "inputs": [Tensor(name="image", shape=[1, 1, 2, 3], dtype="float32")],
@@ -88,4 +88,4 @@ def model(bundle: Path, format: str, **changed: Any) -> Model:
         "why": "it passed",
         "evidence": EVIDENCE,
     }
-    return Model(**{**given, **changed})
+    return Model(**{**fields, **changed})

@@ -1,4 +1,4 @@
-"""A small project with a recipe, what a command printed, and the five parts of an error."""
+"""A small project with a recipe, the output of a command, and the five parts of an error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import edgekd
 
 
 def blobs(count=240, classes=3):
-    dice = torch.Generator().manual_seed(7)
-    centres = 2.0 * torch.randn(classes, 8, generator=dice)
+    generator = torch.Generator().manual_seed(7)
+    centres = 2.0 * torch.randn(classes, 8, generator=generator)
 
     def split(n):
-        labels = torch.randint(0, classes, (n,), generator=dice)
-        return TensorDataset(centres[labels] + torch.randn(n, 8, generator=dice), labels)
+        labels = torch.randint(0, classes, (n,), generator=generator)
+        return TensorDataset(centres[labels] + torch.randn(n, 8, generator=generator), labels)
 
     return edgekd.Data(train=split(count), validation=split(60), test=split(120), augment=noise)
 
@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 
 class Outlier(nn.Module):
-    \"\"\"As good as any, but one channel is two thousand times as large as the others.\"\"\"
+    \"\"\"A student with one channel two thousand times as large as the others.\"\"\"
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Outlier(nn.Module):
         hidden = F.relu(F.linear(hidden, self.second.weight / self.size, self.second.bias))
         return self.head(F.relu(self.third(hidden)))
 """
-"""Of a student beside those of MODELS."""
+"""A student for `models.py`, beside those of MODELS."""
 
 MODELS = """
 from torch import nn
@@ -96,7 +96,7 @@ def failing():
 
 
 def tiny_recipe() -> dict[str, Any]:
-    """A recipe that runs in seconds, as a document to change."""
+    """A recipe that runs in seconds, as a document that a test changes."""
     training = {"epochs": 3, "batch_size": 32, "optimizer": {"learning_rate": 1e-2}}
     return {
         "name": "tiny",
@@ -111,9 +111,9 @@ def tiny_recipe() -> dict[str, Any]:
             ],
         },
         "quantize": {"schemes": ["fp32"], "search": "first"},
-        # Imports of converters cost a process seconds; this one has them.
+        # Importing converters costs each process seconds; this one has imported them.
         "export": {"processes": 0},
-        # Ten seconds a candidate are not needed to see that one is timed.
+        # A short protocol is enough for tests of the pipeline.
         "benchmark": {"protocol": "quick"},
         "accept": {"max_drop": 0.5, "min_agreement": 0.9},
         "targets": [{"name": "x86-cpu-onnx"}],
@@ -137,7 +137,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Said:
-    """What a command came to."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -152,7 +152,7 @@ PARTS = ("  at:       ", "  got:      ", "  expected: ", "  fix:      ")
 
 
 def assert_five_parts(text: str) -> None:
-    """`text` ends with a message that has all five parts, none of them empty."""
+    """Assert that `text` has an error message with five parts that are not empty."""
     lines = text.strip().splitlines()
     for part in PARTS:
         assert any(line.startswith(part) and line[len(part) :].strip() for line in lines), text

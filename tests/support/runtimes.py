@@ -1,4 +1,4 @@
-"""The runtimes called as an app calls them: a file and arrays by name, no edgekd."""
+"""Call the runtimes as an app does, without edgekd: a file, and arrays by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def onnx(path: Path, feed: Arrays) -> Arrays:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, dict(feed)), strict=True))
 
 
@@ -23,15 +23,15 @@ def openvino(path: Path, feed: Arrays) -> Arrays:
     import openvino as ov
 
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = ov.Core().compile_model(path, "CPU", config)(dict(feed))
-    return {port.get_any_name(): value for port, value in found.items()}
+    results = ov.Core().compile_model(path, "CPU", config)(dict(feed))
+    return {port.get_any_name(): value for port, value in results.items()}
 
 
 def litert(path: Path, feed: Arrays) -> Arrays:
     from ai_edge_litert.interpreter import Interpreter
 
-    found: Arrays = Interpreter(model_path=str(path)).get_signature_runner()(**feed)
-    return found
+    outputs: Arrays = Interpreter(model_path=str(path)).get_signature_runner()(**feed)
+    return outputs
 
 
 RUN: dict[str, Callable[[Path, Arrays], Arrays]] = {

@@ -1,4 +1,4 @@
-"""What a test needs besides edgekd: a skip that names what is missing, and in CI a failure."""
+"""Skip tests whose requirements are missing; in CI, fail instead."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from importlib.util import find_spec
 import pytest
 
 
-def need_program(name: str, *places: str) -> str:
-    """The path of the program `name`, on PATH or in one of `places`."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *places]))
-    if found is None:
-        _stop(f"the program {name} is not installed")
-    return str(found)
+def need_program(name: str, *folders: str) -> str:
+    """The path of the program `name`, on PATH or in one of `folders`; else skip the test."""
+    program = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *folders]))
+    if program is None:
+        _skip(f"the program {name} is not installed")
+    return str(program)
 
 
 def need_modules(*names: str) -> None:
-    """Goes on if all modules `names` are installed."""
+    """Skip the test unless all modules `names` are installed."""
     for name in names:
         if find_spec(name) is None:
-            _stop(f"the package {name} is not installed")
+            _skip(f"the package {name} is not installed")
 
 
 def need_that(holds: bool, otherwise: str) -> None:
-    """Goes on if it holds."""
+    """Skip the test unless `holds`."""
     if not holds:
-        _stop(otherwise)
+        _skip(otherwise)
 
 
-def _stop(reason: str) -> None:
+def _skip(reason: str) -> None:
     if os.environ.get("CI"):
-        pytest.fail(f"in CI nothing is skipped: {reason}")
+        pytest.fail(f"no test may be skipped in CI: {reason}")
     pytest.skip(reason)

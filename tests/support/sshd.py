@@ -1,6 +1,6 @@
-"""A board for tests: a real OpenSSH server on loopback, key authentication, this Python on it.
+"""A fake board: a real OpenSSH server on loopback, with key authentication and this Python.
 
-Root is not needed, unless a board with a full disk is: it gets a small tmpfs.
+Root is needed only for a board with a full disk, which gets a small tmpfs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LogLevel VERBOSE
 
 @dataclass(frozen=True)
 class Board:
-    """A server; its user's ssh is in `bin`, and calls the system's, which is `client`."""
+    """A server; `folder`/bin has a wrapper of ssh, which calls the system's `client`."""
 
     port: int
     folder: Path
@@ -50,17 +50,17 @@ class Board:
 
     @property
     def bare(self) -> str:
-        """Its URL with the Python that it finds itself."""
+        """Its URL without a Python."""
         return f"ssh://127.0.0.1:{self.port}?folder={self.jobs}"
 
     @property
     def jobs(self) -> Path:
-        """Where its jobs lie while they go on; nothing else does."""
+        """The parent folder of its jobs."""
         return self.folder / "jobs"
 
     @property
     def clean(self) -> bool:
-        """Whether no job lies there, at the latest after some seconds."""
+        """Whether no job is left, within a few seconds."""
         deadline = time.monotonic() + 15
         while any(self.jobs.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -68,37 +68,37 @@ class Board:
 
     @property
     def connections(self) -> int:
-        """How many there have been."""
+        """The number of connections so far."""
         return (self.folder / "log").read_text().count("Accepted publickey")
 
     def cut(self) -> None:
-        """Ends every connection as if a cable had been pulled."""
+        """End every connection, as pulling the cable does."""
         for number in children(self.server.pid):
             os.kill(number, signal.SIGKILL)
 
     def program(self, name: str, text: str) -> Path:
-        """A script on the board."""
-        place = self.folder / name
-        place.write_text(f"#!/bin/sh\n{text}\n")
-        place.chmod(0o755)
-        return place
+        """A shell script on the board."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return path
 
 
 def children(number: int) -> list[int]:
-    """The processes that this one started."""
-    found = []
+    """The child processes of the process `number`."""
+    numbers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            told = (entry / "stat").read_text()
+            stat = (entry / "stat").read_text()
         except OSError:  # It has ended.
             continue
-        if int(told.rpartition(")")[2].split()[1]) == number:
-            found.append(int(entry.name))
-    return found
+        if int(stat.rpartition(")")[2].split()[1]) == number:
+            numbers.append(int(entry.name))
+    return numbers
 
 
 def gone(number: int) -> bool:
-    """Whether the process has ended, at the latest after some seconds."""
+    """Whether the process has ended, within a few seconds."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         try:
@@ -112,10 +112,9 @@ def gone(number: int) -> bool:
 
 @contextmanager
 def served(folder: Path, more: str = "") -> Iterator[Board]:
-    """A board that listens while the block lasts; `more` of sshd's configuration.
+    """A board that listens until the end of the block, with `more` lines of sshd configuration.
 
-    Its user's ssh is a wrapper in `folder`/bin, to be put before PATH: the device takes the
-    system's ssh with the user's own configuration, and the wrapper stands for that.
+    Put `folder`/bin before PATH: its wrapper of ssh stands for the user's own configuration.
     """
     sshd = need_program("sshd", "/usr/sbin")
     ssh = need_program("ssh")

@@ -1,4 +1,4 @@
-"""The command line in a terminal of its own, as a person sees it."""
+"""Run the command line in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def in_a_terminal(
-    words: list[str], typed: str = "", *, folder: Path | None = None, **environment: str
+    args: list[str], typed: str = "", *, folder: Path | None = None, **environment: str
 ) -> tuple[int, str]:
-    """The exit code of `edgekd WORDS` and all that the terminal got, with `typed` typed into it."""
+    """The exit code of `edgekd ARGS` and all its terminal output, with `typed` as input."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgekd.cli", *words],
+        [sys.executable, "-m", "edgekd.cli", *args],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -24,11 +24,11 @@ def in_a_terminal(
     )
     os.close(theirs)
     os.write(ours, typed.encode())
-    said = b""
+    output = b""
     try:
         while chunk := os.read(ours, 65536):
-            said += chunk
-    except OSError:  # Linux says so that the other end is closed.
+            output += chunk
+    except OSError:  # On Linux: the other end is closed.
         pass
     os.close(ours)
-    return process.wait(), said.decode()
+    return process.wait(), output.decode()

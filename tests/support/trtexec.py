@@ -1,9 +1,10 @@
-"""A trtexec for tests: it takes the words that NVIDIA's takes, prints what that prints and exports
-what that exports; ONNX Runtime on the CPU computes in place of TensorRT.
+"""A fake trtexec with the arguments, the output and the exported files of NVIDIA's.
+
+ONNX Runtime on the CPU computes in place of TensorRT.
 
     python trtexec.py --onnx=FILE --loadInputs=x:FILE --exportTimes=FILE ...
 
-Source of the form: NVIDIA/TensorRT, samples/common/sampleReporting.cpp, version 10.
+Source: NVIDIA/TensorRT, samples/common/sampleReporting.cpp, version 10.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ def log(line: str) -> None:
     print(f"[11/26/2026-06:00:00] [I] {line}", flush=True)
 
 
-def main(words: list[str]) -> int:
-    options = dict(word.lstrip("-").partition("=")[::2] for word in words)
-    print("&&&& RUNNING TensorRT.trtexec [TensorRT v100300] [b26] #", *words, flush=True)
+def main(args: list[str]) -> int:
+    options = dict(arg.lstrip("-").partition("=")[::2] for arg in args)
+    print("&&&& RUNNING TensorRT.trtexec [TensorRT v100300] [b26] #", *args, flush=True)
     log("TensorRT version: 10.3.0")
     model = Path(options.get("onnx") or options["loadEngine"])
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  What it says is of no interest.
+    except Exception as error:  # noqa: BLE001  Any error is a failed parse.
         print(f"[11/26/2026-06:00:00] [E] Failed to parse onnx file: {str(error)[:80]}")
         print("&&&& FAILED TensorRT.trtexec [TensorRT v100300] [b26]")
         return 1
@@ -44,22 +45,29 @@ def main(words: list[str]) -> int:
                                           for size in entry.shape])  # fmt: skip
     log("Starting inference")
     begin, trace = time.perf_counter(), []
-    warm, least = float(options["warmUp"]), int(options["iterations"])
+    warm_up_ms, least = float(options["warmUp"]), int(options["iterations"])
     while True:
         start = (time.perf_counter() - begin) * 1e3
-        found = session.run(None, feed)
-        took = (time.perf_counter() - begin) * 1e3 - start
-        trace.append({"startComputeMs": start, "computeMs": took, "h2dMs": 0.01, "d2hMs": 0.01,
-                      "latencyMs": took + 0.02})  # fmt: skip
-        steady = [each for each in trace if each["startComputeMs"] >= warm]
-        enough = len(steady) >= least and start >= warm + 1e3 * float(options["duration"])
+        outputs = session.run(None, feed)
+        elapsed_ms = (time.perf_counter() - begin) * 1e3 - start
+        transfers = {"h2dMs": 0.01, "d2hMs": 0.01}
+        trace.append(
+            {
+                "startComputeMs": start,
+                "computeMs": elapsed_ms,
+                "latencyMs": elapsed_ms + 0.02,
+                **transfers,
+            }
+        )
+        steady = [event for event in trace if event["startComputeMs"] >= warm_up_ms]
+        enough = len(steady) >= least and start >= warm_up_ms + 1e3 * float(options["duration"])
         if enough or start > 20_000:
             break
         if len(trace) % 50 == 0:
             time.sleep(0.02)
     log("=== Trace details ===")
-    times = sorted(each["latencyMs"] for each in steady)
-    wall_s = (trace[-1]["startComputeMs"] - warm) / 1e3 or 1e-3
+    times = sorted(event["latencyMs"] for event in steady)
+    wall_s = (trace[-1]["startComputeMs"] - warm_up_ms) / 1e3 or 1e-3
     log("=== Performance summary ===")
     log(f"Throughput: {len(steady) / wall_s:g} qps")
     middle = times[len(times) // 2]
@@ -71,16 +79,16 @@ def main(words: list[str]) -> int:
     if "exportTimes" in options:
         Path(options["exportTimes"]).write_text(json.dumps(trace))
     if "exportOutput" in options:
-        told = [
+        exported = [
             {
                 "name": entry.name,
                 "dimensions": "x".join(map(str, value.shape)),
-                "values": [float(f"{each:g}") for each in value.ravel()],
+                "values": [float(f"{number:g}") for number in value.ravel()],
             }
-            for entry, value in zip(session.get_outputs(), found, strict=True)
+            for entry, value in zip(session.get_outputs(), outputs, strict=True)
         ]
-        Path(options["exportOutput"]).write_text(json.dumps(told))
-    print("&&&& PASSED TensorRT.trtexec [TensorRT v100300] [b26] #", *words, flush=True)
+        Path(options["exportOutput"]).write_text(json.dumps(exported))
+    print("&&&& PASSED TensorRT.trtexec [TensorRT v100300] [b26] #", *args, flush=True)
     return 0
 
 
