@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 import edgekd
 from edgekd.artifacts.artifact import load_artifact
 from edgekd.benchmarking.benchmark import benchmark_all
-from edgekd.conversion.export import sqnr_db
 from edgekd.errors import EdgekdError
+from edgekd.evidence.sqnr import sqnr_db
 from edgekd.formats import FORMATS
 from edgekd.formats.inspection import read_graph
 from edgekd.system.output import output_to

@@ -22,10 +22,10 @@ from edgekd.conversion.export import convert
 from edgekd.data import single
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import EdgekdError
-from edgekd.formats.integer_io import IO_FORMATS
-from edgekd.formats.method_ranking import weight_bits
+from edgekd.formats.capabilities import has_reduced_range, integer_io_formats
+from edgekd.formats.method_ranking import needs_reduced_range
+from edgekd.formats.options import ExportOptions
 from edgekd.network.network import call
-from edgekd.pipeline.candidates.export import NARROW
 
 CALIBRATION_COUNT, TEST_COUNT = 64, 128
 IO_TYPES: tuple[Io, ...] = ("float32", "uint8")
@@ -39,14 +39,15 @@ def line_of(name: str, format: str, weights: Path) -> str:
     network = edgekd.load_network(module, example=samples[0])
     with torch.no_grad():
         expected = call(module, inputs)
-    bits = weight_bits(device_facts()["instructions"]) if "int8" in NARROW.get(format, ()) else 7
+    reduce_range = not has_reduced_range(format, "int8") or needs_reduced_range(
+        device_facts()["instructions"]
+    )
     cells, method = [], "-"
     for io in IO_TYPES:
         with tempfile.TemporaryDirectory() as scratch:
+            options = ExportOptions(scheme="int8", reduce_range=reduce_range, io=io)
             try:
-                artifact = convert(
-                    network, format, "int8", samples, Path(scratch), weight_bits=bits, io=io
-                )
+                artifact = convert(network, format, samples, Path(scratch), options)
             except EdgekdError as error:
                 cells.append(f"failed: {error.faults[0].what}")
                 continue
@@ -62,7 +63,7 @@ def line_of(name: str, format: str, weights: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(NETWORKS))
-    parser.add_argument("--formats", nargs="*", default=list(IO_FORMATS))
+    parser.add_argument("--formats", nargs="*", default=integer_io_formats())
     parser.add_argument("--weights", type=Path, default=Path("build/quantization-matrix/weights"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -56,15 +56,16 @@ from edgekd.distillation.qat import (
 )
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats.method_ranking import fallback_methods, ranked_methods
+from edgekd.formats.options import ExportOptions
 from edgekd.formats.quantization_methods import methods_of
 from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network, as_network
 from edgekd.quantization.batch_norm_folding import fold_batch_norms
-from edgekd.quantization.simulation_match import sqnr_db
 from edgekd.recipe.training import Optimizer, Training
 from edgekd.tasks import TASKS, accuracy
 from edgekd.tasks.evaluate import outputs_of
 from edgekd.training.train import train
+from edgekd.verification.simulation_match import capped_sqnr_db
 
 FORMATS = ("onnx", "openvino", "litert")
 FACTOR = 16.0
@@ -216,9 +217,8 @@ def run_int8(network: Network, format: str, method: str, setting: Setting) -> di
     """The accuracy of the int8 file of `network` on both splits, and its test outputs."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "file"
-        artifact = convert(
-            network, format, "int8", setting.calibration, folder, method=method, channels_last=False
-        )
+        options = ExportOptions(scheme="int8", method=method, channels_last=False)
+        artifact = convert(network, format, setting.calibration, folder, options)
         figures: dict[str, Any] = {}
         for split in ("validation", "test"):
             images, labels = getattr(setting.data, split).tensors
@@ -251,7 +251,7 @@ def sweep(name: str, seed: int) -> dict[str, Any]:
     def figures(network: Network) -> dict[str, float]:
         outputs = outputs_of(network.module, test)
         same = (outputs["output"].argmax(1) == expected["output"].argmax(1)).float().mean()
-        return {"sqnr_db": sqnr_db(expected, outputs), "top1": float(same)}
+        return {"sqnr_db": capped_sqnr_db(expected, outputs), "top1": float(same)}
 
     rows = {"untrained": figures(prepare_qat(setting.network, "onnx", setting.calibration))}
     for rate in SWEPT:
@@ -279,8 +279,8 @@ def compare(
         "after": ptq[best]["test"],
         "after_by": best,
         "trained": qat["test"],
-        "simulation_db": sqnr_db(simulated, qat["outputs"]),
-        "float_db": sqnr_db(real, qat["outputs"]),
+        "simulation_db": capped_sqnr_db(simulated, qat["outputs"]),
+        "float_db": capped_sqnr_db(real, qat["outputs"]),
     }
 
 

@@ -39,19 +39,21 @@ from edgekd.artifacts.artifact import Artifact, describe, load_artifact, save_ca
 from edgekd.benchmarking.benchmark import benchmark_all
 from edgekd.calibration.checks import doubts
 from edgekd.calibration.selection import SELECTIONS, select
-from edgekd.conversion.export import convert, sqnr_db
+from edgekd.conversion.export import convert
 from edgekd.data import Inputs, single
 from edgekd.devices.execution import run_artifact
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import EdgekdError
 from edgekd.evidence.outcome import Verdict
+from edgekd.evidence.sqnr import sqnr_db
 from edgekd.formats import FORMATS
-from edgekd.formats.method_ranking import ranked_methods, weight_bits
+from edgekd.formats.capabilities import has_reduced_range
+from edgekd.formats.method_ranking import needs_reduced_range, ranked_methods
+from edgekd.formats.options import ExportOptions
 from edgekd.formats.quantization_methods import methods_of
 from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network, call
 from edgekd.network.preprocessing import turned
-from edgekd.pipeline.candidates.export import NARROW
 from edgekd.recipe.benchmark import Protocol
 from edgekd.system.output import output_to
 from edgekd.system.process import run_process
@@ -190,22 +192,21 @@ def measure(name: str, format: str, out: Path) -> list[Row]:
     network = edgekd.load_network(module, example=samples[0])
     with torch.no_grad():
         expected = call(module, inputs)
-    bits = weight_bits(device_facts()["instructions"])
+    narrow = needs_reduced_range(device_facts()["instructions"])
     rows: list[Row] = []
 
     def add(scheme: str, method: str | None) -> Artifact | None:
         row: Row = {"network": name, "format": format, "scheme": scheme, "method": method}
         rows.append(row)
         folder = folder_of(out, row)
-        own = bits if scheme in NARROW.get(format, ()) else 7
+        reduce_range = narrow or not has_reduced_range(format, scheme)
+        options = ExportOptions(scheme=scheme, method=method, reduce_range=reduce_range)
         start = time.perf_counter()
         try:
             if method == "plain":
                 artifact = default_call(network, samples, folder, source)
             else:
-                artifact = convert(
-                    network, format, scheme, samples, folder, method=method, weight_bits=own
-                )
+                artifact = convert(network, format, samples, folder, options)
             row |= {"seconds": time.perf_counter() - start, "size_bytes": artifact.size_bytes}
             if method == "plain" and format == "litert":
                 turned_inputs = turned(inputs, artifact.channels_last)
@@ -240,7 +241,7 @@ def default_call(
     format = source.format
     folder.mkdir(parents=True, exist_ok=True)
     if format == "coreml":  # coremltools' default precision is float16.
-        source = convert(network, format, "fp16", (), folder / "half")
+        source = convert(network, format, (), folder / "half", ExportOptions(scheme="fp16"))
     path = folder / f"model{FORMATS[format].SUFFIX}"
     samples = [turned(sample, source.channels_last) for sample in samples]
     with output_to(folder / "log.txt"):

@@ -1,4 +1,4 @@
-"""A file or folder that a runtime loads, and what is known of it."""
+"""A model file or folder that a runtime loads, with its facts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Artifact:
     """One exported model.
 
     Attributes:
-        path: what the runtime is given: a file, or a folder (`.mlpackage`).
-        format: onnx, openvino, litert, coreml or ncnn.
-        scheme: its precision; None for a file edgekd did not write.
-        sha256: of all its files.
-        size_bytes: of all its files (an OpenVINO model is its `.xml` and its `.bin`).
-        zipped_bytes: the same after deflate, each file alone, as in app packages; None for a file
-            edgekd did not write.
-        signature: None for a file edgekd did not write.
+        path: the file or folder (`.mlpackage`) that the runtime loads.
+        format: the name of its format, such as onnx.
+        scheme: its precision; None for a file that edgekd did not write.
+        sha256: the digest of all its files.
+        size_bytes: the size of all its files (an OpenVINO model is its `.xml` and its `.bin`).
+        zipped_bytes: their size after deflate, each file alone, as in app packages; None for a file
+            that edgekd did not write.
+        signature: its inputs and outputs; None for a file that edgekd did not write.
         lineage: the network, data and tools it came from.
     """
 
@@ -58,12 +58,10 @@ class Artifact:
 
     @property
     def quantization(self) -> dict[str, QuantizationParams]:
-        """By name, the inputs and outputs that it has as whole numbers where its network has them
-        as real ones, and what the numbers stand for."""
-        return {
-            name: QuantizationParams(**told)
-            for name, told in self.lineage.get("quantization", {}).items()
-        }
+        """The scale and zero point of each integer input and output that is float in its network,
+        by name."""
+        params = self.lineage.get("quantization", {})
+        return {name: QuantizationParams(**values) for name, values in params.items()}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `path` is relative to the card's folder."""
@@ -90,14 +88,14 @@ def parts(path: Path) -> list[Path]:
 def _locations(content: bytes) -> list[str]:
     """The names of the files beside an ONNX file that hold values of its initializers.
 
-    Source: onnx.proto, TensorProto.external_data: entries of the key "location".
+    Source: onnx.proto, TensorProto.external_data, entries with the key "location".
     """
-    found: dict[str, None] = {}
-    for place in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content):
-        name = content[place.end() : place.end() + place[1][0]].decode(errors="replace")
+    names: dict[str, None] = {}
+    for match in re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content):
+        name = content[match.end() : match.end() + match[1][0]].decode(errors="replace")
         if Path(name).name == name:
-            found[name] = None
-    return list(found)
+            names[name] = None
+    return list(names)
 
 
 def zipped(path: Path) -> int:
@@ -141,11 +139,11 @@ def save_card(artifact: Artifact) -> None:
 def load_artifact(path: Path | str) -> Artifact:
     """The artifact at `path`: its file, or the folder that holds it and its `artifact.json`.
 
-    A file without a card is taken as it is, its format from its suffix.
+    A file without a card gets its format from its suffix.
 
     Raises:
-        RecipeError: nothing is there, the card is broken, the suffix is unknown, or the bytes are
-            not the ones on the card.
+        RecipeError: there is no such file, the card is broken, the suffix is unknown, or the file's
+            digest is not the card's.
     """
     path = Path(path)
     if not path.exists():

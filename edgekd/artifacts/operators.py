@@ -1,58 +1,35 @@
-"""What the formats call the operators that `graph` counts."""
+"""The roles that operators play in a file, whatever its format calls them."""
 
 from __future__ import annotations
 
-TRANSPOSES = {
-    "onnx": ("Transpose",),
-    "openvino": ("Transpose",),
-    "litert": ("TRANSPOSE",),
-    "coreml": ("transpose",),
-    "ncnn": ("Permute",),
-}
-RESHAPES = {
-    "onnx": ("Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-    "openvino": ("Reshape", "Squeeze", "Unsqueeze"),
-    "litert": ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
-    "coreml": ("reshape", "squeeze", "expand_dims"),
-    "ncnn": ("Reshape", "Flatten", "Squeeze", "ExpandDims"),
-}
-GATES = {
-    "onnx": ("Sigmoid", "Tanh"),
-    "openvino": ("Sigmoid", "Tanh"),
-    "litert": ("LOGISTIC", "TANH"),
-    "coreml": ("sigmoid", "tanh"),
-    "ncnn": ("Sigmoid", "TanH"),
-}
-"""The gates' activation and the candidate's. A step of a GRU has two of the first and one of the
-second, a step of an LSTM three and two, less the gate of an empty state in the first step
-(pytorch.org/docs/stable/generated/torch.nn.GRU.html and LSTM.html)."""
-PRODUCTS = {
-    "onnx": ("MatMul", "Gemm"),
-    "openvino": ("MatMul",),
-    "litert": ("FULLY_CONNECTED", "BATCH_MATMUL"),
-    "coreml": ("linear", "matmul"),
-    "ncnn": ("InnerProduct", "Gemm", "MatMul"),
-}
-STEPS = 4
-"""The fewest candidates (TANH) that are taken for a recurrent layer written out."""
+from dataclasses import dataclass
 
-WEIGHTED = frozenset(
-    [
-        *("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN", "Gather"),
-        *("Convolution", "GroupConvolution", "ConvolutionBackpropData"),
-        *("GroupConvolutionBackpropData", "LSTMSequence", "GRUSequence", "RNNSequence"),
-        *("LSTMCell", "GRUCell", "RNNCell"),
-        *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"),
-        *("GATHER", "EMBEDDING_LOOKUP", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
-        *("conv", "conv_transpose", "linear", "matmul", "lstm", "gru", "rnn", "gather"),
-    ]
-)
-"""Those whose constants are most of what a network has learnt, of all formats."""
-AFTER_WEIGHTS = frozenset(
-    [
-        *("DequantizeLinear", "Cast", "Transpose", "Reshape"),
-        *("Convert", "Multiply", "Subtract", "FakeQuantize"),
-        *("DEQUANTIZE", "DENSIFY", "TRANSPOSE", "RESHAPE"),
-    ]
-)
-"""Those between a weight, as it is stored, and what reads it."""
+
+@dataclass(frozen=True)
+class OperatorRoles:
+    """A format's names of the operators that edgekd looks for in a file.
+
+    Attributes:
+        transposes: operators that only reorder elements.
+        reshapes: operators that only change the shape.
+        gates: the activation of a recurrent cell's gates, and that of its candidate. A step of a
+            GRU has two of the first and one of the second, a step of an LSTM three and two, less
+            the gate of an empty state in the first step
+            (pytorch.org/docs/stable/generated/torch.nn.GRU.html and LSTM.html).
+        products: matrix products.
+        weighted: operators whose constants are most of what a network has learned.
+        after_weights: operators between a weight as it is stored and the operator that reads it.
+        unrolled_source: evidence of what an unrolled recurrent layer costs in this format.
+    """
+
+    transposes: tuple[str, ...] = ()
+    reshapes: tuple[str, ...] = ()
+    gates: tuple[str, str] | None = None
+    products: tuple[str, ...] = ()
+    weighted: frozenset[str] = frozenset()
+    after_weights: frozenset[str] = frozenset()
+    unrolled_source: str = "the operators in the file"
+
+
+MIN_UNROLLED_STEPS = 4
+"""The fewest candidate activations that count as a recurrent layer that was unrolled."""

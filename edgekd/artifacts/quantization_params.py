@@ -1,4 +1,4 @@
-"""Inputs and outputs as whole numbers: what a file is given for real values, and what it means."""
+"""Integer inputs and outputs: the scale and zero point by which integers stand for real values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Io = Literal["float32", "int8", "uint8"]
-"""What a file has where its network has float32."""
+"""The data type that a file has for inputs and outputs where its network has float32."""
 
 
 @dataclass(frozen=True)
 class QuantizationParams:
-    """What the numbers of a tensor stand for: value = scale * (number - zero_point).
+    """How the integers of a tensor stand for real values: value = scale * (integer - zero_point).
 
     Attributes:
-        dtype: of the numbers, as numpy names it.
+        dtype: the integers' data type, as numpy names it.
     """
 
     scale: float
@@ -27,33 +27,33 @@ class QuantizationParams:
 
 
 def as_numbers(
-    arrays: Mapping[str, Any], steps: Mapping[str, QuantizationParams]
+    arrays: Mapping[str, Any], params: Mapping[str, QuantizationParams]
 ) -> dict[str, NDArray[Any]]:
-    """`arrays`, those that `steps` name as the nearest numbers; what lies beyond is at an end.
+    """`arrays` with those named in `params` quantized to the nearest integer and clipped.
 
-    Halves go to the even number, as ONNX's QuantizeLinear has it.
+    Halves round to even, as in ONNX's QuantizeLinear.
     """
     import numpy as np
 
-    found = {name: np.asarray(value) for name, value in arrays.items()}
-    for name, step in steps.items():
-        if name in found and found[name].dtype.kind == "f":
-            ends = np.iinfo(step.dtype)
-            # In 64 bits: a quotient of float32 may end on the other side of a half.
-            numbers = np.rint(found[name].astype(np.float64) / step.scale) + step.zero_point
-            found[name] = numbers.clip(ends.min, ends.max).astype(step.dtype)
-    return found
+    result = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, each in params.items():
+        if name in result and result[name].dtype.kind == "f":
+            limits = np.iinfo(each.dtype)
+            # In 64 bits: a float32 quotient may fall on the other side of a half.
+            integers = np.rint(result[name].astype(np.float64) / each.scale) + each.zero_point
+            result[name] = integers.clip(limits.min, limits.max).astype(each.dtype)
+    return result
 
 
 def as_values(
-    arrays: Mapping[str, Any], steps: Mapping[str, QuantizationParams]
+    arrays: Mapping[str, Any], params: Mapping[str, QuantizationParams]
 ) -> dict[str, NDArray[Any]]:
-    """`arrays`, those that `steps` name as the values in float32 that their numbers stand for."""
+    """`arrays` with those named in `params` dequantized to float32."""
     import numpy as np
 
-    found = {name: np.asarray(value) for name, value in arrays.items()}
-    for name, step in steps.items():
-        if name in found and found[name].dtype.kind in "iu":
-            numbers = found[name].astype(np.float32) - np.float32(step.zero_point)
-            found[name] = numbers * np.float32(step.scale)
-    return found
+    result = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, each in params.items():
+        if name in result and result[name].dtype.kind in "iu":
+            shifted = result[name].astype(np.float32) - np.float32(each.zero_point)
+            result[name] = shifted * np.float32(each.scale)
+    return result

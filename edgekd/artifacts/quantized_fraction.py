@@ -1,4 +1,4 @@
-"""The share of a file's weights that is quantized, as facts for its card and its row."""
+"""The share of a file's weights that is quantized, for its card and its row."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekd.artifacts.graph import Graph
-from edgekd.artifacts.weights import Stored
+from edgekd.artifacts.weights import StoredWeights
 from edgekd.errors import ConversionError, Fault, listed
 
 BITS = {"int8": 8, "int4": 4, "palettized": 8}
-"""By the first word of a scheme that quantizes weights, the bits of one, at most."""
+"""The most bits of a quantized weight, by the first part of a scheme's name."""
 
 
 LITTLE = 0.5
-"""Of the weights: what quantizes less is told of."""
+"""Share of the weights: a file with a smaller quantized share gets a note."""
 
 
-def quantized_facts(graph: Graph, stored: Stored | None, scheme: str) -> dict[str, Any]:
-    """How much of a file of an int8, int4 or palettized scheme is, for its card; empty for others.
+def quantized_facts(graph: Graph, stored: StoredWeights | None, scheme: str) -> dict[str, Any]:
+    """How much of a file in an int8, int4 or palettized scheme is quantized; empty for others.
 
-    `quantized_weights_frac` is the share of the weights that take no more bits than the scheme
-    says, `weights_in_float` names the operators that read others.
+    `quantized_weights_frac` is the share of the weights that have at most the scheme's bits,
+    `weights_in_float` names the operators that read the others.
 
     Raises:
-        ConversionError: nothing is quantized: quantizers skip what they do not know, and what is
-            small, and say nothing.
+        ConversionError: nothing is quantized: quantizers silently skip operators that they do not
+            know, and small ones.
     """
     bits = scheme.partition("-")[0]
     if bits not in BITS or stored is None:
         return {}
     share = stored.frac(BITS[bits])
-    if share or any(bits in kind for each in graph.kinds for kind in each.takes):
+    if share or any(bits in dtype for kind in graph.kinds for dtype in kind.takes):
         return {"quantized_weights_frac": share, "weights_in_float": stored.in_float}
     raise ConversionError(
         Fault(
@@ -45,14 +45,14 @@ def quantized_facts(graph: Graph, stored: Stored | None, scheme: str) -> dict[st
 
 
 def little_quantized(lineage: Mapping[str, Any], scheme: str) -> str | None:
-    """A sentence on a file of which the smaller part of the weights is quantized, by its card."""
+    """A sentence if less than half of a file's weights are quantized, by its card; else None."""
     share = lineage.get("quantized_weights_frac")
     if share is None or share >= LITTLE:
         return None
-    how = scheme.partition("-")[0]
-    how = how if how == "palettized" else f"in {how}"
-    told = f"{scheme}: {100 * share:.2g} % of the weights are {how}"
+    precision = scheme.partition("-")[0]
+    precision = precision if precision == "palettized" else f"in {precision}"
+    sentence = f"{scheme}: {100 * share:.2g} % of the weights are {precision}"
     kept = lineage["weights_in_float"]
-    return (
-        f"{told}; {listed(kept)} {'stays' if len(kept) == 1 else 'stay'} in float" if kept else told
-    )
+    if not kept:
+        return sentence
+    return f"{sentence}; {listed(kept)} {'stays' if len(kept) == 1 else 'stay'} in float"

@@ -13,11 +13,11 @@ class Scheme:
         weight_bits: bits of a stored weight.
         activation_bits: bits in which activations are computed.
         calibrated: whether activation ranges are measured on calibration samples.
-        sqnr_floor_db: the least signal-to-quantization-noise ratio, against the float32 network,
-            of a conversion that is not broken. From the dtype: its unit roundoff in dB (about 6.02
-            dB a bit of significand: 24 for fp32, 11 for fp16, 8 for int8 and bf16), less what
-            accumulation through a deep network costs (measured on fourteen networks: fp32 stays
-            above 110 dB, fp16 above 58, int8 collapses to 10-15 where a conversion went wrong).
+        sqnr_floor_db: the smallest signal-to-quantization-noise ratio, against the float32 network,
+            of a correct conversion. It is the unit roundoff of the data type in dB (about 6.02 dB
+            per bit of significand: 24 for fp32, 11 for fp16, 8 for int8 and bf16), minus the
+            accumulation through a deep network (measured on fourteen networks: fp32 stays above 110
+            dB, fp16 above 58, int8 drops to 10-15 after a wrong conversion).
     """
 
     name: str

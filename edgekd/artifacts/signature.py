@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DynamicDim:
-    """A size that may differ from call to call, such as the number of tokens.
+    """A dynamic dimension: a size that may change between calls, such as the number of tokens.
 
     Attributes:
-        least, most: what a file must take, both included.
+        least, most: the range of sizes that a file must take, both included.
         axes: by input, the axis that has this size.
     """
 
@@ -31,8 +31,8 @@ class TensorSpec:
     """One named tensor.
 
     Attributes:
-        name: as the network's author calls it; every artifact uses the same name.
-        shape: batch first; None where the size is free.
+        name: the name in the network; every artifact uses it too.
+        shape: batch first; None for a dynamic dimension.
         dtype: numpy's name, such as "float32" or "int64".
         layout: axes as words, such as "batch channels height width"; None if not stated.
         meaning: what the values are, such as "logits"; None if not stated.

@@ -1,4 +1,4 @@
-"""A device an artifact is made for, and the budget it must keep there."""
+"""The device that an artifact is for, and its budget there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Prefer = Literal["accuracy", "latency", "size"]
 
 @dataclass(frozen=True)
 class Fact:
-    """Something known of a device, where it is written, and when that was read."""
+    """A fact about a device, its source, and the date when that was read."""
 
     value: Any
     source: str
@@ -28,9 +28,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most an artifact may take on its target; None is no limit.
+    """The limits of an artifact on its target; None is no limit.
 
-    `instructions` are of one inference on one thread, counted on an emulated core.
+    `instructions` are those of one inference on one thread, counted on an emulated core.
     """
 
     latency_p50_ms: float | None = None
@@ -52,20 +52,19 @@ class Target:
     """A profile from `targets/NAME.toml`, as a recipe may have adapted it.
 
     Attributes:
-        format: what the target's runtime loads: onnx, openvino, litert, coreml or
-            ncnn.
+        format: the format that the target's runtime loads, such as onnx.
         schemes: the precisions it takes.
         refuses: why it does not take others, by scheme.
-        device: where its artifacts run: "local", or a URL such as "ssh://pi@pi5.local"; None where
-            no device is at hand, and artifacts run on this host as a stand-in.
+        device: where its artifacts run: "local", or a URL such as "ssh://pi@pi5.local"; None if no
+            device is available, and artifacts run on this host as a stand-in.
         machine: the processor's instruction set, as `platform.machine()` names it.
-        threads: how many the runtime computes with.
-        accelerator: what computes: cpu, gpu or npu.
-        connection: how such a device is reached: local, ssh, adb, or none from here.
-        emulated: the core of edgekd's emulated device that comes nearest to its own.
-        opset: of ONNX files, where the target's runtime is old.
-        channels_last: whether files take images as NHWC; None: those of LiteRT do.
-        channel_multiple: what channel counts should be divisible by to be fast.
+        threads: the number of threads of the runtime.
+        accelerator: the processor that computes: cpu, gpu or npu.
+        connection: how such a device is reached: local, ssh, adb or none.
+        emulated: the core of edgekd's emulated device that is nearest to its own.
+        opset: the opset of ONNX files for an old runtime.
+        channels_last: whether files take images as NHWC; None: the format's default.
+        channel_multiple: the number that channel counts should be divisible by to be fast.
     """
 
     name: str
@@ -97,7 +96,7 @@ class Target:
         """Whether `device` is the real thing rather than this host standing in for it."""
         if self.device is None:
             return False
-        if self.connection == "none":  # A Mac is none of an iPhone's kind, whatever it computes.
+        if self.connection == "none":  # A Mac stands in for an iPhone, and is not one.
             return is_imported(self.device)
         return self.device != "local" or self.machine == platform.machine()
 
@@ -109,7 +108,7 @@ class Target:
         return "device" if self.at_hand else "host"
 
     def evidence_on(self, machine: str) -> Evidence:
-        """What a measurement is evidence of, where the device says that it is a `machine`."""
+        """What a measurement is evidence of, on a device that reports `machine`."""
         if is_emulated(self.device):
             return "emulated"
         same = {"arm64": "aarch64", "AMD64": "x86_64"}
@@ -119,12 +118,12 @@ class Target:
 
 
 def is_emulated(device: str | None) -> bool:
-    """Whether the device at this URL is an emulation, whose times are no latencies."""
+    """Whether the device at this URL is an emulation, whose times are not latencies."""
     return device is not None and device.startswith("emulated://")
 
 
 def is_imported(device: str | None) -> bool:
-    """Whether the device's figures were taken by hand, and are in a file."""
+    """Whether the device's figures were measured by hand and are in a file."""
     return device is not None and device.startswith("imported://")
 
 
@@ -137,7 +136,7 @@ def load_target(reference: str, base: Path | None = None) -> Target:
     """The profile named `reference`, or in the file of that path (relative to `base`).
 
     Raises:
-        RecipeError: there is no such profile, or it is not a valid one; all faults are told.
+        RecipeError: there is no such profile, or it is not valid; it names all faults.
     """
     if reference.endswith(".toml"):
         path = (base or Path()) / reference
@@ -155,11 +154,11 @@ _TYPES: dict[str, tuple[type, str]] = {
     "schemes": (list, "a list of schemes"),
     "machine": (str, "a string"),
     "device": (str, "a string"),
-    "threads": (int, "a whole number"),
+    "threads": (int, "an integer"),
     "accelerator": (str, "a string"),
-    "channel_multiple": (int, "a whole number"),
-    "opset": (int, "a whole number"),
-    "channels_last": (bool, "true or false"),
+    "channel_multiple": (int, "an integer"),
+    "opset": (int, "an integer"),
+    "channels_last": (bool, "a boolean"),
     "connection": (str, "local, ssh, adb or none"),
     "emulated": (str, "a core, such as cortex-a76"),
     "description": (str, "a string"),
@@ -206,7 +205,7 @@ def _shape_faults(path: Path, document: dict[str, Any]) -> list[Fault]:
                     at=f"{path}:{key}",
                     got=repr(value),
                     expected=_TYPES[key][1],
-                    fix=f"mend {key} in {path}",
+                    fix=f"correct {key} in {path}",
                 )
             )
     required = {entry.name for entry in fields(Target)[1:4]}

@@ -1,6 +1,6 @@
-"""In which types a saved file holds its weights, and which operators read them.
+"""The element types in which a saved file stores its weights, and the operators that read them.
 
-The file itself is read, as for the graph: what is here is what the quantizer wrote.
+The weights are read from the file itself, as the graph is: they are what the quantizer wrote.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.artifacts.operators import AFTER_WEIGHTS, WEIGHTED
-
-Found = dict[str, Tensor]
+NamedTensors = dict[str, Tensor]
 
 
-def _floats(found: Mapping[str, Any]) -> Found:
+def float_tensors(values: Mapping[str, Any]) -> NamedTensors:
+    """The numpy arrays of real numbers among `values`, as float32 tensors."""
     return {
         name: torch.from_numpy(np.array(value, dtype=np.float32))
-        for name, value in found.items()
+        for name, value in values.items()
         if value.dtype.kind == "f"
     }
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Constant tensors of a file that have something in common.
+    """Constant tensors of a file that the same operator type reads in the same number of bits.
 
     Attributes:
-        operator: the type of what reads it, behind the operators that only make floats of it.
-        bits: in which a value is stored; of a palette, 8 at most.
+        operator: the type of the operator that reads it, past those that only dequantize it.
+        bits: the bits of a stored value; of a palette, at most 8.
     """
 
     operator: str
@@ -42,30 +41,31 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredWeights:
     """The weights of a file: constants of two axes or more, neither biases nor scales.
 
     Attributes:
-        values: how many values there are of each kind.
+        values: the number of values of each kind.
+        weighted: the operator types that `in_float` looks at; see `OperatorRoles`.
     """
 
     values: Mapping[Weight, int]
+    weighted: frozenset[str] = frozenset()
 
     def frac(self, bits: int) -> float:
-        """The share of the values that take so many bits or fewer; 0 where there are none."""
-        whole = sum(self.values.values())
-        return sum(n for each, n in self.values.items() if each.bits <= bits) / (whole or 1)
+        """The share of the values stored in at most `bits` bits; 0 of a file without weights."""
+        total = sum(self.values.values())
+        return sum(n for weight, n in self.values.items() if weight.bits <= bits) / (total or 1)
 
     @property
     def in_float(self) -> list[str]:
-        """The types of operators that read a hundredth of all values or more in float, that of most
-        first."""
+        """The operator types that read at least 1 % of all values in float, largest share first."""
         least = sum(self.values.values()) / 100
-        found: Counter[str] = Counter()
-        for each, count in self.values.items():
-            if each.bits > 8 and each.operator in WEIGHTED:
-                found[each.operator] += count
-        return [name for name, count in found.most_common() if count >= least]
+        counts: Counter[str] = Counter()
+        for weight, count in self.values.items():
+            if weight.bits > 8 and weight.operator in self.weighted:
+                counts[weight.operator] += count
+        return [name for name, count in counts.most_common() if count >= least]
 
 
 BITS = {
@@ -77,7 +77,7 @@ BITS = {
     32: "float float32 fp32 f32",
     64: "double float64 f64",
 }
-"""Of the element types of all formats; whole numbers of more bits are indices, or biases."""
+"""Element types by bits, in the spelling of every format; wider integers are indices or biases."""
 
 
 _BITS = {name: bits for bits, names in BITS.items() for name in names.split()}
@@ -92,23 +92,33 @@ class Constant:
     shape: tuple[int, ...]
 
 
-def _counted(constants: Iterable[Constant]) -> Mapping[Weight, int]:
-    found: Counter[Weight] = Counter()
-    for each in constants:
-        count = math.prod(each.shape)
-        # One long axis alone: a bias, a scale, or what a norm multiplies by.
-        if each.kind in _BITS and count > max(each.shape, default=1):
-            found[Weight(each.operator, _BITS[each.kind])] += count
-    return found
+def count_weights(constants: Iterable[Constant]) -> Mapping[Weight, int]:
+    """The number of values in those of `constants` that are weights, by kind."""
+    counts: Counter[Weight] = Counter()
+    for constant in constants:
+        count = math.prod(constant.shape)
+        # A tensor with one axis longer than 1 is a bias, a scale or the factor of a norm.
+        if constant.kind in _BITS and count > max(constant.shape, default=1):
+            counts[Weight(constant.operator, _BITS[constant.kind])] += count
+    return counts
 
 
-def _reader(name: str, readers: Mapping[str, Sequence[tuple[str, Sequence[str]]]]) -> str:
-    """The type of the operator that reads `name` at last, by what operators take and give."""
+def reader_of(
+    name: str,
+    readers: Mapping[str, Sequence[tuple[str, Sequence[str]]]],
+    after_weights: frozenset[str],
+) -> str:
+    """The type of the operator that reads the constant `name`, past those in `after_weights`.
+
+    Args:
+        readers: by tensor, the operators that read it: the type and the outputs of each.
+        after_weights: see `OperatorRoles`.
+    """
     seen = set()
     while name not in seen:
         seen.add(name)
         operator, gives = next(iter(readers.get(name, ())), ("", ()))
-        if operator not in AFTER_WEIGHTS or not gives:
+        if operator not in after_weights or not gives:
             return operator
         name = gives[0]
     return ""

@@ -86,11 +86,18 @@ def export(
     from edgekd.cli.result_text import artifact_lines
     from edgekd.conversion.export import export as export_network
     from edgekd.conversion.options import check_exportable
+    from edgekd.formats.options import ExportKeywords, ExportOptions
     from edgekd.network.dynamic_shapes import parse_dynamic
     from edgekd.network.load import load_network
     from edgekd.network.sample_files import read_samples
 
-    check_exportable(format, scheme, opset, method, io)
+    options: ExportKeywords = {
+        "method": method,
+        "opset": opset,
+        "channels_last": channels_last,
+        "io": cast("Io", io),
+    }
+    check_exportable(format, ExportOptions(scheme=scheme, **options))  # type: ignore[arg-type]
     network = load_network(
         model,
         example=parse_example(example or []),
@@ -104,10 +111,7 @@ def export(
         scheme=scheme,
         calibration=samples,
         out=out,
-        method=method,
-        opset=opset,
-        channels_last=channels_last,
-        io=cast(Io, io),
+        **options,
     )
     if as_json:
         print_json({**artifact.to_json(), "path": str(artifact.path)})

@@ -109,9 +109,8 @@ def _laid_out(
     artifacts: Sequence[Any], against: str, weights: str | None, inputs: Sequence[Any]
 ) -> list[Any]:
     """Artifacts that state the layout of their images, also those without an artifact.json."""
-    from edgekd.formats import read_quantization
+    from edgekd.formats.capabilities import laid_out, read_quantization
     from edgekd.network.load import load_network
-    from edgekd.network.preprocessing import laid_out
 
     network = load_network(against, example=inputs[0], weights=weights)
     return [laid_out(read_quantization(artifact), network) for artifact in artifacts]

@@ -1,35 +1,28 @@
-"""A network written as a file of a format, in a precision."""
+"""Writes a network as a file of a format, in a scheme."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, Unpack
 
 from edgekd.artifacts.artifact import Artifact, describe, load_artifact, save_card, zipped
-from edgekd.artifacts.quantization_params import Io
 from edgekd.artifacts.quantized_fraction import quantized_facts
-from edgekd.artifacts.scheme import SCHEMES
 from edgekd.calibration.checks import unusable
+from edgekd.conversion.dynamic_shapes import check_dynamic_shapes, refuse_dynamic_shapes
 from edgekd.conversion.exportability import branching, check_sound
 from edgekd.conversion.fp16_range import check_fp16_range
 from edgekd.conversion.options import check_exportable
 from edgekd.data import Inputs
-from edgekd.devices.execution import run_artifact
-from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError, RefusedError, listed
-from edgekd.evidence.outcome import Verdict
-from edgekd.formats import find_format, quantization
-from edgekd.formats.inspection import READERS, read_graph, read_stored
-from edgekd.formats.onnx import opset_of
-from edgekd.formats.quantization_methods import suited, uses_samples
-from edgekd.network.dynamic_shapes import other_sizes, resized
-from edgekd.network.network import Exportable, Network, call
+from edgekd.errors import ConversionError, EdgekdError, Fault, RecipeError
+from edgekd.formats import find_format
+from edgekd.formats.capabilities import member, quantization, takes_channels_last
+from edgekd.formats.inspection import has_graph_reader, read_graph, read_weights
+from edgekd.formats.options import ExportKeywords, ExportOptions
+from edgekd.formats.quantization_methods import suited_method, uses_samples
+from edgekd.network.network import Exportable, Network
 from edgekd.network.preprocessing import channels_last as turn_channels
 from edgekd.network.preprocessing import images_of, turned
 from edgekd.network.source_location import origin
@@ -48,85 +41,68 @@ def export(
     scheme: str = "fp32",
     calibration: Sequence[Inputs] | None = None,
     out: Path | str = "build",
-    method: str | None = None,
-    opset: int | None = None,
-    channels_last: bool | None = None,
-    io: Io = "float32",
+    **options: Unpack[ExportKeywords],
 ) -> Artifact:
-    """`network` as a file of `format` in `scheme`, in the folder `out/FORMAT-SCHEME/`.
+    """Writes `network` as a file of `format` in `scheme`, into the folder `out/FORMAT-SCHEME/`.
 
-    Beside the file is its `artifact.json`, beside the folder `FORMAT-SCHEME.log`, all that the
+    Beside the file is its `artifact.json`, beside the folder `FORMAT-SCHEME.log` with all that the
     converter printed. A conversion that fails leaves an earlier artifact as it is.
 
     Args:
         calibration: inputs by name, batch first, for schemes that measure activation ranges.
-        method: of quantizing, of the format's `METHODS[scheme]`; None: the first that suits the
-            network.
-        opset: of ONNX: the version of its operators, for a runtime that is old.
-        channels_last: whether the file takes images as NHWC: inputs in float32 of four axes and
-            1, 3 or 4 channels; None: in LiteRT, where a transpose would come first otherwise.
-        io: int8 or uint8: what the file has in place of float32 inputs and outputs. Of static int8
-            alone; `artifact.quantization` says what the numbers stand for.
+        options: fields of `edgekd.formats.options.ExportOptions`, all optional:
+            method, a quantization method of the format's `METHODS[scheme]`; without it the first
+            that suits the network;
+            opset, the version of an ONNX file's operators, for an old runtime;
+            channels_last, whether the file takes images as NHWC: float32 inputs of four axes and 1,
+            3 or 4 channels; without it, LiteRT files do, where a transpose would come first;
+            io, int8 or uint8 in place of float32 inputs and outputs of static int8:
+            `artifact.quantization` has their scale and zero point;
+            excluded_operators, names of operators of the file that stay in float;
+            reduce_range, whether int8 weights use 7 of their bits, which no processor saturates; on
+            by default.
+
+    Returns:
+        The artifact.
 
     Raises:
         RecipeError: the format or scheme is unknown, the calibration is missing or does not fit,
-            or the network is none that a file could stand for.
-        RefusedError: the format cannot be written in this scheme here, or the network has numbers
-            that the scheme has not.
+            or no file can represent the network.
+        RefusedError: the format cannot be written in this scheme here, or the network has values
+            outside the scheme's range.
         MissingPackageError: the format's packages are not installed.
         ConversionError: the converter failed.
     """
-    check_exportable(format, scheme, opset, method, io)
-    samples = _checked(network, scheme, calibration or (), method)
+    chosen = ExportOptions(scheme=scheme, **options)  # type: ignore[arg-type]
+    check_exportable(format, chosen)
+    samples = _checked(network, format, chosen, calibration or ())
     check_fp16_range(network, format, scheme, calibration or [dict(network.example)])
     folder = Path(out) / f"{format}-{scheme}"
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
     with written_atomically(folder) as draft:
-        convert(
-            network,
-            format,
-            scheme,
-            samples,
-            draft,
-            log=log,
-            method=method,
-            opset=opset,
-            channels_last=channels_last,
-            io=io,
-        )
+        convert(network, format, samples, draft, chosen, log=log)
     return load_artifact(folder)
 
 
 def convert(
     network: Network,
     format: str,
-    scheme: str,
     calibration: Sequence[Inputs],
     folder: Path,
+    options: ExportOptions,
     *,
     log: Path | None = None,
-    method: str | None = None,
-    keep: Sequence[str] = (),
-    weight_bits: int = 7,
-    opset: int | None = None,
-    channels_last: bool | None = None,
-    io: str = "float32",
 ) -> Artifact:
-    """`network` written into `folder`, what the converter prints into `log`.
-
-    Args:
-        method: of quantizing; None: the first that suits the network.
-        keep: operators of the file that stay in float, by name.
-        weight_bits: 7 or 8, of the int8 of weights that are used; see `quantization.weight_bits`.
+    """Writes `network` into `folder`, and what the converter prints into `log`.
 
     Raises:
-        RecipeError: it is no network that a file could stand for; see `check_sound`.
-        ConversionError: the converter failed; its last lines are told, all are in the log.
+        RecipeError: no file can represent the network; see `check_sound`.
+        ConversionError: the converter failed; the error has its last lines, the log all of them.
     """
     check_sound(network)
     refuse_dynamic_shapes(network, format)
-    images = to_turn(network, format, channels_last)
+    images = channels_last_inputs(network, format, options.channels_last)
     if images:
         network = turn_channels(network, images)
         calibration = [turned(sample, images) for sample in calibration]
@@ -134,169 +110,109 @@ def convert(
     folder.mkdir(parents=True, exist_ok=True)
     log = log or folder / LOG
     path = folder / f"{MODEL}{module.SUFFIX}"
+    method = options.method or suited_method(network, format, options.scheme)
+    options = replace(options, method=method)
     try:
         with output_to(log):
-            write: Any = module.convert
-            method = method or suited(network, format, scheme)
-            own = {"method": method, "keep": tuple(keep), "opset": opset}
-            own |= {"weight_bits": weight_bits if weight_bits != 7 else None}
-            own |= {"io": io if io != "float32" else None}
-            given = {name: value for name, value in own.items() if value}
-            how = write(network, scheme, calibration, path, **given)
+            description = module.convert(network, calibration, path, options)
     except EdgekdError:
         raise
     except Exception as error:
-        raise failed(f"The converter to {format}", error, scheme, log) from error
-    lineage = {
+        raise failed(f"The converter to {format}", error, options.scheme, log) from error
+    uses = uses_samples(format, options.scheme, method)
+    lineage: dict[str, Any] = {
         # An exported program that stands for a network carries that network's digest.
         "network_sha256": network.weights_digest(),
         **network.lineage,
-        "method": how,
-        "calibration": samples_digest(calibration) if uses_samples(scheme, method) else None,
+        "method": description,
+        "calibration": samples_digest(calibration) if uses else None,
         "tools": tool_versions(module.PACKAGES),
+        **_option_facts(options),
+        **({"channels_last": list(images)} if images else {}),
+        **_file_facts(path, format, options),
     }
-    if method is not None:
-        lineage["quantizer"] = {"method": method, "keep": list(keep), "weight_bits": weight_bits}
-    if images:
-        lineage["channels_last"] = list(images)
-    if io != "float32":
-        steps = quantization(format, path)
-        lineage["quantization"] = {name: vars(step) for name, step in steps.items()}
-    if format == "onnx":
-        lineage["opset"] = opset_of(path)
     if network.dynamic:
-        lineage["free"] = [each.to_json() for each in network.dynamic]
+        lineage["free"] = [dim.to_json() for dim in network.dynamic]
         shapes = {name: list(tensor.shape) for name, tensor in network.example.items()}
         lineage["example_shapes"] = shapes
-    if format in READERS:
-        graph = read_graph(path, format)
-        lineage |= quantized_facts(graph, read_stored(path, format), scheme)
-        lineage["operators"] = graph.operators
-        lineage["transposes"] = graph.transposes
-    artifact = describe(path, format, scheme, network.signature, lineage, zipped(path))
+    artifact = describe(path, format, options.scheme, network.signature, lineage, zipped(path))
     if network.dynamic:
         check_dynamic_shapes(artifact, network, calibration)
     save_card(artifact)
     return artifact
 
 
-def to_turn(network: Network, format: str, channels_last: bool | None) -> tuple[str, ...]:
-    """The inputs that the file takes with their channels last."""
-    if channels_last is False or (channels_last is None and format != "litert"):
-        return ()
-    found = images_of(network)
-    if channels_last and (network.dynamic or not found):
-        raise RecipeError(
-            Fault(
-                what="The file cannot take its images with their channels last.",
-                at="channels_last",
-                got="free sizes" if network.dynamic else "no input is an image with channels first",
-                expected="float32, fixed sizes, batch, 1, 3 or 4 channels, height, width",
-                fix="leave channels_last out; of an input that is folded, set its layout",
-            )
-        )
-    return found
+def _option_facts(options: ExportOptions) -> dict[str, Any]:
+    """What an artifact's card says of the quantizer."""
+    if options.method is None:
+        return {}
+    bits = 7 if options.reduce_range else 8
+    excluded = list(options.excluded_operators)
+    return {"quantizer": {"method": options.method, "keep": excluded, "weight_bits": bits}}
 
 
-FIXED = {"litert": "LiteRT's", "ncnn": "ncnn's"}
-"""The formats whose files have fixed sizes; ncnn has free ones, pnnx writes none."""
+def _file_facts(path: Path, format: str, options: ExportOptions) -> dict[str, Any]:
+    """What an artifact's card says of the file at `path`, by the file itself."""
+    facts: dict[str, Any] = {}
+    if options.io != "float32":
+        params = quantization(format, path)
+        facts["quantization"] = {name: vars(each) for name, each in params.items()}
+    opset_of = member(format, "opset_of", None)
+    if opset_of is not None:
+        facts["opset"] = opset_of(path)
+    if has_graph_reader(format):
+        graph = read_graph(path, format)
+        facts |= quantized_facts(graph, read_weights(path, format), options.scheme)
+        facts["operators"] = graph.operators
+        facts["transposes"] = graph.transposes
+    return facts
 
 
-def refuse_dynamic_shapes(network: Network, format: str) -> None:
-    """Raises where a network has free sizes, or a batch, and `format` has none."""
-    if network.dynamic and format in FIXED:
-        raise RefusedError(
-            Fault(
-                what=f"{FIXED[format]} files have fixed sizes.",
-                at=f"format {format}",
-                got=f"free sizes {listed(each.name for each in network.dynamic)}",
-                expected="a network without free sizes",
-                fix="export it at the largest size, and pad; other formats take free sizes",
-            )
-        )
-    batch = {name: tensor.shape[0] for name, tensor in network.example.items() if tensor.ndim}
-    several = [name for name, size in batch.items() if size != 1]
-    if several and format == "ncnn":
-        raise RefusedError(
-            Fault(
-                what="ncnn computes one sample at a time.",
-                at=f"format {format}, input {several[0]}",
-                got=f"a first axis of {batch[several[0]]}",
-                expected="1",
-                fix="load the network with an example of one sample; other formats take batches",
-            )
-        )
+def channels_last_inputs(
+    network: Network, format: str, channels_last: bool | None
+) -> tuple[str, ...]:
+    """The inputs that a file of `format` takes as NHWC.
 
-
-def check_dynamic_shapes(
-    artifact: Artifact, network: Network, calibration: Sequence[Inputs]
-) -> None:
-    """Runs `artifact` at two other settings of its free sizes and compares it with its network.
+    Args:
+        channels_last: what was asked for; None: the format's default.
 
     Raises:
-        ConversionError: it does not take one of them, or gives something else: exporters freeze a
-            size without a word.
+        RecipeError: it was asked for, and no input is an image of static shape.
     """
-    given = calibration[0] if calibration else network.example
-    module = copy.deepcopy(network.module).cpu().eval()
-    for sizes in other_sizes(given, network.dynamic):
-        inputs = resized(given, sizes, network.dynamic)
-        told = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        with torch.no_grad():
-            wanted = call(module, inputs)
-        whole = {name: tensor.shape[0] for name, tensor in inputs.items()}
-        ran = run_artifact(artifact, inputs, "local", batch=next(iter(whole.values())))
-        if isinstance(ran, Verdict):
-            raise ConversionError(_frozen(artifact, told, f"{ran.outcome.value}: {ran.detail}"))
-        for name, value in wanted.items():
-            found = ran.outputs[name]
-            if found.shape != value.shape:
-                got = f"output {name} of shape {tuple(found.shape)}, not {tuple(value.shape)}"
-                raise ConversionError(_frozen(artifact, told, got))
-        # Quantized files are held to half: one repeated sample is not what they were made for.
-        floor = SCHEMES[str(artifact.scheme)].sqnr_floor_db
-        floor = floor / 2 if SCHEMES[str(artifact.scheme)].calibrated else floor
-        found_db = sqnr_db(wanted, ran.outputs)
-        if found_db < floor:
-            got = f"SQNR of {found_db:.1f} dB there, under {floor:.0f}"
-            raise ConversionError(_frozen(artifact, told, got))
-
-
-def _frozen(artifact: Artifact, told: str, got: str) -> Fault:
-    return Fault(
-        what=f"The {artifact.format} file does not take a size that was declared free.",
-        at=f"{artifact.format} {artifact.scheme}, {told}",
-        got=got,
-        expected="what the network gives at this size",
-        fix="declare the size fixed, or leave this format out for it",
-    )
-
-
-def sqnr_db(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
-    """10 log10(sum wanted^2 / sum error^2) over all outputs; inf where all is equal."""
-    signal = sum(float((value.double() ** 2).sum()) for value in wanted.values())
-    noise = sum(
-        float(((value.double() - found[name].double()) ** 2).sum())
-        for name, value in wanted.items()
-    )
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    if channels_last is False or (channels_last is None and not takes_channels_last(format)):
+        return ()
+    images = images_of(network)
+    if channels_last and (network.dynamic or not images):
+        raise RecipeError(
+            Fault(
+                what="The file cannot take its images as NHWC.",
+                at="channels_last",
+                got="dynamic shapes"
+                if network.dynamic
+                else "no input is an image with channels first",
+                expected="float32, static shapes, batch, 1, 3 or 4 channels, height, width",
+                fix="leave channels_last out; for an input with embedded preprocessing, set its "
+                "layout",
+            )
+        )
+    return images
 
 
 def failed(who: str, error: Exception, what: str, log: Path) -> EdgekdError:
-    """What to raise where `who`, a converter, raised `error` on `what` and printed into `log`."""
+    """The error to raise where the converter `who` raised `error` on `what` and printed into
+    `log`."""
     branches = branching(error)
     if branches is not None:
         return branches
     reason = str(error).strip() or type(error).__name__
-    place = origin(error, Exportable)
+    location = origin(error, Exportable)
+    printed = last_lines(log)
     return ConversionError(
         Fault(
             what=f"{who} failed on {what}.",
-            at=f"{place}, log {log}" if place else f"{who} {what}, log {log}",
+            at=f"{location}, log {log}" if location else f"{who} {what}, log {log}",
             got=f"{type(error).__name__}: {_shortened(reason)}"
-            + (f" (it printed: {last_lines(log)})" if last_lines(log) else ""),
+            + (f" (it printed: {printed})" if printed else ""),
             expected="a network that the converter takes",
             fix=f"look at the cause in {log}, or leave {what} out for this target",
         )
@@ -310,6 +226,7 @@ def _shortened(text: str) -> str:
 
 
 def samples_digest(samples: Sequence[Inputs]) -> str:
+    """The SHA-256 of the names, shapes and values of `samples`."""
     sha = hashlib.sha256()
     for sample in samples:
         for name, tensor in sample.items():
@@ -319,11 +236,13 @@ def samples_digest(samples: Sequence[Inputs]) -> str:
 
 
 def _checked(
-    network: Network, scheme: str, samples: Sequence[Inputs], method: str | None
+    network: Network, format: str, options: ExportOptions, samples: Sequence[Inputs]
 ) -> Sequence[Inputs]:
-    if not uses_samples(scheme, method):
+    """`samples` where the file is written with them, else none."""
+    if not uses_samples(format, options.scheme, options.method):
         return ()
-    faults = unusable(samples, network.signature.inputs, at="calibration", scheme=scheme)
+    inputs = network.signature.inputs
+    faults = unusable(samples, inputs, at="calibration", scheme=options.scheme)
     if faults:
         raise RecipeError(*faults)
     return samples

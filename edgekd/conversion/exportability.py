@@ -1,4 +1,4 @@
-"""Whether a network can be written as a file at all, told with the path of what is wrong in it."""
+"""Checks whether any file can represent a network, and names the part that none can."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edgekd.network.source_location import origin
 WEIGHTS = (torch.float32, torch.float16, torch.int64, torch.int32, torch.int8, torch.uint8,
            torch.bool, torch.int16)  # fmt: skip
 DTYPES = ("float32", "int64", "int32", "bool", "uint8", "int8")
-"""The data types of inputs and outputs that every format has."""
+"""Data types of inputs and outputs that every format has."""
 
 
 def check_sound(network: Network) -> None:
-    """Raises where the network is none that a file could stand for.
+    """Raises if no file can represent `network`.
 
     Raises:
         RecipeError: weights are not finite, or of a data type that no runtime has; an input or
             output is of such a data type; or a call changes the weights, its inputs or the next
-            call's outputs. All faults of the first kind that is found are told.
+            call's outputs. It names all faults of weights and signature, else the first of a call.
     """
-    faults = [*_of_weights(network), *_of_signature(network)]
+    faults = [*_weight_faults(network), *_signature_faults(network)]
     if not faults:
-        faults = list(_of_calls(network))
+        faults = list(_call_faults(network))
     if faults:
         raise RecipeError(*faults)
 
 
-def _of_weights(network: Network) -> Iterator[Fault]:
+def _weight_faults(network: Network) -> Iterator[Fault]:
     for name, tensor in network.module.state_dict(keep_vars=True).items():
         if tensor.dtype not in WEIGHTS:
             yield Fault(
@@ -56,9 +56,9 @@ def _of_weights(network: Network) -> Iterator[Fault]:
             )
 
 
-def _of_signature(network: Network) -> Iterator[Fault]:
-    places = {"input": network.signature.inputs, "output": network.signature.outputs}
-    for role, specs in places.items():
+def _signature_faults(network: Network) -> Iterator[Fault]:
+    roles = {"input": network.signature.inputs, "output": network.signature.outputs}
+    for role, specs in roles.items():
         for spec in specs:
             if spec.dtype not in DTYPES:
                 yield Fault(
@@ -71,20 +71,20 @@ def _of_signature(network: Network) -> Iterator[Fault]:
 
 
 def _nested(result: Any) -> Iterator[tuple[str, str]]:
-    """The names and types of the parts of a call's result that hold tensors and are none."""
+    """The names and types of a result's parts that hold tensors in another container."""
     parts = result._asdict() if hasattr(result, "_asdict") else result
     if isinstance(parts, list | tuple):
         parts = {f"output_{number}": part for number, part in enumerate(parts)}
     for name, part in parts.items() if isinstance(parts, Mapping) else ():
         inner = part.values() if isinstance(part, Mapping) else part
         if isinstance(part, list | tuple | Mapping) and any(
-            isinstance(each, Tensor | list | tuple | Mapping) for each in inner
+            isinstance(value, Tensor | list | tuple | Mapping) for value in inner
         ):
             yield str(name), f"a {type(part).__name__}"
 
 
-def _of_calls(network: Network) -> Iterator[Fault]:
-    """What two calls with the same inputs leave behind."""
+def _call_faults(network: Network) -> Iterator[Fault]:
+    """The first fault that two calls with the same inputs show."""
     module = copy.deepcopy(network.module).cpu().eval()
     given = {name: tensor.clone() for name, tensor in network.example.items()}
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -113,7 +113,7 @@ def _of_calls(network: Network) -> Iterator[Fault]:
             what="An output of the network holds tensors inside another list, tuple or dict.",
             at=f"network, output {nested[0]}",
             got=nested[1],
-            expected="outputs that are tensors: a file names each",
+            expected="outputs that are tensors: a file names every one",
             fix="return these tensors beside the others, in one tuple or dict",
         )
         return
@@ -131,11 +131,11 @@ def _of_calls(network: Network) -> Iterator[Fault]:
         again = traces[1].get(name, [])
         if len(values) != len(again) or not all(map(_equal, values, again)):
             yield Fault(
-                what="The network answers differently from call to call.",
+                what="The network's output is not deterministic.",
                 at=f"network, module {name or type(module).__name__}",
                 got="other outputs for the same inputs, in eval mode",
-                expected="outputs that follow from the inputs",
-                fix="remove what draws random numbers, such as functional.dropout without "
+                expected="outputs that the inputs determine",
+                fix="remove random operators, such as functional.dropout without "
                 "training=self.training",
             )
             return
@@ -144,45 +144,45 @@ def _of_calls(network: Network) -> Iterator[Fault]:
 def _traced_call(
     module: nn.Module, inputs: dict[str, Tensor]
 ) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """The outputs of every module in it, in the order they were there, in one call; and of each
-    input that an operator wrote to, whatever it wrote, the module that was at work."""
-    found: dict[str, list[Tensor]] = {}
+    """The outputs of every module in one call, in order; and the module that was running when an
+    operator wrote to an input, by input."""
+    outputs: dict[str, list[Tensor]] = {}
     changers: dict[str, str] = {}
     running: list[str] = []
     versions = {name: tensor._version for name, tensor in inputs.items()}
 
-    def look() -> None:
+    def note_changes() -> None:
         for name, tensor in inputs.items():
             if tensor._version != versions[name] and name not in changers:
                 changers[name] = running[-1] if running else ""
 
     def enter(name: str) -> Any:
         def hook(_: nn.Module, __: Any) -> None:
-            look()
+            note_changes()
             running.append(name)
 
         return hook
 
     def leave(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            look()
+            note_changes()
             running.pop()
             leaves = torch.utils._pytree.tree_leaves(output)
             tensors = [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor)]
-            found.setdefault(name, []).extend(tensors)
+            outputs.setdefault(name, []).extend(tensors)
 
         return hook
 
     handles = []
-    for name, each in module.named_modules():
-        handles += [each.register_forward_pre_hook(enter(name))]
-        handles += [each.register_forward_hook(leave(name))]
+    for name, inner in module.named_modules():
+        handles += [inner.register_forward_pre_hook(enter(name))]
+        handles += [inner.register_forward_hook(leave(name))]
     try:
         call(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return found, changers
+    return outputs, changers
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
@@ -194,18 +194,18 @@ def _equal(left: Tensor, right: Tensor) -> bool:
 
 
 def branching(error: BaseException) -> ConversionError | None:
-    """The error to raise where `error` came of control flow that follows the data, else None."""
+    """The error to raise if the cause of `error` is data-dependent control flow, else None."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, GuardOnDataDependentSymNode):
         seen = seen.__cause__ or seen.__context__
     if seen is None:
         return None
-    found = origin(seen, Exportable)
+    location = origin(seen, Exportable)
     return ConversionError(
         Fault(
-            what="The network decides by its data what to compute, which no file can hold.",
-            at=f"network, {found}" if found else "forward",
-            got=(found and found.line) or "a branch on a tensor's value",
+            what="The network has data-dependent control flow, which no file can represent.",
+            at=f"network, {location}" if location else "forward",
+            got=(location and location.line) or "a branch on a tensor's value",
             expected="a forward that computes the same operators whatever the values",
             fix="use torch.where or torch.cond there, or take the branch outside the network",
         )

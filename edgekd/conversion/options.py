@@ -1,4 +1,4 @@
-"""What can be written as a file, found before any work."""
+"""Checks that a format can be written as asked, before any work."""
 
 from __future__ import annotations
 
@@ -8,37 +8,24 @@ from edgekd.artifacts.quantization_params import Io
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError, listed, unknown
 from edgekd.formats import find_format, format_names
-from edgekd.formats.integer_io import IO_FORMATS, IO_SCHEME, io_refusal
-from edgekd.formats.onnx import OPSETS
+from edgekd.formats.capabilities import integer_io_formats, io_refusal, opset_range
+from edgekd.formats.integer_io import IO_SCHEME
+from edgekd.formats.options import ExportOptions
 from edgekd.formats.quantization_methods import methods_of
 from edgekd.system.packages import missing
 
 
-def check_exportable(
-    format: str,
-    scheme: str,
-    opset: int | None = None,
-    method: str | None = None,
-    io: str = "float32",
-) -> None:
-    """Raises what `export` would raise of a format and a scheme, before any work."""
+def check_exportable(format: str, options: ExportOptions) -> None:
+    """Raises what `export` raises for a format and its options, before any work."""
+    scheme, method = options.scheme, options.method
     for kind, name, known in (
         ("format", format, format_names()),
         ("scheme", scheme, list(SCHEMES)),
-        ("io", io, list(typing.get_args(Io))),
+        ("io", options.io, list(typing.get_args(Io))),
     ):
         if name not in known:
             raise RecipeError(unknown(kind, name, known, kind))
-    if opset is not None and (format != "onnx" or not OPSETS[0] <= opset <= OPSETS[1]):
-        raise RecipeError(
-            Fault(
-                what="This file cannot have the operators of that version.",
-                at="opset",
-                got=f"{opset}, format {format}",
-                expected=f"{OPSETS[0]} to {OPSETS[1]}, format onnx",
-                fix="leave opset out, or take one that the runtime's release notes name",
-            )
-        )
+    _check_opset(format, options.opset)
     module = find_format(format)
     if scheme not in module.SCHEMES:
         raise RefusedError(
@@ -50,14 +37,15 @@ def check_exportable(
                 fix=f"use one of these: {listed(module.SCHEMES)}",
             )
         )
-    whole = io_refusal(format, scheme, io)
-    if whole is not None:
+    refusal = io_refusal(format, scheme, options.io)
+    if refusal is not None:
+        formats = listed(integer_io_formats())
         raise RefusedError(
             Fault(
-                what=f"A {format} file in {scheme} does not take and give {io}.",
+                what=f"A {format} file in {scheme} has no {options.io} inputs and outputs.",
                 at=f"format {format}, io",
-                got=f"{io}: {whole}",
-                expected=f"float32; int8 or uint8 in scheme {IO_SCHEME} of {listed(IO_FORMATS)}",
+                got=f"{options.io}: {refusal}",
+                expected=f"float32; int8 or uint8 in scheme {IO_SCHEME} of {formats}",
                 fix="leave io out, or take one of these",
             )
         )
@@ -68,10 +56,27 @@ def check_exportable(
                 what=f"{format} has no method {method!r} for {scheme}.",
                 at="method",
                 got=repr(method),
-                expected=listed(methods) or f"none: {scheme} is written in one way",
+                expected=listed(methods) or f"no method: {scheme} is written in one way",
                 fix="leave the method out: the first that suits the network is taken",
             )
         )
     absent = missing(module.PACKAGES, extra=module.EXTRA)
     if absent:
         raise MissingPackageError(absent)
+
+
+def _check_opset(format: str, opset: int | None) -> None:
+    known = opset_range(format)
+    if opset is None or (known is not None and known[0] <= opset <= known[1]):
+        return
+    ranges = {name: opset_range(name) for name in format_names()}
+    allowed = [f"{r[0]} to {r[1]}, format {name}" for name, r in ranges.items() if r is not None]
+    raise RecipeError(
+        Fault(
+            what="This file cannot have operators of that version.",
+            at="opset",
+            got=f"{opset}, format {format}",
+            expected=listed(allowed),
+            fix="leave opset out, or take one that the runtime's release notes name",
+        )
+    )

@@ -58,7 +58,9 @@ def _by_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 2))
 
 
-def embed_preprocessing(network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits") -> Network:
+def embed_preprocessing(
+    network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
+) -> Network:
     """`network` with what `inputs` say before it, and softmax over its first output's last axis.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A process that runs one conversion; `edgekd.conversion.worker_pool` starts it."""
+"""The process that converts networks to one format, started by `edgekd.conversion.worker_pool`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgekd.artifacts.signature import Signature
 from edgekd.conversion.export import convert
 from edgekd.conversion.worker_pool import RESULT
 from edgekd.errors import EdgekdError
+from edgekd.formats.options import ExportOptions
 from edgekd.network.load import load_module
 from edgekd.network.network import Network
 from edgekd.network.sample_files import read_samples
@@ -21,13 +22,13 @@ from edgekd.system.files import write_json
 
 
 def main(path: Path) -> None:
-    """Does the conversions listed in `path`, in order, each with its result beside its file."""
+    """Runs the conversions listed in `path`, in order, and writes each result beside its file."""
     networks: dict[str, Any] = {}
-    with suppress(OSError):  # Where memory runs out at once, the system ends this and not the run.
+    with suppress(OSError):  # If memory runs out, the system kills this process and not the run.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     faulthandler.enable()
     for job in json.loads(path.read_text(encoding="utf-8")):
-        # Ends this process from a thread of its own, also while a converter's C++ code hangs.
+        # A thread of its own ends this process, also while a converter's C++ code hangs.
         faulthandler.dump_traceback_later(job["timeout_s"], exit=True)
         result: dict[str, Any] = {"exit_code": 0, "faults": []}
         try:
@@ -55,8 +56,8 @@ def _convert(module: Any, job: dict[str, Any]) -> None:
             {name: sample[name] for name in signature.input_names}
             for sample in read_samples(Path(job["calibration"]))
         ]
-    folder = Path(job["folder"])
-    convert(network, job["format"], job["scheme"], samples, folder, **job["settings"])
+    options = ExportOptions(**job["options"])
+    convert(network, job["format"], samples, Path(job["folder"]), options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Conversions, each format's in a process of its own, several at once.
+"""Runs conversions in worker processes, one per format, several at once.
 
-A converter that crashes, runs out of memory or hangs takes one file with it, not the run. A process
-imports its converter once and is given the network as an exported program.
+A converter that crashes, runs out of memory or hangs costs one file, not the run. A worker imports
+its converter once and gets the network as an exported program.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import torch
 
@@ -25,6 +24,7 @@ from edgekd.conversion.exportability import check_sound
 from edgekd.data import Inputs
 from edgekd.errors import ERRORS, ConversionError, EdgekdError, Fault
 from edgekd.formats.capture import exported
+from edgekd.formats.options import ExportOptions
 from edgekd.network.network import Network
 from edgekd.system.files import write_json
 from edgekd.system.machine import available_bytes, core_count, resident_bytes
@@ -33,70 +33,59 @@ from edgekd.system.process import started
 
 RESULT = "result.json"
 PROCESS_BYTES = 2 * 2**30
-"""Of torch and a converter: 0.8 to 1.7 GB each were seen, on networks of no size."""
+"""Memory of torch and a converter: 0.8 to 1.7 GB were measured on tiny networks."""
 COPIES = 10
-"""Of the weights, while a converter works on them."""
+"""Copies of the weights that a converter holds at once."""
 RESERVE_BYTES = 2**29
-"""Of the machine's memory, what is left to the system: a process that wants it is ended."""
+"""Memory that is left to the system: the largest worker is ended before it is used up."""
 PAUSE_S = 0.02
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A file that is wanted: `network` in `format` and `scheme`, see `edgekd.export`."""
+    """A file to write: `network` in `format`, as `options` say; see `edgekd.export`."""
 
     network: Network
     format: str
-    scheme: str
+    options: ExportOptions = field(default_factory=ExportOptions)
     calibration: Sequence[Inputs] = ()
-    opset: int | None = None
-    channels_last: bool | None = None
-    method: str | None = None
-    keep: tuple[str, ...] = ()
-    weight_bits: int = 7
-    io: str = "float32"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What `convert` takes besides, as JSON can say it."""
-        names = ("opset", "channels_last", "method", "keep", "weight_bits", "io")
-        return {name: getattr(self, name) for name in names}
 
 
 def convert_each(
     wanted: Mapping[str, Conversion], *, processes: int | None, timeout_s: float
 ) -> Iterator[tuple[str, Path | EdgekdError]]:
-    """The names of `wanted` as they come to an end, each with its folder or why there is none.
+    """The names of `wanted` as their conversions end, each with its folder or its error.
 
-    The folder is gone when the next one is asked for.
+    The folder is deleted when the next result is asked for.
 
     Args:
-        processes: at once; 0 converts here, None as many as cores and free memory allow.
-        timeout_s: for each conversion, seconds; not kept by one that is done here.
+        processes: the number of workers; 0 converts in this process, None takes as many as cores
+            and free memory allow.
+        timeout_s: time limit of each conversion in a worker, seconds.
     """
     with tempfile.TemporaryDirectory(prefix="edgekd-export-") as scratch:
         folder = Path(scratch)
-        # A program has no way but the first, and free sizes may need the second.
-        here = {name for name, each in wanted.items() if processes == 0 or each.network.dynamic}
+        # A worker gets an exported program, and dynamic shapes may need another export path.
+        here = {name for name, job in wanted.items() if processes == 0 or job.network.dynamic}
         for name in here:
             yield name, _here(wanted[name], folder / name)
-        wanted = {name: each for name, each in wanted.items() if name not in here}
+        wanted = {name: job for name, job in wanted.items() if name not in here}
         if not wanted:
             return
-        written: dict[int, Path | EdgekdError] = {}
+        programs: dict[int, Path | EdgekdError] = {}
         jobs: dict[str, list[dict[str, object]]] = {}
         for name, conversion in wanted.items():
             network = conversion.network
-            if id(network) not in written:
-                written[id(network)] = _write(network, folder / f"network-{len(written)}.pt2")
-            program = written[id(network)]
+            if id(network) not in programs:
+                programs[id(network)] = _write(network, folder / f"network-{len(programs)}.pt2")
+            program = programs[id(network)]
             if isinstance(program, EdgekdError):
                 yield name, program
                 continue
             job = _job(name, conversion, program, folder / name, timeout_s)
             jobs.setdefault(conversion.format, []).append(job)
         if processes is None:
-            weights = max(_weight_bytes(each.network) for each in wanted.values())
+            weights = max(_weight_bytes(conversion.network) for conversion in wanted.values())
             affordable = available_bytes() // (PROCESS_BYTES + COPIES * weights)
             processes = max(1, min(core_count(), affordable))
         yield from _work_off(jobs, folder, processes)
@@ -107,10 +96,9 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
         convert(
             conversion.network,
             conversion.format,
-            conversion.scheme,
             conversion.calibration,
             folder,
-            **conversion.settings,
+            conversion.options,
         )
     except EdgekdError as error:
         return error
@@ -118,7 +106,7 @@ def _here(conversion: Conversion, folder: Path) -> Path | EdgekdError:
 
 
 def _write(network: Network, path: Path) -> Path | EdgekdError:
-    """The exported program of `network` in a file, or why it is none."""
+    """The file at `path` with the exported program of `network`, or why it cannot be exported."""
     log = path.with_suffix(".log")
     try:
         check_sound(network)
@@ -143,14 +131,13 @@ def _job(
         calibration = folder.with_suffix(".safetensors")
         names = network.signature.input_names
         samples = conversion.calibration
-        save_file({each: torch.cat([s[each] for s in samples]) for each in names}, calibration)
+        save_file({key: torch.cat([s[key] for s in samples]) for key in names}, calibration)
     return {
         "name": name,
         "folder": str(folder),
         "program": str(program),
         "format": conversion.format,
-        "scheme": conversion.scheme,
-        "settings": conversion.settings,
+        "options": asdict(conversion.options),
         "calibration": str(calibration) if calibration else None,
         "lineage": {**network.lineage, "network_sha256": network.weights_digest()},
         "signature": network.signature.to_json(),
@@ -161,10 +148,10 @@ def _job(
 def _work_off(
     jobs: dict[str, list[dict[str, object]]], folder: Path, processes: int
 ) -> Iterator[tuple[str, Path | EdgekdError]]:
-    """What comes of `jobs`, those of one format in order in one process.
+    """The results of `jobs`; those of one format run in order in one worker.
 
-    Where memory runs out the largest process is ended: what it was at is tried again alone, and
-    is an error if it was alone.
+    If memory runs out, the largest worker is ended: its conversion is tried again alone, and is an
+    error if it was alone.
     """
     waiting = list(jobs)
     running: dict[str, Popen[bytes]] = {}
@@ -184,7 +171,7 @@ def _work_off(
                 running[format] = stack.enter_context(started(argv, log, env=env))
             starved |= _end_largest(running)
             for format, process in list(running.items()):
-                code = process.poll()  # Before the results are looked at: none comes after it.
+                code = process.poll()  # Polled before the results are read: none comes after it.
                 while jobs[format] and (_folder(jobs[format][0]) / RESULT).exists():
                     yield _result(jobs[format].pop(0))
                 if code is None:
@@ -201,7 +188,7 @@ def _work_off(
 
 
 def _end_largest(running: Mapping[str, Popen[bytes]]) -> dict[str, int]:
-    """The format whose process was ended because memory runs out, and what it held, in bytes."""
+    """The format whose worker was ended because memory runs out, and the bytes it held."""
     if available_bytes() > RESERVE_BYTES:
         return {}
     held = {format: resident_bytes(process.pid) for format, process in running.items()}
@@ -218,9 +205,9 @@ def _folder(job: dict[str, object]) -> Path:
 
 
 def _result(job: dict[str, object]) -> tuple[str, Path | EdgekdError]:
-    place = _folder(job) / RESULT
-    result = json.loads(place.read_text(encoding="utf-8"))
-    place.unlink()
+    path = _folder(job) / RESULT
+    result = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
     if result["faults"]:
         faults = (Fault(**fault) for fault in result["faults"])
         return str(job["name"]), ERRORS[result["exit_code"]](*faults)
@@ -228,11 +215,12 @@ def _result(job: dict[str, object]) -> tuple[str, Path | EdgekdError]:
 
 
 def _died(job: dict[str, object], code: int, log: Path, held_bytes: int) -> tuple[str, EdgekdError]:
-    logs = [place for place in (_folder(job) / LOG, log) if place.exists()]
+    """The name of `job` and the error of a worker that ended before it wrote the result."""
+    logs = [path for path in (_folder(job) / LOG, log) if path.exists()]
     printed = next(filter(None, map(last_lines, logs)), "")
-    place = next(filter(None, map(crash_place, logs)), "")
-    # faulthandler's word, before the places where the threads were.
-    timed_out = any("Timeout (" in place.read_text(errors="replace") for place in logs)
+    location = next(filter(None, map(crash_place, logs)), "")
+    # faulthandler prints it before the stacks of the threads.
+    timed_out = any("Timeout (" in path.read_text(errors="replace") for path in logs)
     if timed_out:
         got = f"still running after {job['timeout_s']:g} s"
     elif code < 0:
@@ -242,20 +230,26 @@ def _died(job: dict[str, object], code: int, log: Path, held_bytes: int) -> tupl
     if held_bytes:
         got = f"it held {held_bytes / 2**30:.1f} GiB, and the machine's memory ran out"
     elif code == -9:
-        got += ", as the system does where memory runs out"
+        got += ", as the system does if memory runs out"
     return str(job["name"]), ConversionError(
         Fault(
-            what=f"The converter to {job['format']} died on {job['scheme']}.",
-            at=f"{job['format']} {job['scheme']}",
+            what=f"The converter to {job['format']} died on {_scheme(job)}.",
+            at=f"{job['format']} {_scheme(job)}",
             got=got
-            + (f", in {place}" if place else "")
+            + (f", in {location}" if location else "")
             + (f" (it printed: {printed})" if printed else ""),
             expected="a converter that ends",
-            fix=f"raise [export] timeout_s, or leave {job['scheme']} out for this target"
+            fix=f"raise [export] timeout_s, or leave {_scheme(job)} out for this target"
             if timed_out
-            else f"leave {job['scheme']} out for this target, or export a smaller network",
+            else f"leave {_scheme(job)} out for this target, or export a smaller network",
         )
     )
+
+
+def _scheme(job: dict[str, object]) -> str:
+    options = job["options"]
+    assert isinstance(options, dict)
+    return str(options["scheme"])
 
 
 def _weight_bytes(network: Network) -> int:

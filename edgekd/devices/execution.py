@@ -1,4 +1,4 @@
-"""Run an artifact on real inputs: in its own runtime, or where there is none, by reference."""
+"""Runs an artifact on real inputs: in its own runtime, or in its format's reference evaluator."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from edgekd.artifacts.artifact import Artifact
 from edgekd.data import Inputs
 from edgekd.devices.job import Job, failure_in, run_job
 from edgekd.evidence.outcome import Outcome, Verdict
+from edgekd.evidence.sqnr import sqnr_db
 from edgekd.formats import find_format
-from edgekd.formats.coreml.mil import UnknownOperatorError, load_program
+from edgekd.formats.capabilities import reference_evaluator
+from edgekd.formats.reference import UnknownOperatorError
 from edgekd.network.preprocessing import turned
 from edgekd.system.packages import tool_versions
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What running an artifact gave: outputs by name, and what its runtime says of itself.
+    """The result of running an artifact: outputs by name, and facts about its runtime.
 
     Attributes:
         by_reference: whether the reference evaluator computed them, not the format's own runtime.
-        dtypes: of the file's inputs by name, as numpy names them.
+        dtypes: the data type of each of the file's inputs, as numpy names it.
     """
 
     outputs: Mapping[str, Tensor]
@@ -41,21 +43,23 @@ def run_artifact(
 ) -> Ran | Verdict:
     """The artifact's outputs for `inputs`, or how it failed.
 
-    Args:
-        batch: samples at a time, where it is not the artifact's own.
+    A format's reference evaluator computes them where the device lacks its runtime. Where it has
+    the runtime, the evaluator's SQNR against it is among the facts.
 
-    Where Core ML has no runtime the reference evaluator computes it; where it has one, both do.
+    Args:
+        batch: samples at a time, if not the artifact's own batch size.
 
     Raises:
-        RecipeError: there is no way to such a device.
-        UnreachableError: it cannot be reached.
-        ConversionError: the runtime took its process down.
+        RecipeError: the device's URL is not valid.
+        UnreachableError: the device cannot be reached.
+        ConversionError: the runtime's process crashed.
     """
+    batch = batch or batch_of(artifact)
     job = Job(
         action="run",
         runtime=find_format(artifact.format).RUNTIME,
         artifacts={"artifact": artifact.path},
-        batches={"artifact": batch or batch_of(artifact)},
+        batches={"artifact": batch},
         channels_last={"artifact": artifact.channels_last},
         quantization={"artifact": artifact.quantization},
         threads=1,
@@ -65,46 +69,50 @@ def run_artifact(
     result = report.results["artifact"]
     failed = failure_in(result)
     machine = {name: report.device[name] for name in ("machine", "processor")}
-    if failed and (artifact.format != "coreml" or failed.outcome is not Outcome.UNAVAILABLE):
-        return failed
-    if failed:
+    has_reference = reference_evaluator(artifact.format) is not None
+    if failed and has_reference and failed.outcome is Outcome.UNAVAILABLE:
         return _by_reference(artifact, inputs, machine, batch)
+    if failed:
+        return failed
     outputs = {
         name: torch.from_numpy(np.array(value))
         for name, value in report.outputs["artifact"].items()
     }
     facts = {**result["facts"], **machine}
-    if artifact.format == "coreml":
-        facts["reference_sqnr_db"] = _beside_reference(artifact, inputs, outputs, batch)
-    # What ONNX Runtime calls float is numpy's float32.
-    named = {"float": "float32", "double": "float64"}
-    dtypes = {name: named.get(dtype, dtype) for name, _, dtype in result["inputs"]}
+    if has_reference:
+        facts["reference_sqnr_db"] = _reference_sqnr_db(artifact, inputs, outputs, batch)
+    # ONNX Runtime calls numpy's float32 "float".
+    names = {"float": "float32", "double": "float64"}
+    dtypes = {name: names.get(dtype, dtype) for name, _, dtype in result["inputs"]}
     return Ran(outputs, facts, dtypes=dtypes)
 
 
 def _by_reference(
-    artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any], batch: int | None = None
+    artifact: Artifact, inputs: Inputs, machine: Mapping[str, Any], batch: int
 ) -> Ran | Verdict:
-    """What the reference evaluator computes of a Core ML program."""
+    """The outputs of the format's reference evaluator."""
+    load = reference_evaluator(artifact.format)
+    assert load is not None
     try:
-        program = load_program(artifact.path)
+        program = load(artifact.path)
     except UnknownOperatorError as error:
         return Verdict(Outcome.UNAVAILABLE, str(error))
     except (ValueError, OSError) as error:
         return Verdict(Outcome.LOAD_FAILED, str(error))
-    count, batch = len(next(iter(inputs.values()))), batch or batch_of(artifact)
+    count = len(next(iter(inputs.values())))
     inputs = turned(inputs, artifact.channels_last)
     try:
-        found = [
+        batches = [
             program({name: tensor[i : i + batch] for name, tensor in inputs.items()})
             for i in range(0, count, batch)
         ]
     except (ValueError, NotImplementedError) as error:
         return Verdict(Outcome.RUN_FAILED, str(error))
-    outputs = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+    outputs = {name: torch.cat([part[name] for part in batches]) for name in batches[0]}
+    packages = find_format(artifact.format).PACKAGES
     facts = {
         "runtime": "reference",
-        "version": tool_versions(("coremltools",)).get("coremltools"),
+        "version": tool_versions(packages).get(packages[0].replace("_", "-")),
         "precision": "float16" if program.half else "float32",
         "operators": sum(program.operators.values()),
         **machine,
@@ -112,19 +120,16 @@ def _by_reference(
     return Ran(outputs, facts, by_reference=True, dtypes=program.inputs)
 
 
-def _beside_reference(
-    artifact: Artifact, inputs: Inputs, outputs: Mapping[str, Tensor], batch: int | None = None
+def _reference_sqnr_db(
+    artifact: Artifact, inputs: Inputs, outputs: Mapping[str, Tensor], batch: int
 ) -> float | None:
-    """How well the reference evaluator agrees with Core ML itself; None where it cannot run."""
+    """The SQNR of the reference evaluator against the runtime's `outputs`; None where it cannot run
+    or the ratio is infinite."""
     ran = _by_reference(artifact, inputs, {}, batch)
     if isinstance(ran, Verdict):
         return None
-    signal = sum(float((value.double() ** 2).sum()) for value in outputs.values())
-    noise = sum(
-        float(((value.double() - ran.outputs[name].double()) ** 2).sum())
-        for name, value in outputs.items()
-    )
-    return 10 * math.log10(signal / noise) if signal and noise else None
+    ratio = sqnr_db(outputs, ran.outputs)
+    return ratio if math.isfinite(ratio) else None
 
 
 def batch_of(artifact: Artifact) -> int:

@@ -16,7 +16,8 @@ from edgekd.data import Data, Inputs
 from edgekd.devices.job import Job, failure_error, failure_in, run_job
 from edgekd.errors import EdgekdError, Fault, MissingPackageError, RecipeError
 from edgekd.evidence.outcome import Outcome
-from edgekd.formats import find_format, read_quantization
+from edgekd.formats import find_format
+from edgekd.formats.capabilities import read_quantization
 from edgekd.system.files import path_digest
 from edgekd.system.import_string import existing
 from edgekd.system.packages import missing

@@ -1,33 +1,33 @@
-"""A student trained to be rounded: quantization-aware training, by distillation.
+"""Quantization-aware training (QAT) of a student, by distillation.
 
-What is trained is a simulation of the file (`edgekd.quantization.simulated_network`). It learns
-from is its own float version, or a teacher: no label is needed. What comes out are float weights
-that the format's own quantizer then rounds as they were rounded in training.
-Source: Jacob et al. 2018, arXiv:1712.05877; of distillation, Mishra, Marr 2018, arXiv:1711.05852.
+The student is trained as a simulation of its file (`edgekd.quantization.simulated_network`), by its
+own float version or by a teacher, without labels. The result is float weights that the format's own
+quantizer rounds as the training did.
+Source: Jacob et al. 2018, arXiv:1712.05877; with distillation, Mishra, Marr 2018, arXiv:1711.05852.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from edgekd.data import Data, Inputs
 from edgekd.distillation.distill import distill
 from edgekd.distillation.teachers import Teacher
+from edgekd.formats.capabilities import quantizer_rules, simulated_formats, simulated_methods
 from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network
 from edgekd.quantization.batch_norm_folding import fold_batch_norms
-from edgekd.quantization.quantizer_placement import METHODS, placement_rules, refusals
+from edgekd.quantization.quantizer_placement import refusals
 from edgekd.quantization.simulated_network import FakeQuantizedModule, program_of
 from edgekd.recipe.training import Distill, Loss, Optimizer
 from edgekd.tasks import TASKS, Task
-from edgekd.training.loop import EpochProgress, Record, no_epoch_progress, no_message
+from edgekd.training.options import TrainingOptions
 
 LEARNING_RATE = 1e-3
-"""Small: the weights are good, and have to move by steps of their grids. Measured: docs/qat.md."""
+"""The weights are trained already and move by steps of their grids; measured in docs/qat.md."""
 
 
 TEMPERATURE = 4.0
@@ -35,12 +35,12 @@ TEMPERATURE = 4.0
 
 @dataclass(frozen=True)
 class QatResult:
-    """What quantization-aware training comes to.
+    """The result of quantization-aware training.
 
     Attributes:
-        network: in float, its batch norms folded, its weights tuned to be rounded.
-        simulated: the same as its int8 file computes it.
-        method: of the format's quantizer that the file is to be written with.
+        network: the trained network in float, its batch norms folded.
+        simulated: the same network as its int8 file computes it.
+        method: the method of the format's quantizer to write the file with.
     """
 
     network: Network
@@ -49,44 +49,54 @@ class QatResult:
 
 
 def method_of(network: Network, format: str) -> str | None:
-    """The method of the quantizer of `format` that is simulated; None where there is none."""
-    known = [method for name, method in METHODS if name == format]
+    """The quantization method of `format` that QAT simulates for `network`; None if it simulates
+    none."""
+    known = simulated_methods(format)
     if "linear" in known and architecture_of(network).attention:
         return "linear"
-    return known[0] if known else None
+    return next(iter(known), None)
 
 
 def refusal(network: Network, format: str) -> str | None:
     """Why `network` cannot be trained for int8 in `format`, in a sentence; None if it can."""
     method = method_of(network, format)
     if method is None:
-        formats = ", ".join(dict.fromkeys(name for name, _ in METHODS))
-        return f"what {format} rounds is not simulated; that of {formats} is"
-    found = refusals(program_of(network)[0].graph, placement_rules(format, method))
-    if found:
-        return f"how {format} rounds inside of {', '.join(found)} is not simulated"
+        return no_simulation(format)
+    operators = refusals(program_of(network)[0].graph, quantizer_rules(format, method))
+    if operators:
+        return f"QAT does not simulate how {format} quantizes inside {', '.join(operators)}"
     return None
 
 
+def no_simulation(format: str) -> str | None:
+    """Why no network can be trained for int8 in `format`, in a sentence; None if one can."""
+    if simulated_methods(format):
+        return None
+    known = ", ".join(simulated_formats())
+    return f"QAT does not simulate the quantizer of {format}; it simulates that of {known}"
+
+
 def prepare_qat(
-    network: Network, format: str, calibration: Sequence[Inputs], *, weight_bits: int = 7
+    network: Network, format: str, calibration: Sequence[Inputs], *, reduce_range: bool = True
 ) -> Network:
-    """`network`, its norms folded, as its int8 file in `format` will compute it.
+    """`network`, its batch norms folded, as its int8 file in `format` will compute it.
 
     Its module is a `FakeQuantizedModule`.
 
     Args:
-        calibration: inputs by name, batch first: those the file is calibrated with.
-        weight_bits: 7 or 8, in which the file has its weights.
+        calibration: the samples that the file is calibrated with, inputs by name, batch first.
+        reduce_range: whether the file's weights use 7 of their 8 bits.
 
     Raises:
-        ValueError: that is not simulated; see `refusal`.
+        ValueError: QAT does not simulate the format; see `refusal`.
     """
     method = method_of(network, format)
     if method is None:
         raise ValueError(str(refusal(network, format)))
     module = FakeQuantizedModule(
-        fold_batch_norms(network), placement_rules(format, method, weight_bits), calibration
+        fold_batch_norms(network),
+        quantizer_rules(format, method, reduce_range=reduce_range),
+        calibration,
     )
     return network.with_module(module)
 
@@ -100,38 +110,22 @@ def train_quantized(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    progress: EpochProgress = no_epoch_progress,
-    log: Callable[[str], None] = no_message,
-    checkpoint: Path | None = None,
-    cache: Path | None = None,
-    history: list[Record] | None = None,
+    options: TrainingOptions | None = None,
 ) -> Network:
-    """A copy of `simulated` trained, as the last epoch left it; `finish_qat` makes files of it.
+    """A copy of `simulated` after QAT; `finish_qat` returns the network that files are made of.
 
     Args:
-        simulated: see `prepare_qat`; of a network whose softmax is not part of it, see `logits_of`.
-        training: epochs, learning rate and loss: see `training_of`.
-        teachers: whom it learns from, with their weights: itself in float, or others.
-        task, metric, seed, tell, say, checkpoint, cache, history: see
-            `edgekd.distillation.distill.distill`.
+        simulated: see `prepare_qat`; for a network with an embedded softmax, see `logits_of`.
+        training: epochs, learning rate and losses: see `training_of`.
+        teachers: each with its weight: the network itself in float, or others.
+        task, metric, seed, options: see `edgekd.distillation.distill.distill`.
 
     Raises:
         RecipeError: see `distill`.
     """
+    options = replace(options or TrainingOptions(), after_step=after_qat_step)
     return distill(
-        teachers,
-        simulated,
-        data,
-        training,
-        task=task,
-        metric=metric,
-        seed=seed,
-        progress=progress,
-        log=log,
-        checkpoint=checkpoint,
-        cache=cache,
-        history=history,
-        after_step=after_qat_step,
+        teachers, simulated, data, training, task=task, metric=metric, seed=seed, options=options
     )
 
 
@@ -147,16 +141,16 @@ def finish_qat(
     format: str,
     calibration: Sequence[Inputs],
     *,
-    weight_bits: int = 7,
+    reduce_range: bool = True,
 ) -> QatResult:
-    """What `trained`, a simulation of `network` after its training, comes to."""
+    """The result of `trained`, a simulation of `network` after its training."""
     module = trained.module
     assert isinstance(module, FakeQuantizedModule)
     folded = fold_batch_norms(network)
     _, unknown = folded.module.load_state_dict(module.weights(), strict=False)
     assert not unknown, unknown
     tuned = folded.with_module(folded.module, trained_by="quantize")
-    simulated = prepare_qat(tuned, format, calibration, weight_bits=weight_bits)
+    simulated = prepare_qat(tuned, format, calibration, reduce_range=reduce_range)
     method = method_of(network, format)
     assert method is not None
     return QatResult(tuned, simulated, method)
@@ -165,10 +159,10 @@ def finish_qat(
 def training_of(
     network: Network, epochs: int, learning_rate: float = LEARNING_RATE, like: Distill | None = None
 ) -> Distill:
-    """How `network` is trained to be rounded: label-free, by soft targets where it gives logits.
+    """The training table of QAT for `network`: label-free, by soft targets if it gives logits.
 
     Args:
-        like: the batches, views and devices of another training.
+        like: a training whose batches, views and devices it takes over.
     """
     logits = len(network.signature.outputs[0].shape) == 2
     loss: dict[str, object] = {"method": "mean_squared"}

@@ -30,7 +30,7 @@ class Candidate:
             they were not counted.
         core_instructions: the same by core, if no board of the target was available.
         method: the quantization method; None if the scheme has only one.
-        keep: the names of the operators that stay in float (excluded from quantization).
+        excluded_operators: the names of the operators that stay in float.
         beside: whether another method of its scheme was tried before; the name then has the method.
     """
 
@@ -48,20 +48,20 @@ class Candidate:
     instructions: int | None = None
     core_instructions: Mapping[str, int] = field(default_factory=dict)
     method: str | None = None
-    keep: tuple[str, ...] = ()
+    excluded_operators: tuple[str, ...] = ()
     beside: bool = False
 
     @property
     def name(self) -> str:
         """The name among the candidates of its target, such as "int8.percentile" or "qat-int8"."""
         name = f"{self.scheme}.{self.method}" if self.beside else self.scheme
-        if self.beside and self.keep:
-            name += f".keep-{len(self.keep)}"
+        if self.beside and self.excluded_operators:
+            name += f".keep-{len(self.excluded_operators)}"
         return name if self.network == "student" else f"{self.network}-{name}"
 
     def first_of(self, *, scheme: str | None = None, network: NetworkRole | None = None) -> str:
         """The name of the first candidate of its scheme, or of another scheme or network."""
-        first = replace(self, beside=False, keep=(), scheme=scheme or self.scheme)
+        first = replace(self, beside=False, excluded_operators=(), scheme=scheme or self.scheme)
         return replace(first, network=network or self.network).name
 
     @property
@@ -93,7 +93,7 @@ class Candidate:
             "format": self.format,
             "scheme": self.scheme,
             "method": self.method,
-            "keep": list(self.keep),
+            "keep": list(self.excluded_operators),
             "candidate": self.name,
             "network": self.network,
             "outcome": self.outcome.value if self.outcome else None,

@@ -1,4 +1,4 @@
-"""Ways from a network to a converter, tried in order, the best first."""
+"""Export paths from a network to a converter, tried in order, the best first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import torch
+
     from edgekd.network.network import Exportable, Network
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def exported(network: Network) -> Any:
     """The network's `torch.export.ExportedProgram`.
 
-    Its failure is the network's, not a converter's, so no other way is tried: a trace would freeze
-    the branch that the example takes, and say nothing.
+    A failure here is the network's, not a converter's, so no other export path is tried: a trace
+    would silently freeze the branch that the example takes.
     """
     import torch
 
@@ -29,14 +31,14 @@ def exported(network: Network) -> Any:
     module = network.module
     if isinstance(module, Program) and module.has(network.signature):
         return copy.deepcopy(module.exported)
-    # A size of one would be taken for a constant.
-    wide = {each.name: 2 for each in network.dynamic if size_of(each, network.example) < 2}
+    # torch.export takes a size of one for a constant.
+    wide = {dim.name: 2 for dim in network.dynamic if size_of(dim, network.example) < 2}
     example = resized(network.example, wide, network.dynamic)
     dims: dict[str, dict[int, Any]] = {name: {} for name in example}
-    for each in network.dynamic:
-        dim = torch.export.Dim(each.name, min=each.least, max=each.most)
-        for name, axis in each.axes.items():
-            dims[name][axis] = dim
+    for dim in network.dynamic:
+        symbol = torch.export.Dim(dim.name, min=dim.least, max=dim.most)
+        for name, axis in dim.axes.items():
+            dims[name][axis] = symbol
     if not network.dynamic:
         return torch.export.export(Exportable(network), (), example, strict=False)
     module = _with_names(Exportable(network), list(example))
@@ -44,8 +46,8 @@ def exported(network: Network) -> Any:
 
 
 def _with_names(module: Exportable, names: Sequence[str]) -> Exportable:
-    """`module` with arguments of these names: torch 2.13 loses its way among **keywords where it
-    looks for the ranges of free sizes."""
+    """`module` with arguments of these names: torch 2.13 does not find the ranges of dynamic
+    dimensions among **keywords."""
     forward = module.forward
 
     @functools.wraps(forward)
@@ -60,8 +62,8 @@ def _with_names(module: Exportable, names: Sequence[str]) -> Exportable:
 
 
 def export_dynamic_or_static(network: Network) -> Any:
-    """The exported program; of a network with free sizes that torch.export takes for constants, as
-    of recurrent layers, the error, which a way that does without may get round."""
+    """The exported program, or the error if torch.export takes dynamic dimensions for constants, as
+    it does in recurrent layers: another export path may succeed."""
     import torch
 
     try:
@@ -73,12 +75,17 @@ def export_dynamic_or_static(network: Network) -> Any:
 
 
 def traced(network: Network) -> Any:
-    """The network as TorchScript. Its control flow, if any, was seen by torch.export already."""
-    import torch
-
+    """The network as TorchScript. torch.export has seen its control flow, if any, before."""
     from edgekd.network.network import Exportable
 
-    module, names = Exportable(network), network.signature.input_names
+    return trace_module(Exportable(network), network)
+
+
+def trace_module(module: torch.nn.Module, network: Network) -> Any:
+    """`module`, which takes and gives the tensors of `network` by name, as TorchScript."""
+    import torch
+
+    names = network.signature.input_names
 
     class InOrder(torch.nn.Module):
         """Takes and returns tensors in order, as traces do."""
@@ -94,21 +101,21 @@ def traced(network: Network) -> Any:
     return torch.jit.trace(InOrder(), example, check_trace=False)
 
 
-def first_successful(ways: Mapping[str, Callable[[], Made]]) -> tuple[Made, str]:
-    """What the first of `ways` that works makes, and a note that says so unless it is the first.
+def first_successful(paths: Mapping[str, Callable[[], Result]]) -> tuple[Result, str]:
+    """The result of the first of `paths` that succeeds, and a note unless that is the first of all.
 
     Raises:
-        Exception: none works; what the first one raised, with notes on the others.
+        Exception: all fail; what the first one raised, with notes on the others.
     """
     failures: dict[str, Exception] = {}
-    for name, way in ways.items():
+    for name, path in paths.items():
         try:
-            made = way()
+            result = path()
         except Exception as error:  # noqa: BLE001  converters raise anything; none is swallowed
             failures[name] = error
             continue
-        told = [f"{failed} failed ({_line(error)})" for failed, error in failures.items()]
-        return made, f"; by {name}: {', '.join(told)}" if told else ""
+        notes = [f"{failed} failed ({_line(error)})" for failed, error in failures.items()]
+        return result, f"; by {name}: {', '.join(notes)}" if notes else ""
     (_, first), *others = failures.items()
     for name, failure in others:
         first.add_note(f"by {name} it failed too: {_line(failure)}")

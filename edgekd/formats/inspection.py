@@ -1,13 +1,12 @@
-"""Every tensor that a saved file computes on the way to its outputs, in the order it does.
+"""Reads saved files on this machine: operators, weights, and every tensor computed on the way.
 
-They are read here, on this machine: from a copy whose inner tensors are outputs too, or from an
-interpreter that keeps them. Integers are given as the real numbers they stand for.
+Inner tensors come from a copy of the file that has them as outputs too, or from an interpreter that
+keeps them. Integers are given as the real numbers they stand for.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,50 +15,30 @@ from torch import Tensor
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.graph import Graph
 from edgekd.artifacts.quantization_params import as_numbers
-from edgekd.artifacts.weights import Constant, Found, Stored, _counted
+from edgekd.artifacts.weights import NamedTensors, StoredWeights, count_weights
 from edgekd.errors import listed
-from edgekd.formats.coreml import inspect as coreml
-from edgekd.formats.litert import inspect as litert
-from edgekd.formats.ncnn import inspect as ncnn
-from edgekd.formats.onnx import inspect as onnx
-from edgekd.formats.openvino import inspect as openvino
+from edgekd.formats import find_format, format_names
+from edgekd.formats.capabilities import member, operator_roles
 from edgekd.network.preprocessing import turned
-from edgekd.system.packages import need
 
 
-def as_taken(artifact: Artifact, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's `inputs` as the file takes them: images turned, real values as its numbers."""
-    arrays = {n: t.numpy() for n, t in turned(inputs, artifact.channels_last).items()}
-    numbers = as_numbers(arrays, artifact.quantization)
-    return {name: torch.from_numpy(value) for name, value in numbers.items()}
+def _formats_with(name: str) -> list[str]:
+    return [format for format in format_names() if hasattr(find_format(format), name)]
 
 
-TENSOR_READERS: dict[str, Callable[[Path, Mapping[str, Tensor]], Found]] = {
-    "onnx": onnx.run_tensors,
-    "openvino": openvino.run_tensors,
-    "litert": litert.run_tensors,
-    "coreml": coreml.run_tensors,
-    "ncnn": ncnn.run_tensors,
-}
-"""By format."""
+def has_graph_reader(format: str) -> bool:
+    """Whether the operators in a file of `format` can be read."""
+    return hasattr(find_format(format), "read_graph")
 
 
-def rounded(path: Path, format: str) -> dict[str, str]:
-    """By tensor of the file at `path` that is rounded to integers right behind, the real numbers
-    those stand for: with fusions, as it runs, the first is not there."""
-    if format == "onnx":
-        nodes = need("onnx", extra="onnx").load(path).graph.node
-        whole = {n.input[0]: n.output[0] for n in nodes if n.op_type == "QuantizeLinear"}
-        real = {n.input[0]: n.output[0] for n in nodes if n.op_type == "DequantizeLinear"}
-        return {name: real[value] for name, value in whole.items() if value in real}
-    if format == "openvino":
-        model = need("openvino", extra="openvino").Core().read_model(path)
-        return {
-            op.input_value(0).get_node().get_friendly_name(): op.get_friendly_name()
-            for op in model.get_ordered_ops()
-            if op.get_type_name() == "FakeQuantize"
-        }
-    return {}
+def has_tensor_reader(format: str) -> bool:
+    """Whether the inner tensors of a file of `format` can be read."""
+    return hasattr(find_format(format), "run_tensors")
+
+
+def tensor_formats() -> list[str]:
+    """The formats whose files' inner tensors can be read."""
+    return _formats_with("run_tensors")
 
 
 def read_graph(path: Path, format: str) -> Graph:
@@ -67,40 +46,51 @@ def read_graph(path: Path, format: str) -> Graph:
 
     Args:
         path: as a runtime is given it.
-        format: onnx, openvino, litert, coreml or ncnn.
-    Raises:
-        ValueError: the format is none of these, or the file is not one of that format.
-        OSError: it is not there.
-        MissingPackageError: the package that reads the format is not installed.
-    """
-    if format not in READERS:
-        raise ValueError(f"operators are read from {listed(READERS)} files, not {format}")
-    return READERS[format](path)
-
-
-READERS: dict[str, Callable[[Path], Graph]] = {
-    "onnx": onnx.read_graph,
-    "openvino": openvino.read_graph,
-    "litert": litert.read_graph,
-    "coreml": coreml.read_graph,
-    "ncnn": ncnn.read_graph,
-}
-
-
-def read_stored(path: Path, format: str) -> Stored | None:
-    """The weights in the file or package at `path`; None of a format that is not read.
 
     Raises:
-        OSError: it is not there.
+        ValueError: the format has no reader, or the file is not one of that format.
+        OSError: there is no such file.
         MissingPackageError: the package that reads the format is not installed.
     """
-    reader = WEIGHT_READERS.get(format)
-    return Stored(Counter(dict(_counted(reader(path))))) if reader else None
+    known = _formats_with("read_graph")
+    if format not in known:
+        raise ValueError(f"operators are read from {listed(known)} files, not {format}")
+    graph: Graph = member(format, "read_graph", None)(path)
+    return graph
 
 
-WEIGHT_READERS: dict[str, Callable[[Path], Iterator[Constant]]] = {
-    "onnx": onnx.read_weights,
-    "openvino": openvino.read_weights,
-    "litert": litert.read_weights,
-    "coreml": coreml.read_weights,
-}
+def read_weights(path: Path, format: str) -> StoredWeights | None:
+    """The weights in the file or package at `path`; None where the format has no reader.
+
+    Raises:
+        OSError: there is no such file.
+        MissingPackageError: the package that reads the format is not installed.
+    """
+    reader = member(format, "read_weights", None)
+    if reader is None:
+        return None
+    return StoredWeights(count_weights(reader(path)), operator_roles(format).weighted)
+
+
+def run_tensors(path: Path, format: str, inputs: Mapping[str, Tensor]) -> NamedTensors:
+    """Every tensor of real numbers that the file computes for `inputs`, in the order it does.
+
+    Args:
+        inputs: as the file takes them; see `as_taken`.
+    """
+    tensors: NamedTensors = member(format, "run_tensors", None)(path, inputs)
+    return tensors
+
+
+def quantized_tensors(path: Path, format: str) -> dict[str, str]:
+    """The tensors of the file at `path` that are quantized right behind, each with the name of the
+    dequantized one: a runtime that fuses the two computes that alone."""
+    reader = member(format, "quantized_tensors", None)
+    return reader(path) if reader else {}
+
+
+def as_taken(artifact: Artifact, inputs: Mapping[str, Tensor]) -> NamedTensors:
+    """A network's `inputs` as the file takes them: images in its layout, values as its integers."""
+    arrays = {n: t.numpy() for n, t in turned(inputs, artifact.channels_last).items()}
+    numbers = as_numbers(arrays, artifact.quantization)
+    return {name: torch.from_numpy(value) for name, value in numbers.items()}

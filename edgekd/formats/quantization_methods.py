@@ -1,24 +1,24 @@
-"""The ways a format has to quantize a network, and whether a file that was quantized is."""
+"""The methods by which a format quantizes a network in a scheme."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgekd.artifacts.scheme import SCHEMES
-from edgekd.formats import find_format
+from edgekd.formats.capabilities import member
 from edgekd.formats.method_ranking import ranked_methods
 from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network
 
 
-def methods_of(format: str, scheme: str) -> dict[str, str]:
-    """The methods of `format` for `scheme`, by name, each with how; empty where there is no choice.
-
-    A third party's format may have none.
-    """
-    found: dict[str, str] = getattr(find_format(format), "METHODS", {}).get(scheme, {})
-    return found
+def methods_of(format: str, scheme: str) -> Mapping[str, str]:
+    """The methods of `format` for `scheme`, by name, each with a description; empty where there is
+    one way alone."""
+    methods: Mapping[str, str] = member(format, "METHODS", {}).get(scheme, {})
+    return methods
 
 
-def suited(network: Network, format: str, scheme: str) -> str | None:
+def suited_method(network: Network, format: str, scheme: str) -> str | None:
     """The first method that suits `network`; None where there is no choice."""
     methods = methods_of(format, scheme)
     if len(methods) < 2:
@@ -26,10 +26,6 @@ def suited(network: Network, format: str, scheme: str) -> str | None:
     return ranked_methods(format, scheme, architecture_of(network), methods)[0]
 
 
-ON_SAMPLES = ("scale-estimation", "awq", "gptq")
-"""Methods that take samples though their scheme needs none."""
-
-
-def uses_samples(scheme: str, method: str | None) -> bool:
-    """Whether calibration samples are used to write a file so."""
-    return SCHEMES[scheme].calibrated or method in ON_SAMPLES
+def uses_samples(format: str, scheme: str, method: str | None) -> bool:
+    """Whether a file is written with calibration samples."""
+    return SCHEMES[scheme].calibrated or method in member(format, "SAMPLED_METHODS", ())

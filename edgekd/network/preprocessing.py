@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.signature import Signature
 from edgekd.data import Inputs
 from edgekd.network.network import Network, call
@@ -43,18 +42,6 @@ def images_of(network: Network) -> tuple[str, ...]:
         if len(spec.shape) == 4 and spec.shape[1] in (1, 3, 4) and spec.layout is None
         if spec.dtype == "float32" and spec.name not in folds
     )
-
-
-def laid_out(artifact: Artifact, network: Network) -> Artifact:
-    """`artifact`, which is said to be `network`'s, with the layout of its images known.
-
-    A card beside a file tells it. A LiteRT file that was copied without its card takes images as
-    LiteRT's files do, and `edgekd export` writes them: channels last.
-    """
-    if artifact.format != "litert" or artifact.signature is not None:
-        return artifact
-    images = list(images_of(network))
-    return replace(artifact, lineage={**artifact.lineage, "channels_last": images})
 
 
 def channels_last(network: Network, images: tuple[str, ...]) -> Network:

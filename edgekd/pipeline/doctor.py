@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from edgekd.devices.emulation import userland
 from edgekd.errors import EdgekdError
 from edgekd.formats import FORMATS
+from edgekd.formats.capabilities import runs_on
 from edgekd.system.packages import missing, tool_versions
 
 
@@ -45,7 +46,7 @@ def examine() -> list[DoctorFinding]:
             continue
         versions = tool_versions(module.PACKAGES)
         detail = ", ".join(f"{tool} {value}" for tool, value in versions.items() if tool != "torch")
-        if module.RUNTIME == "coreml" and platform.system() != "Darwin":
+        if not runs_on(name, platform.system()):
             detail += "; no runtime on this system: the reference evaluator computes the files"
         findings.append(DoctorFinding(name, True, detail))
     absent = missing(("torch_pruning",), extra="prune")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekd.conversion.lint import lint
 from edgekd.evidence.candidate import Candidate
-from edgekd.formats.inspection import READERS, read_graph
+from edgekd.formats.inspection import has_graph_reader, read_graph
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.plan import Plan
 from edgekd.pipeline.run import initial_state
@@ -50,7 +50,7 @@ def preview(plan: Plan, progress: Progress = no_progress) -> tuple[Candidate, ..
 
 def _advice(candidate: Candidate, state: PipelineState) -> tuple[str, ...]:
     """Sentences on each operator that does not run well on the target: how, why, and the fix."""
-    if candidate.artifact is None or candidate.format not in READERS:
+    if candidate.artifact is None or not has_graph_reader(candidate.format):
         return candidate.notes
     graph = read_graph(candidate.artifact.path, candidate.format)
     return tuple(

@@ -21,6 +21,7 @@ from edgekd.errors import Fault, MissingPackageError, RecipeError, RefusedError,
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import format_names
+from edgekd.formats.options import ExportOptions
 from edgekd.pipeline.candidates.initial import candidates_of, check_io
 from edgekd.pipeline.candidates.pruning_latency import latency_target
 from edgekd.pipeline.candidates.state import DeploymentTarget
@@ -281,7 +282,7 @@ def _deployment(entry: TargetEntry, base: Path) -> DeploymentTarget:
     find_device(device or "local")
     opset = entry.opset or target.opset
     if opset is not None:
-        check_exportable(target.format, "fp32", opset)
+        check_exportable(target.format, ExportOptions(opset=opset))
     threads = entry.threads or target.threads
     layout = target.channels_last if entry.channels_last is None else entry.channels_last
     adapted = replace(target, device=device, threads=threads, opset=opset, channels_last=layout)

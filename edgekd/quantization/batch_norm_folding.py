@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from edgekd.artifacts.quantizer_rules import WEIGHTED
 from edgekd.network.network import Network
-from edgekd.quantization.quantizer_placement import WEIGHTED, operator
+from edgekd.quantization.quantizer_placement import operator
 from edgekd.quantization.simulated_network import OURS, program_of
 
 

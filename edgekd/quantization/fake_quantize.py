@@ -8,10 +8,10 @@ arXiv:1712.05877, section 3.1. The rounding itself is torch's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from edgekd.artifacts.quantizer_rules import WeightCodes
 
 LEVELS = 255
 """Steps of the grid of activations: uint8."""
@@ -53,23 +53,6 @@ def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
     if step.ndim:
         return torch.fake_quantize_per_channel_affine(value, step, zero, 1, 0, LEVELS)
     return torch.fake_quantize_per_tensor_affine(value, step, zero, 0, LEVELS)
-
-
-@dataclass(frozen=True)
-class WeightCodes:
-    """How a format's quantizer gives a channel's weights their codes.
-
-    Attributes:
-        low, high: the least and the largest code.
-        largest: the code, before rounding, of the weight of largest magnitude.
-        least_frac: of the largest magnitude of all channels, what a channel is taken to have at
-            least.
-    """
-
-    low: int
-    high: int
-    largest: float
-    least_frac: float = 0.0
 
 
 def fake_weight(weight: Tensor, axis: int, codes: WeightCodes) -> Tensor:

@@ -1,25 +1,27 @@
-"""Where the static int8 quantizer of each format rounds, told of a network's operators.
+"""Inserts quantizers into a network's graph where the static int8 quantizer of a format does.
 
-So the quantizers do as they were read and run: onnxruntime 1.32, NNCF 3.4, ai-edge-quantizer 0.10.
-That is checked of every file: it has to give what the simulation gives.
+The rules follow the quantizers as they were read and run: onnxruntime 1.32, NNCF 3.4,
+ai-edge-quantizer 0.10. Every file is checked against them: its outputs must be the simulation's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
-from edgekd.quantization.fake_quantize import WeightCodes
+from edgekd.artifacts.quantizer_rules import (
+    AVERAGES,
+    CONVOLUTIONS,
+    MATRIX,
+    TRANSPOSED,
+    WEIGHTED,
+    QuantizerRules,
+)
 
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
-WEIGHTED = CONVOLUTIONS | TRANSPOSED | {"linear"}
-MATRIX = frozenset({"matmul", "bmm"})
-POOLS = frozenset({"mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d"})
 SAME = frozenset(
     {"view", "reshape", "flatten", "unflatten", "transpose", "permute", "squeeze", "unsqueeze"}
     | {"slice", "select", "chunk", "split", "split_with_sizes", "unbind", "getitem", "contiguous"}
@@ -27,115 +29,8 @@ SAME = frozenset(
     | {"constant_pad_nd", "upsample_nearest2d", "narrow", "t", "detach", "channel_shuffle"}
 )
 """What only moves or picks values: the grid before it is the grid behind it."""
-AVERAGES = frozenset({"avg_pool1d", "avg_pool2d"})
 RECTIFIED = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 """What runtimes fuse with the operator before it: the grid is that of its output."""
-RECURRENT = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu"})
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Where one format's quantizer rounds.
-
-    Attributes:
-        codes: of weights.
-        both: operators whose inputs and outputs are on grids.
-        inputs: operators of which only the inputs have to be; what else reads them gets them as
-            they are.
-        widened: whether a range is widened for its zero; see `widened_grid`.
-        rectified: whether an activation is one with what is before it.
-        shared: whether all that is concatenated is on one grid, whatever it was on.
-        joined: whether what is concatenated, and read by nothing else, is on the grid of the whole.
-        averages: whether a pool's mean stays on the grid of what is averaged.
-        fixed: the range of what operators give, where it is always the same.
-        given: operators whose output is not on a grid where it is one of the network's.
-        summed: whether a convolution that only sums read is added to before it is rounded: in the
-            file it is rounded first, but OpenVINO's CPU plugin makes one kernel of the two.
-        by_channel: whether what only depthwise convolutions read has a grid for each channel.
-        headroom: what an output's range is widened by on either side, as a share of it.
-        spelled: operators it sees as several, by name; see `spell_out`.
-        refused: operators whose insides are quantized where no simulation sees it.
-    """
-
-    codes: WeightCodes
-    both: frozenset[str] = frozenset()
-    inputs: frozenset[str] = frozenset()
-    widened: bool = False
-    rectified: bool = True
-    shared: bool = False
-    joined: bool = False
-    averages: bool = True
-    fixed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    given: frozenset[str] = frozenset()
-    summed: bool = False
-    by_channel: bool = False
-    headroom: float = 0.0
-    spelled: frozenset[str] = frozenset()
-    refused: frozenset[str] = frozenset()
-
-
-_ONNX = Rules(
-    codes=WeightCodes(-64, 64, 64.0),
-    both=WEIGHTED
-    | MATRIX
-    | {"add", "mul", "sigmoid", "cat", "softmax", "leaky_relu", "where", "batch_norm"},
-    given=MATRIX | {"linear"},
-    spelled=frozenset({"hardswish", "silu", "linear"}),
-)
-_OPENVINO = Rules(
-    codes=WeightCodes(-63, 64, 63.5, least_frac=0.01),
-    inputs=WEIGHTED
-    | MATRIX
-    | POOLS
-    | AVERAGES
-    | {"add", "sub", "mul", "div", "batch_norm", "upsample_bilinear2d"},
-    widened=True,
-    rectified=False,
-    shared=True,
-    summed=True,
-    by_channel=True,
-    averages=False,
-    refused=RECURRENT | {"softmax", "layer_norm"},
-)
-_LITERT = Rules(
-    codes=WeightCodes(-127, 127, 127.0),
-    both=WEIGHTED
-    | MATRIX
-    | POOLS
-    | {"add", "sub", "mul", "div", "cat", "sigmoid", "tanh", "hardswish", "gelu", "softmax"}
-    | {"batch_norm", "upsample_bilinear2d"},
-    fixed={"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
-    joined=True,
-    headroom=0.125,
-    spelled=frozenset({"hardsigmoid", "silu"}),
-    refused=RECURRENT,
-)
-WIDE = WeightCodes(-127, 127, 127.0)
-"""Of weights in all eight bits."""
-
-METHODS: dict[tuple[str, str], Rules] = {
-    ("onnx", "min-max"): _ONNX,
-    ("onnx", "linear"): replace(
-        _ONNX, both=CONVOLUTIONS | MATRIX | {"linear"}, rectified=False, averages=False
-    ),
-    ("openvino", "min-max-uncorrected"): _OPENVINO,
-    ("litert", "min-max"): _LITERT,
-    ("litert", "linear"): replace(_LITERT, both=CONVOLUTIONS | {"linear"}, averages=False),
-}
-"""By format and method of its quantizer, those that are simulated: true minima and maxima, and
-weights and biases as they are."""
-
-
-def placement_rules(format: str, method: str, weight_bits: int = 7) -> Rules:
-    """Where the quantizer of `format` rounds by `method`, its weights in 7 or all 8 bits.
-
-    Raises:
-        KeyError: it is not simulated.
-    """
-    rules = METHODS[format, method]
-    if weight_bits == 7:
-        return rules
-    return replace(rules, codes=replace(WIDE, least_frac=rules.codes.least_frac))
 
 
 def operator(node: Node) -> str:
@@ -152,7 +47,7 @@ def is_real(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def refusals(graph: Graph, rules: Rules) -> list[str]:
+def refusals(graph: Graph, rules: QuantizerRules) -> list[str]:
     """The operators of `graph` that cannot be simulated by `rules`."""
     return sorted({operator(node) for node in graph.nodes} & rules.refused)
 
@@ -178,7 +73,7 @@ class QuantizerPlacement:
     channels: Mapping[int, int]
 
 
-def place_quantizers(graph: Graph, rules: Rules) -> QuantizerPlacement:
+def place_quantizers(graph: Graph, rules: QuantizerRules) -> QuantizerPlacement:
     """What the quantizer of `rules` rounds in `graph`, an exported program with its shapes."""
     found = _Marks(rules)
     weights: dict[Node, int] = {}
@@ -246,7 +141,7 @@ def _is_weight(node: Any) -> bool:
 class _Marks:
     """The grids found so far."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: QuantizerRules) -> None:
         self.rules = rules
         self.grids: dict[Node, int] = {}
         self.fixed: dict[int, tuple[float, float]] = {}

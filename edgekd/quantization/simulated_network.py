@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from edgekd.artifacts.quantizer_rules import WEIGHTED, QuantizerRules, WeightCodes
 from edgekd.network.network import Network, call
 from edgekd.quantization.fake_quantize import (
-    WeightCodes,
     activation_grid,
     fake_activation,
     fake_weight,
     widened_grid,
 )
 from edgekd.quantization.fusion_patterns import ATTENTION, decompose_composites
-from edgekd.quantization.quantizer_placement import WEIGHTED, Rules, operator, place_quantizers
+from edgekd.quantization.quantizer_placement import operator, place_quantizers
 
 CHUNK = 64
 """Calibration samples at once."""
@@ -164,11 +164,11 @@ class FakeQuantizedModule(nn.Module):
     steps: Tensor
 
     def __init__(
-        self, network: Network, rules: Rules, calibration: Sequence[Mapping[str, Tensor]]
+        self, network: Network, rules: QuantizerRules, calibration: Sequence[Mapping[str, Tensor]]
     ) -> None:
         super().__init__()
         self.program, self.any_batch = program_of(network)
-        decompose_composites(self.program, rules.spelled)
+        decompose_composites(self.program, rules.decomposed)
         _place(self.program, rules)
         names = network.signature.input_names
         columns = [
@@ -219,7 +219,7 @@ class FakeQuantizedModule(nn.Module):
         }
 
 
-def _place(program: GraphModule, rules: Rules) -> None:
+def _place(program: GraphModule, rules: QuantizerRules) -> None:
     """Puts the grids of `rules` into `program`."""
     found = place_quantizers(program.graph, rules)
     for number in sorted(set(found.grids.values())):

@@ -1,4 +1,4 @@
-"""Files run in their own runtimes on real samples, and compared with their networks."""
+"""Compares the outputs of a file with those of its network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgekd.artifacts.target import Evidence
 from edgekd.errors import ConversionError, Fault, listed
 from edgekd.evidence.agreement import Agreement, with_disagreement
 from edgekd.evidence.outcome import Outcome
+from edgekd.evidence.sqnr import sqnr_db
 from edgekd.tasks import TASKS, Task
 
 
@@ -31,24 +32,21 @@ def compare(
     """How well `outputs` reproduce `reference`, with the verdict that follows from the scheme.
 
     Args:
-        task: whose agreement is judged; without one, the share of samples with the same largest
-            class, where the first output is batch x classes.
-        labels: which tokens or pixels count, where the task has such.
+        task: the task whose agreement is judged; without one, the share of samples with the same
+            largest class, where the first output is batch x classes.
+        labels: the labels that say which tokens or pixels count, for tasks that have such.
     """
     _check_outputs(reference, outputs)
-    signal = noise = worst = 0.0
-    finite = True
+    worst, finite = 0.0, True
     shares: dict[str, float] = {}
     for name, value in reference.items():
         ours, theirs = value.double(), outputs[name].double()
         finite = finite and bool(torch.isfinite(ours).all() and torch.isfinite(theirs).all())
-        if value.is_floating_point():
-            signal += float((ours**2).sum())
-            noise += float(((ours - theirs) ** 2).sum())
-        else:
+        if not value.is_floating_point():
             shares[name] = float((ours == theirs).double().mean())
         worst = max(worst, float((ours - theirs).abs().max()))
-    sqnr_db = _decibel(signal, noise) if finite else -math.inf
+    floats = {name: value for name, value in reference.items() if value.is_floating_point()}
+    ratio_db = sqnr_db(floats, outputs)
     first = next(iter(reference))
     task = task or TASKS["classification"]
     agreed = shares.get(first, task.agreement(reference[first], outputs[first], labels))
@@ -56,7 +54,7 @@ def compare(
     agreement = Agreement(
         sample_count=len(reference[first]),
         max_abs_error=worst if finite else None,
-        sqnr_db=sqnr_db,
+        sqnr_db=ratio_db,
         top1_agreement_frac=agreed if classes else None,
         metric=None,
         validation_metric=None,
@@ -70,11 +68,11 @@ def compare(
     )
     if not finite:
         return with_disagreement(agreement, "an output is not finite")
-    # Nothing is known of how a file that edgekd did not write was quantized.
+    # A file that edgekd did not write has no known scheme, and so no floor.
     floor = SCHEMES[scheme].sqnr_floor_db if scheme else -math.inf
-    if sqnr_db < floor:
+    if ratio_db < floor:
         return with_disagreement(
-            agreement, f"SQNR is {sqnr_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
+            agreement, f"SQNR is {ratio_db:.1f} dB, under the {floor:.0f} dB that {scheme} keeps"
         )
     for name, share in shares.items():
         if share < min_agreement:
@@ -82,15 +80,15 @@ def compare(
                 agreement, f"{share:.4f} of the values of {name} are equal, under {min_agreement}"
             )
     if agreed is not None and agreed < min_agreement:
-        told = f"it agrees on {agreed:.4f} of the samples"
+        why = f"it agrees on {agreed:.4f} of the samples"
         if task.name != "classification":
-            told = f"{task.agreement_name} is {agreed:.4f}"
-        return with_disagreement(agreement, f"{told}, under {min_agreement}")
+            why = f"{task.agreement_name} is {agreed:.4f}"
+        return with_disagreement(agreement, f"{why}, under {min_agreement}")
     return agreement
 
 
 def _check_outputs(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-    """Outputs have the names and shapes of the network's."""
+    """Raises a ConversionError if `outputs` lack the names or shapes of `reference`."""
     if set(reference) != set(outputs):
         raise ConversionError(
             Fault(
@@ -115,15 +113,15 @@ def _check_outputs(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor
 
 
 WORST = 8
-"""Samples that are kept of those that an artifact reproduces worst."""
+"""The number of samples that are recorded as those with the largest error."""
 
 
 def _worst(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> list[int]:
-    """The numbers of the samples of largest error against the size of their outputs."""
+    """The numbers of the samples with the largest error relative to their outputs, worst first."""
     count = len(next(iter(reference.values())))
     error, size = torch.zeros(count).double(), torch.zeros(count).double()
     for name, value in reference.items():
-        # Only where samples are what is first: of free sizes they may not be.
+        # Only where the first axis is samples: with dynamic shapes it may not be.
         if value.ndim and len(value) == count:
             ours, theirs = (each.double().reshape(count, -1) for each in (value, outputs[name]))
             error += ((ours - theirs) ** 2).sum(1)
@@ -132,9 +130,3 @@ def _worst(reference: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> li
     share = torch.where(share.isfinite(), share, torch.inf)
     order = share.argsort(descending=True, stable=True)[:WORST]
     return [int(number) for number in order if share[number] > 0]
-
-
-def _decibel(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf

@@ -1,9 +1,8 @@
-"""Where in a network a saved file first computes something else."""
+"""Finds the layer of a network at which a saved file first diverges from it."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -15,18 +14,19 @@ from torch import Tensor, nn
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.errors import ConversionError, Fault, RefusedError, listed
-from edgekd.formats.inspection import TENSOR_READERS, as_taken
+from edgekd.evidence.sqnr import sqnr_db
+from edgekd.formats.capabilities import laid_out
+from edgekd.formats.inspection import as_taken, has_tensor_reader, run_tensors, tensor_formats
 from edgekd.network.network import Network, call
-from edgekd.network.preprocessing import laid_out
 
 LARGEST = 2_000_000
-"""Elements of the largest tensors that are looked at: more would take minutes to match."""
+"""Elements of the largest tensors that are compared: larger ones take minutes to match."""
 DROP_DB = 10.0
-"""How far below the layer before it a layer, and all after it, must fall to be the first to
-diverge; the first layer, below this much over the scheme's floor."""
+"""How far below the layer before it a layer, and all layers after it, must fall to be the first
+that diverges; the first layer is compared with the scheme's floor plus this."""
 JOINED_DB = 20.0
-"""How much nearer a later layer must be for a layer's tensor to be no such tensor, and how near a
-tensor must be to be the layer's whatever comes later."""
+"""How much nearer a later layer must be for a layer's tensor to be a false match, and how near a
+tensor must be to be the layer's in any case."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class DivergingLayer:
     Attributes:
         module: its path in the network.
         kind: its class.
-        tensor: the file's name for the tensor; None where the file has none of this size, since
-            its operators were joined with others.
-        sqnr_db: 10 log10(sum output^2 / sum error^2); None with no tensor.
-        first: whether it is the first one that falls off.
+        tensor: the file's name for the tensor; None where the file has none of this size, because
+            its operators were fused with others.
+        sqnr_db: the SQNR of the tensor against the output; None without a tensor.
+        first: whether it is the first that diverges.
     """
 
     module: str
@@ -52,31 +52,31 @@ class DivergingLayer:
 def localize(
     artifact: Artifact, network: Network, sample: Mapping[str, Tensor]
 ) -> list[DivergingLayer]:
-    """The layers of `network` in the order they run, each beside what `artifact` computes for it.
+    """The layers of `network` in the order they run, each with what `artifact` computes for it.
 
-    A file names its tensors as its converter likes, and orders axes as its runtime likes. So a
-    layer's tensor is the one of as many elements, in any order of its axes, that comes nearest.
+    Converters choose the names of a file's tensors and runtimes the order of its axes, so a layer's
+    tensor is the nearest one with as many elements, in any order of its axes.
 
     Args:
         sample: inputs by name, a batch of the artifact's size.
 
     Raises:
-        RefusedError: the format is a third party's, whose inner tensors are not known.
+        RefusedError: the format's inner tensors cannot be read.
         ConversionError: its runtime does not load or run the file.
     """
-    if artifact.format not in TENSOR_READERS:
+    if not has_tensor_reader(artifact.format):
         raise RefusedError(
             Fault(
-                what="The inner tensors of this format are not known.",
+                what="The inner tensors of this format cannot be read.",
                 at=str(artifact.path),
                 got=artifact.format,
-                expected=listed(TENSOR_READERS),
+                expected=listed(tensor_formats()),
                 fix="verify it without --layers",
             )
         )
     artifact = laid_out(artifact, network)
     try:
-        found = TENSOR_READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+        inner = run_tensors(artifact.path, artifact.format, as_taken(artifact, sample))
     except (ValueError, RuntimeError) as error:
         raise ConversionError(
             Fault(
@@ -88,7 +88,7 @@ def localize(
             )
         ) from error
     by_size: dict[int, list[tuple[str, Tensor]]] = {}
-    for name, value in found.items():
+    for name, value in inner.items():
         by_size.setdefault(value.numel(), []).append((name, value))
     layers = [
         _nearest(path, kind, output, by_size.get(output.numel(), []))
@@ -99,7 +99,7 @@ def localize(
 
 
 def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[str, str, Tensor]]:
-    """What each module without modules inside gives, in the order they run: path, class, output."""
+    """The path, class and output of each leaf module, in the order they run."""
     module = copy.deepcopy(network.module).cpu().eval()
     found: list[tuple[str, str, Tensor]] = []
 
@@ -154,11 +154,7 @@ def _orders(value: Tensor, shape: torch.Size) -> list[Tensor]:
 
 
 def _db(output: Tensor, value: Tensor) -> float:
-    signal = float((output.double() ** 2).sum())
-    noise = float(((output.double() - value.double()) ** 2).sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    return sqnr_db({"": output}, {"": value})
 
 
 def _without_joined(layers: list[DivergingLayer]) -> list[DivergingLayer]:

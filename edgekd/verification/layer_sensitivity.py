@@ -1,4 +1,4 @@
-"""What quantization did to each layer: noise, ranges, what is cut off, channels that stand out."""
+"""Per-layer quantization error: noise, ranges, saturated values, outlier channels."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from torch import Tensor
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.errors import Fault, RecipeError
-from edgekd.formats.inspection import TENSOR_READERS, as_taken, rounded
+from edgekd.evidence.sqnr import decibels
+from edgekd.formats.capabilities import laid_out
+from edgekd.formats.inspection import as_taken, quantized_tensors, run_tensors
 from edgekd.network.network import Network
-from edgekd.network.preprocessing import laid_out
 from edgekd.verification.divergence import DivergingLayer, in_order_of, layer_outputs, localize
 
 SAMPLES = 8
-"""Samples that are looked at: a file's inner tensors are read a sample at a time."""
-LOOKED_AT = 2**14
-"""Values of a sample's tensor that are kept to find its grid, and what lies beyond it."""
+"""The number of samples to take: a file's inner tensors are read one sample at a time."""
+KEPT_VALUES = 2**14
+"""Values of a sample's tensor that are kept to find its grid and its saturated share."""
 LEVELS = 2**16
-"""Steps of the finest grid that is one: 16 bits."""
-STANDS_OUT = 8.0
-"""How much larger than the median channel's a channel's largest value is that stands out: of eight
-bits for all channels, three are then lost to the others."""
+"""Steps of the finest grid that counts as quantized: 16 bits."""
+OUTLIER_RATIO = 8.0
+"""Ratio of a channel's largest magnitude to the median channel's from which it is an outlier: of
+the eight bits of all channels, it takes three from the others."""
 
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """A module of the network beside the tensor of the file that stands for its output.
+    """A module of the network with the tensor of the file that matches its output.
 
     Attributes:
-        module, kind, tensor: see `DivergingLayer`; what follows is None where the file has no such tensor.
-        sqnr_db: 10 log10(sum output^2 / sum error^2) of all samples, with the noise that the
-            layer's inputs brought; inf where all is equal. Where the file's values begin at zero,
-            the network's are taken after a ReLU.
-        low, high: of the network's output.
-        file_low, file_high: of the file's tensor.
-        step: of the grid that the file's values lie on; None where they lie on none, in float.
+        module, kind, tensor: see `DivergingLayer`; what follows is None without a tensor.
+        sqnr_db: the SQNR over all samples, the noise of the layer's inputs included; inf if all is
+            equal. Where the file's values begin at zero, the network's are taken after a ReLU.
+        low, high: the range of the network's output.
+        file_low, file_high: the range of the file's tensor.
+        step: the step of the grid that the file's values lie on; None for values in float.
         saturated_frac: the share of values that are at an end of that grid while the network's are
             beyond it by more than half a step (0-1).
-        outliers: by channel of the network's output, how many times the median channel's largest
-            value its own is, where that is over `STANDS_OUT`.
+        outliers: by channel of the network's output, the ratio of its largest magnitude to the
+            median channel's, where that is over `OUTLIER_RATIO`.
     """
 
     module: str
@@ -66,7 +66,7 @@ class LayerNoise:
 
 @dataclass
 class _Seen:
-    """What was seen of a layer so far; it grows from sample to sample."""
+    """What the samples so far show of a layer."""
 
     layer: DivergingLayer
     signal: float = 0.0
@@ -81,19 +81,22 @@ class _Seen:
 def layer_sensitivity(
     artifact: Artifact, network: Network, samples: Sequence[Mapping[str, Tensor]]
 ) -> list[LayerNoise]:
-    """The layers of `network` in the order they run, each beside what `artifact` made of it.
+    """The quantization error of each layer of `network` in `artifact`, in the order they run.
 
     Args:
-        samples: inputs by name, each a batch of the artifact's size; `SAMPLES` of them will do.
+        samples: inputs by name, each a batch of the artifact's size; `SAMPLES` are enough.
+
+    Returns:
+        One entry per layer.
 
     Raises:
         RecipeError: there is no sample.
-        RefusedError: the inner tensors of the format are not known.
+        RefusedError: the format's inner tensors cannot be read.
     """
     if not samples:
         raise RecipeError(
             Fault(
-                what="Without samples nothing is known of the layers of a file.",
+                what="The layers of a file cannot be measured without samples.",
                 at="samples",
                 got="none",
                 expected="real inputs, eight or so",
@@ -101,18 +104,18 @@ def layer_sensitivity(
             )
         )
     artifact = laid_out(artifact, network)
-    twins = rounded(artifact.path, artifact.format)
+    twins = quantized_tensors(artifact.path, artifact.format)
     seen = [
         _Seen(replace(layer, tensor=twins.get(layer.tensor or "", layer.tensor)))
         for layer in localize(artifact, network, samples[0])
     ]
     for sample in samples:
-        found = TENSOR_READERS[artifact.format](artifact.path, as_taken(artifact, sample))
+        inner = run_tensors(artifact.path, artifact.format, as_taken(artifact, sample))
         outputs = layer_outputs(network, sample)
         for each, (_, kind, output) in zip(seen, outputs, strict=True):
-            value = found.get(each.layer.tensor or "")
+            value = inner.get(each.layer.tensor or "")
             _add(each, kind, output, value if value is None else in_order_of(output, value))
-    return [_told(each) for each in seen]
+    return [_summary(each) for each in seen]
 
 
 def _add(seen: _Seen, kind: str, output: Tensor, value: Tensor | None) -> None:
@@ -121,18 +124,18 @@ def _add(seen: _Seen, kind: str, output: Tensor, value: Tensor | None) -> None:
     if value is None:
         return
     if float(value.min()) == 0 > float(output.min()):
-        # A ReLU behind the layer that the grid does: it begins at zero.
+        # The grid begins at zero: it does the ReLU behind the layer.
         output = output.relu()
     seen.signal += float(output.double().square().sum())
     seen.noise += float((output.double() - value.double()).square().sum())
     seen.file_ends += [float(value.min()), float(value.max())]
-    every = max(1, output.numel() // LOOKED_AT)
+    every = max(1, output.numel() // KEPT_VALUES)
     seen.ours.append(output.reshape(-1)[::every])
     seen.theirs.append(value.reshape(-1)[::every])
 
 
 def _by_channel(kind: str, output: Tensor) -> Tensor:
-    """The largest size of each channel; channels are the second axis of what convolutions give."""
+    """The largest magnitude of each channel; channels are a convolution's second output axis."""
     last = output.ndim == 3 and not kind.startswith(("Conv", "BatchNorm", "MaxPool", "AvgPool"))
     axis = 1 if output.ndim in (2, 3, 4, 5) and not last else output.ndim - 1
     if output.ndim < 2:
@@ -140,9 +143,9 @@ def _by_channel(kind: str, output: Tensor) -> Tensor:
     return output.abs().movedim(axis, 0).flatten(1).amax(1)
 
 
-def _told(seen: _Seen) -> LayerNoise:
+def _summary(seen: _Seen) -> LayerNoise:
     layer = seen.layer
-    told = LayerNoise(
+    summary = LayerNoise(
         layer.module,
         layer.kind,
         layer.tensor,
@@ -152,7 +155,7 @@ def _told(seen: _Seen) -> LayerNoise:
         outliers=_outliers(seen.channels),
     )
     if not seen.file_ends:
-        return told
+        return summary
     low, high = min(seen.file_ends), max(seen.file_ends)
     ours, theirs = torch.cat(seen.ours), torch.cat(seen.theirs)
     step = grid_step(theirs)
@@ -164,8 +167,8 @@ def _told(seen: _Seen) -> LayerNoise:
         saturated = float(beyond.double().mean())
     return LayerNoise(
         **{
-            **vars(told),
-            "sqnr_db": _decibel(seen.signal, seen.noise),
+            **vars(summary),
+            "sqnr_db": decibels(seen.signal, seen.noise),
             "file_low": low,
             "file_high": high,
             "step": step,
@@ -174,22 +177,16 @@ def _told(seen: _Seen) -> LayerNoise:
     )
 
 
-def _decibel(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
 def grid_step(values: Tensor) -> float | None:
-    """The step of the grid that all `values` lie on, as quantized ones do, or None.
+    """The step of the grid that all `values` lie on, as quantized values do, or None.
 
-    It is the least difference of two of them, so a multiple of the true one where few are seen.
+    It is the smallest difference of two of them, so a multiple of the true one if there are few.
     """
     levels = values.double().unique()
     if len(levels) < 3 or len(levels) > LEVELS:
         return None
     steps = levels.diff()
-    # Scaled to real numbers in float32, equal levels may differ in their last bits.
+    # Equal levels may differ in their last bits once they are scaled to float32.
     apart = steps[steps > 1e-5 * float(levels[-1] - levels[0])]
     step = float(apart.min())
     places = (levels - levels[0]) / step
@@ -206,4 +203,4 @@ def _outliers(channels: Sequence[Tensor]) -> dict[int, float]:
     if len(largest) < 4 or median == 0:
         return {}
     ratios = largest / median
-    return {int(i): float(ratios[i]) for i in (ratios > STANDS_OUT).nonzero().flatten()}
+    return {int(i): float(ratios[i]) for i in (ratios > OUTLIER_RATIO).nonzero().flatten()}

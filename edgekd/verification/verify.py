@@ -16,10 +16,9 @@ from edgekd.devices.job import failure_error
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evidence.agreement import Agreement
 from edgekd.evidence.outcome import Verdict
-from edgekd.formats import read_quantization
+from edgekd.formats.capabilities import laid_out, read_quantization
 from edgekd.network.dynamic_shapes import fits
 from edgekd.network.network import Network, call
-from edgekd.network.preprocessing import laid_out
 from edgekd.verification.compare import compare
 
 MIN_AGREEMENT = 0.99
@@ -33,17 +32,18 @@ def verify(
     device: str = "local",
     min_agreement: float = MIN_AGREEMENT,
 ) -> Agreement:
-    """How well `artifact`, run in its own runtime on `device`, reproduces `network` on `samples`.
+    """Compares `artifact`, run in its own runtime on `device`, with `network` on `samples`.
 
-    A Core ML program is computed by the reference evaluator where its runtime is not; the
+    Where the device lacks the runtime, a format's reference evaluator computes the file, and the
     agreement's evidence says so.
 
     Args:
         samples: inputs by name, batch first; each a multiple of the artifact's batch.
-        min_agreement: least share of samples with the same largest class, where there are classes.
+        min_agreement: the smallest share of samples with the same largest class, if there are
+            classes.
 
     Raises:
-        RecipeError: there is no sample, or they do not fit the network.
+        RecipeError: there is no sample, or one does not fit the network.
         ConversionError: the runtime cannot load or run the artifact.
         UnreachableError: the device cannot be reached, or has no runtime for it.
     """
@@ -68,7 +68,7 @@ def verify(
 
 
 def _reference(network: Network, samples: Sequence[Inputs]) -> dict[str, Tensor]:
-    """The network's outputs in eval mode, a sample at a time: a program's batch may be fixed."""
+    """The network's outputs in eval mode, one sample at a time: a program's batch may be fixed."""
     module = copy.deepcopy(network.module).cpu().eval()
     with torch.no_grad():
         found = [call(module, sample) for sample in samples]

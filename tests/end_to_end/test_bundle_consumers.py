@@ -469,7 +469,7 @@ def test_a_file_that_its_labels_changed_is_not_bundled(
     """Whatever writes into a file that passed: what it computes then is held against it."""
     import onnx
 
-    from edgekd.formats import embed
+    from edgekd.formats.capabilities import embed
 
     def careless(name: str, path: Path, *told: Any) -> bool:
         model = onnx.load(path)

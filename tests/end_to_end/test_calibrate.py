@@ -14,6 +14,7 @@ from edgekd.artifacts.scheme import SCHEMES
 from edgekd.conversion.export import samples_digest
 from edgekd.data import single
 from edgekd.formats import FORMATS, Format
+from edgekd.formats.options import ExportOptions
 from edgekd.system.files import path_digest
 from edgekd.system.toml import read_toml
 from tests.support.project import Project, assert_five_parts, tiny_recipe
@@ -204,10 +205,10 @@ def test_every_format_gets_the_very_same_samples_in_the_same_order(
     def watched(name: str, module: Format) -> Any:
         write = module.convert
 
-        def convert(network: Any, scheme: str, calibration: Any, path: Path, **own: Any) -> str:
-            if SCHEMES[scheme].calibrated:
+        def convert(network: Any, calibration: Any, path: Path, options: ExportOptions) -> str:
+            if SCHEMES[options.scheme].calibrated:
                 given[name] = [sample["input"].clone() for sample in calibration]
-            return write(network, scheme, calibration, path, **own)
+            return write(network, calibration, path, options)
 
         return convert
 

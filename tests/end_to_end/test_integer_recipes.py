@@ -11,12 +11,14 @@ import pytest
 
 from edgekd.artifacts.artifact import load_artifact
 from edgekd.formats import FORMATS
-from edgekd.formats.integer_io import IO_FORMATS
+from edgekd.formats.capabilities import integer_io_formats
 from tests.support.project import Project, assert_five_parts, tiny_recipe
 from tests.support.runtimes import RUN
 from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
+
+IO_FORMATS = tuple(integer_io_formats())
 
 
 def recipe(*schemes: str, io: str = "uint8", formats: tuple[str, ...] = IO_FORMATS) -> Any:

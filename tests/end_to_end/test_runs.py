@@ -276,7 +276,7 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
         (["benchmark", "build/onnx-fp32", "--quick", "--budget", "size_bytes=10"], 8,
          "over-budget"),
         (["export", "models.py:branching", "--example", "x=1x8", "--format", "onnx", "--out", "b"],
-         5, "decides by its data what to compute"),
+         5, "has data-dependent control flow"),
         (["export", "timm:resnet18", "--example", "x=1x3x8x8", "--format", "onnx", "--out", "b"],
          4, "edgekd[timm]"),
     ],
@@ -316,4 +316,4 @@ def test_check_says_what_the_targets_will_make_of_the_untrained_student(
     assert [row["artifact"]["transposes"] is not None for row in rows] == [True] * 4
     document["student"]["load"] = "models.py:branching"
     said = edgekd_cli("check", project.write(document), "--lint")
-    assert "The network decides by its data what to compute" in said.out
+    assert "The network has data-dependent control flow" in said.out

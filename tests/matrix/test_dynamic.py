@@ -148,7 +148,7 @@ def test_a_size_that_is_frozen_without_a_word_is_found(tmp_path: Any, format: st
     with pytest.raises(ConversionError) as raised:
         edgekd.export(made, format=format, out=tmp_path)
     assert_five_parts(str(raised.value))
-    assert "declared free" in str(raised.value)
+    assert "declared dynamic dimension" in str(raised.value)
 
 
 def test_the_command_line_times_what_it_exported(

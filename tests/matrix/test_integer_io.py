@@ -21,8 +21,9 @@ from edgekd.devices.execution import Ran, run_artifact
 from edgekd.distillation.black_box import BlackBox, load_black_box
 from edgekd.errors import RecipeError, RefusedError
 from edgekd.evidence.measurement import Measurement
-from edgekd.formats import FORMATS, quantization
-from edgekd.formats.integer_io import IO_FORMATS
+from edgekd.formats import FORMATS
+from edgekd.formats.capabilities import integer_io_formats, quantization
+from edgekd.formats.options import ExportOptions
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from edgekd.recipe.benchmark import QUICK
 from edgekd.verification.layer_sensitivity import layer_sensitivity
@@ -33,6 +34,7 @@ from tests.support.skips import need_modules
 
 pytestmark = pytest.mark.converter
 
+IO_FORMATS = integer_io_formats()
 IOS = ("int8", "uint8")
 CASES = [
     *(("residual", format, ("float32", *IOS)) for format in IO_FORMATS),
@@ -217,8 +219,9 @@ def test_a_teacher_of_whole_numbers_is_read_as_one_of_real_ones(tmp_path: Path) 
 def test_an_output_of_a_layer_in_float_is_rounded_too(tmp_path: Path) -> None:
     need_modules(*FORMATS["litert"].PACKAGES)
     network, samples = network_of("residual"), drawn("residual", 16, 1)
-    keep = layers_of(network, "litert")[-1:]
-    artifact = convert(network, "litert", "int8", samples, tmp_path, keep=keep, io="uint8")
+    excluded = tuple(layers_of(network, "litert")[-1:])
+    options = ExportOptions(scheme="int8", excluded_operators=excluded, io="uint8")
+    artifact = convert(network, "litert", samples, tmp_path, options)
     assert set(artifact.quantization) == {"image", "output"}
     assert edgekd.verify(artifact, network, drawn("residual", 16, 2)).sqnr_db > 20
 

@@ -186,7 +186,7 @@ def test_a_network_no_converter_takes_is_an_error_with_its_cause(
         edgekd.export(network, format=format, out=tmp_path)
     assert caught.value.__cause__ is not None
     told = str(caught.value)
-    assert "The network decides by its data what to compute" in told
+    assert "The network has data-dependent control flow" in told
     assert "tests/models.py:" in told
     assert "if features.sum() > 0" in told
     assert_five_parts(told)

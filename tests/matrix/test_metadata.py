@@ -11,7 +11,7 @@ from torch import nn
 
 import edgekd
 from edgekd.artifacts.quantization_params import QuantizationParams
-from edgekd.formats import embed, quantization
+from edgekd.formats.capabilities import embed, quantization
 from edgekd.recipe.bundle import Preprocessing
 from tests.support.skips import need_modules
 

@@ -16,7 +16,8 @@ from edgekd.conversion.export import convert
 from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import ConversionError, DisagreementError, RecipeError
 from edgekd.formats import FORMATS
-from edgekd.formats.openvino import quantize as _openvino_quantize
+from edgekd.formats.openvino import quantize as openvino_quantize
+from edgekd.formats.options import RENAMED_METHODS, ExportOptions
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from tests.support.models import TRAPS
 from tests.support.skips import need_modules
@@ -95,7 +96,9 @@ def test_core_ml_rounds_an_output_on_its_way_to_an_operator_that_reads_it(
     generator = torch.Generator().manual_seed(1)
     network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
     given = [trap.draw(1, generator) for _ in range(32)]
-    artifact = convert(network, "coreml", "int8", given, tmp_path, method=method)
+    artifact = convert(
+        network, "coreml", given, tmp_path, ExportOptions(scheme="int8", method=method)
+    )
     found = edgekd.verify(artifact, network, given, min_agreement=0.0)
     assert 30 < found.sqnr_db < 60
 
@@ -111,25 +114,27 @@ def test_smooth_quant_is_judged_on_samples_that_it_has_not_seen(
         return [float(next(iter(each.values())).flat[0]) for each in arrays]
 
     def once(
-        model: object, arrays: list[dict[str, np.ndarray]], *rest: str, **more: object
+        model: object, arrays: list[dict[str, np.ndarray]], method: str, options: ExportOptions
     ) -> object:
         seen.append(firsts(arrays))
-        return made(model, arrays, *rest, **more)
+        return made(model, arrays, method, options)
 
     def noise(ov: object, model: object, candidate: object, arrays: list[Any]) -> float:
         judged.append(firsts(arrays))
         return measured(ov, model, candidate, arrays)
 
-    made, measured = _openvino_quantize._once, _openvino_quantize._noise
-    monkeypatch.setattr(_openvino_quantize, "_once", once)
-    monkeypatch.setattr(_openvino_quantize, "_noise", noise)
+    made, measured = openvino_quantize._quantized, openvino_quantize._noise
+    monkeypatch.setattr(openvino_quantize, "_quantized", once)
+    monkeypatch.setattr(openvino_quantize, "_noise", noise)
     network = wide()
     given = samples(network, 16, 1)
-    convert(network, "openvino", "int8", given, tmp_path, method="transformer")
+    convert(
+        network, "openvino", given, tmp_path, ExportOptions(scheme="int8", method="transformer")
+    )
     everything = firsts([{name: t.numpy() for name, t in each.items()} for each in given])
-    smooth, unsmoothed, last = seen
+    smooth, without, last = seen
     assert last == everything, "the file that is kept is made of all samples"
-    for used, held in zip((smooth, unsmoothed), judged, strict=True):
+    for used, held in zip((smooth, without), judged, strict=True):
         assert used + held == everything
         assert held
 
@@ -145,9 +150,9 @@ def test_symmetric_activations_have_no_zero_point(method: str, tmp_path: Path) -
     # Mostly positive, so that another range than a symmetric one would fit better.
     given = [{name: x.abs() + 0.1 * x for name, x in one.items()} for one in samples(wide(), 32, 1)]
     ranges = {}
-    for each in (method, "min-max-uncorrected"):
-        folder = tmp_path / each
-        artifact = convert(network, "openvino", "int8", given, folder, method=each, weight_bits=8)
+    for each in (method, "no-bias-correction"):
+        options = ExportOptions(scheme="int8", method=each, reduce_range=False)
+        artifact = convert(network, "openvino", given, tmp_path / each, options)
         steps = [
             node
             for node in ov.Core().read_model(artifact.path).get_ops()
@@ -158,14 +163,12 @@ def test_symmetric_activations_have_no_zero_point(method: str, tmp_path: Path) -
             for node in steps
         ]
     assert all(low == pytest.approx(-high, rel=0.02) or low == 0 for low, high in ranges[method])
-    others = ranges["min-max-uncorrected"]
+    others = ranges["no-bias-correction"]
     assert any(low != pytest.approx(-high, rel=0.02) and low != 0 for low, high in others)
 
 
 @pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].METHODS])
-def test_a_layer_that_is_kept_is_in_float_and_the_file_nearer_to_the_network(
-    format: str, tmp_path: Path
-) -> None:
+def test_excluded_layers_stay_in_float_and_raise_the_sqnr(format: str, tmp_path: Path) -> None:
     need_modules(*FORMATS[format].PACKAGES)
     trap = TRAPS["residual"]
     generator = torch.Generator().manual_seed(1)
@@ -178,18 +181,20 @@ def test_a_layer_that_is_kept_is_in_float_and_the_file_nearer_to_the_network(
             convert(
                 network,
                 format,
-                "int8",
                 calibration,
-                tmp_path / str(len(keep)),
-                method="activations" if format == "coreml" else None,
-                keep=keep,
+                tmp_path / str(len(excluded)),
+                ExportOptions(
+                    scheme="int8",
+                    method="activations" if format == "coreml" else None,
+                    excluded_operators=excluded,
+                ),
             ),
             network,
             calibration,
             min_agreement=0.0,
         ).sqnr_db
         # One layer's error hides in the others' of Core ML's; it takes all.
-        for keep in ((), tuple(layers if format == "coreml" else layers[:2]))
+        for excluded in ((), tuple(layers if format == "coreml" else layers[:2]))
     )
     assert most > whole
 
@@ -212,3 +217,12 @@ def test_a_method_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -
     with pytest.raises(RecipeError, match="onnx has no method 'octav' for int8") as caught:
         edgekd.export(wide(), format="onnx", scheme="int8", method="octav", out=tmp_path)
     assert "percentile" in str(caught.value)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_METHODS.items())
+def test_the_former_name_of_a_method_is_accepted(old: str, new: str) -> None:
+    assert ExportOptions(scheme="int8", method=old) == ExportOptions(scheme="int8", method=new)
+    schemes = [methods for module in FORMATS.values() for methods in module.METHODS.values()]
+    known = {name for methods in schemes for name in methods}
+    assert new in known
+    assert old not in known

@@ -12,9 +12,10 @@ from edgekd.devices.execution import run_artifact
 from edgekd.distillation.qat import method_of, prepare_qat
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats import find_format
+from edgekd.formats.options import ExportOptions
 from edgekd.network.network import as_network, call
 from edgekd.quantization.batch_norm_folding import fold_batch_norms
-from edgekd.quantization.simulation_match import mismatch, sqnr_db
+from edgekd.verification.simulation_match import capped_sqnr_db, mismatch
 from tests.support.architectures import ARCHITECTURES
 from tests.support.models import TRAPS
 from tests.support.skips import need_modules
@@ -47,17 +48,14 @@ def test_a_file_is_nearer_to_its_simulation_than_to_its_network(
     inputs = trap.draw(64, torch.Generator().manual_seed(9))
     network = as_network(trap.build(), trap.draw(1, torch.Generator().manual_seed(1)))
     samples = [trap.draw(1, torch.Generator().manual_seed(seed)) for seed in range(32)]
-    simulated = prepare_qat(network, format, samples, weight_bits=bits)
+    simulated = prepare_qat(network, format, samples, reduce_range=bits == 7)
     method = method_of(network, format)
     artifact = convert(
         fold_batch_norms(network),
         format,
-        "int8",
         samples,
         tmp_path / "file",
-        method=method,
-        weight_bits=bits,
-        channels_last=False,
+        ExportOptions(scheme="int8", method=method, reduce_range=bits == 7, channels_last=False),
     )
     ran = run_artifact(artifact, inputs, "local")
     assert not isinstance(ran, Verdict), ran
@@ -68,4 +66,4 @@ def test_a_file_is_nearer_to_its_simulation_than_to_its_network(
     # The simulation explains more than nine tenths of the error's power, or half of it in
     # OpenVINO, whose sums of two int8 tensors round once more.
     least = 3 if (format, name) == ("openvino", "residual") else 5
-    assert near > sqnr_db(real, ran.outputs) + least
+    assert near > capped_sqnr_db(real, ran.outputs) + least

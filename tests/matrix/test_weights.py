@@ -13,7 +13,7 @@ from edgekd.artifacts.quantized_fraction import little_quantized
 from edgekd.cli.result_text import artifact_lines
 from edgekd.errors import ConversionError
 from edgekd.formats import FORMATS
-from edgekd.formats.inspection import read_stored
+from edgekd.formats.inspection import read_weights
 from tests.support.models import TRAPS
 from tests.support.project import assert_five_parts
 from tests.support.skips import need_modules
@@ -69,7 +69,7 @@ def test_a_float_file_holds_the_weights_of_its_network(
     module = trap.build()
     network = edgekd.load_network(module, example=trap.draw(1, torch.Generator().manual_seed(1)))
     artifact = edgekd.export(network, format=format, scheme="fp32", out=tmp_path)
-    found = read_stored(artifact.path, format)
+    found = read_weights(artifact.path, format)
     assert found is not None
     assert sum(found.values.values()) == weights(module)
     assert found.frac(16) == 0

@@ -10,57 +10,72 @@ from typing import Any
 
 from torch import Tensor
 
-from edgekd.artifacts.graph import CONST, Graph, OperatorKind, _broken
-from edgekd.artifacts.weights import Constant, Found, _reader
+from edgekd.artifacts.graph import CONST, Graph, OperatorKind, malformed
+from edgekd.artifacts.operators import OperatorRoles
+from edgekd.artifacts.weights import Constant, NamedTensors, reader_of
 from edgekd.formats.coreml.mil import load_program
 from edgekd.system.output import output_to
 from edgekd.system.packages import need
 
+OPERATORS = OperatorRoles(
+    transposes=("transpose",),
+    reshapes=("reshape", "squeeze", "expand_dims"),
+    gates=("sigmoid", "tanh"),
+    products=("linear", "matmul"),
+    weighted=frozenset(
+        {"conv", "conv_transpose", "linear", "matmul", "lstm", "gru", "rnn", "gather"}
+    ),
+)
 
-def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
-    """By the reference evaluator."""
-    found: Found = {}
-    load_program(path)(inputs, kept=found)
-    return {name: value.float() for name, value in found.items() if value.is_floating_point()}
+
+def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> NamedTensors:
+    """Runs the program in the reference evaluator."""
+    tensors: NamedTensors = {}
+    load_program(path)(inputs, kept=tensors)
+    return {name: value.float() for name, value in tensors.items() if value.is_floating_point()}
 
 
 def read_graph(path: Path) -> Graph:
-    """Source: apple.github.io/coremltools/mlmodel/Format/MIL.html."""
-    # Importing coremltools complains of every package it was not tested with.
+    """The operators in the package at `path`.
+
+    Source: apple.github.io/coremltools/mlmodel/Format/MIL.html
+    """
+    # coremltools warns, when imported, of every package that it was not tested with.
     with output_to(Path(os.devnull)):
         proto = need("coremltools.proto", extra="coreml")
-    malformed: type[Exception] = need("google.protobuf.message", extra="coreml").DecodeError
+    decode_error: type[Exception] = need("google.protobuf.message", extra="coreml").DecodeError
     model = proto.Model_pb2.Model()
-    place = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     try:
-        model.ParseFromString(place.read_bytes())
-    except malformed as error:
-        raise _broken(path, "Core ML", error) from error
+        model.ParseFromString(file.read_bytes())
+    except decode_error as error:
+        raise malformed(path, "Core ML", error) from error
     if model.WhichOneof("Type") != "mlProgram":
-        raise _broken(path, "Core ML", f"it is no ML program but {model.WhichOneof('Type')}")
+        raise malformed(path, "Core ML", f"it is no ML program but {model.WhichOneof('Type')}")
     types = proto.MIL_pb2.DataType
     found: Counter[OperatorKind] = Counter()
     for function in model.mlProgram.functions.values():
-        known = {entry.name: _coreml_type(entry.type, types) for entry in function.inputs}
+        known = {entry.name: _dtype(entry.type, types) for entry in function.inputs}
         block = function.block_specializations[function.opset]
-        found.update(_coreml_kinds(block, known, types))
+        found.update(_kinds(block, known, types))
     description = model.description
-    return Graph("coreml", found, len(description.input), len(description.output))
+    inputs, outputs = len(description.input), len(description.output)
+    return Graph("coreml", found, inputs, outputs, OPERATORS)
 
 
-def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[OperatorKind]:
+def _kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[OperatorKind]:
     for entry in block.inputs:
-        known[entry.name] = _coreml_type(entry.type, types)
+        known[entry.name] = _dtype(entry.type, types)
     for operation in block.operations:
-        gives = tuple(_coreml_type(entry.type, types) for entry in operation.outputs)
-        # Weights that are compressed are operators by name, and constants by what they are.
+        gives = tuple(_dtype(entry.type, types) for entry in operation.outputs)
+        # Compressed weights have the form of operators, and are constants.
         constant = operation.type == "const" or operation.type.startswith("constexpr_")
         for entry, kind in zip(operation.outputs, gives, strict=True):
             known[entry.name] = (CONST if constant else "") + kind
         if constant:
             continue
         takes = tuple(
-            CONST + _coreml_type(bound.value.type, types)
+            CONST + _dtype(bound.value.type, types)
             if bound.WhichOneof("binding") == "value"
             else known.get(bound.name, "")
             for _, argument in sorted(operation.inputs.items())
@@ -68,17 +83,18 @@ def _coreml_kinds(block: Any, known: dict[str, str], types: Any) -> Iterator[Ope
         )
         yield OperatorKind(operation.type, takes, gives)
         for inner in operation.blocks:
-            yield from _coreml_kinds(inner, known, types)
+            yield from _kinds(inner, known, types)
 
 
-def _coreml_type(value_type: Any, types: Any) -> str:
+def _dtype(value_type: Any, types: Any) -> str:
     if value_type.WhichOneof("type") != "tensorType":
         return ""
     return str(types.Name(value_type.tensorType.dataType)).lower()
 
 
 def read_weights(path: Path) -> Iterator[Constant]:
-    # Importing coremltools complains of every package it was not tested with.
+    """The constants in the package at `path`, compressed ones by the bits of their codes."""
+    # coremltools warns, when imported, of every package that it was not tested with.
     with output_to(Path(os.devnull)):
         proto = need("coremltools.proto", extra="coreml")
     model = proto.Model_pb2.Model()
@@ -100,13 +116,13 @@ def read_weights(path: Path) -> Iterator[Constant]:
         for operation in constants:
             (output,) = operation.outputs
             shape, kind = given[output.name]
-            operator = _reader(output.name, readers)
+            operator = reader_of(output.name, readers, OPERATORS.after_weights)
             if operator.startswith("constexpr_"):
-                continue  # Counted where it comes out.
+                continue  # The operator that decompresses it is counted.
             if operation.type == "constexpr_blockwise_shift_scale":
                 data = operation.inputs["data"].arguments[0]
-                told = _weight_type(data.value.type, types) if data.HasField("value") else None
-                _, kind = told or given[data.name]
+                own = _weight_type(data.value.type, types) if data.HasField("value") else None
+                _, kind = own or given[data.name]
             elif operation.type in ("constexpr_affine_dequantize", "constexpr_lut_to_dense"):
                 kind = "int8"
             yield Constant(operator, kind, shape)

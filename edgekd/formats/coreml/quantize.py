@@ -1,4 +1,4 @@
-"""Core ML programs compressed by coremltools.
+"""Compresses Core ML programs by coremltools.
 
 Source: https://apple.github.io/coremltools/docs-guides/source/opt-overview.html
 """
@@ -14,6 +14,7 @@ import torch
 
 from edgekd.formats.coreml.mil import load_program
 from edgekd.formats.coreml.mil.program import Named
+from edgekd.formats.options import ExportOptions
 from edgekd.network.architecture import LARGE, SMALL
 from edgekd.system.packages import need
 
@@ -26,7 +27,7 @@ WEIGHT_THRESHOLD = SMALL
 """Tensors with fewer elements stay in float; coremltools' own 2048 leaves small networks alone."""
 BLOCK = 32
 PRODUCTS = ("conv", "linear")
-"""Operators between which attention and layer norm lie."""
+"""Operators with weights; attention and layer norm lie between them."""
 
 _W8A8 = (
     "int8 weights per channel, int8 activations by true min-max over what the reference evaluator "
@@ -53,54 +54,44 @@ METHODS: dict[str, dict[str, str]] = {
 
 
 def deployment_target(ct: Any, scheme: str, method: str | None) -> Any:
-    """The oldest system that has the operators of such a program."""
+    """The oldest system that has the operators of the program."""
     if scheme == "int4-weights":
         return ct.target.iOS18
     return ct.target.iOS17 if method and method.startswith("activations") else ct.target.iOS16
 
 
 def quantize(
-    ct: Any,
-    model: Any,
-    scheme: str,
-    method: str,
-    calibration: Sequence[Inputs],
-    *,
-    keep: Sequence[str] = (),
+    ct: Any, model: Any, method: str, calibration: Sequence[Inputs], options: ExportOptions
 ) -> Any:
-    """The compressed model.
-
-    Args:
-        keep: operators that stay in float, by name.
-    """
+    """The model compressed by `method` in the scheme of `options`."""
     optimize = need("coremltools.optimize.coreml", extra=EXTRA)
-    kept = dict.fromkeys(keep)
+    scheme, excluded = options.scheme, dict.fromkeys(options.excluded_operators)
     if scheme == "palettized":
         bits = int(method.split("-")[2])
         config = optimize.OpPalettizerConfig(
             mode="kmeans", nbits=bits, weight_threshold=WEIGHT_THRESHOLD
         )
-        return compressed(ct, model, optimize.palettize_weights, config, kept)
+        return compressed(ct, model, optimize.palettize_weights, config, excluded)
     threshold = LARGE if method == "large-weights" else WEIGHT_THRESHOLD
     weights = {"mode": "linear_symmetric", "weight_threshold": threshold}
     if scheme == "int4-weights":
         weights |= {"dtype": "int4", "granularity": "per_block", "block_size": BLOCK}
     if method.startswith("activations"):
-        model = _with_activations(ct, model, method, calibration, kept)
+        model = _with_activations(ct, model, method, calibration, excluded)
     config = optimize.OpLinearQuantizerConfig(**weights)
-    return compressed(ct, model, optimize.linear_quantize_weights, config, kept)
+    return compressed(ct, model, optimize.linear_quantize_weights, config, excluded)
 
 
 def compressed(
-    ct: Any, model: Any, compress: Any, config: Any, kept: Mapping[str, None] | None = None
+    ct: Any, model: Any, compress: Any, config: Any, excluded: Mapping[str, None] | None = None
 ) -> Any:
-    """The model after one of coremltools' compressions, which want it read from disk."""
+    """The model after one of coremltools' compressions, which take models read from disk."""
     optimize = need("coremltools.optimize.coreml", extra=EXTRA)
     with tempfile.TemporaryDirectory() as scratch:
         return compress(
             _reread(ct, model, Path(scratch)),
             config=optimize.OptimizationConfig(
-                global_config=config, op_name_configs=dict(kept or {})
+                global_config=config, op_name_configs=dict(excluded or {})
             ),
         )
 
@@ -112,12 +103,12 @@ def _reread(ct: Any, model: Any, scratch: Path) -> Any:
 
 
 def _with_activations(
-    ct: Any, model: Any, method: str, calibration: Sequence[Inputs], kept: Mapping[str, None]
+    ct: Any, model: Any, method: str, calibration: Sequence[Inputs], excluded: Mapping[str, None]
 ) -> Any:
     """The model with its activations in int8.
 
-    coremltools measures their ranges by Core ML itself, on macOS alone, and of the samples keeps
-    only the last one's (9.0, `_update_tensor_range`); so the reference evaluator measures them.
+    coremltools measures their ranges by Core ML itself, on macOS alone, and keeps the range of the
+    last sample only (9.0, `_update_tensor_range`), so the reference evaluator measures them.
     """
     optimize = need("coremltools.optimize.coreml", extra=EXTRA)
     private: Any = need("coremltools.optimize.coreml._post_training_quantization", extra=EXTRA)
@@ -125,52 +116,52 @@ def _with_activations(
     linear = method.endswith("linear")
     with tempfile.TemporaryDirectory() as scratch:
         plain = _reread(ct, model, Path(scratch))
-        place = Path(scratch) / "plain.mlpackage"
-        ranges = measured_ranges(place, calibration)
-        whole = optimize.OptimizationConfig(
+        path = Path(scratch) / "plain.mlpackage"
+        ranges = measured_ranges(path, calibration)
+        settings = optimize.OptimizationConfig(
             global_config=None if linear else config,
             op_type_configs=dict.fromkeys(PRODUCTS, config) if linear else None,
-            # It would quantize sums of whole numbers too.
-            op_name_configs={**dict.fromkeys(_whole_numbers(place)), **kept},
+            # It would quantize sums of integers too.
+            op_name_configs={**dict.fromkeys(_integer_operators(path)), **excluded},
         )
         measure = private._get_activation_calibration_stats
         private._get_activation_calibration_stats = lambda *_: ranges
         try:
-            return optimize.linear_quantize_activations(plain, whole, [])
+            return optimize.linear_quantize_activations(plain, settings, [])
         finally:
             private._get_activation_calibration_stats = measure
 
 
-def _whole_numbers(path: Path) -> list[str]:
-    """The operators of the program at `path` whose outputs are no floats."""
+def _integer_operators(path: Path) -> list[str]:
+    """The operators of the program at `path` whose outputs are not floats."""
     steps = load_program(path).body.steps
     outputs = [output for step in steps for output in step.outputs]
     return [name for name, kind in outputs if kind is None or not kind.is_floating_point]
 
 
 def measured_ranges(path: Path, calibration: Sequence[Inputs]) -> dict[str, dict[str, float]]:
-    """By tensor of the program at `path`, its least and largest value over `calibration`.
+    """The smallest and largest value of each tensor of the program at `path` over `calibration`.
 
-    What is joined has the range of what it is joined to, as coremltools wants it.
+    The inputs of a concatenation have the range of its output, as coremltools requires.
     """
     program = load_program(path)
-    found: dict[str, dict[str, float]] = {}
+    ranges: dict[str, dict[str, float]] = {}
     for sample in calibration:
         kept: dict[str, torch.Tensor] = {}
         program(sample, kept=kept)
         for name, value in {**sample, **kept}.items():
             if not value.numel() or not value.is_floating_point():
                 continue
-            entry = found.setdefault(name, {"rmin": float("inf"), "rmax": float("-inf")})
+            entry = ranges.setdefault(name, {"rmin": float("inf"), "rmax": float("-inf")})
             entry["rmin"] = min(entry["rmin"], float(value.min()))
             entry["rmax"] = max(entry["rmax"], float(value.max()))
     for step in program.body.steps:
         if step.operator == "concat":
-            names = [each.name for each in step.inputs["values"] if hasattr(each, "name")]
-            names = [name for name in (*names, step.outputs[0][0]) if name in found]
-            low = min(found[name]["rmin"] for name in names)
-            high = max(found[name]["rmax"] for name in names)
-            found |= {name: {"rmin": low, "rmax": high} for name in names}
+            names = [value.name for value in step.inputs["values"] if hasattr(value, "name")]
+            names = [name for name in (*names, step.outputs[0][0]) if name in ranges]
+            low = min(ranges[name]["rmin"] for name in names)
+            high = max(ranges[name]["rmax"] for name in names)
+            ranges |= {name: {"rmin": low, "rmax": high} for name in names}
     read = {
         each.name
         for step in program.body.steps
@@ -178,6 +169,6 @@ def measured_ranges(path: Path, calibration: Sequence[Inputs]) -> dict[str, dict
         for each in (value if isinstance(value, list | tuple) else [value])
         if isinstance(each, Named)
     }
-    # An output is not rounded itself; one that an operator reads is, on its way there.
-    ends = set(program.outputs) - read
-    return {name: entry for name, entry in found.items() if name not in ends}
+    # An output is not quantized unless another operator reads it.
+    only_outputs = set(program.outputs) - read
+    return {name: entry for name, entry in ranges.items() if name not in only_outputs}

@@ -1,4 +1,4 @@
-"""LiteRT (TFLite), written by litert-torch and quantized by ai-edge-quantizer.
+"""LiteRT (TFLite), written by litert-torch, quantized by ai-edge-quantizer, run by LiteRT.
 
 Source: https://github.com/google-ai-edge/litert-torch,
 https://github.com/google-ai-edge/ai-edge-quantizer
@@ -6,141 +6,31 @@ https://github.com/google-ai-edge/ai-edge-quantizer
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-
-from edgekd.formats.capture import exported, first_successful
-from edgekd.formats.litert import quantize as _litert_quantize
+from edgekd.formats.litert.converter import EXTRA as EXTRA
+from edgekd.formats.litert.converter import SCHEMES as SCHEMES
+from edgekd.formats.litert.converter import convert as convert
+from edgekd.formats.litert.converter import layers as layers
+from edgekd.formats.litert.inspect import OPERATORS as OPERATORS
+from edgekd.formats.litert.inspect import read_graph as read_graph
+from edgekd.formats.litert.inspect import read_weights as read_weights
+from edgekd.formats.litert.inspect import run_tensors as run_tensors
+from edgekd.formats.litert.integer_io import quantization as quantization
+from edgekd.formats.litert.lint_rules import lint as lint
+from edgekd.formats.litert.metadata import embed as embed
 from edgekd.formats.litert.quantize import METHODS as METHODS
-from edgekd.system.packages import need
+from edgekd.formats.litert.quantizer_rules import QUANTIZER_RULES as QUANTIZER_RULES
+from edgekd.formats.litert.ranking import FALLBACKS as FALLBACKS
+from edgekd.formats.litert.ranking import RANKING as RANKING
 
-if TYPE_CHECKING:
-    from edgekd.data import Inputs
-    from edgekd.network.network import Network
-
+TITLE = "LiteRT"
 SUFFIX = ".tflite"
 RUNTIME = "litert"
-EXTRA = "litert"
 PACKAGES: tuple[str, ...] = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
-SCHEMES = {
-    "fp32": "litert-torch",
-    "fp16": "weights in fp16, widened when XNNPACK packs them",
-    **{scheme: next(iter(methods.values())) for scheme, methods in METHODS.items()},
-}
 SPARSE = (
     "XNNPACK skips zeros of 1x1 convolutions in networks of only such, in a sparse encoding that "
     "the converter does not write: no faster, smaller when zipped "
     "(tensorflow.org/model_optimization/guide/pruning/pruning_for_on_device_inference)"
 )
-
-
-def convert(
-    network: Network,
-    scheme: str,
-    calibration: Sequence[Inputs],
-    path: Path,
-    *,
-    method: str | None = None,
-    keep: Sequence[str] = (),
-    io: str = "float32",
-) -> str:
-    """Writes `network` to `path`; see `Format`.
-
-    Args:
-        keep: operators that stay in float, by the name of their first output.
-        io: what the file has in place of float32 inputs and outputs; static int8 alone.
-    """
-    edge_model, note = _edge_model(network)
-    if scheme == "fp32":
-        edge_model.export(str(path))
-        return SCHEMES[scheme] + note
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.tflite"
-        edge_model.export(str(plain))
-        if scheme == "fp16":
-            _halve(plain, path)
-            return SCHEMES[scheme] + note
-        method = method or next(iter(METHODS[scheme]))
-        _litert_quantize.quantize(plain, scheme, method, calibration, path, keep=keep, io=io)
-        return METHODS[scheme][method] + note
-
-
-def layers(network: Network) -> list[str]:
-    """The operators with weights in the file of `network`, in order, by the names that `keep`
-    takes."""
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.tflite"
-        _edge_model(network)[0].export(str(plain))
-        return _litert_quantize.layers(plain)
-
-
-def _edge_model(network: Network) -> tuple[Any, str]:
-    """What litert-torch makes of `network`, and a note on the way where it is not the first."""
-    need("litert_torch", extra=EXTRA)
-    program = exported(network)
-    return first_successful(
-        {
-            "torch.export": lambda: _converted(_simplified(program), network),
-            "torch.export, decomposed": lambda: _converted(
-                program.run_decompositions().module(), network
-            ),
-        }
-    )
-
-
-def _converted(module: Any, network: Network) -> Any:
-    litert_torch = need("litert_torch", extra=EXTRA)
-    return litert_torch.convert(module, sample_kwargs=dict(network.example), strict_export=False)
-
-
-def _simplified(program: Any) -> Any:
-    """The exported program as a module of operators that litert-torch 0.10 reads rightly, and that
-    LiteRT runs fast."""
-    from edgekd.formats.decompositions import LITERT
-    from edgekd.formats.litert.conv1d import Unsqueezed, has_signals
-
-    if any(node.target in LITERT for node in program.graph.nodes):
-        program = program.run_decompositions(LITERT)
-    return Unsqueezed(program) if has_signals(program) else _pooled(program.module())
-
-
-def _pooled(module: Any) -> Any:
-    """`module` with means and maxima over an image's height and width that keep both axes at first.
-
-    litert-torch 0.10 puts a transpose of the whole image before those that drop them.
-    """
-    aten = torch.ops.aten
-    for node in list(module.graph.nodes):
-        if node.target not in (aten.mean.dim, aten.amax.default) or len(node.args) > 2:
-            continue
-        image, axes = node.args
-        if node.kwargs or image.meta["val"].ndim != 4 or {axis % 4 for axis in axes} != {2, 3}:
-            continue
-        node.args = (image, axes, True)
-        with module.graph.inserting_after(node):
-            shape = list(node.meta["val"].shape)
-            flat = module.graph.call_function(aten.reshape.default, (node, shape))
-        node.replace_all_uses_with(flat, delete_user_cb=lambda user, flat=flat: user is not flat)
-    module.recompile()
-    return module
-
-
-def _halve(plain: Path, path: Path) -> None:
-    types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
-    quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain))
-    quantizer.update_quantization_recipe(
-        regex=".*",
-        operation_name=types.TFLOperationName.ALL_SUPPORTED,
-        op_config=types.OpQuantizationConfig(
-            weight_tensor_config=types.TensorQuantizationConfig(
-                num_bits=16, dtype=types.TensorDataType.FLOAT
-            ),
-            compute_precision=types.ComputePrecision.FLOAT,
-        ),
-        algorithm_key=need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName.FLOAT_CASTING,
-    )
-    quantizer.quantize().export_model(str(path), overwrite=True)
+INTEGER_IO = True
+CHANNELS_LAST = True
+FIXED_SHAPES = True

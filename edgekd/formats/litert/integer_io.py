@@ -1,8 +1,8 @@
-"""LiteRT files that take and give whole numbers.
+"""Integer inputs and outputs of LiteRT files.
 
-ai-edge-quantizer writes int8 inputs and outputs itself. uint8, which LiteRT's kernels do not
-compute in, becomes int8 by a QUANTIZE behind each input, and before each output int8 becomes uint8:
-the numbers are 128 apart and stand for the same values, as in the files of TensorFlow's converter.
+ai-edge-quantizer writes int8 inputs and outputs itself. LiteRT's kernels do not compute in uint8: a
+QUANTIZE behind each uint8 input makes int8 of it, and one before each output makes uint8 of int8.
+The codes are 128 apart and stand for the same values, as in the files of TensorFlow's converter.
 Source: https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
 """
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts.quantization_params import QuantizationParams
-from edgekd.formats.integer_io import retyped, step_of
+from edgekd.formats.integer_io import params_over, retyped
 from edgekd.system.packages import need
 
 EXTRA = "litert"
 
 
 def quantization(path: Path) -> dict[str, QuantizationParams]:
-    """By name, what the whole numbers of inputs and outputs of the file at `path` stand for."""
+    """The scale and zero point of the quantized inputs and outputs of the file at `path`."""
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
     runner = interpreter.get_signature_runner()
     found = {}
@@ -33,35 +33,35 @@ def quantization(path: Path) -> dict[str, QuantizationParams]:
 
 
 def finish(path: Path, ranges: Mapping[str, tuple[float, float]], io: str) -> None:
-    """Gives the file at `path` inputs and outputs of `io` in place of those of int8 and float32.
+    """Gives the file at `path` inputs and outputs of type `io` in place of int8 and float32.
 
     Args:
-        ranges: by tensor, of those that are in float32 still: what kept the last layer in float
-            keeps its output so.
+        ranges: by tensor, for those that are still float32: an excluded last layer leaves its
+            output so.
     """
     schema = need("ai_edge_litert.schema_py_generated", extra=EXTRA)
     files = need("ai_edge_litert.tools.flatbuffer_utils", extra=EXTRA)
     model = files.read_model(str(path))
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    for places, entries, gives in (
+    for indices, entries, gives in (
         (graph.inputs, signature.inputs, False),
         (graph.outputs, signature.outputs, True),
     ):
-        for number, place in enumerate(list(places)):
-            tensor = graph.tensors[place]
-            made = _beside(schema, tensor, ranges, io)
-            if made is None:
+        for number, index in enumerate(list(indices)):
+            tensor = graph.tensors[index]
+            replacement = _replacement(schema, tensor, ranges, io)
+            if replacement is None:
                 continue
             edge = len(graph.tensors)
-            graph.tensors.append(made)
+            graph.tensors.append(replacement)
             widens = tensor.type == schema.TensorType.FLOAT32 and not gives
             operator = _operator(schema, model, "Dequantize" if widens else "Quantize")
-            ends = (place, edge) if gives else (edge, place)
-            operator.inputs, operator.outputs = [ends[0]], [ends[1]]
+            source, sink = (index, edge) if gives else (edge, index)
+            operator.inputs, operator.outputs = [source], [sink]
             graph.operators.insert(len(graph.operators) if gives else 0, operator)
-            places[number] = edge
+            indices[number] = edge
             for entry in entries:
-                if entry.tensorIndex == place:
+                if entry.tensorIndex == index:
                     entry.tensorIndex = edge
     files.write_model(model, str(path))
 
@@ -75,7 +75,7 @@ def _operator(schema: Any, model: Any, kind: str) -> Any:
 
 
 def _code(schema: Any, model: Any, builtin: int) -> int:
-    """Where among the types of operators `builtin` is; it is added where it is not."""
+    """The index of the operator type `builtin` in the model, which it is added to if absent."""
     version = 2  # The first of both that takes int8.
     for number, code in enumerate(model.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
@@ -88,22 +88,24 @@ def _code(schema: Any, model: Any, builtin: int) -> int:
     return len(model.operatorCodes) - 1
 
 
-def _beside(
+def _replacement(
     schema: Any, tensor: Any, ranges: Mapping[str, tuple[float, float]], io: str
 ) -> Any | None:
-    """What the file takes or gives in place of `tensor`, or None where that is right as it is."""
-    types, told = schema.TensorType, tensor.quantization
+    """The input or output of type `io` that replaces `tensor`, or None where it has that type or
+    another that stays."""
+    types, own = schema.TensorType, tensor.quantization
     if tensor.type == types.FLOAT32:
-        step = step_of(*ranges[tensor.name.decode()], io)
-    elif tensor.type == types.INT8 and told is not None and told.scale is not None:
-        step = retyped(QuantizationParams(float(told.scale[0]), int(told.zeroPoint[0]), "int8"), io)
+        step = params_over(*ranges[tensor.name.decode()], io)
+    elif tensor.type == types.INT8 and own is not None and own.scale is not None:
+        step = retyped(QuantizationParams(float(own.scale[0]), int(own.zeroPoint[0]), "int8"), io)
     else:
         return None
     if tensor.type == getattr(types, io.upper()):
         return None
-    made = copy.deepcopy(tensor)
-    made.name, made.buffer = tensor.name + f"_{io}".encode(), 0
-    made.type = getattr(types, io.upper())
-    made.quantization = schema.QuantizationParametersT()
-    made.quantization.scale, made.quantization.zeroPoint = [step.scale], [step.zero_point]
-    return made
+    replacement = copy.deepcopy(tensor)
+    replacement.name, replacement.buffer = tensor.name + f"_{io}".encode(), 0
+    replacement.type = getattr(types, io.upper())
+    replacement.quantization = schema.QuantizationParametersT()
+    replacement.quantization.scale = [step.scale]
+    replacement.quantization.zeroPoint = [step.zero_point]
+    return replacement

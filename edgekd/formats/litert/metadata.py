@@ -1,5 +1,6 @@
-"""What a LiteRT file says of itself in TFLite's own metadata, as MediaPipe and Android Studio read
-it: names, version, licence, normalisation, and the labels as a file behind the model.
+"""Metadata inside a LiteRT file: TFLite's own, as MediaPipe and Android Studio read it.
+
+It has names, version, licence and normalisation, and the labels as a file behind the model.
 
 Source: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata and metadata_schema.fbs of
 tflite-support 0.4.4, whose slots are the numbers below.
@@ -22,30 +23,64 @@ PARSER = "1.0.0"
 """The oldest parser that reads all fields below."""
 
 FEATURE, IMAGE = 1, 2
-"""Of the union ContentProperties."""
+"""Values of the union ContentProperties."""
 NORMALIZATION = 1
-"""Of the union ProcessUnitOptions."""
+"""Values of the union ProcessUnitOptions."""
 AXIS_LABELS = 2
-"""Of the enumeration AssociatedFileType."""
+"""Values of the enumeration AssociatedFileType."""
 COLORS = {"rgb": 1, "gray": 2}
-"""Of the enumeration ColorSpaceType."""
+"""Values of the enumeration ColorSpaceType."""
 
 
-def metadata(
-    told: Mapping[str, str],
+def embed(
+    path: Path, metadata: Mapping[str, str], preprocessing: Mapping[str, Preprocessing]
+) -> None:
+    """Puts `metadata` into TFLite's metadata, its labels behind the model, and keys that it has no
+    field for into buffers named `edgekd.KEY`.
+
+    Source: https://github.com/google-ai-edge/LiteRT tflite/converter/schema/schema.fbs (Metadata)
+    """
+    schema = need("ai_edge_litert.schema_py_generated", extra="litert")
+    files = need("ai_edge_litert.tools.flatbuffer_utils", extra="litert")
+    model = files.read_model(str(path))
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    names = {
+        entry.tensorIndex: entry.name.decode() for entry in (*signature.inputs, *signature.outputs)
+    }
+    table = tflite_metadata(
+        metadata,
+        [names[index] for index in graph.inputs],
+        [names[index] for index in graph.outputs],
+        preprocessing,
+    )
+    others = {f"edgekd.{key}": metadata[key].encode() for key in ("target", "scheme", "outputs")}
+    model.metadata = list(model.metadata or [])
+    for key, value in {NAME: table, **others}.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = list(value)
+        entry.name, entry.buffer = key.encode(), len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(entry)
+    files.write_model(model, str(path))
+    if "labels" in metadata:
+        append_labels(path, metadata["labels"])
+
+
+def tflite_metadata(
+    texts: Mapping[str, str],
     inputs: Sequence[str],
     outputs: Sequence[str],
     preprocessing: Mapping[str, Preprocessing],
 ) -> bytes:
-    """The metadata as a flatbuffer.
+    """TFLite's metadata as a flatbuffer.
 
     Args:
-        told: name, version, description, licence and labels, those there are.
+        texts: name, version, description, licence and labels, those the recipe has.
         inputs, outputs: their names, in the order of the file's tensors.
         preprocessing: by input, what an app does before the model.
     """
     builder = need("flatbuffers", extra="litert").Builder(1024)
-    files = _file(builder) if "labels" in told else None
+    files = _file(builder) if "labels" in texts else None
     tensors = [
         _vector(builder, [_input(builder, name, preprocessing.get(name)) for name in inputs]),
         _vector(
@@ -57,10 +92,10 @@ def metadata(
         ),
     ]
     graph = _table(builder, {2: tensors[0], 3: tensors[1]})
-    texts = {0: "name", 1: "description", 2: "version", 5: "license"}
-    named = {**told, "license": told.get("licence", "")}
+    fields = {0: "name", 1: "description", 2: "version", 5: "license"}
+    named = {**texts, "license": texts.get("licence", "")}
     slots = {
-        slot: builder.CreateString(named[key]) for slot, key in texts.items() if named.get(key)
+        slot: builder.CreateString(named[key]) for slot, key in fields.items() if named.get(key)
     }
     slots |= {3: _vector(builder, [graph]), 7: builder.CreateString(PARSER)}
     builder.Finish(_table(builder, slots), IDENTIFIER)
@@ -68,9 +103,9 @@ def metadata(
 
 
 def append_labels(path: Path, labels: str) -> None:
-    """Puts the labels, one on a line, behind the model at `path`, as a zip archive."""
+    """Appends the labels, one on a line, to the model at `path` as a zip archive."""
     with zipfile.ZipFile(path, "a") as archive:
-        # No time of packing: the same labels give the same bytes.
+        # A fixed time stamp: the same labels give the same bytes.
         archive.writestr(zipfile.ZipInfo(LABELS, (1980, 1, 1, 0, 0, 0)), f"{labels}\n")
 
 
@@ -90,8 +125,8 @@ def _input(builder: Any, name: str, steps: Preprocessing | None) -> int:
         # TFLite's value is (pixel - mean) / std; ours (pixel * scale - mean) / std.
         numpy = need("numpy", extra="litert")
         mean, std = (
-            builder.CreateNumpyVector((numpy.array(each) / steps.scale).astype("float32"))
-            for each in (steps.mean, steps.std)
+            builder.CreateNumpyVector((numpy.array(values) / steps.scale).astype("float32"))
+            for values in (steps.mean, steps.std)
         )
         options = _table(builder, {0: mean, 1: std})
         slots[4] = _vector(builder, [_table(builder, {1: options}, small={0: NORMALIZATION})])
@@ -113,20 +148,20 @@ def _content(builder: Any, kind: int, properties: int) -> int:
 
 
 def _table(builder: Any, offsets: Mapping[int, int], small: Mapping[int, int] | None = None) -> int:
-    """A table of what lies elsewhere in the buffer, and of enumerations, which are a byte."""
+    """A table of offsets into the buffer and of enumerations, which are a byte."""
     small = small or {}
     builder.StartObject(max([*offsets, *small], default=-1) + 1)
-    for slot, offset in offsets.items():
-        builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    for slot, start in offsets.items():
+        builder.PrependUOffsetTRelativeSlot(slot, start, 0)
     for slot, value in small.items():
         builder.PrependUint8Slot(slot, value, 0)
-    made: int = builder.EndObject()
-    return made
+    offset: int = builder.EndObject()
+    return offset
 
 
 def _vector(builder: Any, offsets: Sequence[int]) -> int:
     builder.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
-    made: int = builder.EndVector()
-    return made
+    vector: int = builder.EndVector()
+    return vector

@@ -1,4 +1,4 @@
-"""LiteRT files quantized by ai-edge-quantizer.
+"""Quantizes LiteRT files by ai-edge-quantizer.
 
 Source: https://github.com/google-ai-edge/ai-edge-quantizer
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
-from edgekd.formats.integer_io import with_room
-from edgekd.formats.litert import integer_io as _litert_integer_io
+from edgekd.formats.integer_io import with_headroom
+from edgekd.formats.litert import integer_io
+from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ METHODS: dict[str, dict[str, str]] = {
         "min-max": f"{_STATIC}; activations in 16 bits by true min-max",
         "linear": f"{_STATIC}; activations in 16 bits by true min-max{_ONLY}",
     },
-    "int8-dynamic": {"dynamic": "weights per channel, activations quantized while it runs"},
+    "int8-dynamic": {"dynamic": "weights per channel, activations quantized at run time"},
     "int8-weights": {"channels": "weights per channel, widened before they are used"},
     "int4-weights": {
-        "dynamic": "weights per channel in 4 bits, activations in int8 while it runs",
+        "dynamic": "weights per channel in 4 bits, activations in int8 at run time",
         "octav": "weights per channel in 4 bits, widened before they are used, clipped by OCTAV",
     },
 }
@@ -50,25 +51,14 @@ WEIGHT_RECIPES = {
     ("int4-weights", "dynamic"): ("dynamic_wi4_afp32", "MIN_MAX_UNIFORM_QUANT"),
     ("int4-weights", "octav"): ("weight_only_wi4_afp32", "OCTAV"),
 }
-"""ai-edge-quantizer's own recipes of what needs no calibration, and its algorithm."""
+"""ai-edge-quantizer's own recipe and algorithm of each method that needs no calibration."""
 
 
 def quantize(
-    plain: Path,
-    scheme: str,
-    method: str,
-    calibration: Sequence[Inputs],
-    path: Path,
-    *,
-    keep: Sequence[str] = (),
-    io: str = "float32",
+    plain: Path, method: str, calibration: Sequence[Inputs], path: Path, options: ExportOptions
 ) -> None:
-    """Writes the file at `plain`, quantized, to `path`.
-
-    Args:
-        keep: operators that stay in float, by the name of their first output.
-        io: what the file has in place of float32 inputs and outputs.
-    """
+    """Writes the file at `plain`, quantized by `method` in the scheme of `options`, to `path`."""
+    scheme, io = options.scheme, options.io
     recipes = need("ai_edge_quantizer.recipe", extra=EXTRA)
     _flatten_biases(plain)
     if (scheme, method) in WEIGHT_RECIPES:
@@ -77,22 +67,23 @@ def quantize(
         ranges = None
     else:
         recipe = _static(method, 16 if scheme == "int8-int16" else 8)
-        ranges = _ranges(plain, calibration, method, [*recipe, *_ends(io)])
-    # What is said last holds: a layer kept in float has no say in what the file takes and gives.
-    recipe = [*recipe, *_kept(keep), *([] if ranges is None else _ends(io))]
+        ranges = _ranges(plain, calibration, method, [*recipe, *_io_entries(io)])
+    # The last entry wins: an excluded layer has no say in the type of inputs and outputs.
+    io_entries = [] if ranges is None else _io_entries(io)
+    recipe = [*recipe, *_excluding(options.excluded_operators), *io_entries]
     quantizer = need("ai_edge_quantizer.quantizer", extra=EXTRA).Quantizer(str(plain), recipe)
     quantizer.quantize(ranges).export_model(str(path), overwrite=True)
     check_outputs(path)
     if io != "float32" and ranges is not None:
         ends = {n: (float(r["min"].min()), float(r["max"].max())) for n, r in ranges.items()}
-        _litert_integer_io.finish(path, ends, io)
+        integer_io.finish(path, ends, io)
 
 
 def _flatten_biases(path: Path) -> None:
     """Gives the biases of fully connected operators in the file at `path` one axis.
 
-    litert-torch folds a scale by layer, as ConvNeXt has, into biases of four axes, which
-    ai-edge-quantizer 0.10 takes scales for along the first: the file then does not load.
+    litert-torch folds a layer scale, as ConvNeXt has, into biases of four axes. ai-edge-quantizer
+    0.10 puts their scales along the first axis, and the file does not load.
     """
     schema = need("ai_edge_litert.schema_py_generated", extra=EXTRA)
     files = need("ai_edge_litert.tools.flatbuffer_utils", extra=EXTRA)
@@ -102,11 +93,11 @@ def _flatten_biases(path: Path) -> None:
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            places = [int(place) for place in operator.inputs]
-            if code.builtinCode != connected or len(places) < 3 or places[2] < 0:
+            inputs = [int(index) for index in operator.inputs]
+            if code.builtinCode != connected or len(inputs) < 3 or inputs[2] < 0:
                 continue
-            bias = graph.tensors[places[2]]
-            size = int(graph.tensors[places[1]].shape[0])
+            bias = graph.tensors[inputs[2]]
+            size = int(graph.tensors[inputs[1]].shape[0])
             if len(bias.shape) > 1 and _count(bias.shape) == size:
                 bias.shape, changed = [size], True
     if changed:
@@ -118,11 +109,11 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def _ranges(plain: Path, calibration: Sequence[Inputs], method: str, recipe: Any) -> Any:
-    """The range of every tensor of the file at `plain`, as the quantizer takes them."""
+    """The range of every tensor of the file at `plain`, in the quantizer's form."""
     calibrator = need("ai_edge_quantizer.calibrator", extra=EXTRA)
     manager = need("ai_edge_quantizer.recipe_manager", extra=EXTRA)
     updates = need("ai_edge_quantizer.utils.qsv_utils", extra=EXTRA)
-    # litert-torch makes 64-bit integers 32-bit.
+    # litert-torch turns 64-bit integers into 32-bit ones.
     arrays = [
         {
             name: tensor.int().numpy() if str(tensor.dtype) == "torch.int64" else tensor.numpy()
@@ -142,11 +133,11 @@ def _ranges(plain: Path, calibration: Sequence[Inputs], method: str, recipe: Any
 
 
 def _with_headroom(plain: Path, ranges: Any) -> Any:
-    """`ranges` with room in the outputs of the file at `plain`, whose clipping nothing mends."""
+    """`ranges` with headroom for the outputs of the file at `plain`: a clipped output is lost."""
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(plain))
     outputs = {str(entry["name"]) for entry in interpreter.get_output_details()}
     for name in outputs.intersection(ranges):
-        low, high = with_room(ranges[name]["min"], ranges[name]["max"])
+        low, high = with_headroom(ranges[name]["min"], ranges[name]["max"])
         ranges[name] = {**ranges[name], "min": low, "max": high}
     return ranges
 
@@ -165,12 +156,12 @@ def _static(method: str, activation_bits: int) -> list[Any]:
             weight_num_bits=8,
             algorithm_key=algorithm.get(method, algorithms.MIN_MAX_UNIFORM_QUANT),
         )
-    made: list[Any] = recipes.get_quantization_recipe()
-    return made
+    entries: list[Any] = recipes.get_quantization_recipe()
+    return entries
 
 
-def _ends(io: str) -> list[Any]:
-    """The recipe's entries of the inputs and outputs: of `io`, float32 or what has 8 bits."""
+def _io_entries(io: str) -> list[Any]:
+    """The recipe's entries for inputs and outputs: unquantized, or in 8 bits."""
     names = need("ai_edge_quantizer.qtyping", extra=EXTRA).TFLOperationName
     algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
     recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
@@ -187,25 +178,25 @@ def _ends(io: str) -> list[Any]:
                 weight_num_bits=8,
                 algorithm_key=algorithms.MIN_MAX_UNIFORM_QUANT,
             )
-    made: list[Any] = recipes.get_quantization_recipe()
-    return made
+    entries: list[Any] = recipes.get_quantization_recipe()
+    return entries
 
 
-def _kept(keep: Sequence[str]) -> list[Any]:
-    """The recipe's entries by which the operators of these outputs stay in float."""
+def _excluding(operators: Sequence[str]) -> list[Any]:
+    """The recipe's entries that leave the operators with these first outputs in float."""
     import re
 
     types = need("ai_edge_quantizer.qtyping", extra=EXTRA)
     algorithms = need("ai_edge_quantizer.recipe", extra=EXTRA).AlgorithmName
     recipes = need("ai_edge_quantizer.recipe_manager", extra=EXTRA).RecipeManager()
-    for name in keep:
+    for name in operators:
         recipes.add_quantization_config(
             regex=f"^{re.escape(name)};?$",
             operation_name=types.TFLOperationName.ALL_SUPPORTED,
             algorithm_key=algorithms.NO_QUANTIZE,
         )
-    made: list[Any] = recipes.get_quantization_recipe()
-    return made
+    entries: list[Any] = recipes.get_quantization_recipe()
+    return entries
 
 
 def layers(path: Path) -> list[str]:
@@ -213,25 +204,26 @@ def layers(path: Path) -> list[str]:
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(
         model_path=str(path), experimental_op_resolver_type=_no_delegates()
     )
-    names = {int(each["index"]): str(each["name"]) for each in interpreter.get_tensor_details()}
+    names = {int(entry["index"]): str(entry["name"]) for entry in interpreter.get_tensor_details()}
     return [
-        names[int(each["outputs"][0])]
-        for each in interpreter._get_ops_details()
-        if each["op_name"] in (*LINEAR, "TRANSPOSE_CONV")
+        names[int(operator["outputs"][0])]
+        for operator in interpreter._get_ops_details()
+        if operator["op_name"] in (*LINEAR, "TRANSPOSE_CONV")
     ]
 
 
 def _no_delegates() -> Any:
-    """XNNPACK would take the operators away before they can be listed."""
+    """The interpreter's kernels without XNNPACK, which would replace operators before they are
+    listed."""
     resolvers = need("ai_edge_litert.interpreter", extra=EXTRA).OpResolverType
     return resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 def check_outputs(path: Path) -> None:
-    """Raises a RuntimeError where the quantizer has cut an output off its signature.
+    """Raises a RuntimeError if the quantizer cut an output of the file at `path` off its signature.
 
-    Seen with ai-edge-quantizer 0.10, where a float output is an input of another operator too: the
-    file then does not load, or loads and has no value for that output.
+    ai-edge-quantizer 0.10 does so where a float output is also the input of another operator: the
+    file does not load, or loads and has no value for that output.
     """
     interpreter = need("ai_edge_litert.interpreter", extra=EXTRA).Interpreter(model_path=str(path))
     interpreter.allocate_tensors()

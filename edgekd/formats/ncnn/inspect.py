@@ -10,13 +10,21 @@ import numpy as np
 from torch import Tensor
 
 from edgekd.artifacts.graph import Graph, OperatorKind
-from edgekd.artifacts.weights import Found, _floats
-from edgekd.formats.ncnn.param import INPUT, WHOLE, read_param
+from edgekd.artifacts.operators import OperatorRoles
+from edgekd.artifacts.weights import NamedTensors, float_tensors
+from edgekd.formats.ncnn.param import INPUT, IS_INTEGER, read_param
 from edgekd.system.packages import need
 
+OPERATORS = OperatorRoles(
+    transposes=("Permute",),
+    reshapes=("Reshape", "Flatten", "Squeeze", "ExpandDims"),
+    gates=("Sigmoid", "TanH"),
+    products=("InnerProduct", "Gemm", "MatMul"),
+)
 
-def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
-    """By ncnn in float32, one sample."""
+
+def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> NamedTensors:
+    """Runs the file in ncnn in float32, on one sample."""
     library = need("ncnn", extra="ncnn")
     net = library.Net()
     for option in dir(net.opt):
@@ -25,21 +33,20 @@ def run_tensors(path: Path, inputs: Mapping[str, Tensor]) -> Found:
     net.load_param(str(path))
     net.load_model(str(path.with_suffix(".bin")))
     layers = read_param(path)
-    whole = {layer.gives[0] for layer in layers if layer.values.get(str(WHOLE)) == "1"}
+    integers = {layer.gives[0] for layer in layers if layer.values.get(str(IS_INTEGER)) == "1"}
     extractor = net.create_extractor()
     extractor.set_light_mode(False)
     for name, tensor in inputs.items():
-        array = tensor.numpy().astype(np.int32 if name in whole else np.float32)
+        array = tensor.numpy().astype(np.int32 if name in integers else np.float32)
         extractor.input(name, library.Mat(array[0] if array.ndim > 1 else array).clone())
     names = [name for layer in layers if layer.kind != INPUT for name in layer.gives]
-    found = {name: np.array(extractor.extract(name)[1])[None] for name in names}
-    return _floats(found)
+    return float_tensors({name: np.array(extractor.extract(name)[1])[None] for name in names})
 
 
 def read_graph(path: Path) -> Graph:
-    """Source: github.com/Tencent/ncnn/wiki/param-and-model-file-structure.
+    """The operators in the `.param` at `path`; an output that pnnx did not name has a number.
 
-    What pnnx did not name is a number.
+    Source: github.com/Tencent/ncnn/wiki/param-and-model-file-structure
     """
     layers = read_param(path)
     inner = [layer for layer in layers if layer.kind not in (INPUT, "Split", "MemoryData")]
@@ -47,4 +54,5 @@ def read_graph(path: Path) -> Graph:
     read = {name for layer in layers for name in layer.takes}
     given = [name for layer in layers for name in layer.gives if not name.isdigit()]
     inputs = sum(layer.kind == INPUT for layer in layers)
-    return Graph("ncnn", kinds, inputs, sum(name not in read for name in given))
+    outputs = sum(name not in read for name in given)
+    return Graph("ncnn", kinds, inputs, outputs, OPERATORS)

@@ -1,4 +1,4 @@
-"""ncnn's `.param` files: the layers of a network as text, their weights being in a `.bin` beside.
+"""Reads and writes ncnn's `.param` files: a network's layers as text, beside a `.bin` of weights.
 
 Source: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 MAGIC = "7767517"
 INPUT = "Input"
-WHOLE = 29
-"""A parameter of ours on an `Input`, which ncnn does not read there: whether the values are int32.
-ncnn's tensors do not know."""
+IS_INTEGER = 29
+"""A parameter that edgekd puts on an `Input`, where ncnn reads none of that number: whether the
+values are int32, which ncnn's tensors do not state."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class NcnnLayer:
     """A line of the file.
 
     Attributes:
-        kind: the layer's type; one with a dot in it is PyTorch's, which ncnn does not have.
-        takes, gives: names of tensors, which ncnn calls blobs.
-        values: parameters by number, as they are written.
+        kind: the layer's type; one with a dot is PyTorch's, which ncnn does not have.
+        takes, gives: the names of its tensors, which ncnn calls blobs.
+        values: the parameters by number, as they are written.
     """
 
     kind: str
@@ -36,16 +36,16 @@ class NcnnLayer:
         """The layer as the file has it."""
         counts = f"{len(self.takes)} {len(self.gives)}"
         values = [f"{key}={value}" for key, value in self.values.items()]
-        words = [f"{self.kind:<24} {self.name:<24} {counts}", *self.takes, *self.gives, *values]
-        return " ".join(words)
+        fields = [f"{self.kind:<24} {self.name:<24} {counts}", *self.takes, *self.gives, *values]
+        return " ".join(fields)
 
 
 def read_param(path: Path) -> list[NcnnLayer]:
     """The layers in the file at `path`, in order.
 
     Raises:
-        ValueError: it is none of ncnn's.
-        OSError: it is not there.
+        ValueError: it is not an ncnn file.
+        OSError: there is no such file.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -59,12 +59,12 @@ def read_param(path: Path) -> list[NcnnLayer]:
         raise ValueError(f"{path.name} is no ncnn file: {error}") from error
 
 
-def _layer(words: Sequence[str]) -> NcnnLayer:
-    kind, name, taken, given = words[0], words[1], int(words[2]), int(words[3])
-    rest = words[4:]
+def _layer(fields: Sequence[str]) -> NcnnLayer:
+    kind, name, taken, given = fields[0], fields[1], int(fields[2]), int(fields[3])
+    rest = fields[4:]
     if len(rest) < taken + given:
         raise ValueError(f"layer {name} has too few tensors")
-    values = dict(word.split("=", 1) for word in rest[taken + given :])
+    values = dict(entry.split("=", 1) for entry in rest[taken + given :])
     return NcnnLayer(kind, name, tuple(rest[:taken]), tuple(rest[taken : taken + given]), values)
 
 

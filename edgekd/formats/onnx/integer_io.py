@@ -1,4 +1,4 @@
-"""ONNX files that take and give whole numbers, made of those of float32 inputs and outputs."""
+"""Gives a quantized ONNX file integer inputs and outputs in place of float32 ones."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts.quantization_params import QuantizationParams
-from edgekd.formats.integer_io import retyped, step_of
+from edgekd.formats.integer_io import params_over, retyped
 from edgekd.system.packages import need
 
 EXTRA = "onnx"
-WHOLE = ("int8", "uint8")
+INTEGERS = ("int8", "uint8")
 
 
 def retype(model: Any, ranges: Mapping[str, tuple[float, float]], io: str) -> Any:
     """The quantized `model` with inputs and outputs of `io` in place of float32.
 
-    An input is dequantized first and an output quantized last, and with a QuantizeLinear or
-    DequantizeLinear that says the same both are taken off. Where the file's is of the other type,
-    it stays: what stands before it is exact.
+    A DequantizeLinear comes behind each input and a QuantizeLinear before each output. Where the
+    file has the inverse with the same scale and zero point there, the pair is removed. One with
+    codes of the other signedness stays: the conversion between the two is exact.
 
     Args:
-        ranges: of inputs and outputs in float32, by name, where the file itself quantizes neither.
+        ranges: of float32 inputs and outputs, by name, for those that the file does not quantize.
     """
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
@@ -45,14 +45,14 @@ def _retype_input(
         if node.op_type == "QuantizeLinear" and node.input[0] == name
         if (step := _step(model, node)) is not None
     }
-    step = retyped(next(iter(own.values())), io) if own else step_of(*ranges[name], io)
-    whole = [made for made, told in own.items() if told == step]
-    for node in [node for node in graph.node if node.output[0] in whole]:
+    step = retyped(next(iter(own.values())), io) if own else params_over(*ranges[name], io)
+    same = [output for output, params in own.items() if params == step]
+    for node in [node for node in graph.node if node.output[0] in same]:
         graph.node.remove(node)
     real = f"{name}_real"
     for node in graph.node:
-        for place, given in enumerate(node.input):
-            node.input[place] = {name: real, **dict.fromkeys(whole, name)}.get(given, given)
+        for index, source in enumerate(node.input):
+            node.input[index] = {name: real, **dict.fromkeys(same, name)}.get(source, source)
     if any(real in node.input for node in graph.node):
         graph.node.insert(0, _node(model, "DequantizeLinear", name, real, step))
     _set_dtype(value, io)
@@ -62,14 +62,14 @@ def _retype_output(
     model: Any, value: Any, ranges: Mapping[str, tuple[float, float]], io: str
 ) -> None:
     graph, name = model.graph, value.name
-    makers = {each: node for node in graph.node for each in node.output}
+    makers = {output: node for node in graph.node for output in node.output}
     maker, real = makers[name], f"{name}_real"
     quantized = maker.input[0] if maker.op_type == "DequantizeLinear" else ""
     narrow = makers.get(quantized)
     own = _step(model, maker) if narrow and narrow.op_type == "QuantizeLinear" else None
-    step = retyped(own, io) if own else step_of(*ranges[name], io)
+    step = retyped(own, io) if own else params_over(*ranges[name], io)
     _rename(graph, name, real)
-    outputs = {each.name for each in graph.output}
+    outputs = {output.name for output in graph.output}
     if own == step and quantized not in outputs:
         _rename(graph, quantized, name)
         if not any(real in node.input for node in graph.node):
@@ -80,21 +80,21 @@ def _retype_output(
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Calls a tensor inside `graph` otherwise, where it is made and where it is read."""
+    """Renames a tensor inside `graph`, where it is computed and where it is read."""
     for node in graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
+            for index, name in enumerate(names):
                 if name == old:
-                    names[place] = new
-    for value in [each for each in graph.value_info if each.name == old]:
+                    names[index] = new
+    for value in [info for info in graph.value_info if info.name == old]:
         graph.value_info.remove(value)
 
 
-def _node(model: Any, kind: str, source: str, made: str, step: QuantizationParams) -> Any:
+def _node(model: Any, kind: str, source: str, target: str, step: QuantizationParams) -> Any:
     onnx = need("onnx", extra=EXTRA)
     import numpy as np
 
-    name = made if kind == "QuantizeLinear" else source
+    name = target if kind == "QuantizeLinear" else source
     scale, zero = f"{name}_io_scale", f"{name}_io_zero_point"
     model.graph.initializer.extend(
         [
@@ -102,7 +102,7 @@ def _node(model: Any, kind: str, source: str, made: str, step: QuantizationParam
             onnx.numpy_helper.from_array(np.array(step.zero_point, step.dtype), zero),
         ]
     )
-    return onnx.helper.make_node(kind, [source, scale, zero], [made], f"{name}_io")
+    return onnx.helper.make_node(kind, [source, scale, zero], [target], f"{name}_io")
 
 
 def _dtype(value: Any) -> str:
@@ -117,33 +117,33 @@ def _set_dtype(value: Any, dtype: str) -> None:
 
 
 def _step(model: Any, node: Any) -> QuantizationParams | None:
-    """What a QuantizeLinear or DequantizeLinear says of a whole tensor; None where it says it of
-    channels, or computes it."""
+    """The scale and zero point of a QuantizeLinear or DequantizeLinear; None where they are per
+    channel or computed."""
     onnx = need("onnx", extra=EXTRA)
-    constants = {each.name: each for each in model.graph.initializer}
-    told = [constants.get(name) for name in node.input[1:3]]
-    if len(told) < 2 or told[0] is None or told[1] is None:
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    params = [constants.get(name) for name in node.input[1:3]]
+    if len(params) < 2 or params[0] is None or params[1] is None:
         return None
-    scale, zero = (onnx.numpy_helper.to_array(each) for each in told)
-    if scale.size != 1 or zero.dtype.name not in WHOLE:
+    scale, zero = (onnx.numpy_helper.to_array(tensor) for tensor in params)
+    if scale.size != 1 or zero.dtype.name not in INTEGERS:
         return None
     return QuantizationParams(float(scale.reshape(())), int(zero.reshape(())), zero.dtype.name)
 
 
 def steps_of(model: Any) -> dict[str, QuantizationParams]:
-    """By name, what the whole numbers of inputs and outputs of an ONNX model stand for.
+    """The scale and zero point of the quantized inputs and outputs of an ONNX model, by name.
 
-    An input is one of them where all that reads it dequantizes it in the same way, an output where
-    it is quantized last; other whole numbers, such as ids and raw images, are what they are.
+    An input is quantized where every operator that reads it dequantizes it in the same way, an
+    output where a QuantizeLinear gives it. Other integers, such as ids and raw images, are not.
     """
     found: dict[str, QuantizationParams] = {}
     for value in model.graph.input:
         readers = [node for node in model.graph.node if value.name in node.input]
-        told = {_step(model, n) if n.op_type == "DequantizeLinear" else None for n in readers}
-        step = told.pop() if len(told) == 1 else None
-        if step is not None and _dtype(value) in WHOLE:
+        steps = {_step(model, n) if n.op_type == "DequantizeLinear" else None for n in readers}
+        step = steps.pop() if len(steps) == 1 else None
+        if step is not None and _dtype(value) in INTEGERS:
             found[value.name] = step
-    makers = {each: node for node in model.graph.node for each in node.output}
+    makers = {output: node for node in model.graph.node for output in node.output}
     for value in model.graph.output:
         maker = makers.get(value.name)
         step = _step(model, maker) if maker and maker.op_type == "QuantizeLinear" else None
@@ -153,6 +153,6 @@ def steps_of(model: Any) -> dict[str, QuantizationParams]:
 
 
 def quantization(path: Path) -> dict[str, QuantizationParams]:
-    """By name, what the whole numbers of inputs and outputs of the ONNX file at `path` stand for;
-    see `steps_of`."""
+    """The scale and zero point of the quantized inputs and outputs of the file at `path`; see
+    `steps_of`."""
     return steps_of(need("onnx", extra=EXTRA).load(path, load_external_data=False))

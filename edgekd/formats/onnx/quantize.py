@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import listed
+from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 EXTRA = "onnx"
 
 LINEAR = ("MatMul", "Gemm", "Conv")
-"""Operators whose weights are most of a network; attention keeps 37 to 39 dB where only they are
-int8, and 11 dB where all are."""
+"""Operators with most of a network's weights; attention has 37 to 39 dB where only these are int8,
+and 11 dB where all operators are."""
 DYNAMIC = ("MatMul", "Gemm", "LSTM")
 
 _STATIC = "static QDQ, uint8 activations, weights per channel"
@@ -40,11 +41,11 @@ METHODS: dict[str, dict[str, str]] = {
         "entropy": f"{_STATIC}; ranges of least divergence, 2048 bins",
     },
     "int8-dynamic": {
-        "dynamic": "products of matrices and LSTM, activations quantized while it runs",
+        "dynamic": "matrix products and LSTM, activations quantized at run time",
     },
     "int4-weights": {
         "block-32": "weights of matrix products in blocks of 32, activations in float",
-        "half-quadratic": "weights of matrix products in blocks of 32, by half-quadratic rounding",
+        "hqq": "weights of matrix products in blocks of 32, by half-quadratic rounding",
         "block-16": "weights of matrix products in blocks of 16, activations in float",
     },
 }
@@ -52,39 +53,29 @@ METHODS: dict[str, dict[str, str]] = {
 PERCENTILE = 99.999
 BINS = 2048
 QUANTIZED_BINS = 128
-"""With as many bins as quantized ones, ONNX Runtime's default, its entropy searches nothing."""
+"""With as many bins as quantized bins, ONNX Runtime's default, its entropy search does nothing."""
 SHRINKS = 32
-"""How many smaller ranges are tried on either side, down to a quarter."""
+"""The number of smaller ranges that are tried on either side, down to a quarter."""
 
 
 def quantize(
-    plain: Path,
-    scheme: str,
-    method: str,
-    calibration: Sequence[Inputs],
-    *,
-    keep: Sequence[str] = (),
-    weight_bits: int = 7,
+    plain: Path, method: str, calibration: Sequence[Inputs], options: ExportOptions
 ) -> Any:
-    """The ONNX model at `plain`, quantized.
-
-    Args:
-        keep: nodes that stay in float, by name.
-        weight_bits: 7 or 8, of the int8 of weights that are used; see `quantization.weight_bits`.
-    """
-    if scheme == "int8-dynamic":
-        return _dynamic(plain, keep, weight_bits)
-    if scheme == "int4-weights":
-        return _blocks(plain, method, keep)
+    """The ONNX model at `plain`, quantized by `method` in the scheme of `options`."""
+    excluded = options.excluded_operators
+    if options.scheme == "int8-dynamic":
+        return _dynamic(plain, options)
+    if options.scheme == "int4-weights":
+        return _blocks(plain, method, excluded)
     prepared = prepare(plain)
     names = {node.name for node in need("onnx", extra=EXTRA).load(prepared).graph.node}
-    unknown = [name for name in keep if name not in names]
+    unknown = [name for name in excluded if name not in names]
     if unknown:
-        raise RuntimeError(f"there is no node {listed(unknown)} to keep in float")
+        raise RuntimeError(f"there is no node {listed(unknown)} to leave in float")
     kinds = list(LINEAR) if method.startswith("linear") else None
     cache = plain.with_name("ranges.json")
     calibration_method = _measure(prepared, calibration, method, cache, kinds)
-    return _static(prepared, cache, calibration_method, kinds, keep, weight_bits)
+    return _static(prepared, cache, calibration_method, kinds, options)
 
 
 def prepare(plain: Path) -> Path:
@@ -96,14 +87,14 @@ def prepare(plain: Path) -> Path:
         with _working_in(plain.parent):
             shapes.quant_pre_process(str(plain.resolve()), str(prepared.resolve()))
     except Exception as error:
-        # Sizes that are free it does not always work out (onnxruntime 1.32); what follows it does
-        # without: the runtime's own optimizer and ONNX's inference.
+        # Symbolic inference fails on some dynamic dimensions (onnxruntime 1.32); the runtime's own
+        # optimizer and ONNX's inference, which follow, do without.
         if "symbolic shape inference" not in str(error):
             raise
         shapes.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
     for number, node in enumerate(model.graph.node):
-        # Nodes are kept in float by name, and some exporters give none.
+        # Nodes are excluded by name, and some exporters give none.
         node.name = node.name or f"{node.op_type}_{number}"
     onnx.save(model, prepared)
     return prepared
@@ -111,8 +102,8 @@ def prepare(plain: Path) -> Path:
 
 @contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    """While open, `folder` is the working one: where its symbolic inference of shapes gives up,
-    onnxruntime leaves what it came to there, weights and all."""
+    """Makes `folder` the working directory: onnxruntime leaves an intermediate model there if its
+    symbolic shape inference fails."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -121,7 +112,7 @@ def _working_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _dynamic(plain: Path, keep: Sequence[str], weight_bits: int) -> Any:
+def _dynamic(plain: Path, options: ExportOptions) -> Any:
     onnx = need("onnx", extra=EXTRA)
     quantization = need("onnxruntime.quantization", extra=EXTRA)
     prepared, quantized = prepare(plain), plain.with_name("quantized.onnx")
@@ -130,12 +121,12 @@ def _dynamic(plain: Path, keep: Sequence[str], weight_bits: int) -> Any:
     quantization.quantize_dynamic(
         str(prepared),
         str(quantized),
-        # Convolutions, quantized so, ran at 0.05 to 0.25 times the speed of fp32.
+        # Dynamically quantized convolutions ran at 0.05 to 0.25 times the speed of fp32.
         op_types_to_quantize=list(DYNAMIC),
         weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=list(keep),
+        nodes_to_exclude=list(options.excluded_operators),
         per_channel=True,
-        reduce_range=weight_bits < 8,
+        reduce_range=options.reduce_range,
     )
     return onnx.load(quantized)
 
@@ -145,8 +136,7 @@ def _static(
     cache: Path,
     calibration_method: Any,
     kinds: list[str] | None,
-    keep: Sequence[str],
-    weight_bits: int,
+    options: ExportOptions,
 ) -> Any:
     onnx = need("onnx", extra=EXTRA)
     quantization = need("onnxruntime.quantization", extra=EXTRA)
@@ -160,29 +150,29 @@ def _static(
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
-        reduce_range=weight_bits < 8,
+        reduce_range=options.reduce_range,
         calibrate_method=calibration_method,
         op_types_to_quantize=kinds,
-        nodes_to_exclude=list(keep),
+        nodes_to_exclude=list(options.excluded_operators),
         calibration_cache_path=cache,
     )
     return _with_float_outputs(onnx.load(quantized))
 
 
 def _with_float_outputs(model: Any) -> Any:
-    """`model` without quantizers after the products of matrices that are its outputs.
+    """`model` without quantizers behind the matrix products that are its outputs.
 
-    They would clip and round what is given away in float, and products are no faster for them:
+    They would clip and round an output that is float anyway, and products are no faster with them:
     10 dB where calibration had not seen the extremes.
     """
-    made = {name: node for node in model.graph.node for name in node.output}
+    makers = {name: node for node in model.graph.node for name in node.output}
     readers = Counter(name for node in model.graph.node for name in node.input)
     for output in model.graph.output:
-        wide = made.get(output.name)
+        wide = makers.get(output.name)
         if wide is None or wide.op_type != "DequantizeLinear":
             continue
-        narrow = made.get(wide.input[0])
-        product = made.get(narrow.input[0]) if narrow else None
+        narrow = makers.get(wide.input[0])
+        product = makers.get(narrow.input[0]) if narrow else None
         if narrow is None or product is None or product.op_type not in ("Gemm", "MatMul"):
             continue
         if readers[narrow.output[0]] > 1 or readers[wide.output[0]] or readers[narrow.input[0]] > 1:
@@ -200,12 +190,13 @@ def _measure(
     cache: Path,
     kinds: list[str] | None,
 ) -> Any:
-    """Writes the range of every activation into `cache`; returns what the quantizer calls them."""
+    """Writes the range of every activation into `cache`; returns the method the quantizer reads it
+    by."""
     calibrate = need("onnxruntime.quantization.calibrate", extra=EXTRA)
-    by = method.removeprefix("linear-")
+    ranges_by = method.removeprefix("linear-")
     known = calibrate.CalibrationMethod
     named = {"percentile": known.Percentile, "mse": known.Percentile, "entropy": known.Entropy}
-    chosen = named.get(by, known.MinMax)
+    chosen = named.get(ranges_by, known.MinMax)
     options: dict[str, Any] = {"symmetric": False}
     if chosen is not known.MinMax:
         options |= {"num_bins": BINS, "num_quantized_bins": QUANTIZED_BINS}
@@ -219,10 +210,10 @@ def _measure(
     )
     calibrator.collect_data(_Reader(calibration))
     found = calibrator.compute_data()
-    if by == "mse":
+    if ranges_by == "mse":
         histograms = calibrator.collector.histogram_dict
-        ranges = {name: least_error(*told[:4]) for name, told in histograms.items()}
-        # Ranges without their histograms are what min-max gives.
+        ranges = {name: least_error(*histogram[:4]) for name, histogram in histograms.items()}
+        # Ranges without histograms have the form of min-max.
         chosen = known.MinMax
         found = calibrate.TensorsData(chosen, {**_ranges(found), **ranges})
     calibrate.save_tensors_data(found, cache)
@@ -232,21 +223,21 @@ def _measure(
 def _ranges(found: Any) -> dict[str, Any]:
     import numpy as np
 
-    return {name: tuple(map(np.float32, told.range_value)) for name, told in found.items()}
+    return {name: tuple(map(np.float32, data.range_value)) for name, data in found.items()}
 
 
 def least_error(
     counts: NDArray[np.int64], edges: NDArray[np.float32], least: float, most: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The range that 8 bits of it render a histogram's values with the least squared error.
+    """The range whose 8-bit codes represent a histogram's values with the least squared error.
 
-    What lies in it is off by a step's uniform error, what lies beyond by the way to its end.
+    A value inside has the uniform error of a step, a value outside its distance to the range.
 
     Args:
-        least, most: of the values: the histogram's edges may be wider, and after a ReLU, which the
-            quantizer takes out, a range below zero would let negative values through.
+        least, most: the extremes of the values: the histogram's edges may be wider, and after a
+            ReLU, which the quantizer removes, a range below zero would let negative values through.
 
-    Source: Choukroun et al. 2019, arXiv:1902.06822, which searches symmetric ranges so.
+    Source: Choukroun et al. 2019, arXiv:1902.06822, which searches symmetric ranges this way.
     """
     import numpy as np
 
@@ -265,38 +256,40 @@ def least_error(
     return np.array(best[0], dtype=np.float32), np.array(best[1], dtype=np.float32)
 
 
-def _blocks(plain: Path, method: str, keep: Sequence[str]) -> Any:
+def _blocks(plain: Path, method: str, excluded: Sequence[str]) -> Any:
     onnx = need("onnx", extra=EXTRA)
     blocks = need("onnxruntime.quantization.matmul_nbits_quantizer", extra=EXTRA)
     model = _as_products(onnx, onnx.load(prepare(plain)))
-    if method == "half-quadratic":
+    if method == "hqq":
         config = blocks.HQQWeightOnlyQuantConfig(block_size=32, bits=4)
     else:
         size = int(method.removeprefix("block-"))
         config = blocks.DefaultWeightOnlyQuantConfig(block_size=size, is_symmetric=False, bits=4)
-    quantizer = blocks.MatMulNBitsQuantizer(model, nodes_to_exclude=list(keep), algo_config=config)
+    quantizer = blocks.MatMulNBitsQuantizer(
+        model, nodes_to_exclude=list(excluded), algo_config=config
+    )
     quantizer.process()
-    made = quantizer.model.model
-    if not any(node.op_type == "MatMulNBits" for node in made.graph.node):
+    quantized = quantizer.model.model
+    if not any(node.op_type == "MatMulNBits" for node in quantized.graph.node):
         raise RuntimeError("the network has no product with a constant matrix to quantize")
-    return made
+    return quantized
 
 
 def _as_products(onnx: Any, model: Any) -> Any:
     """`model` with every Gemm of a constant matrix as MatMul and Add, which the quantizer knows."""
-    constants = {each.name: each for each in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-        told = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        usual = all(told.get(name, value) == value for name, value in plain.items())
+        values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        usual = all(values.get(name, value) == value for name, value in plain.items())
         if node.op_type != "Gemm" or not usual or node.input[1] not in constants:
             nodes.append(node)
             continue
         matrix = onnx.numpy_helper.to_array(constants[node.input[1]])
         name = f"{node.input[1]}_by_row"
         if name not in constants:
-            turned = matrix.T.copy() if told.get("transB") else matrix
+            turned = matrix.T.copy() if values.get("transB") else matrix
             constants[name] = onnx.numpy_helper.from_array(turned, name)
             model.graph.initializer.append(constants[name])
         biased = len(node.input) > 2 and node.input[2] != ""
@@ -308,14 +301,14 @@ def _as_products(onnx: Any, model: Any) -> Any:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
-    unused = [each for each in model.graph.initializer if each.name not in used]
-    for each in unused:
-        model.graph.initializer.remove(each)
+    unused = [tensor for tensor in model.graph.initializer if tensor.name not in used]
+    for tensor in unused:
+        model.graph.initializer.remove(tensor)
     return model
 
 
 class _Reader:
-    """Calibration samples, as ONNX Runtime's CalibrationDataReader asks for them."""
+    """Calibration samples as an ONNX Runtime CalibrationDataReader."""
 
     def __init__(self, samples: Sequence[Inputs]) -> None:
         self._samples = iter(samples)

@@ -1,6 +1,6 @@
-"""OpenVINO models that take and give whole numbers, made of those of float32 inputs and outputs.
+"""Gives a quantized OpenVINO model integer inputs and outputs in place of float32 ones.
 
-What they stand for is in the file: `rt_info`, section `edgekd`, key `quantization`, as JSON.
+Scale and zero point are in the file: `rt_info`, section `edgekd`, key `quantization`, as JSON.
 Source: https://docs.openvino.ai/2025/openvino-workflow/model-optimization-guide (low precision
 transformations: Convert, Subtract and Multiply behind an input of 8 bits are its dequantization)
 """
@@ -14,18 +14,18 @@ from typing import Any
 from xml.etree import ElementTree
 
 from edgekd.artifacts.quantization_params import QuantizationParams
-from edgekd.formats.integer_io import retyped, step_of
+from edgekd.formats.integer_io import params_over, retyped
 from edgekd.system.packages import need
 
 EXTRA = "openvino"
-PLACE = ["edgekd", "quantization"]
+INFO = ["edgekd", "quantization"]
 
 
 def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: str) -> Any:
     """The quantized `model` with inputs and outputs of `io` in place of float32.
 
     Args:
-        ranges: of inputs and outputs in float32, by name, where the model itself quantizes neither.
+        ranges: of float32 inputs and outputs, by name, for those that the model does not quantize.
     """
     ops = need("openvino.opset13", extra=EXTRA)
     kind, real = getattr(ov.Type, {"uint8": "u8", "int8": "i8"}[io]), ov.Type.f32
@@ -35,8 +35,8 @@ def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: s
             continue
         port = parameter.output(0)
         name, readers = port.get_any_name(), list(port.get_target_inputs())
-        told = _own(readers)
-        step = steps[name] = retyped(told, io) if told else step_of(*ranges[name], io)
+        own = _own(readers)
+        step = steps[name] = retyped(own, io) if own else params_over(*ranges[name], io)
         parameter.set_element_type(kind)
         parameter.validate_and_infer_types()
         number = ops.convert(parameter, "f32")
@@ -49,51 +49,48 @@ def retype(ov: Any, model: Any, ranges: Mapping[str, tuple[float, float]], io: s
         if source.get_element_type() != real:
             continue
         name = source.get_any_name()
-        step = steps[name] = step_of(*ranges[name], io)
+        step = steps[name] = params_over(*ranges[name], io)
         names = source.get_names()
         source.set_names(set())
         least = {"uint8": 0, "int8": -128}[io]
         number = ops.divide(source, _constant(ops, step.scale))
         number = ops.add(ops.round(number), _constant(ops, step.zero_point))
-        whole = ops.convert(ops.clamp(number, least, least + 255), kind.to_string())
-        result.input(0).replace_source_output(whole.output(0))
-        whole.output(0).set_names(names)
+        code = ops.convert(ops.clamp(number, least, least + 255), kind.to_string())
+        result.input(0).replace_source_output(code.output(0))
+        code.output(0).set_names(names)
     model.validate_nodes_and_infer_types()
-    return progress(model, steps)
+    return record(model, steps)
 
 
-def progress(model: Any, steps: Mapping[str, QuantizationParams]) -> Any:
-    """`model` with `steps`, by name of an input or output, written into it."""
-    told = {name: vars(step) for name, step in steps.items()}
-    model.set_rt_info(json.dumps(told, sort_keys=True), PLACE)
+def record(model: Any, steps: Mapping[str, QuantizationParams]) -> Any:
+    """`model` with the scale and zero point of its integer inputs and outputs written into it."""
+    document = {name: vars(step) for name, step in steps.items()}
+    model.set_rt_info(json.dumps(document, sort_keys=True), INFO)
     return model
 
 
 def quantization(path: Path) -> dict[str, QuantizationParams]:
-    """By name, what the whole numbers of inputs and outputs of the model at `path` stand for."""
-    place = ElementTree.parse(path).getroot().find("rt_info/" + "/".join(PLACE))
-    told = place.get("value") if place is not None else None
-    return (
-        {name: QuantizationParams(**step) for name, step in json.loads(told).items()}
-        if told
-        else {}
-    )
+    """The scale and zero point of the quantized inputs and outputs of the model at `path`."""
+    entry = ElementTree.parse(path).getroot().find("rt_info/" + "/".join(INFO))
+    text = entry.get("value") if entry is not None else None
+    document = json.loads(text) if text else {}
+    return {name: QuantizationParams(**step) for name, step in document.items()}
 
 
 def _own(readers: Any) -> QuantizationParams | None:
-    """The step in which all that reads an input rounds it at once, or None."""
-    found = {_step(reader.get_node()) for reader in readers}
-    return found.pop() if len(found) == 1 else None
+    """The scale and zero point by which every reader of an input quantizes it, or None."""
+    steps = {_step(reader.get_node()) for reader in readers}
+    return steps.pop() if len(steps) == 1 else None
 
 
 def _step(node: Any) -> QuantizationParams | None:
     if node.get_type_name() != "FakeQuantize" or node.get_levels() != 256:
         return None
-    ends = [node.input_value(place).get_node() for place in (1, 2)]
+    ends = [node.input_value(index).get_node() for index in (1, 2)]
     if any(end.get_type_name() != "Constant" or end.get_data().size != 1 for end in ends):
         return None
     low, high = (float(end.get_data().reshape(())) for end in ends)
-    return step_of(low, high, "uint8") if low <= 0 <= high and low < high else None
+    return params_over(low, high, "uint8") if low <= 0 <= high and low < high else None
 
 
 def _constant(ops: Any, value: float) -> Any:

@@ -91,7 +91,7 @@ def calibrated(state: PipelineState, run: Run) -> PipelineState:
     ordered = {name: stacked[name] for name in state.student.signature.input_names}
     candidates = (
         replace(candidate, notes=(*candidate.notes, *doubtful))
-        if candidate.open and uses_samples(candidate.scheme, candidate.method)
+        if candidate.open and uses_samples(candidate.format, candidate.scheme, candidate.method)
         else candidate
         for candidate in state.candidates
     )

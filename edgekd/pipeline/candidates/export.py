@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgekd.artifacts.quantized_fraction import little_quantized
 from edgekd.artifacts.signature import Signature, TensorSpec
 from edgekd.artifacts.target import Target
 from edgekd.conversion.export import LOG, samples_digest
-from edgekd.conversion.fp16_range import COMPUTED, check_fp16_range, stores_fp16
+from edgekd.conversion.fp16_range import check_fp16_range
 from edgekd.conversion.lint import lint
 from edgekd.conversion.worker_pool import Conversion, convert_each
 from edgekd.data import Inputs, single
@@ -25,9 +25,10 @@ from edgekd.errors import EdgekdError, RefusedError
 from edgekd.evidence.candidate import Candidate, NetworkRole
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import find_format
-from edgekd.formats.inspection import READERS, read_graph
-from edgekd.formats.integer_io import io_refusal
-from edgekd.formats.method_ranking import weight_bits
+from edgekd.formats.capabilities import computes_fp16, has_reduced_range, io_refusal, stores_fp16
+from edgekd.formats.inspection import has_graph_reader, read_graph
+from edgekd.formats.method_ranking import needs_reduced_range
+from edgekd.formats.options import ExportOptions
 from edgekd.formats.quantization_methods import methods_of, uses_samples
 from edgekd.network.network import Network, network_key
 from edgekd.pipeline.candidates.state import PipelineState
@@ -74,17 +75,21 @@ def conversion_of(
         network: the candidate's network with a batch of one, if it is known already.
     """
     target = state.deployment(candidate).target
+    options = ExportOptions(
+        scheme=candidate.scheme,
+        method=candidate.method,
+        excluded_operators=candidate.excluded_operators,
+        reduce_range=reduces_range(target, candidate),
+        opset=target.opset,
+        channels_last=target.channels_last,
+        io=io_of(candidate, state.recipe),
+    )
+    calibrated = uses_samples(candidate.format, candidate.scheme, candidate.method)
     return Conversion(
         network or _batch_of_one(state.network(candidate)),
         candidate.format,
-        candidate.scheme,
-        state.calibration if uses_samples(candidate.scheme, candidate.method) else (),
-        opset=target.opset,
-        channels_last=target.channels_last,
-        method=candidate.method,
-        keep=candidate.keep,
-        weight_bits=bits_on(target, candidate),
-        io=io_of(candidate, state.recipe),
+        options,
+        state.calibration if calibrated else (),
     )
 
 
@@ -94,39 +99,34 @@ def io_of(candidate: Candidate, recipe: Recipe) -> Io:
     return "float32" if refused else recipe.export.io
 
 
-NARROW = {"onnx": ("int8", "int8-dynamic"), "openvino": ("int8",)}
-"""By format, the schemes whose kernels on old processors add products in 16 bits."""
-
-
-def bits_on(target: Target, candidate: Candidate) -> int:
-    """The weight bits, 7 or 8, that do not overflow on `target` in int8."""
-    if candidate.scheme not in NARROW.get(candidate.format, ()):
-        return 7
+def reduces_range(target: Target, candidate: Candidate) -> bool:
+    """Whether int8 weights of `candidate` leave one bit unused, lest `target` saturate."""
+    if not has_reduced_range(candidate.format, candidate.scheme):
+        return True
     fact = target.facts.get("int8_instructions")
     known = fact.value if fact else None
     if known is None and target.device == "local" and target.at_hand:
         known = device_facts()["instructions"]
-    return weight_bits(known)
+    return needs_reduced_range(known)
 
 
 def _name(candidate: Candidate, target: Target) -> str:
     format = candidate.format if target.opset is None else f"{candidate.format}{target.opset}"
     layout = {None: "", True: "-nhwc", False: "-nchw"}[target.channels_last]
-    wide = "-8-bit" if bits_on(target, candidate) == 8 else ""
+    wide = "" if reduces_range(target, candidate) else "-8-bit"
     return f"{format}{layout}-{candidate.name}{wide}"
 
 
 def _key(conversion: Conversion, network: dict[str, Any]) -> dict[str, Any]:
-    module = find_format(conversion.format)
-    methods = methods_of(conversion.format, conversion.scheme)
+    module, options = find_format(conversion.format), conversion.options
+    methods = methods_of(conversion.format, options.scheme)
     return {
         "network": network,
         "format": conversion.format,
-        "scheme": conversion.scheme,
         "calibration": samples_digest(conversion.calibration),
         "tools": tool_versions(module.PACKAGES),
-        "how": methods.get(conversion.method or "", module.SCHEMES[conversion.scheme]),
-        **conversion.settings,
+        "how": methods.get(options.method or "", module.SCHEMES[options.scheme]),
+        **asdict(options),
     }
 
 
@@ -207,7 +207,7 @@ def _exported(
 
 def _notes(artifact: Artifact, candidate: Candidate, state: PipelineState) -> tuple[str, ...]:
     """Notes on operators that do not run well on the target, and on low quantization coverage."""
-    if candidate.format not in READERS:
+    if not has_graph_reader(candidate.format):
         return ()
     graph = read_graph(artifact.path, candidate.format)
     findings = lint(graph, state.deployment(candidate).target, candidate.scheme)
@@ -232,7 +232,7 @@ def refuse_fp16_overflow(candidates: Sequence[Candidate], state: PipelineState) 
         if not samples:
             validation = state.samples("validation")
             samples = single(validation.take(torch.arange(min(SAMPLES, len(validation))))[0])
-        key = (candidate.network, candidate.format in COMPUTED)
+        key = (candidate.network, computes_fp16(candidate.format))
         if key not in refusals:
             try:
                 check_fp16_range(

@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgekd.artifacts.target import Target
-from edgekd.conversion.export import FIXED
 from edgekd.devices.transport.url import drives_gpu
+from edgekd.distillation.qat import no_simulation
 from edgekd.errors import Fault, MissingPackageError, RecipeError, listed
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import find_format
-from edgekd.formats.integer_io import IO_FORMATS, IO_SCHEME, io_refusal
+from edgekd.formats.capabilities import (
+    computes_on,
+    has_fixed_shapes,
+    integer_io_formats,
+    io_refusal,
+    title,
+    unsupported_input,
+)
+from edgekd.formats.integer_io import IO_SCHEME
 from edgekd.pipeline.candidates.state import DeploymentTarget
-from edgekd.quantization.quantizer_placement import METHODS
 from edgekd.recipe.schema import Recipe
 from edgekd.system.packages import missing
 
@@ -31,14 +38,13 @@ def candidates_of(deployment: DeploymentTarget, recipe: Recipe) -> list[Candidat
             reason = f"edgekd writes {target.format} in {listed(schemes)}"
         if reason is None:
             reason = _not_driven(target)
-        if reason is None and target.format == "coreml":
-            images = [name for name, raw in recipe.export.inputs.items() if raw.dtype == "uint8"]
-            reason = f"Core ML has no uint8 arrays: {UINT8.format(images[0])}" if images else None
+        if reason is None:
+            reason = _unsupported_input(target.format, recipe)
         if reason is None and scheme == IO_SCHEME:
             reason = io_refusal(target.format, scheme, recipe.export.io)
-        if reason is None and target.format in FIXED and recipe.student.dynamic:
+        if reason is None and has_fixed_shapes(target.format) and recipe.student.dynamic:
             sizes = listed(recipe.student.dynamic)
-            reason = f"{FIXED[target.format]} files have fixed sizes: no {sizes}"
+            reason = f"{title(target.format)} files have static shapes: no dynamic {sizes}"
         if reason is not None:
             candidate = replace(candidate, outcome=Outcome.REFUSED, detail=reason)
         candidates.append(_available(candidate, deployment))
@@ -73,7 +79,7 @@ def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
             at="export.io",
             got="; ".join(refused) or f"quantize.schemes of {listed(recipe.quantize.schemes)}",
             expected=f"{IO_SCHEME!r} in quantize.schemes, and a target that supports it, "
-            f"of format {listed(IO_FORMATS)}",
+            f"of format {listed(integer_io_formats())}",
             fix="remove export.io, or add the scheme or such a target",
         )
     )
@@ -81,16 +87,25 @@ def check_io(recipe: Recipe, candidates: Sequence[Candidate]) -> None:
 
 def _trainable(candidate: Candidate) -> Candidate:
     """`candidate` for QAT, refused if edgekd cannot simulate the quantizer of its format."""
-    formats = list(dict.fromkeys(name for name, _ in METHODS))
-    if candidate.format in formats:
+    reason = no_simulation(candidate.format)
+    if reason is None:
         return candidate
-    reason = f"edgekd simulates the quantizer of {listed(formats)}, not of {candidate.format}"
     return replace(candidate, outcome=Outcome.REFUSED, detail=reason)
+
+
+def _unsupported_input(format: str, recipe: Recipe) -> str | None:
+    """Why a file of `format` cannot have an input of the recipe, or None."""
+    for name, raw in recipe.export.inputs.items():
+        reason = unsupported_input(format, raw.dtype)
+        if reason is not None:
+            hint = f'set export.inputs.{name}.dtype = "float32", which holds 0 to 255 as well'
+            return f"{reason}: {hint}"
+    return None
 
 
 def _not_driven(target: Target) -> str | None:
     """Why edgekd cannot use the target's accelerator, or None."""
-    if target.accelerator == "cpu" or target.format == "coreml":
+    if computes_on(target.format, target.accelerator):
         return None
     if target.accelerator == "gpu" and target.format == "onnx":
         if target.device is None or drives_gpu(target.device):
@@ -98,9 +113,6 @@ def _not_driven(target: Target) -> str | None:
         options = "?trtexec=/usr/src/tensorrt/bin/trtexec or ?providers=tensorrt,cuda"
         return f"{target.name} runs on its GPU: add {options} to the URL of its device"
     return f"{target.name} runs on its {target.accelerator}; edgekd only runs on its CPU"
-
-
-UINT8 = 'set export.inputs.{}.dtype = "float32", which holds 0 to 255 as well'
 
 
 def _available(candidate: Candidate, deployment: DeploymentTarget) -> Candidate:

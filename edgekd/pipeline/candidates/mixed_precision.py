@@ -10,13 +10,15 @@ from dataclasses import replace
 import torch
 
 from edgekd.artifacts.artifact import load_artifact
-from edgekd.conversion.export import sqnr_db, to_turn
+from edgekd.conversion.export import channels_last_inputs
 from edgekd.conversion.worker_pool import Conversion, convert_each
 from edgekd.data import joined
 from edgekd.devices.execution import run_artifact
 from edgekd.errors import EdgekdError
 from edgekd.evidence.outcome import Verdict
-from edgekd.formats import find_format
+from edgekd.evidence.sqnr import sqnr_db
+from edgekd.formats.capabilities import layer_lister
+from edgekd.formats.options import ExportOptions
 from edgekd.network.network import Network, call
 from edgekd.network.preprocessing import channels_last as turn_channels
 
@@ -26,12 +28,11 @@ MOST_GROUPS = 24
 
 def layers_of(network: Network, format: str, channels_last: bool | None = None) -> list[str]:
     """The layers of `network` in a file of `format`, in order; empty if it cannot list them."""
-    list_layers = getattr(find_format(format), "layers", None)
+    list_layers = layer_lister(format)
     if list_layers is None:
         return []
-    images = to_turn(network, format, channels_last)
-    layers: list[str] = list_layers(turn_channels(network, images) if images else network)
-    return layers
+    images = channels_last_inputs(network, format, channels_last)
+    return list_layers(turn_channels(network, images) if images else network)
 
 
 def grouped(layers: Sequence[str], most: int = MOST_GROUPS) -> list[tuple[str, ...]]:
@@ -54,16 +55,14 @@ def sqnr_by_group(
     not quantize alone is left out.
     """
     # Integer inputs and outputs belong to no layer, and would hide the error of a good one.
-    conversion = replace(conversion, io="float32")
+    options = replace(conversion.options, io="float32")
     samples = conversion.calibration
     module = copy.deepcopy(conversion.network.module).cpu().eval()
     with torch.no_grad():
         outputs = [call(module, sample) for sample in samples]
     reference = {name: torch.cat([each[name] for each in outputs]) for name in outputs[0]}
     jobs = {
-        str(number): replace(
-            conversion, keep=tuple(name for other in groups if other != group for name in other)
-        )
+        str(number): replace(conversion, options=_only(group, groups, options))
         for number, group in enumerate(groups)
     }
     sqnr: dict[tuple[str, ...], float] = {}
@@ -74,3 +73,11 @@ def sqnr_by_group(
         if not isinstance(ran, Verdict):
             sqnr[groups[int(name)]] = sqnr_db(reference, ran.outputs)
     return sqnr
+
+
+def _only(
+    group: tuple[str, ...], groups: Sequence[tuple[str, ...]], options: ExportOptions
+) -> ExportOptions:
+    """`options` with all groups but `group` in float."""
+    others = (name for other in groups if other != group for name in other)
+    return replace(options, excluded_operators=tuple(others))

@@ -20,6 +20,7 @@ from edgekd.devices.on_device.agent import device_facts
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.evidence.outcome import Verdict
 from edgekd.formats import find_format
+from edgekd.formats.options import ExportOptions
 from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState
 from edgekd.recipe.benchmark import Protocol
 from edgekd.recipe.schema import Recipe
@@ -109,8 +110,8 @@ def relative_latency(
         def exported(name: str, module: nn.Module) -> Artifact:
             example = {key: value[:1] for key, value in whole.example.items()}
             network = whole.like(module.eval(), example)
-            scheme = _timed_scheme(deployment)
-            return convert(network, target.format, scheme, (), Path(scratch) / name)
+            options = ExportOptions(scheme=_timed_scheme(deployment))
+            return convert(network, target.format, (), Path(scratch) / name, options)
 
         def share(module: nn.Module) -> float:
             if "whole" not in artifacts:

@@ -19,7 +19,7 @@ from edgekd.distillation.teachers import Teacher
 from edgekd.evidence.candidate import Candidate
 from edgekd.evidence.outcome import Outcome
 from edgekd.network.network import Network, network_key
-from edgekd.pipeline.candidates.export import bits_on
+from edgekd.pipeline.candidates.export import reduces_range
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.pipeline.candidates.train import Distillation, distilled_once
 from edgekd.recipe.training import Distill
@@ -51,24 +51,24 @@ def train_candidate(
 def qat_result(candidate: Candidate, state: PipelineState, run: Run) -> QatResult:
     """The QAT student for the file of `candidate`, trained now or by an earlier run."""
     student, format = state.student, candidate.format
-    weight_bits = bits_on(state.deployment(candidate).target, candidate)
+    reduce_range = reduces_range(state.deployment(candidate).target, candidate)
     logits = logits_of(student)
     distillation = Distillation(
         teachers=_teachers(logits, state),
-        student=prepare_qat(logits, format, state.calibration, weight_bits=weight_bits),
+        student=prepare_qat(logits, format, state.calibration, reduce_range=reduce_range),
         config=_training(logits, state),
         after_step=after_qat_step,
         depends_on={
             "student": network_key(logits),
             "format": format,
             "method": method_of(logits, format),
-            "weight_bits": weight_bits,
+            "reduce_range": reduce_range,
             "calibration": samples_digest(state.calibration),
         },
     )
-    name = f"trained-{format}-{weight_bits}-bit"
+    name = f"trained-{format}-{7 if reduce_range else 8}-bit"
     trained = distilled_once(distillation, state, run, stage="quantize", name=name)
-    return finish_qat(trained, student, format, state.calibration, weight_bits=weight_bits)
+    return finish_qat(trained, student, format, state.calibration, reduce_range=reduce_range)
 
 
 def _training(logits: Network, state: PipelineState) -> Distill:

@@ -26,12 +26,12 @@ from edgekd.formats import find_format
 from edgekd.network.network import network_key
 from edgekd.pipeline.candidates.acceptance import apply_acceptance
 from edgekd.pipeline.candidates.state import PipelineState
-from edgekd.quantization.simulation_match import mismatch
 from edgekd.system.files import write_json, written_atomically
 from edgekd.system.packages import tool_versions
 from edgekd.system.store import Run
 from edgekd.tasks.evaluate import outputs_of
 from edgekd.verification.compare import compare
+from edgekd.verification.simulation_match import mismatch
 
 
 def verify_candidates(

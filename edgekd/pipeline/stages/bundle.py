@@ -32,7 +32,8 @@ from edgekd.data import Inputs
 from edgekd.devices.execution import Ran, run_artifact
 from edgekd.errors import ConversionError, Fault, MissingPackageError, RecipeError
 from edgekd.evidence.candidate import Candidate
-from edgekd.formats import embed, find_format, quantization
+from edgekd.formats import find_format
+from edgekd.formats.capabilities import embed, quantization
 from edgekd.network.preprocessing import NCHW, images_of, turned
 from edgekd.pipeline.candidates.bundle_checks import network_faults, option_faults
 from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Scored

@@ -158,7 +158,7 @@ def sensitive_layers(
     count = 1
     while count <= max(1, int(MOST_IN_FLOAT * len(groups))) and count <= len(order):
         kept = tuple(name for group in order[:count] for name in group)
-        yield _again(best, method=best.method, keep=kept), state
+        yield _again(best, method=best.method, excluded=kept), state
         count *= 2
 
 
@@ -193,7 +193,9 @@ def _fidelity(candidate: Candidate) -> tuple[float, float]:
     return candidate.agreement.validation_metric or 0.0, candidate.agreement.sqnr_db
 
 
-def _again(candidate: Candidate, *, method: str | None, keep: tuple[str, ...] = ()) -> Candidate:
+def _again(
+    candidate: Candidate, *, method: str | None, excluded: tuple[str, ...] = ()
+) -> Candidate:
     """An open candidate like `candidate`, by another method or with layers in float."""
     return Candidate(
         candidate.target,
@@ -201,6 +203,6 @@ def _again(candidate: Candidate, *, method: str | None, keep: tuple[str, ...] = 
         candidate.scheme,
         network=candidate.network,
         method=method,
-        keep=keep,
+        excluded_operators=excluded,
         beside=True,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgekd.distillation.teachers import Teacher
 from edgekd.errors import RecipeError
-from edgekd.formats import find_format
+from edgekd.formats.capabilities import sparse_support
 from edgekd.network.network import Network, network_key
 from edgekd.pipeline.candidates.pruning_latency import (
     latency_key,
@@ -252,7 +252,7 @@ def _teachers(whole: Network, config: Prune, state: PipelineState) -> list[tuple
 def profits(deployments: Sequence[DeploymentTarget]) -> dict[str, str]:
     """By format of the targets, how its runtime uses weights that are zero."""
     formats = dict.fromkeys(deployment.target.format for deployment in deployments)
-    return {name: getattr(find_format(name), "SPARSE", "not known") for name in formats}
+    return {name: sparse_support(name) for name in formats}
 
 
 def _summary(

@@ -22,7 +22,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
     """
     state = replace(state, candidates=tuple(with_methods(state.candidates, state)))
     if not any(
-        uses_samples(candidate.scheme, method)
+        uses_samples(candidate.format, candidate.scheme, method)
         for candidate in state.candidates
         if candidate.open
         for method in (None, *methods_of(candidate.format, candidate.scheme))

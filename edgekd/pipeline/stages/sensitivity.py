@@ -9,7 +9,7 @@ import torch
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.data import single
 from edgekd.evidence.candidate import Candidate
-from edgekd.formats.inspection import TENSOR_READERS
+from edgekd.formats.inspection import has_tensor_reader
 from edgekd.network.network import network_key
 from edgekd.pipeline.candidates.state import PipelineState
 from edgekd.system.files import write_json
@@ -57,6 +57,6 @@ def step(state: PipelineState, run: Run) -> PipelineState:
 
 
 def _quantized(candidate: Candidate) -> bool:
-    if candidate.artifact is None or candidate.format not in TENSOR_READERS:
+    if candidate.artifact is None or not has_tensor_reader(candidate.format):
         return False
     return SCHEMES[candidate.scheme].weight_bits <= 8

@@ -12,8 +12,9 @@ import edgekd
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
 from edgekd.bundles import golden_vectors as golden
 from edgekd.errors import Fault, MissingPackageError
-from edgekd.formats import QUANTIZATION, read_quantization
-from edgekd.formats.integer_io import retyped, step_of, with_room
+from edgekd.formats import FORMATS
+from edgekd.formats.capabilities import read_quantization
+from edgekd.formats.integer_io import params_over, retyped, with_headroom
 
 RANGES = [(-1.0, 3.0), (-2.5, -0.5), (0.25, 4.0), (0.0, 0.0), (-1e-6, 1e6)]
 IOS = ("int8", "uint8")
@@ -24,7 +25,7 @@ IOS = ("int8", "uint8")
 def test_a_value_in_range_is_off_by_half_a_step_and_zero_is_exact(
     low: float, high: float, io: str
 ) -> None:
-    step = step_of(low, high, io)
+    step = params_over(low, high, io)
     ends = np.iinfo(io)
     assert ends.min <= step.zero_point <= ends.max
     assert step.scale == float(np.float32(step.scale))
@@ -62,7 +63,7 @@ def test_what_lies_beyond_the_range_is_at_its_end_and_others_are_left_alone() ->
 
 
 def test_the_other_signedness_says_the_same_values() -> None:
-    step = step_of(-1.0, 3.0, "uint8")
+    step = params_over(-1.0, 3.0, "uint8")
     numbers = np.arange(256)
     shifted = (numbers - 128).astype(np.int8)
     ours = as_values({"x": numbers.astype(np.uint8)}, {"x": step})["x"]
@@ -72,8 +73,8 @@ def test_the_other_signedness_says_the_same_values() -> None:
 
 
 def test_outputs_have_room_and_what_is_never_negative_stays_so() -> None:
-    assert with_room(-1.0, 3.0) == (-1.5, 3.5)
-    assert with_room(0.0, 8.0) == (0.0, 9.0)
+    assert with_headroom(-1.0, 3.0) == (-1.5, 3.5)
+    assert with_headroom(0.0, 8.0) == (0.0, 9.0)
 
 
 def test_golden_numbers_may_be_off_by_a_count_of_steps() -> None:
@@ -97,6 +98,6 @@ def test_a_package_that_is_missing_is_told_and_not_taken_for_a_file_without_step
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no such file")
     bare = edgekd.load_artifact(path)
-    monkeypatch.setitem(QUANTIZATION, "onnx", absent)
+    monkeypatch.setattr(FORMATS["onnx"], "quantization", absent)
     with pytest.raises(MissingPackageError):
         read_quantization(bare)

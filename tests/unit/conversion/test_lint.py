@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from edgekd.artifacts.graph import Graph, OperatorKind
-from edgekd.artifacts.operators import GATES, PRODUCTS
 from edgekd.artifacts.target import Fact, Target, load_target
-from edgekd.conversion.lint import NEURAL_ENGINE, ONNX_FIXES, ONNX_INT8, XNNPACK, lint
+from edgekd.conversion.lint import lint
+from edgekd.formats import FORMATS
+from edgekd.formats.capabilities import operator_roles
+from edgekd.formats.coreml.lint_rules import NEURAL_ENGINE
 from edgekd.formats.inspection import read_graph
+from edgekd.formats.litert.lint_rules import XNNPACK
+from edgekd.formats.onnx.lint_rules import FIXES as ONNX_FIXES
+from edgekd.formats.onnx.lint_rules import INT8 as ONNX_INT8
 
 PI = load_target("raspberry-pi-5-litert")
 LITERT, ONNX = load_target("x86-cpu-litert"), load_target("x86-cpu-onnx")
@@ -21,7 +26,8 @@ OPENVINO, PHONE = load_target("x86-cpu-openvino"), load_target("iphone-15-coreml
 def graph(format: str, *kinds: OperatorKind, **counts: int) -> Graph:
     """A graph of `kinds`, once each, and of operators whose types are not told."""
     found = dict.fromkeys(kinds, 1)
-    return Graph(format, {**found, **{OperatorKind(name): n for name, n in counts.items()}}, 1, 1)
+    named = {OperatorKind(name): count for name, count in counts.items()}
+    return Graph(format, {**found, **named}, 1, 1, operator_roles(format))
 
 
 def conv(kind: str = "float32") -> OperatorKind:
@@ -48,7 +54,7 @@ class Case:
 
 def falls(name: str, kind: OperatorKind, why: str, scheme: str = "int8") -> Case:
     """A case of one operator that XNNPACK does not take, among convolutions that it takes."""
-    among = Graph("litert", {conv("int8"): 5, kind: 2}, 1, 1)
+    among = Graph("litert", {conv("int8"): 5, kind: 2}, 1, 1, operator_roles("litert"))
     operator = kind.operator
     return Case(name, among, LITERT, scheme, "falls-back", operator, 2, why, "xnnpack_delegate.cc")
 
@@ -100,7 +106,7 @@ CASES = [
         "unrolled",
         "LOGISTIC, TANH",
         89,
-        "A recurrent layer is written out step by step: 24 LOGISTIC, 12 TANH and 13 matrix "
+        "A recurrent layer is unrolled step by step: 24 LOGISTIC, 12 TANH and 13 matrix "
         "products among 89 operators",
         "2432 operators",
     ),
@@ -266,7 +272,8 @@ CLEAN = {
 def test_in_a_graph_of_what_the_runtime_takes_nothing_is_found(name: str) -> None:
     target, scheme, kinds = CLEAN[name]
     # One of each as it comes, and no transpose more than inputs and outputs need.
-    clean = Graph(target.format, dict.fromkeys(kinds, 1), 1, 1)
+    roles = operator_roles(target.format)
+    clean = Graph(target.format, dict.fromkeys(kinds, 1), 1, 1, roles)
     assert lint(clean, target, scheme) == []
 
 
@@ -290,9 +297,11 @@ def test_operators_are_told_together_where_the_reason_is_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("format", GATES)
+@pytest.mark.parametrize("format", FORMATS)
 def test_gates_written_out_are_a_recurrent_layer_and_activations_are_not(format: str) -> None:
-    (gate, candidate), product = GATES[format], PRODUCTS[format][0]
+    roles = operator_roles(format)
+    assert roles.gates is not None
+    (gate, candidate), product = roles.gates, roles.products[0]
 
     def unrolled(gates: int, candidates: int, products: int) -> str | None:
         return graph(format, **{gate: gates, candidate: candidates, product: products}).unrolled
@@ -307,7 +316,7 @@ def test_gates_written_out_are_a_recurrent_layer_and_activations_are_not(format:
 
 def test_a_graph_counts_what_is_in_it() -> None:
     kinds = {conv(): 2, conv("int8"): 3, OperatorKind("TRANSPOSE"): 2, OperatorKind("SQUEEZE"): 4}
-    counted = Graph("litert", kinds, 1, 2)
+    counted = Graph("litert", kinds, 1, 2, operator_roles("litert"))
     assert counted.operators == {"CONV_2D": 5, "SQUEEZE": 4, "TRANSPOSE": 2}
     assert (counted.count, counted.transposes, counted.reshapes) == (11, 2, 4)
     assert counted.unrolled is None

@@ -13,6 +13,7 @@ import edgekd
 from edgekd.conversion import worker_pool as conversions
 from edgekd.conversion.worker_pool import Conversion, convert_each
 from edgekd.errors import ConversionError, EdgekdError, RecipeError
+from edgekd.formats.options import ExportOptions
 from edgekd.network.network import Network
 from edgekd.system.machine import available_bytes
 from tests.support.project import assert_five_parts
@@ -20,7 +21,7 @@ from tests.support.project import assert_five_parts
 FORMAT = """
 import ctypes, os, signal, time
 from pathlib import Path
-SUFFIX, RUNTIME, EXTRA, PACKAGES, SPARSE = ".raw", "raw", "raw", (), ""
+SUFFIX, RUNTIME, EXTRA, PACKAGES = ".raw", "raw", "raw", ()
 SCHEMES = dict.fromkeys(["fp32", "fp16", "int8", "int8-dynamic", "int8-weights"], "as it is")
 PLACE = Path(__file__).parent
 
@@ -37,7 +38,8 @@ def eat():
         time.sleep(0.005)
     raise RuntimeError("ten gigabytes and nobody minded")
 
-def convert(network, scheme, calibration, path):
+def convert(network, calibration, path, options):
+    scheme = options.scheme
     print("working on", scheme)
     does = os.environ.get("RAW_" + scheme.replace("-", "_"), "")
     if does == "kill":
@@ -100,7 +102,7 @@ def converted(
     wanted = {}
     for name in schemes:
         format, _, scheme = name.rpartition(":")
-        wanted[name] = Conversion(one, format or "raw", scheme, samples)
+        wanted[name] = Conversion(one, format or "raw", ExportOptions(scheme=scheme), samples)
     each = convert_each(wanted, processes=processes, timeout_s=timeout_s)
     return {
         name: found if isinstance(found, EdgekdError) else (found / "model.raw").read_text()
@@ -140,7 +142,7 @@ def test_a_converter_that_crashes_or_raises_takes_one_file_with_it(
 def test_one_that_the_system_ends_for_its_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     does(monkeypatch, fp16="kill")
     got = told(converted(["fp16"])["fp16"])
-    assert "SIGKILL, as the system does where memory runs out" in got
+    assert "SIGKILL, as the system does if memory runs out" in got
     assert "working on fp16" in got
 
 
@@ -197,7 +199,7 @@ def test_a_network_that_no_file_can_stand_for_starts_no_process() -> None:
     broken = nn.Linear(4, 2)
     with torch.no_grad():
         broken.weight[0, 0] = torch.nan
-    wanted = {"a": Conversion(network(broken), "raw", "fp32")}
+    wanted = {"a": Conversion(network(broken), "raw")}
     ((name, found),) = convert_each(wanted, processes=1, timeout_s=1)
     assert name == "a"
     assert isinstance(found, RecipeError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,12 @@ import edgekd
 from edgekd.artifacts.scheme import SCHEMES
 from edgekd.evidence.candidate import Candidate
 from edgekd.formats import FORMATS
+from edgekd.formats.capabilities import member
 from edgekd.formats.method_ranking import (
-    CANDIDATES,
-    LADDERS,
     fallback_methods,
+    needs_reduced_range,
     ranked_methods,
     share_trials,
-    weight_bits,
 )
 from edgekd.formats.onnx.quantize import least_error
 from edgekd.network.architecture import Architecture, architecture_of
@@ -70,12 +70,12 @@ def test_a_format_has_the_methods_that_are_tried(key: tuple[str, str]) -> None:
         assert not set(fallback_methods(format, scheme, tried, methods)) & set(tried)
 
 
-def test_the_tables_name_no_method_that_is_not_there() -> None:
-    for (format, scheme), words in CANDIDATES.items():
-        assert {name for names in words.values() for name in names} <= set(
-            FORMATS[format].METHODS[scheme]
-        )
-    for (format, scheme), names in LADDERS.items():
+@pytest.mark.parametrize("format", FORMATS)
+def test_rankings_and_fallbacks_name_methods_that_exist(format: str) -> None:
+    for scheme, words in member(format, "RANKING", {}).items():
+        ranked = {name for names in words.values() for name in names}
+        assert ranked <= set(FORMATS[format].METHODS[scheme])
+    for scheme, names in member(format, "FALLBACKS", {}).items():
         assert set(names) <= set(FORMATS[format].METHODS[scheme])
 
 
@@ -91,14 +91,16 @@ def test_every_scheme_has_its_first_method_however_few_are_wanted() -> None:
 
 
 def test_eight_bits_of_weight_are_used_where_they_cannot_saturate() -> None:
-    assert [weight_bits(each) for each in (["avx2", "avx512_vnni"], ["asimddp"])] == [8, 8]
-    assert [weight_bits(each) for each in (None, [], ["avx2"])] == [7, 7, 7]
+    for instructions in (["avx2", "avx512_vnni"], ["asimddp"]):
+        assert not needs_reduced_range(instructions)
+    for instructions in (None, [], ["avx2"]):
+        assert needs_reduced_range(instructions)
 
 
 def test_rows_of_one_scheme_are_told_apart_by_name() -> None:
     first = Candidate("board", "onnx", "int8", method="min-max")
     other = Candidate("board", "onnx", "int8", method="mse", beside=True)
-    kept = Candidate("board", "onnx", "int8", method="mse", beside=True, keep=("conv", "head"))
+    kept = replace(other, excluded_operators=("conv", "head"))
     assert [row.name for row in (first, other, kept)] == [
         "int8", "int8.mse", "int8.mse.keep-2",
     ]  # fmt: skip

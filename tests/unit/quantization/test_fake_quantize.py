@@ -8,20 +8,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgekd.artifacts.quantizer_rules import FULL_RANGE, WeightCodes
+from edgekd.formats.capabilities import simulated_formats, simulated_methods
 from edgekd.quantization.fake_quantize import (
     LEVELS,
-    WeightCodes,
     activation_grid,
     fake_activation,
     fake_weight,
     widened_grid,
 )
-from edgekd.quantization.quantizer_placement import METHODS, WIDE
 
 Make = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 GRIDS = [activation_grid, widened_grid]
 RANGES = [(-1.0, 3.0), (0.0, 6.0), (-5.0, 0.0), (2.0, 4.0), (-1e-3, 10.0), (0.0, 0.0)]
-CODES = sorted({(r.codes.low, r.codes.high, r.codes.largest) for r in METHODS.values()})
+CODES = sorted(
+    {
+        (rules.codes.low, rules.codes.high, rules.codes.largest)
+        for format in simulated_formats()
+        for rules in simulated_methods(format).values()
+    }
+)
 
 
 def grid_over(make: Make, low: float, high: float) -> tuple[Tensor, Tensor]:
@@ -82,7 +88,7 @@ def test_the_gradient_of_a_weight_passes_and_a_channel_of_zeros_stays() -> None:
     weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     weight[2] = 0.0
     weight.requires_grad_(True)
-    rounded = fake_weight(weight, 0, WIDE)
+    rounded = fake_weight(weight, 0, FULL_RANGE)
     assert rounded[2].tolist() == [0.0] * 3
     rounded.sum().backward()
     assert weight.grad is not None

@@ -22,9 +22,9 @@ from edgekd.distillation.qat import (
 from edgekd.network.network import Network, as_network, call
 from edgekd.quantization.batch_norm_folding import fold_batch_norms
 from edgekd.quantization.simulated_network import FakeQuantizedModule, Grid
-from edgekd.quantization.simulation_match import MOST_DB, mismatch, sqnr_db
 from edgekd.recipe.training import Loss
-from edgekd.training.loop import Record
+from edgekd.training.options import Record, TrainingOptions
+from edgekd.verification.simulation_match import MOST_DB, capped_sqnr_db, mismatch
 from tests.support.architectures import ARCHITECTURES
 from tests.support.models import TRAPS
 
@@ -80,10 +80,10 @@ def test_a_simulation_rounds_and_observing_it_is_the_network(name: str) -> None:
     network, inputs = built(name)
     module = simulation(network, inputs)
     wanted = call(network.module, inputs)
-    assert 8 < sqnr_db(wanted, call(module, inputs)) < 70
+    assert 8 < capped_sqnr_db(wanted, call(module, inputs)) < 70
     for grid in module.grids:
         grid.observe()
-    assert sqnr_db(wanted, call(module, inputs)) > 100
+    assert capped_sqnr_db(wanted, call(module, inputs)) > 100
 
 
 def test_ranges_are_those_of_the_network_in_float_over_the_calibration_samples() -> None:
@@ -120,7 +120,7 @@ def test_what_cannot_be_simulated_is_said() -> None:
     plain, _ = built("residual")
     assert "gru" in str(refusal(recurrent, "litert"))
     assert "softmax" in str(refusal(attention, "openvino"))
-    assert "coreml rounds is not simulated" in str(refusal(plain, "coreml"))
+    assert "does not simulate the quantizer of coreml" in str(refusal(plain, "coreml"))
     assert refusal(recurrent, "onnx") is None
     assert method_of(attention, "onnx") == "linear"
     with pytest.raises(ValueError, match="ncnn"):
@@ -147,7 +147,7 @@ def test_a_file_that_rounds_nothing_or_elsewhere_is_found_out() -> None:
     for found in (named[0], named[2]):
         why = mismatch(found, named[1], named[0])[1]
         assert why is not None
-        assert why.startswith("it does not round as it was trained to")
+        assert why.startswith("it does not round as its QAT simulation does")
 
 
 class Stop(Exception):
@@ -180,8 +180,7 @@ def trained(seed: int = 0, checkpoint: Path | None = None, stop: bool = False) -
         training,
         [(network, 1.0)],
         seed=seed,
-        checkpoint=checkpoint,
-        progress=progress,
+        options=TrainingOptions(checkpoint=checkpoint, progress=progress),
     )
     return finish_qat(made, network, "onnx", samples).network
 
@@ -208,13 +207,13 @@ def test_training_brings_the_rounded_network_nearer_to_the_float_one() -> None:
     samples = rows_of({"features": data.train.tensors[0][:32]})
     wanted = call(network.module, inputs)
     simulated = prepare_qat(network, "onnx", samples)
-    before = sqnr_db(wanted, call(simulated.module, inputs))
+    before = capped_sqnr_db(wanted, call(simulated.module, inputs))
     losses = [Loss(method="mean_squared")]
     changed = {"batch_size": 16, "losses": losses}
     training = training_of(network, 30, 5e-2).model_copy(update=changed)
     made = train_quantized(simulated, data, training, [(network, 1.0)])
     tuned = finish_qat(made, network, "onnx", samples)
-    assert sqnr_db(wanted, call(tuned.simulated.module, inputs)) > before + 3
+    assert capped_sqnr_db(wanted, call(tuned.simulated.module, inputs)) > before + 3
     # What was tuned are weights in float: the simulation of them is what was trained.
     assert isinstance(made.module, FakeQuantizedModule)
     made.module.refresh()

@@ -9,6 +9,7 @@ the operators' definitions; coremltools 9.0, mlmodel/format/MIL.proto, the file.
 
 from __future__ import annotations
 
-from edgekd.formats.coreml.mil.program import Program, UnknownOperatorError, load_program
+from edgekd.formats.coreml.mil.program import Program, load_program
+from edgekd.formats.reference import UnknownOperatorError
 
 __all__ = ["Program", "UnknownOperatorError", "load_program"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from edgekd.errors import listed
 from edgekd.formats.coreml.mil import compressed, elementwise, images, layers, recurrent, shapes
 from edgekd.formats.coreml.mil.values import Weights, decode
+from edgekd.formats.reference import UnknownOperatorError
 from edgekd.system.output import output_to
 from edgekd.system.packages import need
 
@@ -47,18 +48,6 @@ INTEGERS = {
     "UINT32": torch.int64,
     "BOOL": torch.bool,
 }
-
-
-class UnknownOperatorError(Exception):
-    """A program has operators that the reference evaluator does not compute.
-
-    Attributes:
-        operators: their names.
-    """
-
-    def __init__(self, operators: list[str]) -> None:
-        super().__init__(f"the reference evaluator has no operator {listed(operators)}")
-        self.operators = operators
 
 
 @dataclass(frozen=True)
