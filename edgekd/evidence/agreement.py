@@ -1,4 +1,4 @@
-"""How well an artifact agrees with its network, as measured."""
+"""The measured agreement of an artifact with its network."""
 
 from __future__ import annotations
 

@@ -158,9 +158,9 @@ class Measurement:
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {}
         for frac in (0.5, 0.9):
-            found = self.percentile_ms(frac)
-            interval = f"({found.low:.4f} to {found.high:.4f})"
-            facts[f"p{round(100 * frac)}, ms"] = f"{found.value:.4f} {interval}"
+            figure = self.percentile_ms(frac)
+            interval = f"({figure.low:.4f} to {figure.high:.4f})"
+            facts[f"p{round(100 * frac)}, ms"] = f"{figure.value:.4f} {interval}"
         facts |= {"load, ms": self.init_ms, "first, ms": self.first_ms}
         facts |= {"peak memory, bytes": self.peak_memory_bytes, "evidence": self.evidence}
         facts["time relative to the parent"] = self.ratio.value if self.ratio else None

@@ -19,8 +19,8 @@ def layers(run: RunData) -> Iterator[str]:
         return
     yield "<h2>Quantization error per layer</h2>"
     head = ["layer", "class", "SQNR, dB", "from", "to", "saturated, %", "outlier channels"]
-    for name, found in run.layers.items():
-        known = [layer for layer in found if layer["sqnr_db"] is not None]
+    for name, layers in run.layers.items():
+        known = [layer for layer in layers if layer["sqnr_db"] is not None]
         if not known:
             continue
         worst = sorted(known, key=lambda layer: layer["sqnr_db"])[:NOISIEST]

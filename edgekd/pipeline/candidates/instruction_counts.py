@@ -61,8 +61,8 @@ def counts_on(
     }
     try:
         name = f"{deployment.target.name}-{device.partition('://')[2]}"
-        made = run.make("benchmark", name, key, make)
-        counts: Mapping[str, int] = json.loads((made.folder / "instructions.json").read_text())
+        folder = run.make("benchmark", name, key, make).folder
+        counts: Mapping[str, int] = json.loads((folder / "instructions.json").read_text())
     except _NotStored as error:
         return error.counts
     return counts

@@ -1,4 +1,4 @@
-"""Make preprocessing and softmax part of the network, where the recipe asks for it."""
+"""Embed preprocessing and softmax in the networks, if the recipe asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekd.system.store import Run
 
 
 def preflight(state: PipelineState) -> None:
-    """Tries the folding on the untaught student and one sample, before any training.
+    """Embeds them in the untrained student as a trial, before any training.
 
     Raises:
         RecipeError: see `embed_preprocessing`.
@@ -21,10 +21,10 @@ def preflight(state: PipelineState) -> None:
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:  # noqa: ARG001  every stage has one
-    """The work with its networks taking raw inputs, and its data giving them."""
+    """The state with networks that take raw inputs, and with data that provides them."""
     inputs, outputs = state.recipe.export.inputs, state.recipe.export.outputs
     names = tuple(state.student.signature.input_names)
-    told = {name: raw.model_dump() for name, raw in inputs.items()}
+    raw_inputs = {name: raw.model_dump() for name, raw in inputs.items()}
     return replace(
         state,
         student=embed_preprocessing(state.student, inputs, outputs),
@@ -32,5 +32,5 @@ def step(state: PipelineState, run: Run) -> PipelineState:  # noqa: ARG001  ever
         if state.unpruned is None
         else embed_preprocessing(state.unpruned, inputs, outputs),
         data=unprepared_data(state.data, names, inputs) if inputs else state.data,
-        data_key=digest([state.data_key, told]) if inputs else state.data_key,
+        data_key=digest([state.data_key, raw_inputs]) if inputs else state.data_key,
     )

@@ -1,4 +1,4 @@
-"""Say of every quantized artifact what it did to each layer of its network, as data."""
+"""Report the quantization error of each layer of every quantized artifact."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FILE = "sensitivity.json"
 
 
 def step(state: PipelineState, run: Run) -> PipelineState:
-    """The work as it is; beside it, for each quantized artifact, `TARGET-CANDIDATE/`.
+    """The unchanged state; the run gets a folder `TARGET-CANDIDATE/` per quantized artifact.
 
-    Those that disagree with their network are looked at too: there it is asked why.
+    Artifacts that disagree with their network are included, because the errors explain why.
     """
     validation = state.samples("validation")
     count = min(SAMPLES, len(validation))
