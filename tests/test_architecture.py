@@ -165,7 +165,7 @@ def test_help_and_targets_load_nothing_heavy() -> None:
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
     # The agent is one file because it is sent to boards as one: five runtimes, and the sensors.
-    limit = 780 if path.name == "agent.py" else 400
+    limit = 800 if path.name == "agent.py" else 400
     assert len(text.splitlines()) <= limit, "what two things does this file hold?"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):

@@ -27,10 +27,10 @@ class BundleKind(Protocol):
       tables in the recipe instead.
 
     Attributes:
-        FORMATS: the formats it packs; models of other formats are left out.
+        FORMATS: the formats it packs; models of other formats are left out. None: all formats.
     """
 
-    FORMATS: tuple[str, ...]
+    FORMATS: tuple[str, ...] | None
 
     def pack(self, bundle: Path, manifest: Manifest, out: Path) -> None:
         """Write the package of the folder `bundle` into the empty folder `out`."""
@@ -62,6 +62,12 @@ def find_bundle(name: str) -> BundleKind:
     entries = {entry.name: entry for entry in entry_points(group="edgekd.bundles")}
     module: BundleKind = entries[name].load()
     return module
+
+
+def packs_format(kind: str, format: str) -> bool:
+    """Whether a bundle of the kind `kind` packs models of `format`."""
+    formats = find_bundle(kind).FORMATS
+    return formats is None or format in formats
 
 
 def missing_requirement(name: str) -> Fault | None:

@@ -13,7 +13,7 @@ from edgekd.bundles.manifest import Manifest, inside
 from edgekd.errors import Fault, RecipeError
 from edgekd.system.files import written_atomically
 
-FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
+FORMATS: tuple[str, ...] | None = None
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can store; it replaces the time of packing."""

@@ -16,7 +16,7 @@ from edgekd.bundles.manifest import MANIFEST, SCHEMA, File, Manifest, Model, Ten
 from edgekd.errors import listed
 from edgekd.system.files import path_digest, write_json, write_text
 
-FORMATS: tuple[str, ...] = ("onnx", "openvino", "litert", "coreml", "ncnn")
+FORMATS: tuple[str, ...] | None = None
 
 CARD = "MODEL_CARD.md"
 LABELS = "labels.txt"

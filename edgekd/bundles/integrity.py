@@ -77,9 +77,9 @@ def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
     for path in paths:
         if not path.startswith(home):
             yield f"file {path}", f"a file in {home}"
-    # A Core ML package is a folder, every other model is a file.
+    # A model is a file, or a folder such as a Core ML package.
     within = [path for path in paths if path.startswith(f"{model.entry}/")]
-    if not (within if model.format == "coreml" else model.entry in paths):
+    if not within and model.entry not in paths:
         yield f"entry {model.entry}", f"one of {listed(paths)}"
     size = sum(file.size_bytes for file in model.files)
     if size != model.size_bytes:

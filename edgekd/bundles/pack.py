@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekd.artifacts.artifact import Artifact
 from edgekd.artifacts.signature import Signature, TensorSpec
-from edgekd.bundles import bundle_names, find_bundle, missing_requirement
+from edgekd.bundles import bundle_names, find_bundle, missing_requirement, packs_format
 from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles.archive import unpack
 from edgekd.bundles.integrity import whole
@@ -110,14 +110,14 @@ def pack(path: Path, kind: str, out: Path | None = None, group: str | None = Non
     with opened(path) as bundle:
         manifest = whole(bundle)
         module = find_bundle(kind)
-        if not any(model.format in module.FORMATS for model in manifest.models):
+        if not any(packs_format(kind, model.format) for model in manifest.models):
             raise RecipeError(
                 Fault(
                     what=f"No model of the bundle has a format of the kind {kind!r}.",
                     at=str(bundle / MANIFEST),
                     got=listed(sorted({model.format for model in manifest.models})),
-                    expected=listed(module.FORMATS),
-                    fix=f"add a target of {listed(module.FORMATS)} to the recipe",
+                    expected=listed(module.FORMATS or ()),
+                    fix=f"add a target of {listed(module.FORMATS or ())} to the recipe",
                 )
             )
         missing = missing_requirement(kind)

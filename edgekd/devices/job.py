@@ -20,6 +20,7 @@ from edgekd.errors import (
     UnreachableError,
 )
 from edgekd.evidence.outcome import Outcome, Verdict
+from edgekd.formats.capabilities import agent_runtime
 
 AGENT = ON_DEVICE / "agent.py"
 
@@ -129,6 +130,10 @@ def run_job(url: str, job: Job) -> Report:
             "providers": list(job.providers),
             **job.options,
         }
+        runtime_file = agent_runtime(job.runtime)
+        if runtime_file is not None:
+            shutil.copyfile(runtime_file, folder / "runtime.py")
+            document["runtime_file"] = "runtime.py"
         (folder / "job.json").write_text(json.dumps(document))
         shutil.copyfile(AGENT, folder / "agent.py")
         device.run_agent(url, folder, timeout_s=job.timeout_s)

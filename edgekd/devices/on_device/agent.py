@@ -475,9 +475,10 @@ def load(job, folder, entry):
         return None, {"failure": {"outcome": "load-failed", "detail": detail}}
     try:
         start = time.perf_counter_ns()
-        package = import_runtime(job["runtime"])
+        runtime = find_runtime(job, folder)
+        package = import_runtime(runtime)
         imported = time.perf_counter_ns()
-        model = RUNTIMES[job["runtime"]](package, path, job)
+        model = runtime(package, path, job)
         loaded = time.perf_counter_ns()
         if hasattr(model, "inspect"):
             model.inspect(feeds(model, None, entry)[0])
@@ -505,13 +506,27 @@ def damaged(folder, entry):
     return None
 
 
+def find_runtime(job, folder):
+    """The class that loads artifacts: one of this file, or `Runtime` of the file sent beside it.
+
+    A format that is not built in sends that file. Its class has `packages`, the modules of which
+    the first that is installed is passed on imported, and what the classes above have.
+    """
+    if not job.get("runtime_file"):
+        return RUNTIMES[job["runtime"]]
+    spec = importlib.util.spec_from_file_location("runtime", str(folder / job["runtime_file"]))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Runtime
+
+
 def import_runtime(runtime):
     """The first of a runtime's packages that is there, imported, and numpy before it."""
     import numpy  # noqa: F401
 
-    if runtime == "coreml" and platform.system() != "Darwin":
+    if runtime is CoreMl and platform.system() != "Darwin":
         raise Unavailable("Core ML has no runtime on %s" % platform.system())
-    packages = RUNTIMES[runtime].packages
+    packages = runtime.packages
     there = [name for name in packages if importlib.util.find_spec(name.partition(".")[0])]
     return importlib.import_module((there or packages)[0])
 

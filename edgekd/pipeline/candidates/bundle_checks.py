@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekd.artifacts.signature import Signature
-from edgekd.bundles import bundle_options, find_bundle
+from edgekd.bundles import bundle_options, find_bundle, packs_format
 from edgekd.errors import Fault, listed, nearest
+from edgekd.formats import format_names
 from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.recipe.bundle import Bundle, group_fault
 from edgekd.recipe.schema import Recipe
@@ -51,8 +52,8 @@ def option_faults(
     yield from _kind_option_faults(options)
     formats = sorted({deployment.target.format for deployment in deployments})
     for kind in options.kinds:
-        takes = find_bundle(kind).FORMATS
-        if not set(takes) & set(formats):
+        if not any(packs_format(kind, format) for format in formats):
+            takes = find_bundle(kind).FORMATS or format_names()
             yield Fault(
                 what=f"No target has a format that a bundle of kind {kind!r} supports.",
                 at="bundle.kinds",

@@ -15,7 +15,7 @@ from torch import Tensor
 from edgekd.artifacts.artifact import parts, zipped
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers
 from edgekd.artifacts.signature import TensorSpec
-from edgekd.bundles import find_bundle, folder, missing_requirement
+from edgekd.bundles import find_bundle, folder, missing_requirement, packs_format
 from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.manifest import (
@@ -104,7 +104,7 @@ def step(state: PipelineState, run: Run) -> PipelineState:
         if kind == "folder":
             continue
         module = find_bundle(kind)
-        if any(model.format in module.FORMATS for model in models):
+        if any(packs_format(kind, model.format) for model in models):
             run.progress("bundle", kind)
             folders[kind] = home / kind
             folders[kind].mkdir(parents=True)
