@@ -1,10 +1,10 @@
-"""A student taught by its teacher, with any losses: what a stage, or a user's own code, calls."""
+"""Distillation: trains a student with its teachers by a weighted sum of losses."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +28,11 @@ from edgekd.system.notebook_progress import default_progress
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import check_labels, score
 from edgekd.training.distributed import join
-from edgekd.training.loop import (
-    Batch,
-    EpochProgress,
-    Record,
-    fit,
-    format_record,
-    no_message,
-)
+from edgekd.training.loop import Batch, fit, format_record
+from edgekd.training.options import EpochProgress, TrainingOptions
+from edgekd.training.schedule import augmented
 
-TRIED_ON = 4
+TRIAL_SAMPLES = 4
 """Samples that every loss is tried on before any work."""
 
 
@@ -50,45 +45,34 @@ def distill(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    progress: EpochProgress | None = None,
-    log: Callable[[str], None] = no_message,
-    checkpoint: Path | None = None,
-    cache: Path | None = None,
-    history: list[Record] | None = None,
-    after_step: Callable[[nn.Module], None] | None = None,
+    options: TrainingOptions | None = None,
 ) -> Network:
-    """A copy of `student` taught by `teacher`, as the last epoch left it.
+    """A copy of `student` trained with `teacher`, after the last epoch.
 
-    The teacher is asked in eval mode, without gradients, and is not changed by a bit. Teacher and
-    student see the very same view of a sample. Under `torchrun` all processes train one student;
-    `config.batch_size` is that of all.
+    The teacher stays in eval mode, gets no gradients and is not changed. Teacher and student see
+    the same view of a sample. Under `torchrun` all processes train one student, and
+    `config.batch_size` is the sum over them.
 
     Args:
-        teacher: one, several with their weights, or None where every loss needs labels alone or
-            the student's own tensors.
-        metric: of the task; recorded on the validation split after each epoch.
-        tell: called after each epoch with (epochs done, epochs, record). Without it that is drawn
-            under the cell of a notebook, and elsewhere nowhere.
-        say: told, in a sentence, what is being done, and what was asked for and cannot be had.
-        checkpoint: where the state is kept after each epoch, and read from if it is there.
-        cache: a folder for the teachers' outputs on these very data; without it, memory is used.
-        history: what each epoch came to is added to it.
-        after_step: called with the student's module after each step of the optimizer: it keeps
-            pruned weights at zero.
+        teacher: one, several with their weights, or None if every loss compares only labels or the
+            student's own tensors.
+        metric: the task's metric that is recorded on the validation split after each epoch.
+        options: progress callbacks, and the paths of the checkpoint and the teacher's outputs.
 
     Raises:
-        RecipeError: a loss does not take what it is to compare, or is not finite.
+        RecipeError: a loss does not accept the tensors it compares, or is not finite.
     """
     join()
-    teachers = _listed(teacher)
+    options = options or TrainingOptions()
+    teachers = _teacher_list(teacher)
     module = copy.deepcopy(student.module)
     names = tuple(student.signature.input_names)
     samples = _samples(data, names)
     validation = Samples(data.validation, names)
     output = student.signature.output_names[0]
     terms = planned(teachers, student, data, config, task=task, seed=seed)
-    asked = _asked(
-        teachers, samples, data, config, terms, task=task, seed=seed, cache=cache, log=log
+    teacher_outputs = _teachers(
+        teachers, samples, data, config, terms, task=task, seed=seed, options=options
     )
     observed = Observed(
         module,
@@ -98,38 +82,37 @@ def distill(
     )
 
     def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        theirs = asked(batch)
-        return {term.name: term.value(outputs, theirs, batch) for term in terms}
+        targets = teacher_outputs(batch)
+        return {term.name: term.value(outputs, targets, batch) for term in terms}
 
-    with asked.frozen():
-        records = fit(
+    after_step = options.after_step
+    with teacher_outputs.frozen():
+        fit(
             observed,
             loss_of,
             samples,
             config,
             seed=seed,
-            augment=data.augment,
-            view_of=asked.view_of,
+            view=augmented(data.augment, seed, teacher_outputs.view_of),
             validate=lambda _: {metric: score(module, output, validation, task, metric)},
-            progress=progress or _drawn(),
-            log=log,
-            checkpoint=checkpoint,
-            together=True,
-            after_step=None if after_step is None else lambda _: after_step(module),
+            options=replace(
+                options,
+                progress=options.progress or _notebook_progress(),
+                after_step=None if after_step is None else lambda _: after_step(module),
+                together=True,
+            ),
         )
     observed.release()
-    if history is not None:
-        history.extend(records)
     return student.with_module(module)
 
 
-def _drawn() -> EpochProgress:
-    """A `progress` that draws where a notebook's cell has asked."""
+def _notebook_progress() -> EpochProgress:
+    """Draws the progress of each epoch if a notebook's cell is running."""
     progress = default_progress()
     return lambda done, total, record: progress("distill", format_record(record), done, total)
 
 
-def _asked(
+def _teachers(
     teachers: Sequence[tuple[Teacher, float]],
     samples: Samples | Mixed,
     data: Data,
@@ -138,25 +121,23 @@ def _asked(
     *,
     task: Task,
     seed: int,
-    cache: Path | None,
-    log: Callable[[str], None],
+    options: TrainingOptions,
 ) -> Teachers:
-    """The teachers, ready to say what the terms need; none where no term needs any."""
-    wanted = list(dict.fromkeys(tap for term in terms for tap in _teacher_taps(term)))
-    asked = Teachers(
-        teachers if wanted else [],
+    """The teachers with the tensors that the terms need; none if no term needs a teacher."""
+    taps = list(dict.fromkeys(tap for term in terms for tap in _teacher_taps(term)))
+    found = Teachers(
+        teachers if taps else [],
         samples,
         data,
         config,
         seed=seed,
-        taps=wanted,
-        cache=cache,
+        taps=taps,
         classes_axis=task.classes_axis,
-        progress=lambda what, done, all_: log(f"the teacher's outputs, {what}: {done} of {all_}"),
+        options=options,
     )
-    if asked.inner and config.teacher_outputs == "cached":
-        log(f"the teacher is asked at every step: losses need its {', '.join(asked.inner)}")
-    return asked
+    if found.inner and config.teacher_outputs == "cached":
+        options.log(f"the teacher runs at every step: losses need its {', '.join(found.inner)}")
+    return found
 
 
 def planned(
@@ -171,29 +152,29 @@ def planned(
     """The terms of the loss, tried on a few samples of the data with these networks.
 
     Raises:
-        RecipeError: a layer does not exist, a loss does not take what it is to compare, the
-            teacher takes other inputs, or a label is no class; all faults are told.
+        RecipeError: a layer does not exist, a loss does not accept the tensors it compares, the
+            teacher takes other inputs, or a label does not fit the task. All faults are reported.
     """
-    teachers = _listed(teacher)
-    for each, _ in teachers:
-        if isinstance(each, OutputsTable):
-            check_table(each, data)
+    teachers = _teacher_list(teacher)
+    for network, _ in teachers:
+        if isinstance(network, OutputsTable):
+            check_table(network, data)
     samples = Samples(data.train, tuple(student.signature.input_names))
-    ids = torch.arange(min(TRIED_ON, len(samples)))
+    ids = torch.arange(min(TRIAL_SAMPLES, len(samples)))
     inputs, labels = samples.take(ids)
     terms = plan_terms(config.losses, task)
     output = student.signature.output_names[0]
     check_labels(samples, student, task, "train")
 
     def of_student(taps: Sequence[str], at: str) -> dict[str, Tensor]:
-        found = _observed(student.module, inputs, [tap or output for tap in taps], at)
-        return {tap: found[tap or output] for tap in taps}
+        tensors = _observed(student.module, inputs, [tap or output for tap in taps], at)
+        return {tap: tensors[tap or output] for tap in taps}
 
     def of_teacher(taps: Sequence[str], at: str) -> dict[str, Tensor]:
         if taps == [""]:
-            shown = [_first_output(each, inputs, ids) for each, _ in teachers]
-            _same_shapes(shown)
-            return {"": shown[0]}
+            outputs = [_first_output(network, inputs, ids) for network, _ in teachers]
+            _check_same_shape(outputs)
+            return {"": outputs[0]}
         first = teachers[0][0]
         if not isinstance(first, Network):
             raise RecipeError(outputs_only(str(teacher_key(first)), taps[0], at))
@@ -203,7 +184,7 @@ def planned(
     return tried(terms, of_student, of_teacher, labels, seed=seed)
 
 
-def _listed(
+def _teacher_list(
     teacher: Teacher | Sequence[tuple[Teacher, float]] | None,
 ) -> list[tuple[Teacher, float]]:
     if teacher is None:
@@ -230,8 +211,8 @@ def _observed(module: nn.Module, inputs: Inputs, taps: Sequence[str], at: str) -
     device = next((entry.device for entry in module.parameters()), torch.device("cpu"))
     moved = {name: tensor.to(device) for name, tensor in inputs.items()}
     with frozen(module), torch.no_grad():
-        found = observe(module, moved, taps, at=at)
-    return {tap: value.cpu() for tap, value in found.items()}
+        tensors = observe(module, moved, taps, at=at)
+    return {tap: value.cpu() for tap, value in tensors.items()}
 
 
 def _first_output(teacher: Teacher, inputs: Inputs, ids: Tensor) -> Tensor:
@@ -243,14 +224,14 @@ def _first_output(teacher: Teacher, inputs: Inputs, ids: Tensor) -> Tensor:
     return outputs_on(teacher, inputs)
 
 
-def _same_shapes(outputs: Sequence[Tensor]) -> None:
-    if len({tuple(each.shape) for each in outputs}) > 1:
+def _check_same_shape(outputs: Sequence[Tensor]) -> None:
+    if len({tuple(tensor.shape) for tensor in outputs}) > 1:
         raise RecipeError(
             Fault(
-                what="The teachers' outputs do not fit each other.",
+                what="The teachers' outputs differ in shape.",
                 at="distill.more_teachers",
-                got=", ".join(str(tuple(each.shape)) for each in outputs),
+                got=", ".join(str(tuple(tensor.shape)) for tensor in outputs),
                 expected="outputs of one shape",
-                fix="name teachers of the same classes",
+                fix="use teachers with the same classes",
             )
         )

@@ -1,10 +1,9 @@
-"""The teachers of a student: asked at every step, or once for every view of the data."""
+"""The teachers of a student: run at every step, or once for each view of the data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,32 +20,33 @@ from edgekd.recipe.training import Distill
 from edgekd.system.files import digest
 from edgekd.training.distributed import wait, world
 from edgekd.training.loop import Batch
+from edgekd.training.options import TrainingOptions
 
 Teacher = Network | BlackBox | OutputsTable
 
 
 FILE_BATCH = 4096
-"""Samples that a file is given at once: each time, its runtime is started."""
+"""Samples per call of a file: each call starts its runtime."""
 
 
 def teacher_key(teacher: Teacher) -> dict[str, Any]:
-    """What a teacher is, as part of the key of what is made with it."""
+    """The identity of a teacher, as part of the key of what is trained with it."""
     return network_key(teacher) if isinstance(teacher, Network) else dict(teacher.key)
 
 
 class Teachers:
-    """What the teachers say of a batch: their joint output as "", and inner layers of the first.
+    """The tensors of the teachers on a batch: the combined output as "", and layers of the first.
 
-    A torch teacher's outputs are kept if the recipe says so and no loss asks for an inner layer;
-    those of files are always kept, and a table is read.
+    The outputs of a torch teacher are cached if the recipe says so and no loss needs a layer;
+    those of files are always cached, and those of a table are read.
 
     Args:
         teachers: each with its weight.
-        samples: all that the student sees, under its names.
-        taps: the outputs and layers of the first teacher that losses ask for; "" is its output.
-        cache: a folder for outputs on these very data and views; without it, memory is used.
-        classes_axis: of their outputs; None where these are numbers, whose mean is taken.
-        tell: called with (a view, samples asked, samples) while a teacher is asked.
+        samples: all samples of the student, under its input names.
+        taps: the outputs and layers of the first teacher that losses need; "" is its output.
+        classes_axis: the axis of their outputs with one value per class; None if the outputs are
+            real numbers, which are averaged.
+        options: the folder of cached outputs, and where progress is logged.
     """
 
     def __init__(
@@ -58,48 +58,48 @@ class Teachers:
         *,
         seed: int,
         taps: Sequence[str],
-        cache: Path | None = None,
         classes_axis: int | None = -1,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,  # noqa: ARG005
+        options: TrainingOptions | None = None,
     ) -> None:
+        options = options or TrainingOptions()
         self.networks = [teacher for teacher, _ in teachers if isinstance(teacher, Network)]
         self.weights = [weight for _, weight in teachers]
         self.samples, self.augment, self.seed = samples, data.augment, seed
         self.combine, self.classes_axis = config.combine, classes_axis
         self.inner = [tap for tap in taps if tap]
-        kept = config.teacher_outputs == "cached" and not self.inner and bool(teachers)
+        cached = config.teacher_outputs == "cached" and not self.inner and bool(teachers)
         self.views: int | None = None
-        if kept or any(not isinstance(teacher, Network) for teacher, _ in teachers):
+        if cached or any(not isinstance(teacher, Network) for teacher, _ in teachers):
             self.views = config.views if data.augment is not None else 1
-        self.asked: list[Callable[[Batch], Tensor]] = []
+        self.sources: list[Callable[[Batch], Tensor]] = []
         self.first: dict[str, Tensor] = {}
-        for place, (teacher, _) in enumerate(teachers):
+        for number, (teacher, _) in enumerate(teachers):
             if isinstance(teacher, OutputsTable):
-                self.asked.append(self._read(teacher))
-            elif isinstance(teacher, Network) and not kept:
-                self.asked.append(self._live(teacher, inner=self.inner if place == 0 else []))
+                self.sources.append(self._read(teacher))
+            elif isinstance(teacher, Network) and not cached:
+                self.sources.append(self._live(teacher, inner=self.inner if number == 0 else []))
             else:
-                self.asked.append(self._kept(teacher, config, cache, progress))
+                self.sources.append(self._cached(teacher, config, options))
 
     def view_of(self, epoch: int) -> int:
-        """The number that seeds an epoch's views; it repeats where outputs are kept."""
+        """The number that seeds the views of an epoch; it repeats if outputs are cached."""
         return epoch if self.views is None else epoch % self.views
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """By tap, the tensors of a batch, on its device and without gradients."""
-        if not self.asked:
+        """The tensors of a batch by tap, on its device and without gradients."""
+        if not self.sources:
             return {}
         self.first = {}
         device = next(iter(batch.inputs.values())).device
-        outputs = [ask(batch).to(device, non_blocking=True) for ask in self.asked]
-        joint = combined(
+        outputs = [source(batch).to(device, non_blocking=True) for source in self.sources]
+        output = combined(
             outputs, self.weights, self.combine, batch.labels, classes_axis=self.classes_axis
         )
-        return {**self.first, "": joint}
+        return {**self.first, "": output}
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """While open, torch teachers are in eval mode and ask for no gradient."""
+        """Keeps torch teachers in eval mode and without gradients."""
         with ExitStack() as stack:
             for network in self.networks:
                 stack.enter_context(frozen(network.module))
@@ -108,39 +108,38 @@ class Teachers:
     def _live(self, teacher: Network, inner: Sequence[str]) -> Callable[[Batch], Tensor]:
         first = teacher.signature.output_names[0]
 
-        def ask(batch: Batch) -> Tensor:
+        def run(batch: Batch) -> Tensor:
             module = teacher.module.to(next(iter(batch.inputs.values())).device)
             with torch.inference_mode():
-                found = observe(module, renamed(batch.inputs, teacher), [first, *inner])
-            # Outside, so that autograd may keep it for the backward pass.
-            self.first.update({tap: found[tap].clone() for tap in inner})
-            return found[first].clone()
+                tensors = observe(module, renamed(batch.inputs, teacher), [first, *inner])
+            # Cloned outside inference mode, so that autograd can save it for the backward pass.
+            self.first.update({tap: tensors[tap].clone() for tap in inner})
+            return tensors[first].clone()
 
-        return ask
+        return run
 
-    def _kept(
-        self,
-        teacher: Network | BlackBox,
-        config: Distill,
-        cache: Path | None,
-        progress: Callable[[str, int, int], None],
+    def _cached(
+        self, teacher: Network | BlackBox, config: Distill, options: TrainingOptions
     ) -> Callable[[Batch], Tensor]:
         document = [teacher_key(teacher), config.cache_format, config.cache_top_k]
+        cache = options.cache
+
+        def progress(view: int, done: int, total: int) -> None:
+            name = "all samples" if self.augment is None else f"view {view + 1} of {self.views}"
+            options.log(f"the teacher's outputs, {name}: {done} of {total}")
+
         outputs = TeacherOutputs(
             len(self.samples),
-            lambda view, ids: outputs_on(teacher, self.seen(view, ids)),
+            lambda view, ids: outputs_on(teacher, self.view_inputs(view, ids)),
             cache / digest(document)[:32] if cache is not None else None,
             format=config.cache_format,
             top_k=config.cache_top_k,
-            progress=lambda view, done, total: progress(self._told(view), done, total),
-            # In memory, every process keeps all of them.
+            progress=progress,
+            # In memory, every process holds all outputs.
             share=world() if cache is not None else (0, 1),
             barrier=wait,
         )
         return lambda batch: outputs.rows(self.view_of(batch.epoch), batch.ids)
-
-    def _told(self, view: int) -> str:
-        return f"view {view + 1} of {self.views}" if self.augment is not None else "all samples"
 
     def _read(self, table: OutputsTable) -> Callable[[Batch], Tensor]:
         rows = table.rows("train")
@@ -148,26 +147,26 @@ class Teachers:
             rows = torch.cat([rows, table.rows("unlabeled")])
         return lambda batch: rows[batch.ids]
 
-    def seen(self, view: int, ids: Tensor) -> Inputs:
-        """The samples `ids` as the `view` shows them."""
+    def view_inputs(self, view: int, ids: Tensor) -> Inputs:
+        """The inputs of the samples `ids` in a view."""
         return view_inputs(self.samples, self.augment, self.seed, view, ids)
 
 
 def check_table(table: OutputsTable, data: Data) -> None:
-    """Finds out whether a table of outputs can teach on `data`.
+    """Checks that a table of outputs can be the teacher on `data`.
 
     Raises:
-        RecipeError: it does not fit the data, or cannot know their views.
+        RecipeError: it does not fit the data, or the data has augmented views.
     """
     table.check(data)
     if data.augment is not None:
         raise RecipeError(
             Fault(
-                what="A table of outputs does not know the augmented views of its samples.",
+                what="A table of outputs has no outputs for augmented views.",
                 at=table.at,
                 got="a table, and data with `augment`",
-                expected="a teacher that can be asked, or data without `augment`",
-                fix="return edgekd.Data without augment, or give the teacher itself",
+                expected="a teacher that can run, or data without `augment`",
+                fix="return edgekd.Data without augment, or name the teacher itself",
             )
         )
 
@@ -175,7 +174,7 @@ def check_table(table: OutputsTable, data: Data) -> None:
 def view_inputs(
     samples: Samples | Mixed, augment: Augment | None, seed: int, view: int, ids: Tensor
 ) -> Inputs:
-    """The samples `ids` as the `view` shows them."""
+    """The inputs of the samples `ids` in a view."""
     inputs, _ = samples.take(ids)
     return inputs if augment is None else augment(inputs, view_seeds(seed, view, ids))
 
@@ -188,28 +187,29 @@ def outputs_on(teacher: Network | BlackBox, inputs: Inputs) -> Tensor:
     module = teacher.module.to(device)
     with torch.no_grad():
         moved = {name: tensor.to(device) for name, tensor in inputs.items()}
-        found = call(module, renamed(moved, teacher))
-    return found[teacher.signature.output_names[0]].float().cpu()
+        outputs = call(module, renamed(moved, teacher))
+    return outputs[teacher.signature.output_names[0]].float().cpu()
 
 
 def combined(
     outputs: Sequence[Tensor],
     weights: Sequence[float],
-    how: str,
+    method: str,
     labels: Tensor | None,
     *,
     classes_axis: int | None = -1,
 ) -> Tensor:
-    """One output of several teachers.
+    """The outputs of several teachers combined into one.
 
     Args:
-        outputs: logits of each, batch x classes; "weighted" takes further axes too.
-        classes_axis: of the logits; None where the outputs are numbers: "weighted" is their mean.
-        how: "weighted", the log of the weighted mean of their probabilities (Hinton et al. 2015,
-            arXiv:1503.02531, section 5.3, by arithmetic mean); or "best", for each sample the
-            logits of the teacher with the smallest cross-entropy, without a label the smallest
-            entropy.
-        labels: of the first samples; None where none has one.
+        outputs: the logits of each teacher, batch x classes; "weighted" takes further axes too.
+        method: "weighted" is the log of the weighted mean of their probabilities (Hinton et al.
+            2015, arXiv:1503.02531, section 5.3, with the arithmetic mean). "best" takes, for each
+            sample, the logits of the teacher with the lowest cross-entropy, or with the lowest
+            entropy if the sample has no label.
+        labels: of the first samples; None if no sample has one.
+        classes_axis: the axis of the logits with one value per class; None if the outputs are real
+            numbers, of which "weighted" takes the mean.
     """
     if len(outputs) == 1:
         return outputs[0]
@@ -218,33 +218,33 @@ def combined(
     shares = (shares / shares.sum()).view(-1, *[1] * first.ndim)
     if classes_axis is None:
         return (torch.stack(list(outputs)) * shares).sum(0)
-    logs = torch.stack([F.log_softmax(each, dim=classes_axis) for each in outputs])
-    if how == "weighted":
+    logs = torch.stack([F.log_softmax(logits, dim=classes_axis) for logits in outputs])
+    if method == "weighted":
         return torch.logsumexp(logs + shares.log(), dim=0)
     cost = -(logs.exp() * logs).sum(dim=2)
     if labels is not None:
         known = logs[:, : len(labels)]
-        picked = known.gather(2, labels.view(1, -1, 1).expand(len(outputs), -1, 1))
-        cost = torch.cat([-picked.squeeze(2), cost[:, len(labels) :]], dim=1)
+        of_label = known.gather(2, labels.view(1, -1, 1).expand(len(outputs), -1, 1))
+        cost = torch.cat([-of_label.squeeze(2), cost[:, len(labels) :]], dim=1)
     best = cost.argmin(dim=0)
     return torch.stack(list(outputs))[best, torch.arange(len(best), device=best.device)]
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """While open, the module is in eval mode and no parameter asks for a gradient.
+    """Keeps a module in eval mode and its parameters without gradients.
 
-    After, it is as it was and where it was: it may have been moved to be asked.
+    Afterwards modes, gradients and the device are restored.
     """
-    device = next((entry.device for entry in module.parameters()), None)
+    device = next((parameter.device for parameter in module.parameters()), None)
     modes = {part: part.training for part in module.modules()}
-    asked = {entry: entry.requires_grad for entry in module.parameters()}
+    trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
     module.eval().requires_grad_(False)
     try:
         yield
     finally:
         for part, mode in modes.items():
             part.training = mode
-        for entry, wanted in asked.items():
-            entry.requires_grad_(wanted)
+        for parameter, requires_grad in trainable.items():
+            parameter.requires_grad_(requires_grad)
         module.to(device)

@@ -15,7 +15,7 @@ from edgekd.system.files import write_text
 from edgekd.system.store import Run
 from edgekd.training.distributed import agreed, one_after_the_first, world
 from edgekd.training.loggers import HISTORY
-from edgekd.training.loop import Record
+from edgekd.training.options import Record
 
 WEIGHTS = "weights.safetensors"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from edgekd.system.packages import need
 from edgekd.system.store import Run
 from edgekd.training.distributed import world
-from edgekd.training.loop import EpochProgress, Record, format_record, no_epoch_progress
+from edgekd.training.loop import format_record
+from edgekd.training.options import EpochProgress, Record, no_epoch_progress
 
 HISTORY = "history.jsonl"
 

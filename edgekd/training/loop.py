@@ -1,8 +1,7 @@
-"""The one training loop: every stage that trains calls it with a module and a loss.
+"""The training loop that every stage calls with a module and a loss.
 
-The order of samples and the views of them are functions of (seed, epoch, sample), and what dropout
-draws is one of (seed, epoch, step), so a training that was interrupted continues to the very same
-weights (bit for bit on a CPU).
+The order and the views of samples are functions of (seed, epoch, sample), and dropout is a function
+of (seed, epoch, step), so an interrupted training continues to the same weights (bit-exact on CPU).
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.data import Augment, Inputs, Mixed, Samples, labelled_count, view_seeds
+from edgekd.data import Inputs, Mixed, Samples, labelled_count
 from edgekd.errors import EdgekdError, Fault, RecipeError, listed
 from edgekd.network.network import call
 from edgekd.recipe.training import Training
 from edgekd.system.files import digest
 from edgekd.training.checkpoint import load_checkpoint, save_checkpoint, unreadable
 from edgekd.training.distributed import agreed, fabric_of, join, summed, too_few, world
+from edgekd.training.options import Record, TrainingOptions, no_epoch_progress
 from edgekd.training.schedule import (
+    View,
     epoch_seed,
     in_batches,
     learning_rate_frac,
@@ -34,23 +34,23 @@ from edgekd.training.schedule import (
 )
 
 CHECKPOINT_EVERY_S = 300.0
-"""A checkpoint is kept after each epoch, and within a long one this often."""
+"""The interval of checkpoints within a long epoch; there is one after each epoch too."""
 
-LOOK_EVERY = 50
-"""Steps between two looks at the loss of an accelerator: each look waits for the device."""
+CHECK_EVERY = 50
+"""Steps between two checks of the loss on an accelerator: each check waits for the device."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples, or this process's part of them.
+    """The samples of one step, or this process's share of them.
 
     Attributes:
         epoch: from 0.
-        ids: of the samples in their dataset.
-        inputs: as the student sees them, augmented.
-        labels: of the samples that have one, which come first; None where none has.
-        whole: how many samples the step has in all processes.
-        whole_labelled: how many of these have a label.
+        ids: the indices of the samples in their dataset.
+        inputs: the augmented inputs.
+        labels: of the labelled samples, which come first; None if there are none.
+        whole: the number of samples of the step in all processes.
+        whole_labelled: the number of these that have a label.
     """
 
     epoch: int
@@ -62,32 +62,14 @@ class Batch:
 
 
 LossOf = Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
-"""The weighted terms of the loss, whose sum it is, of a module's named outputs on a batch. Of
-several processes, the mean over them is the step's loss."""
-
-Record = dict[str, float]
-
-
-class EpochProgress(Protocol):
-    """A callback that receives the figures of each finished epoch."""
-
-    def __call__(self, done: int, total: int, record: Record) -> None:
-        """Reports that `done` of `total` epochs are finished, and the figures of the last one."""
-
-
-def no_epoch_progress(done: int, total: int, record: Record) -> None:
-    """An `EpochProgress` that does nothing."""
-
-
-def no_message(sentence: str) -> None:
-    """A `log` that drops what it is told."""
+"""The weighted terms of the loss, by name, given a module's named outputs on a batch. The loss of a
+step is their sum, averaged over the processes."""
 
 
 def format_record(record: Record) -> str:
-    """An epoch's figures in a few words."""
-    shown = {name: value for name, value in record.items() if name != "epoch"}
-    parts = [name for name in shown if name.startswith("loss_")]  # In the history, not in a line.
-    return ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if name not in parts)
+    """The figures of an epoch in one line, without the terms of the loss."""
+    hidden = [name for name in record if name == "epoch" or name.startswith("loss_")]
+    return ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name not in hidden)
 
 
 def fit(
@@ -97,34 +79,27 @@ def fit(
     training: Training,
     *,
     seed: int,
-    augment: Augment | None = None,
-    view_of: Callable[[int], int] = lambda epoch: epoch,
+    view: View | None = None,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    progress: EpochProgress = no_epoch_progress,
-    log: Callable[[str], None] = no_message,
-    checkpoint: Path | None = None,
-    together: bool = False,
-    after_step: Callable[[nn.Module], None] | None = None,
+    options: TrainingOptions | None = None,
 ) -> list[Record]:
-    """What each epoch came to; `module` is trained in place and is the last epoch's, in eval mode.
+    """The record of each epoch; `module` is trained in place and returned to eval mode.
 
     Args:
+        loss_of: computes the weighted terms of the loss by name; each term is recorded.
         training: epochs, batch size (over all processes), optimizer and the rest.
-        seed: of the order, the views and dropout.
-        loss_of: the weighted terms of the loss by name; each is recorded.
-        view_of: the number that seeds an epoch's views; it repeats where views are cached.
-        validate: figures of the module, in eval mode, on the validation split after each epoch.
-        tell: called after each epoch with (epochs done, epochs, record).
-        say: told, in a sentence, what was asked for and cannot be had.
-        checkpoint: where the state is kept after each epoch, and read from if it is there.
-        together: whether all processes that a launcher started train this module.
-        after_step: called with the module after each step of the optimizer.
+        seed: of the order of samples, the views and dropout.
+        view: the augmented inputs of samples in an epoch; None: the inputs themselves.
+        validate: called with the module in eval mode after each epoch; returns figures to record.
 
     Raises:
-        RecipeError: the loss is not finite; the step, the samples and the term are named. Or a
-            checkpoint cannot be written or read.
+        RecipeError: the loss is not finite, a step failed, or a checkpoint cannot be written or
+            read. The step, the samples and the term are named.
     """
-    loop = _Loop(module, loss_of, samples, training, seed, together, log)
+    options = options or TrainingOptions()
+    checkpoint, after_step = options.checkpoint, options.after_step
+    progress = options.progress or no_epoch_progress
+    loop = _Loop(module, loss_of, samples, training, seed, options)
     records, first, totals = loop.restored(checkpoint)
     for epoch in range(len(records), training.epochs):
         module.train()
@@ -134,7 +109,7 @@ def fit(
             loop.seed_step(epoch, step)
             ids = batches[step][(batches[step] >= loop.labelled).argsort(stable=True)]
             try:
-                batch = loop.drawn(ids, epoch, augment, view_of(epoch))
+                batch = loop.batch(ids, epoch, view)
                 terms = loop.advance(batch)
                 if after_step is not None:
                     after_step(module)
@@ -144,8 +119,8 @@ def fit(
                 raise RecipeError(_failed(epoch, step, ids, error)) from error
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + value * len(ids)
-            loop.look(epoch, step, ids, terms, now=step + 1 == len(batches))
-            if checkpoint is not None and loop.due(step, saved):
+            loop.check(epoch, step, ids, terms, now=step + 1 == len(batches))
+            if checkpoint is not None and loop.is_due(step, saved):
                 loop.save(checkpoint, records, step + 1, totals)
                 saved = time.monotonic()
         module.eval()
@@ -162,11 +137,13 @@ def fit(
         if loop.leads:
             progress(epoch + 1, training.epochs, record)
     loop.finish()
+    if options.history is not None:
+        options.history.extend(records)
     return records
 
 
 class _Loop:
-    """What a training holds: the module on its device, the optimizer, and who else takes part."""
+    """The state of a training: the module on its device, the optimizer and the processes."""
 
     def __init__(
         self,
@@ -175,20 +152,19 @@ class _Loop:
         samples: Samples | Mixed,
         training: Training,
         seed: int,
-        together: bool,
-        log: Callable[[str], None],
+        options: TrainingOptions,
     ) -> None:
-        if together:
+        if options.together:
             join()
-        self.number, self.processes = world() if together else (0, 1)
+        self.number, self.processes = world() if options.together else (0, 1)
         self.module, self.loss_of, self.samples = module, loss_of, samples
-        self.training, self.seed, self.log = training, seed, log
+        self.training, self.seed, self.log = training, seed, options.log
         self.labelled = labelled_count(samples)
         self.fabric = fabric_of(training, self.processes)
-        self.lasting = torch.contiguous_format
+        self.memory_format = torch.contiguous_format
         if training.channels_last:
-            self.lasting = torch.channels_last
-            _lay_out(module, self.lasting)
+            self.memory_format = torch.channels_last
+            _set_memory_format(module, self.memory_format)
         self.student, self.optimizer = self.fabric.setup(module, optimizer_of(module, training))
         if len(samples) < 2 * self.processes or training.batch_size < self.processes:
             raise RecipeError(too_few(len(samples), training.batch_size, self.processes))
@@ -197,14 +173,14 @@ class _Loop:
             self.optimizer,
             lambda step: learning_rate_frac(step, steps * training.epochs, training.schedule),
         )
-        self.of = digest([training.model_dump(), seed, len(samples)])
+        self.identity = digest([training.model_dump(), seed, len(samples)])
         self.to_compile = training.compile
-        self.base = (-1, 0)
-        self.unseen: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
+        self.epoch_seed = (-1, 0)
+        self.unchecked: list[tuple[int, Tensor, Mapping[str, Tensor]]] = []
 
     @property
     def leads(self) -> bool:
-        """Whether this process tells and writes what all have come to."""
+        """Whether this process reports and writes the results of all."""
         return self.number == 0
 
     def batches(self, epoch: int) -> list[Tensor]:
@@ -213,41 +189,42 @@ class _Loop:
         return in_batches(order, self.training.batch_size, 2 * self.processes)
 
     def seed_step(self, epoch: int, step: int) -> None:
-        """Seeds what the module draws in a step, in this process."""
-        place = step * self.processes + self.number
-        if self.base[0] != epoch:
-            self.base = (epoch, epoch_seed(self.seed, epoch))
-        seed = (self.base[1] + place) % 2**63
-        # torch.manual_seed goes through every kind of device: 0.4 ms, of a step of some.
+        """Seeds the random numbers of the module in a step of this process."""
+        if self.epoch_seed[0] != epoch:
+            self.epoch_seed = (epoch, epoch_seed(self.seed, epoch))
+        seed = (self.epoch_seed[1] + step * self.processes + self.number) % 2**63
+        # torch.manual_seed visits every kind of device, which takes 0.4 ms.
         on_cpu = self.fabric.device.type == "cpu"
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
 
-    def drawn(self, ids: Tensor, epoch: int, augment: Augment | None, view: int) -> Batch:
-        """This process's part of the batch of `ids`, those with labels first, on its device."""
-        ours = ids[self.number :: self.processes]
-        inputs, labels = self.samples.take(ours)
-        if augment is not None:
-            inputs = augment(inputs, view_seeds(self.seed, view, ours))
+    def batch(self, ids: Tensor, epoch: int, view: View | None) -> Batch:
+        """This process's share of the samples `ids`, labelled ones first, on its device."""
+        own = ids[self.number :: self.processes]
+        inputs, labels = self.samples.take(own)
+        if view is not None:
+            inputs = view(inputs, epoch, own)
         if self.training.channels_last:
+            format = self.memory_format
             inputs = {
-                name: value.contiguous(memory_format=self.lasting) if value.ndim == 4 else value
+                name: value.contiguous(memory_format=format) if value.ndim == 4 else value
                 for name, value in inputs.items()
             }
         inputs, labels = self.fabric.to_device((inputs, labels))
-        return Batch(epoch, ours, inputs, labels, len(ids), int((ids < self.labelled).sum()))
+        return Batch(epoch, own, inputs, labels, len(ids), int((ids < self.labelled).sum()))
 
     def advance(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss and its terms on `batch`, after which the weights have followed its gradient."""
+        """Updates the weights on `batch`; the loss and its terms before the update."""
         if self.to_compile:
             self._compile(batch)
         outputs = call(self.student, batch.inputs, names_of=self.module)
         terms = self.loss_of(outputs, batch)
         loss = total_of(terms)
         if self.processes > 1:
-            # All gradients are averaged, also of an output that no term of this batch needs.
-            loss = loss + sum(each.sum() for each in outputs.values() if each.requires_grad) * 0.0
+            # All gradients are averaged, even of an output that no term of this batch uses.
+            unused = sum(output.sum() for output in outputs.values() if output.requires_grad)
+            loss = loss + unused * 0.0
         if self.fabric.device.type == "cpu" and not torch.isfinite(loss):
-            return _kept(loss, terms)
+            return _detached(loss, terms)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric.clip_gradients(
@@ -258,23 +235,23 @@ class _Loop:
         )
         self.optimizer.step()
         self.schedule.step()
-        return _kept(loss, terms)
+        return _detached(loss, terms)
 
-    def look(
+    def check(
         self, epoch: int, step: int, ids: Tensor, terms: Mapping[str, Tensor], *, now: bool
     ) -> None:
-        """Stops at a loss that is not finite; on an accelerator, some steps later."""
-        self.unseen.append((step, ids, terms))
-        if not now and self.fabric.device.type != "cpu" and len(self.unseen) < LOOK_EVERY:
+        """Raises if the loss is not finite; on an accelerator, up to `CHECK_EVERY` steps later."""
+        self.unchecked.append((step, ids, terms))
+        if not now and self.fabric.device.type != "cpu" and len(self.unchecked) < CHECK_EVERY:
             return
-        losses = torch.stack([values["loss"] for _, _, values in self.unseen])
+        losses = torch.stack([values["loss"] for _, _, values in self.unchecked])
         if not bool(torch.isfinite(losses).all()):
-            step, ids, terms = self.unseen[int((~torch.isfinite(losses)).int().argmax())]
+            step, ids, terms = self.unchecked[int((~torch.isfinite(losses)).int().argmax())]
             raise RecipeError(_not_finite(epoch, step, ids, terms))
-        self.unseen.clear()
+        self.unchecked.clear()
 
     def _compile(self, batch: Batch) -> None:
-        """Has the module compiled, if one step with it works; the step leaves nothing behind."""
+        """Compiles the module if a trial step works; it changes neither weights nor buffers."""
         self.to_compile = False
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         try:
@@ -284,14 +261,14 @@ class _Loop:
         except (RuntimeError, OSError, ImportError) as error:
             self.module._compiled_call_impl = None
             reason = (str(error).strip().splitlines() or [""])[0]
-            self.log(f"not compiled, goes on without: {type(error).__name__}: {reason}")
+            self.log(f"not compiled, training continues without: {type(error).__name__}: {reason}")
         for name, buffer in self.module.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad(set_to_none=True)
 
-    def due(self, step: int, saved: float) -> bool:
-        """Whether all processes are to keep the state now, that of `saved` being the last."""
-        if (step + 1) % LOOK_EVERY:
+    def is_due(self, step: int, saved: float) -> bool:
+        """Whether all processes save a checkpoint now, given the time of the last one."""
+        if (step + 1) % CHECK_EVERY:
             return False
         late = time.monotonic() - saved > CHECKPOINT_EVERY_S
         return agreed(late) if self.processes > 1 else late
@@ -305,13 +282,13 @@ class _Loop:
     def save(
         self, path: Path, records: list[Record], step: int, totals: Mapping[str, Tensor]
     ) -> None:
-        """Keeps the state before `step` of the epoch after `records`."""
+        """Saves the state before `step` of the epoch after `records`."""
         totals = self.summed(totals)
         if not self.leads:
             return
         schedule = {"last_epoch": self.schedule.last_epoch, "_last_lr": self.schedule.get_last_lr()}
         state = {
-            "of": self.of,
+            "of": self.identity,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule,
@@ -323,13 +300,15 @@ class _Loop:
         save_checkpoint(path, state)
 
     def restored(self, path: Path | None) -> tuple[list[Record], int, dict[str, Tensor]]:
-        """The records, the step to go on with and its epoch's totals, as `path` has them."""
+        """The records, the next step and the totals of its epoch, as saved in `path`."""
         state = load_checkpoint(path) if path is not None else None
         if path is None or state is None:
             return [], 0, {}
         try:
-            if state["of"] != self.of:
-                raise ValueError("it is of a training of another configuration, seed or length")
+            if state["of"] != self.identity:
+                raise ValueError(
+                    "it belongs to a training with another configuration, seed or length"
+                )
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -344,14 +323,14 @@ class _Loop:
             raise unreadable(path, error) from error
 
     def finish(self) -> None:
-        """Leaves the module as its owner expects it."""
+        """Returns the module to the CPU, to eval mode and to its memory format."""
         self.module._compiled_call_impl = None
         self.module.eval().cpu()
         if self.training.channels_last:
-            _lay_out(self.module, torch.contiguous_format)
+            _set_memory_format(self.module, torch.contiguous_format)
 
 
-def _lay_out(module: nn.Module, memory_format: torch.memory_format) -> None:
+def _set_memory_format(module: nn.Module, memory_format: torch.memory_format) -> None:
     module.to(device=None, dtype=None, memory_format=memory_format)  # type: ignore[call-overload]
 
 
@@ -360,18 +339,18 @@ def total_of(terms: Mapping[str, Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms.values())
 
 
-def _kept(loss: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _detached(loss: Tensor, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in {"loss": loss, **terms}.items()}
 
 
 def _means(totals: Mapping[str, Tensor], count: int) -> Record:
-    """The mean loss, and that of each weighted term where it has more than one."""
+    """The mean loss, and the mean of each weighted term if there are several."""
     means = {name: float(total) / count for name, total in totals.items()}
     parts = {f"loss_{name}": mean for name, mean in means.items() if name != "loss"}
     return {"loss": means["loss"], **(parts if len(parts) > 1 else {})}
 
 
-def _place(epoch: int, step: int, ids: Tensor) -> str:
+def _location(epoch: int, step: int, ids: Tensor) -> str:
     more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
     return f"epoch {epoch + 1}, step {step + 1}, samples {ids[:8].tolist()}{more}"
 
@@ -379,10 +358,10 @@ def _place(epoch: int, step: int, ids: Tensor) -> str:
 def _failed(epoch: int, step: int, ids: Tensor, error: Exception) -> Fault:
     return Fault(
         what="A training step failed in the network, the data or a loss.",
-        at=_place(epoch, step, ids),
+        at=_location(epoch, step, ids),
         got=f"{type(error).__name__}: {error}",
-        expected="batches that the network takes, and labels that are its classes",
-        fix="mend the data or the network; the traceback is in the run's log",
+        expected="batches that the network takes, and labels that fit the task",
+        fix="correct the data, the network or the loss; the traceback is in the run's log",
     )
 
 
@@ -391,8 +370,8 @@ def _not_finite(epoch: int, step: int, ids: Tensor, terms: Mapping[str, Tensor])
     bad = [name for name, value in values.items() if not math.isfinite(value)] or list(values)
     return Fault(
         what="The training loss is not finite.",
-        at=f"{_place(epoch, step, ids)}; term {listed(bad)}",
+        at=f"{_location(epoch, step, ids)}; term {listed(bad)}",
         got=", ".join(f"{name} {value:.4g}" for name, value in values.items()),
         expected="a finite loss",
-        fix="lower optimizer.learning_rate, or look for NaN in these samples",
+        fix="lower optimizer.learning_rate, or check these samples for NaN",
     )

@@ -1,49 +1,44 @@
-"""Trains a network on labels with the task's own loss."""
+"""Trains a network on labels with the loss of its task."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from edgekd.data import Augment, Samples
+from edgekd.data import Data, Samples
 from edgekd.network.network import Network
 from edgekd.recipe.training import Training
 from edgekd.tasks import Task
 from edgekd.tasks.evaluate import score
-from edgekd.training.loop import (
-    Batch,
-    EpochProgress,
-    Record,
-    fit,
-    no_epoch_progress,
-    no_message,
-)
+from edgekd.training.loop import Batch, fit
+from edgekd.training.options import Record, TrainingOptions
+from edgekd.training.schedule import augmented
 
 
 def train(
     network: Network,
-    task: Task,
-    train_samples: Samples,
-    validation: Samples,
+    data: Data,
     training: Training,
     *,
+    task: Task,
     metric: str,
     seed: int,
-    augment: Augment | None = None,
-    progress: EpochProgress = no_epoch_progress,
-    log: Callable[[str], None] = no_message,
-    checkpoint: Path | None = None,
+    options: TrainingOptions | None = None,
 ) -> tuple[Network, list[Record]]:
-    """A trained copy of `network`, as the last epoch left it, and what each epoch came to.
+    """A copy of `network` after the last epoch, and the record of each epoch.
 
     Args:
-        metric: of the task; recorded on the validation split after each epoch.
+        metric: the task's metric that is recorded on the validation split after each epoch.
+
+    Raises:
+        RecipeError: see `edgekd.training.loop.fit`.
     """
     module = copy.deepcopy(network.module)
+    names = tuple(network.signature.input_names)
     output = network.signature.output_names[0]
+    validation = Samples(data.validation, names)
 
     def loss_of(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return {"hard": task.loss(outputs[output], batch.labels)}
@@ -51,13 +46,11 @@ def train(
     records = fit(
         module,
         loss_of,
-        train_samples,
+        Samples(data.train, names),
         training,
         seed=seed,
-        augment=augment,
+        view=augmented(data.augment, seed),
         validate=lambda module: {metric: score(module, output, validation, task, metric)},
-        progress=progress,
-        log=log,
-        checkpoint=checkpoint,
+        options=options or TrainingOptions(),
     )
     return network.with_module(module), records

@@ -1,4 +1,4 @@
-"""What a recipe can ask of distillation, through the command line."""
+"""The distillation of a recipe, through the command line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def weights(said: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_inner_layers_by_their_paths(
+def test_losses_compare_inner_layers_by_their_paths(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     hint = {"method": "hint", "student_layer": "0", "teacher_layer": "blocks.3", "weight": 0.1}
@@ -78,7 +78,7 @@ def test_a_wrong_layer_stops_the_run_before_the_teacher_is_trained(
     assert "train 1/3" not in said.err
 
 
-def test_a_precision_that_is_not_there_is_told_before_the_teacher_is_trained(
+def test_an_unavailable_precision_is_an_error_before_the_teacher_is_trained(
     project: Project, edgekd_cli: Any
 ) -> None:
     if torch.cuda.is_available():
@@ -91,7 +91,7 @@ def test_a_precision_that_is_not_there_is_told_before_the_teacher_is_trained(
     assert "train 1/3" not in said.err
 
 
-def test_a_student_of_every_second_block_begins_with_its_teacher_s_weights(
+def test_a_student_of_every_second_block_starts_from_its_teachers_weights(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     stacked["student"] = {"load": "teacher", "blocks": "blocks"}
@@ -105,7 +105,7 @@ def test_a_student_of_every_second_block_begins_with_its_teacher_s_weights(
     assert torch.equal(student["head.weight"], teacher["head.weight"])
 
 
-def test_a_student_of_half_the_width(
+def test_a_student_can_have_half_the_width_of_its_teacher(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     stacked["student"] = {"load": "teacher", "width": 0.5}
@@ -115,7 +115,7 @@ def test_a_student_of_half_the_width(
     assert weights(said)["head.weight"].shape == (3, 8)
 
 
-def test_a_teacher_that_cannot_be_narrower_is_told_before_any_work(
+def test_a_teacher_that_cannot_be_narrower_is_an_error_before_any_work(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     stacked["teacher"]["options"] = {"width": 8}
@@ -127,7 +127,7 @@ def test_a_teacher_that_cannot_be_narrower_is_told_before_any_work(
     assert "train 1/3" not in said.err
 
 
-def test_a_list_of_blocks_that_is_not_there_is_told(
+def test_an_unknown_list_of_blocks_is_an_error(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     stacked["student"] = {"load": "teacher", "blocks": "block"}
@@ -148,7 +148,7 @@ def test_each_generation_teaches_the_next(project: Project, edgekd_cli: Any) -> 
     assert not torch.equal(first["0.weight"], second["0.weight"])
 
 
-def test_several_teachers_and_a_cache_that_is_used_again(
+def test_several_teachers_share_a_cache_that_is_reused(
     project: Project, stacked: dict[str, Any], edgekd_cli: Any
 ) -> None:
     more = [{"load": "models.py:Stacked", "options": {"depth": 2}, "weight": 2.0}]
@@ -166,7 +166,7 @@ def test_several_teachers_and_a_cache_that_is_used_again(
 
 
 @pytest.mark.converter
-def test_a_teacher_that_is_a_file(project: Project, edgekd_cli: Any) -> None:
+def test_a_teacher_can_be_a_file(project: Project, edgekd_cli: Any) -> None:
     reference = f"{project.folder / 'models.py'}:teacher"
     out = project.folder / "teacher"
     made = edgekd_cli(
@@ -191,7 +191,7 @@ def test_a_teacher_that_is_a_file(project: Project, edgekd_cli: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "told"),
+    ("teacher", "message"),
     [
         ({"load": "teacher.onnx"}, "There is no file"),
         ({"load": "outputs:there.safetensors", "train": {"epochs": 1}}, "cannot be trained"),
@@ -199,8 +199,8 @@ def test_a_teacher_that_is_a_file(project: Project, edgekd_cli: Any) -> None:
         ({"load": "outputs:short.safetensors"}, "is not of this data"),
     ],
 )
-def test_a_file_that_cannot_teach_is_told(
-    teacher: dict[str, Any], told: str, project: Project, edgekd_cli: Any
+def test_an_unsuitable_teacher_file_is_an_error(
+    teacher: dict[str, Any], message: str, project: Project, edgekd_cli: Any
 ) -> None:
     save_file({"train": torch.zeros(240, 3)}, project.folder / "there.safetensors")
     save_file({"train": torch.zeros(2, 3)}, project.folder / "short.safetensors")
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_teach_is_told(
     said = distilled(project, edgekd_cli, document)
     assert said.code == 2
     assert_five_parts(said.err)
-    assert told in said.err
+    assert message in said.err
 
 
 def test_curves_go_to_tensorboard_and_mlflow(

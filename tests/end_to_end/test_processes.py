@@ -1,4 +1,4 @@
-"""One student taught by several processes, over gloo on this machine."""
+"""One student trained by several processes, over gloo on this machine."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SCRIPT = """
     from edgekd.training.distributed import join, leave, world
     from edgekd.network.network import as_network
     from edgekd.recipe.training import Distill
+    from edgekd.training.options import TrainingOptions
 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
@@ -34,17 +35,19 @@ SCRIPT = """
         layers = [nn.Linear(8, width), nn.Tanh(), nn.Linear(width, width), nn.Linear(width, 3)]
         return as_network(nn.Sequential(*layers), torch.zeros(1, 8))
 
-    dice = torch.Generator().manual_seed(1)
-    x, labels = torch.randn(45, 8, generator=dice), torch.randint(0, 3, (45,), generator=dice)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(45, 8, generator=generator)
+    labels = torch.randint(0, 3, (45,), generator=generator)
     labelled = TensorDataset(x[:13], labels[:13])
     data = Data(labelled, labelled, labelled, unlabeled=TensorDataset(x[13:]))
-    # Plain gradient descent: the weights after some steps differ where any gradient does.
+    # Plain gradient descent: any difference of gradients changes the weights.
     config = Distill.model_validate(dict(
         epochs=2, batch_size=9, clip_norm=1e9, losses={losses}, cache_format="fp32",
         optimizer=dict(name="sgd", learning_rate=0.05, momentum=0.0, weight_decay=0.0),
     ))
     history = []
-    taught = edgekd.distill(net(12, 0), net(5, 1), data, config, history=history)
+    options = TrainingOptions(history=history)
+    taught = edgekd.distill(net(12, 0), net(5, 1), data, config, options=options)
     if world()[0] == 0:
         weights = torch.cat([value.flatten() for value in taught.module.state_dict().values()])
         print("FOUND", json.dumps([weights.tolist(), [record["loss"] for record in history]]))
@@ -53,7 +56,7 @@ SCRIPT = """
 
 
 def taught(processes: int, losses: list[dict[str, Any]], folder: Path) -> tuple[Any, Any]:
-    """The weights and the losses that so many processes come to."""
+    """The weights and the losses after training in `count` processes."""
     path = folder / f"script-{processes}.py"
     tests = str(Path(__file__).parents[2])
     path.write_text(textwrap.dedent(SCRIPT).format(tests=tests, losses=losses))
@@ -88,31 +91,31 @@ HIDDEN = {"student_layer": "2", "teacher_layer": "2", "weight": 0.3}
 def test_one_and_two_processes_come_to_the_same_weights(
     losses: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Losses that relate samples, and few labels that not every process has in every batch."""
+    """Losses that relate samples, and rare labels that some processes lack in some batches."""
     (one, alone), (two, together) = (taught(count, losses, tmp_path) for count in (1, 2))
     assert two == pytest.approx(one, abs=1e-9)
     assert together == pytest.approx(alone, rel=1e-7)
 
 
 @pytest.mark.converter
-def test_a_recipe_asks_for_two_processes(project: Project, edgekd_cli: Any) -> None:
+def test_a_recipe_trains_in_two_processes(project: Project, edgekd_cli: Any) -> None:
     document = tiny_recipe()
     document["distill"]["devices"] = 2
     project.write(document)
     out = project.folder / "runs"
-    said = edgekd_cli("run", project.recipe, "--out", out, "--json")
-    assert said.code in (0, 9), said.err
-    assert "distill 3/3" in said.err
-    folder = Path(said.json["run"])
+    result = edgekd_cli("run", project.recipe, "--out", out, "--json")
+    assert result.code in (0, 9), result.err
+    assert "distill 3/3" in result.err
+    folder = Path(result.json["run"])
     rows = (folder / "distill" / "history.jsonl").read_text().splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]
-    assert "distill" not in said.json["reused"]
+    assert "distill" not in result.json["reused"]
     again = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "distill")
     assert "distill" in again.json["reused"]
     assert "distill 1/3" not in again.err
 
 
-def test_two_processes_recover_what_was_pruned(project: Project, edgekd_cli: Any) -> None:
+def test_two_processes_fine_tune_a_pruned_network(project: Project, edgekd_cli: Any) -> None:
     need_modules("torch_pruning")
     document = tiny_recipe()
     document["student"]["load"] = "models.py:teacher"
@@ -120,13 +123,13 @@ def test_two_processes_recover_what_was_pruned(project: Project, edgekd_cli: Any
     document["prune"] = {"keep": 0.5, "recover_epochs": 2}
     project.write(document)
     out = project.folder / "runs"
-    said = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "prune")
-    assert said.code == 0, said.err
-    assert "prune 2/2" in said.err
-    folder = Path(said.json["run"])
+    result = edgekd_cli("run", project.recipe, "--out", out, "--json", "--until", "prune")
+    assert result.code == 0, result.err
+    assert "prune 2/2" in result.err
+    folder = Path(result.json["run"])
     rows = (folder / "prune" / "recovered" / "history.jsonl").read_text().splitlines()
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2]
-    assert said.json["student"]["macs"] <= 0.5 * said.json["unpruned"]["macs"]
+    assert result.json["student"]["macs"] <= 0.5 * result.json["unpruned"]["macs"]
     other = edgekd_cli(
         "run", project.recipe, "--out", out, "--json", "--until", "prune",
         "--set", "prune.recover_epochs=3",
@@ -136,19 +139,17 @@ def test_two_processes_recover_what_was_pruned(project: Project, edgekd_cli: Any
     assert "prune/recovered" not in other.json["reused"]
 
 
-def test_a_fault_in_one_of_the_processes_is_told_as_it_is(
-    project: Project, edgekd_cli: Any
-) -> None:
+def test_an_error_in_one_process_is_reported_unchanged(project: Project, edgekd_cli: Any) -> None:
     document = tiny_recipe()
     document["distill"]["devices"] = 2
     document["distill"]["optimizer"] = {"name": "sgd", "learning_rate": 1e30}
     project.recipe.write_text(tomli_w.dumps(document))
-    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs")
-    assert said.code == 2
-    assert "The training loss is not finite." in said.err
+    result = edgekd_cli("run", project.recipe, "--out", project.folder / "runs")
+    assert result.code == 2
+    assert "The training loss is not finite." in result.err
 
 
-def test_more_machines_need_torchrun_and_are_told_how(project: Project, edgekd_cli: Any) -> None:
-    said = edgekd_cli("run", project.recipe, "--set", "distill.nodes=2")
-    assert said.code == 2
-    assert "torchrun --nnodes 2" in said.err
+def test_more_machines_need_torchrun(project: Project, edgekd_cli: Any) -> None:
+    result = edgekd_cli("run", project.recipe, "--set", "distill.nodes=2")
+    assert result.code == 2
+    assert "torchrun --nnodes 2" in result.err

@@ -18,7 +18,7 @@ from edgekd.system.files import digest
 from edgekd.system.store import Run
 from edgekd.training.cache import trained_once
 from edgekd.training.loggers import recorder
-from edgekd.training.loop import Record
+from edgekd.training.options import Record, TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,14 @@ def distilled_once(
             task=state.task,
             metric=state.recipe.accept.metric,
             seed=run.seed,
-            progress=recorder(run, stage, folder),
-            log=lambda sentence: run.progress(stage, sentence),
-            checkpoint=folder / "checkpoint.pt",
-            cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
-            history=history,
-            after_step=distillation.after_step,
+            options=TrainingOptions(
+                progress=recorder(run, stage, folder),
+                log=lambda sentence: run.progress(stage, sentence),
+                checkpoint=folder / "checkpoint.pt",
+                cache=run.store / "teacher_outputs" / digest([state.data_key, views])[:16],
+                history=history,
+                after_step=distillation.after_step,
+            ),
         )
         return trained, history
 

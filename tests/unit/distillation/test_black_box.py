@@ -16,6 +16,7 @@ from edgekd.distillation.black_box import BlackBox, OutputsTable, is_black_box, 
 from edgekd.errors import RecipeError
 from edgekd.network.network import Network, as_network
 from edgekd.recipe.training import Distill
+from edgekd.training.options import TrainingOptions
 
 
 class Scored(nn.Module):
@@ -184,13 +185,13 @@ def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
         load_black_box("outputs:out.safetensors", base=tmp_path)
 
 
-def test_a_table_does_not_know_augmented_views(tmp_path: Path) -> None:
+def test_a_table_is_refused_for_augmented_views(tmp_path: Path) -> None:
     from dataclasses import replace
 
     save_file({"train": torch.zeros(40, 3)}, tmp_path / "out.safetensors")
     table = load_black_box("outputs:out.safetensors", base=tmp_path)
     data = replace(images(), augment=lambda inputs, seeds: inputs)  # noqa: ARG005
-    with pytest.raises(RecipeError, match="does not know the augmented views"):
+    with pytest.raises(RecipeError, match="has no outputs for augmented views"):
         edgekd.distill(table, _student(), data, SOFT)
 
 
@@ -209,7 +210,9 @@ def test_only_outputs_of_a_file_can_be_compared(tmp_path: Path) -> None:
 @pytest.mark.converter
 def test_a_file_teaches_as_its_network_does(tmp_path: Path) -> None:
     teacher = load_black_box(onnx_file(tmp_path / "teacher.onnx", "free").name, base=tmp_path)
-    by_file = edgekd.distill(teacher, _student(), images(), SOFT, cache=tmp_path / "cache")
+    by_file = edgekd.distill(
+        teacher, _student(), images(), SOFT, options=TrainingOptions(cache=tmp_path / "cache")
+    )
     by_network = edgekd.distill(network(), _student(), images(), SOFT)
     assert torch.allclose(
         by_file.module.state_dict()["1.weight"],

@@ -21,7 +21,7 @@ from edgekd.errors import RecipeError
 from edgekd.network.network import Network, as_network, weights_digest
 from edgekd.recipe.training import Distill
 from edgekd.training import loop
-from edgekd.training.loop import Record
+from edgekd.training.options import Record, TrainingOptions
 
 
 def config(*losses: dict[str, Any], **more: Any) -> Distill:
@@ -68,7 +68,11 @@ def test_a_projector_is_trained_and_dropped() -> None:
     before = weights_digest(teacher.module)
     history: list[Record] = []
     taught = edgekd.distill(
-        teacher, student, images(), config(HARD, HINT, epochs=8), history=history
+        teacher,
+        student,
+        images(),
+        config(HARD, HINT, epochs=8),
+        options=TrainingOptions(history=history),
     )
     assert type(taught.module) is Convolutional, "the student is not left in a wrapper"
     assert taught.module.state_dict().keys() == student.module.state_dict().keys()
@@ -83,7 +87,7 @@ def test_of_equal_shapes_there_is_no_projector_and_the_value_is_that_of_the_tens
     teacher, student, data = network(4), network(4, seed=1), images()
     history: list[Record] = []
     still = config(HINT, epochs=1, optimizer={"learning_rate": 1e-12, "name": "sgd"})
-    edgekd.distill(teacher, student, data, still, history=history)
+    edgekd.distill(teacher, student, data, still, options=TrainingOptions(history=history))
     x = data.train[:][0]  # type: ignore[index]
     features = [
         each.module.block2(each.module.block1(x))  # type: ignore[union-attr, operator]
@@ -129,10 +133,18 @@ def test_a_student_learns_from_its_own_deepest_exit() -> None:
     early_hard = {**HARD, "student_layer": "early", "weight": 1e-6}
     history: list[Record] = []
     student = network(6)
-    edgekd.distill(None, student, images(), config(HARD, own, early_hard), history=history)
+    edgekd.distill(
+        None,
+        student,
+        images(),
+        config(HARD, own, early_hard),
+        options=TrainingOptions(history=history),
+    )
     assert history[0].keys() >= {"loss_hard", "loss_soft_target", "loss_hard_2"}
     alone: list[Record] = []
-    taught = edgekd.distill(None, student, images(), config(own, epochs=1), history=alone)
+    taught = edgekd.distill(
+        None, student, images(), config(own, epochs=1), options=TrainingOptions(history=alone)
+    )
     # No gradient reaches the exit that teaches.
     assert torch.equal(taught.module.head.weight, student.module.head.weight)  # type: ignore
     assert not torch.equal(taught.module.exit.weight, student.module.exit.weight)  # type: ignore
@@ -163,7 +175,7 @@ def test_two_teachers_that_are_one_are_one() -> None:
 
 def test_teachers_of_different_classes_are_refused() -> None:
     other = as_network(nn.Sequential(nn.Flatten(), nn.Linear(36, 5)), torch.zeros(1, 1, 6, 6))
-    with pytest.raises(RecipeError, match="teachers' outputs do not fit each other"):
+    with pytest.raises(RecipeError, match="teachers' outputs differ in shape"):
         edgekd.distill([(network(8), 1.0), (other, 1.0)], network(4), images(), config(SOFT))
 
 
@@ -187,18 +199,36 @@ def test_a_teacher_of_other_inputs_is_refused() -> None:
 
 def test_what_is_asked_of_the_teacher_at_every_step_is_said() -> None:
     said: list[str] = []
-    edgekd.distill(network(8), network(4), images(), config(HINT, epochs=1), log=said.append)
-    assert "the teacher is asked at every step: losses need its block2" in said
+    edgekd.distill(
+        network(8),
+        network(4),
+        images(),
+        config(HINT, epochs=1),
+        options=TrainingOptions(log=said.append),
+    )
+    assert "the teacher runs at every step: losses need its block2" in said
 
 
 def test_channels_last_and_compile_train_as_well() -> None:
     teacher, student, data = network(8), network(4, seed=1), images()
     plain, laid_out, compiled = ([], [], [])  # type: list[Record], list[Record], list[Record]
-    edgekd.distill(teacher, student, data, config(HARD, SOFT), history=plain)
-    taught = edgekd.distill(
-        teacher, student, data, config(HARD, SOFT, channels_last=True), history=laid_out
+    edgekd.distill(
+        teacher, student, data, config(HARD, SOFT), options=TrainingOptions(history=plain)
     )
-    edgekd.distill(teacher, student, data, config(HARD, SOFT, compile=True), history=compiled)
+    taught = edgekd.distill(
+        teacher,
+        student,
+        data,
+        config(HARD, SOFT, channels_last=True),
+        options=TrainingOptions(history=laid_out),
+    )
+    edgekd.distill(
+        teacher,
+        student,
+        data,
+        config(HARD, SOFT, compile=True),
+        options=TrainingOptions(history=compiled),
+    )
     assert laid_out[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-3)
     assert compiled[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=1e-3)
     weight = taught.module.block2[0].weight  # type: ignore[union-attr, index]
@@ -218,11 +248,15 @@ def test_without_a_compiler_it_is_trained_uncompiled_and_said(
     said: list[str] = []
     plain, uncompiled = list[Record](), list[Record]()
     teacher, student, data = network(8), network(5), images()
-    edgekd.distill(teacher, student, data, config(SOFT), history=plain)
+    edgekd.distill(teacher, student, data, config(SOFT), options=TrainingOptions(history=plain))
     edgekd.distill(
-        teacher, student, data, config(SOFT, compile=True), log=said.append, history=uncompiled
+        teacher,
+        student,
+        data,
+        config(SOFT, compile=True),
+        options=TrainingOptions(log=said.append, history=uncompiled),
     )
-    assert any("not compiled, goes on without" in line for line in said), said
+    assert any("not compiled, training continues" in line for line in said), said
     assert uncompiled == plain
 
 
@@ -236,7 +270,11 @@ def test_float16_on_a_cpu_is_refused() -> None:
 def test_bfloat16_trains() -> None:
     history: list[Record] = []
     edgekd.distill(
-        network(8), network(4), images(), config(SOFT, precision="bf16"), history=history
+        network(8),
+        network(4),
+        images(),
+        config(SOFT, precision="bf16"),
+        options=TrainingOptions(history=history),
     )
     assert history[1]["loss"] < history[0]["loss"]
 
@@ -247,7 +285,7 @@ KILLED = """
     from pathlib import Path
     from tests.unit.distillation import test_distill as here
 
-    here.loop.CHECKPOINT_EVERY_S, here.loop.LOOK_EVERY = 0.0, 1
+    here.loop.CHECKPOINT_EVERY_S, here.loop.CHECK_EVERY = 0.0, 1
     steps = 0
 
     class Mortal(torch.nn.Module):
@@ -262,7 +300,7 @@ KILLED = """
     student.module.append(Mortal())
     taught = here.edgekd.distill(
         here.network(8), student, here.images(), here.config(here.HARD, here.RESUMED),
-        checkpoint=Path({folder!r}) / "checkpoint.pt",
+        options=here.TrainingOptions(checkpoint=Path({folder!r}) / "checkpoint.pt"),
     )
     print(here.weights_digest(taught.module))
 """
@@ -313,9 +351,11 @@ def test_a_mid_epoch_checkpoint_keeps_the_records_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(loop, "LOOK_EVERY", 1)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 1)
     whole: list[Record] = []
-    edgekd.distill(network(8), network(4, 1), images(), config(HARD), history=whole)
+    edgekd.distill(
+        network(8), network(4, 1), images(), config(HARD), options=TrainingOptions(history=whole)
+    )
     plain = config(HARD)
     calls = 0
     advance = loop._Loop.advance
@@ -330,9 +370,17 @@ def test_a_mid_epoch_checkpoint_keeps_the_records_whole(
     monkeypatch.setattr(loop._Loop, "advance", mortal)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
-        edgekd.distill(network(8), network(4, 1), images(), plain, checkpoint=path)
+        edgekd.distill(
+            network(8), network(4, 1), images(), plain, options=TrainingOptions(checkpoint=path)
+        )
     history: list[Record] = []
-    edgekd.distill(network(8), network(4, 1), images(), plain, checkpoint=path, history=history)
+    edgekd.distill(
+        network(8),
+        network(4, 1),
+        images(),
+        plain,
+        options=TrainingOptions(checkpoint=path, history=history),
+    )
     assert history == whole
 
 
@@ -346,6 +394,6 @@ def test_a_loss_of_no_labelled_sample_in_a_batch_is_zero() -> None:
         network(4),
         replace(data, train=few, unlabeled=rest),
         config(HARD, SOFT, batch_size=5),
-        history=history,
+        options=TrainingOptions(history=history),
     )
     assert history[0]["loss_hard"] > 0

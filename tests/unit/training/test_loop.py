@@ -18,8 +18,9 @@ from edgekd.recipe.training import Distill, Loss, Optimizer, Training
 from edgekd.system.import_string import resolve
 from edgekd.tasks import TASKS, cross_entropy
 from edgekd.tasks.evaluate import score
-from edgekd.training.loop import Batch, Record, fit
-from edgekd.training.schedule import sample_order
+from edgekd.training.loop import Batch, fit
+from edgekd.training.options import Record, TrainingOptions
+from edgekd.training.schedule import augmented, sample_order
 from tests.support.project import Project
 
 
@@ -54,9 +55,8 @@ def trained(
         Samples(data.train, ("input",)),
         Training(epochs=epochs, batch_size=32, optimizer=Optimizer(learning_rate=1e-2)),
         seed=1,
-        augment=data.augment,
-        progress=progress,
-        checkpoint=checkpoint,
+        view=augmented(data.augment, 1),
+        options=TrainingOptions(progress=progress, checkpoint=checkpoint),
     )
     return module, records
 
@@ -104,7 +104,9 @@ def test_a_loss_that_is_not_finite_names_the_step_and_samples() -> None:
 
 def test_each_term_is_recorded_and_the_loss_is_their_sum(project: Project) -> None:
     history: list[Record] = []
-    edgekd.distill(net(16), net(6, seed=1), blobs(project), CONFIG, history=history)
+    edgekd.distill(
+        net(16), net(6, seed=1), blobs(project), CONFIG, options=TrainingOptions(history=history)
+    )
     for record in history:
         parts = record["loss_hard"] + record["loss_soft_target"]
         assert record["loss"] == pytest.approx(parts, rel=1e-5)
@@ -196,13 +198,15 @@ def test_the_soft_term_keeps_its_t_squared_without_a_hard_term(project: Project)
             Loss.model_validate({"method": "soft_target", "temperature": 4.0}),
         ]
         config = CONFIG.model_copy(update={"losses": losses, "epochs": 1})
-        edgekd.distill(teacher, student, data, config, history=history)
+        edgekd.distill(teacher, student, data, config, options=TrainingOptions(history=history))
     assert histories[0][0]["loss"] == pytest.approx(histories[1][0]["loss"], rel=1e-4)
 
 
 def test_the_last_epoch_is_returned_whatever_validation_says(project: Project) -> None:
     data, history = blobs(project), list[Record]()
-    taught = edgekd.distill(net(16), net(6, seed=1), data, CONFIG, history=history)
+    taught = edgekd.distill(
+        net(16), net(6, seed=1), data, CONFIG, options=TrainingOptions(history=history)
+    )
     validation = Samples(data.validation, ("input",))
 
     found = score(taught.module, "output", validation, TASKS["classification"], "accuracy")
@@ -221,7 +225,7 @@ def test_a_loss_warms_up_over_its_epochs(project: Project) -> None:
     for history, warm_up in zip(histories, (0, 4), strict=True):
         loss = {"method": "soft_target", "temperature": 1.0, "warmup_epochs": warm_up}
         config = CONFIG.model_copy(update={"losses": [Loss.model_validate(loss)], "epochs": 1})
-        edgekd.distill(teacher, student, data, config, history=history)
+        edgekd.distill(teacher, student, data, config, options=TrainingOptions(history=history))
     assert histories[1][0]["loss"] < 0.5 * histories[0][0]["loss"]
 
 
@@ -233,7 +237,11 @@ def test_unlabelled_samples_take_part_in_the_losses_that_need_no_label(project: 
     teacher, student = net(16), net(6, seed=1)
     alone, mixed = (
         edgekd.distill(
-            teacher, student, replace(data, train=few, unlabeled=unlabeled), CONFIG, history=history
+            teacher,
+            student,
+            replace(data, train=few, unlabeled=unlabeled),
+            CONFIG,
+            options=TrainingOptions(history=history),
         )
         for unlabeled, history in ((None, list[Record]()), (rest, list[Record]()))
     )
@@ -241,7 +249,11 @@ def test_unlabelled_samples_take_part_in_the_losses_that_need_no_label(project: 
     hard_only = CONFIG.model_copy(update={"losses": [Loss(method="hard")], "epochs": 1})
     history: list[Record] = []
     edgekd.distill(
-        teacher, student, replace(data, train=few, unlabeled=rest), hard_only, history=history
+        teacher,
+        student,
+        replace(data, train=few, unlabeled=rest),
+        hard_only,
+        options=TrainingOptions(history=history),
     )
     assert history[0]["loss"] > 0
 
