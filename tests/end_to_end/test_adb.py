@@ -1,4 +1,4 @@
-"""A phone by adb: Debian's real adb speaks to a phone of the tests, whose shell is this host's."""
+"""A phone over adb: Debian's real adb connects to a fake phone, whose shell is this host's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 import edgekd
 from edgekd.devices.job import Job, run_job
 from edgekd.devices.telemetry.phone import mask_of
-from edgekd.devices.transport import reconnect as dropped
+from edgekd.devices.transport import reconnect
 from edgekd.devices.vendor_tools import benchmark_model_job
 from edgekd.errors import ConversionError, EdgekdError, RecipeError, RefusedError, UnreachableError
 from tests.support.adbd import Phone
@@ -35,13 +35,13 @@ Plug = Callable[..., tuple[Phone, str]]
 
 @pytest.fixture
 def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
-    """Connects a phone, and says its URL; adb's server is one of this test's own."""
+    """Connects fake phones and returns their URLs; the test has its own adb server."""
     program = need_program("adb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(dropped, "WAIT_S", 0.1)
+    monkeypatch.setattr(reconnect, "WAIT_S", 0.1)
     phones: list[Phone] = []
 
     def connect(python: str = sys.executable, **options: object) -> tuple[Phone, str]:
@@ -85,7 +85,9 @@ def test_a_phone_runs_an_artifact_and_is_left_clean(plug: Plug, job: Job, shell_
 
 
 @pytest.mark.parametrize("shell_v2", [True, False])
-def test_a_missing_python_is_told_by_old_phones_too(plug: Plug, job: Job, shell_v2: bool) -> None:
+def test_a_missing_python_is_reported_on_old_phones_too(
+    plug: Plug, job: Job, shell_v2: bool
+) -> None:
     phone, url = plug("/no/python", shell_v2=shell_v2)
     with pytest.raises(UnreachableError, match="a program '/no/python' there") as stop:
         run_job(url, job)
@@ -94,7 +96,7 @@ def test_a_missing_python_is_told_by_old_phones_too(plug: Plug, job: Job, shell_
 
 
 @pytest.mark.parametrize("shell_v2", [True, False])
-def test_an_agent_that_fails_is_told_with_its_own_words(
+def test_an_agents_own_error_is_reported(
     plug: Plug, job: Job, tmp_path: Path, shell_v2: bool
 ) -> None:
     failing = tmp_path / "failing"
@@ -106,7 +108,7 @@ def test_an_agent_that_fails_is_told_with_its_own_words(
     assert_five_parts(str(stop.value))
 
 
-def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
+def test_a_file_damaged_in_transit_is_noticed(plug: Plug, job: Job) -> None:
     phone, url = plug(spoil=lambda path, data: data[:-1] if path.endswith(".onnx") else data)
     differs = r"it/model\.onnx differs from the file that was sent"
     with pytest.raises(UnreachableError, match=differs) as stop:
@@ -115,7 +117,7 @@ def test_a_file_that_arrives_changed_is_noticed(plug: Plug, job: Job) -> None:
     assert list(phone.temporary.iterdir()) == []
 
 
-def test_a_full_phone_is_told(plug: Plug, job: Job) -> None:
+def test_a_full_phone_is_reported(plug: Plug, job: Job) -> None:
     def full(path: str, data: bytes) -> bytes:
         raise OSError(28, "No space left on device", path, len(data))
 
@@ -132,7 +134,7 @@ def test_a_connection_that_is_cut_ends_in_time(plug: Plug, job: Job) -> None:
     assert_five_parts(str(stop.value))
 
 
-def test_a_phone_that_is_not_there_and_a_serial_that_is_none(plug: Plug, job: Job) -> None:
+def test_a_missing_phone_and_an_invalid_serial_are_reported(plug: Plug, job: Job) -> None:
     plug()
     with pytest.raises(UnreachableError, match="device 'NOSUCH' not found") as stop:
         run_job("adb://NOSUCH", job)
@@ -142,7 +144,7 @@ def test_a_phone_that_is_not_there_and_a_serial_that_is_none(plug: Plug, job: Jo
 
 
 def ended(number: int) -> bool:
-    """Whether the process is gone, at the latest after some seconds."""
+    """Whether the process has ended, within a few seconds."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -155,13 +157,13 @@ def ended(number: int) -> bool:
 
 def hanging(folder: Path) -> str:
     """A Python whose agent never ends."""
-    place = folder / "hanging"
+    path = folder / "hanging"
     hang = f"echo $$ > {folder}/number; exec sleep 100"
-    place.write_text(
+    path.write_text(
         f'#!/bin/sh\ncase "$1" in agent.py) {hang};; esac\nexec {sys.executable} "$@"\n'
     )
-    place.chmod(0o755)
-    return str(place)
+    path.chmod(0o755)
+    return str(path)
 
 
 def test_a_hang_ends_in_time_and_leaves_nothing_running(
@@ -204,7 +206,7 @@ def test_a_phone_without_python_runs_a_benchmark_model(
         benchmark_model_job.run_benchmark_model(url, model, threads=2, timeout_s=60)
 
 
-def test_a_cut_connection_is_made_again_and_the_old_job_ended(
+def test_a_lost_connection_is_retried_and_the_old_job_ended(
     plug: Plug, job: Job, tmp_path: Path
 ) -> None:
     once = tmp_path / "once"
@@ -231,7 +233,7 @@ def test_big_cores_are_whole_clusters_from_the_fastest_down(threads: int, mask: 
     assert mask_of(CLOCKS, threads) == mask  # A Pixel 6's: 4, 2 and 2 cores.
 
 
-def test_a_phone_that_tells_no_clocks_is_not_guessed_of(plug: Plug, job: Job) -> None:
+def test_a_phone_without_clocks_cannot_choose_big_cores(plug: Plug, job: Job) -> None:
     with pytest.raises(ValueError, match="cpuinfo_max_freq"):
         mask_of({}, 1)
     _, url = plug()
@@ -241,27 +243,27 @@ def test_a_phone_that_tells_no_clocks_is_not_guessed_of(plug: Plug, job: Job) ->
 
 
 def says(phone: Phone, tmp_path: Path, name: str, text: str) -> None:
-    """Puts a program onto the phone."""
-    place = tmp_path / "bin" / name
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(f"#!/bin/sh\n{text}\n")
-    place.chmod(0o755)
-    phone.env["PATH"] = f"{place.parent}{os.pathsep}{os.environ['PATH']}"
+    """Install a program on the phone."""
+    path = tmp_path / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    phone.env["PATH"] = f"{path.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def tells(phone: Phone, tmp_path: Path, battery: str, statuses: list[int]) -> None:
-    """Has the phone's dumpsys tell of its battery, and of a thermal status after another."""
-    told = tmp_path / "statuses"
-    told.write_text("".join(f"{status}\n" for status in statuses))
+    """Let the phone's dumpsys report a battery level, and thermal statuses one after another."""
+    remaining = tmp_path / "statuses"
+    remaining.write_text("".join(f"{status}\n" for status in statuses))
     heat = (
-        f"s=$(head -n 1 {told}); [ $(wc -l < {told}) -gt 1 ] && sed -i 1d {told}\n"
+        f"s=$(head -n 1 {remaining}); [ $(wc -l < {remaining}) -gt 1 ] && sed -i 1d {remaining}\n"
         'echo "Thermal Status: $s"; echo "Current temperatures from HAL:"\n'
         'echo "\tTemperature{mValue=61.5, mType=3, mName=skin, mStatus=$s}"'
     )
     says(phone, tmp_path, "dumpsys", f'case "$1" in battery) echo "{battery}";; *) {heat};; esac')
 
 
-def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
+def test_nothing_is_timed_on_a_low_battery_and_a_hot_phone_may_cool(
     plug: Plug, job: Job, tmp_path: Path
 ) -> None:
     options = {"runs": 20, "seconds": 0.0, "block": 20, "warm_up_s": 0.0, "warm_up_limit_s": 0.1,
@@ -284,7 +286,7 @@ def test_a_phone_is_not_timed_low_or_hot_and_a_hot_one_is_waited_for(
     assert list(phone.temporary.iterdir()) == []
 
 
-def test_a_budget_is_judged_by_what_a_benchmark_model_told(
+def test_a_budget_is_judged_by_the_summary_of_benchmark_model(
     plug: Plug, tmp_path: Path, edgekd_cli: Any
 ) -> None:
     program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
@@ -292,23 +294,23 @@ def test_a_budget_is_judged_by_what_a_benchmark_model_told(
     program.write_text(f"#!/bin/sh\n{TOLD.replace('avg=404.25 std=7.5', steady)}")
     model.write_bytes(b"TFL3")
     phone, url = plug()
-    words = ["benchmark", model, "--device", f"{url}&benchmark_model={program}", "--json"]
-    said = edgekd_cli(*words, "--budget", "latency_p90_ms=0.46")
-    assert said.code == 0, said.err
-    found = said.json[0]["measurement"]
+    args = ["benchmark", model, "--device", f"{url}&benchmark_model={program}", "--json"]
+    result = edgekd_cli(*args, "--budget", "latency_p90_ms=0.46")
+    assert result.code == 0, result.err
+    found = result.json[0]["measurement"]
     assert (found["process_count"], found["sample_count"]) == (3, 150)
     assert (found["p50_ms"], found["p90_ms"], found["max_ms"]) == (0.403, 0.42, 0.45)
     assert (found["init_ms"], found["first_ms"]) == (12.5, 0.9)
     assert found["samples_ns"] == []
     assert "reports no samples" in found["notes"][0]
-    assert edgekd_cli(*words, "--budget", "latency_p90_ms=0.39").code == 8
-    still = edgekd_cli(*words, "--budget", "latency_p90_ms=0.41")
+    assert edgekd_cli(*args, "--budget", "latency_p90_ms=0.39").code == 8
+    still = edgekd_cli(*args, "--budget", "latency_p90_ms=0.41")
     assert still.code == 9, "some 5 % to 50 % took longer"
     assert any("--num_runs=67" in each for each in phone.commands)
     assert list(phone.temporary.iterdir()) == []
 
 
-def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
+def test_a_recipe_is_verified_here_and_timed_by_benchmark_model(
     plug: Plug, project: Project, edgekd_cli: Any
 ) -> None:
     need_modules("litert_torch", "ai_edge_litert")
@@ -326,20 +328,20 @@ def test_a_recipe_is_verified_here_and_timed_by_a_benchmark_model(
         }
     ]
     project.write(document)
-    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
-    assert said.code == 0, said.err
-    row = said.json["rows"][0]
+    result = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
+    assert result.code == 0, result.err
+    row = result.json["rows"][0]
     assert (row["outcome"], row["evidence"]) == ("passed", "host")
     assert (row["measurement"]["evidence"], row["measurement"]["p90_ms"]) == ("device", 0.45)
     assert row["measurement"]["device"]["processor"] == "Tensor G3"
     document["targets"][0]["device"] = f"{url}&benchmark_modle={program}"
     project.write(document)
-    said = edgekd_cli("check", project.recipe)
-    assert said.code == 2, "before any work"
-    assert "?benchmark_model=PATH here" in said.err
+    result = edgekd_cli("check", project.recipe)
+    assert result.code == 2, "before any work"
+    assert "?benchmark_model=PATH here" in result.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "ended"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_ctrl_c_leaves_nothing_running_on_the_phone(
     plug: Plug, job: Job, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -361,14 +363,16 @@ def test_ctrl_c_leaves_nothing_running_on_the_phone(
     assert list(phone.temporary.iterdir()) == []
 
 
-def test_a_benchmark_model_is_asked_for_no_outputs(plug: Plug, job: Job, tmp_path: Path) -> None:
+def test_benchmark_model_cannot_return_outputs(plug: Plug, job: Job, tmp_path: Path) -> None:
     _, url = plug()
     with pytest.raises(RefusedError, match="benchmark_model can only time TFLite files") as stop:
         run_job(f"{url}&benchmark_model={tmp_path}/none", job)
     assert_five_parts(str(stop.value))
 
 
-def test_no_adb_is_told(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_adb_is_reported(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

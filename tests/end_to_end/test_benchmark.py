@@ -1,4 +1,4 @@
-"""Benchmarks of real files in their runtimes: the protocol, what fell back, what was throttled."""
+"""Benchmarks of real files in their runtimes: the protocol, fallbacks and throttling."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Odd(nn.Module):
-    """CUMSUM, which XNNPACK does not take, between what it does."""
+    """CUMSUM, which XNNPACK does not support, between operators that it does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Odd(nn.Module):
 
 
 class Logarithm(nn.Module):
-    """Not a number where the weights say so."""
+    """Outputs NaN if its weights are negative."""
 
     def __init__(self, offset: float) -> None:
         super().__init__()
@@ -86,33 +86,33 @@ def onnx(tmp_path_factory: pytest.TempPathFactory) -> edgekd.Artifact:
     return made(module, torch.zeros(1, 8), "onnx", tmp_path_factory.mktemp("onnx"))
 
 
-def test_phases_are_told_apart_and_every_sample_is_kept_by_process(onnx: edgekd.Artifact) -> None:
-    found = benchmark(onnx, protocol=SHORT)
-    assert [len(process) >= SHORT.runs for process in found.samples_ns] == [True] * 3
-    for phase in (found.start_ms, found.import_ms, found.init_ms, found.first_ms):
+def test_phases_are_separate_and_every_sample_is_kept_by_process(onnx: edgekd.Artifact) -> None:
+    measured = benchmark(onnx, protocol=SHORT)
+    assert [len(process) >= SHORT.runs for process in measured.samples_ns] == [True] * 3
+    for phase in (measured.start_ms, measured.import_ms, measured.init_ms, measured.first_ms):
         assert phase is not None
         assert phase > 0
-    assert found.warm_up_count >= 3 * 10
-    assert found.device["runtime"]["providers"] == ["CPUExecutionProvider"]
-    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert measured.warm_up_count >= 3 * 10
+    assert measured.device["runtime"]["providers"] == ["CPUExecutionProvider"]
+    document = json.loads(json.dumps(measured.to_json(), allow_nan=False))
     assert document["protocol"] == "own"
     assert document["min_ms"] <= document["p50_ms"] <= document["p95_ms"] <= document["max_ms"]
-    assert Measurement.from_json(document) == found
+    assert Measurement.from_json(document) == measured
 
 
 def test_short_inferences_are_sampled_over_the_whole_time(onnx: edgekd.Artifact) -> None:
     spread = Protocol(
         processes=1, runs=20, seconds=0.5, block=20, turn_s=0.05, warm_up_s=0.0, cool_s=0.0
     )
-    found = benchmark(onnx, protocol=spread)
+    measured = benchmark(onnx, protocol=spread)
     # A turn is 20 samples, however many inferences fit into it.
-    assert 20 <= len(found.samples_ms) <= 10 * 20
+    assert 20 <= len(measured.samples_ms) <= 10 * 20
 
 
 def test_sensors_are_read_before_during_and_after(
     onnx: edgekd.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stubs that print what a board's do stand for its programs, since no host has them."""
+    """Stubs print the output of a board's programs, which no host has."""
     programs = tmp_path / "bin"
     programs.mkdir()
     line = "RAM 1/2MB (lfb 1x2MB) CPU [9%@2201] tj@52C VDD_IN 5000mW/4900mW"
@@ -126,15 +126,15 @@ def test_sensors_are_read_before_during_and_after(
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    found = benchmark(onnx, protocol=Protocol(processes=1, seconds=1.0, cool_s=0.0))
-    before, during = found.device["before"], found.device["during"]
+    measured = benchmark(onnx, protocol=Protocol(processes=1, seconds=1.0, cool_s=0.0))
+    before, during = measured.device["before"], measured.device["during"]
     assert before["slowed"] == ["throttled", "under-voltage"]
     assert before["power_mode"] == "15W"
     assert during["count"] >= 3
     assert during["clock_mhz"] == [pytest.approx(1500.006144)] * 2
     assert during["power_mw"] == {"VDD_IN": 5000}
-    assert found.doubts == ("throttled: throttled", "throttled: under-voltage")
-    verdict = judge_budget(1, found, Budget(latency_p90_ms=1000.0))
+    assert measured.doubts == ("throttled: throttled", "throttled: under-voltage")
+    verdict = judge_budget(1, measured, Budget(latency_p90_ms=1000.0))
     assert verdict.outcome is Outcome.UNDECIDED
     assert "under-voltage" in verdict.detail
     for pid in pids.read_text().split():
@@ -142,7 +142,7 @@ def test_sensors_are_read_before_during_and_after(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, or ends within some seconds."""
+    """Whether a process still runs after a few seconds."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         stat = Path(f"/proc/{pid}/stat")
@@ -163,11 +163,11 @@ def test_operators_that_xnnpack_took_are_counted(tmp_path: Path) -> None:
     assert 0 < facts["delegated"] <= facts["operators"] - 2, "two CUMSUM are none of its own"
 
 
-def test_a_model_that_xnnpack_took_nothing_of_fell_back(tmp_path: Path) -> None:
+def test_a_model_without_xnnpack_operators_fell_back(tmp_path: Path) -> None:
     artifact = made(Odd(), torch.zeros(1, 3, 8, 8), "litert", tmp_path)
     from ai_edge_litert import interpreter
 
-    # As it is where pytorch/cpuinfo cannot read the system, and XNNPACK is not made.
+    # As on systems that pytorch/cpuinfo cannot read, where XNNPACK is not used.
     without = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
     def plain(**options: Any) -> Any:
@@ -189,14 +189,14 @@ def test_a_provider_that_computes_nothing_is_a_fallback_with_its_count(
         r"CUDAExecutionProvider took none of its \d+ nodes", result["failure"]["detail"]
     )
     assert list(result["facts"]["nodes"]) == ["CPUExecutionProvider"]
-    # Asked for by name, and there: then it is told how many it took.
+    # A requested provider that is installed reports its number of nodes.
     job = Job("run", "onnxruntime", {"a": onnx.path}, 1, providers=["CPUExecutionProvider"])
     result = run_job("local", job).results["a"]
     assert result["failure"] is None
     assert result["facts"]["nodes"]["CPUExecutionProvider"] > 0
 
 
-def test_openvino_tells_how_many_nodes_it_computes_in_which_precision(tmp_path: Path) -> None:
+def test_openvino_reports_the_nodes_of_each_precision(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
     samples = [{"x": torch.randn(1, 3, 16, 16)} for _ in range(4)]
     artifact = made(
@@ -207,7 +207,9 @@ def test_openvino_tells_how_many_nodes_it_computes_in_which_precision(tmp_path: 
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
-def test_outputs_that_are_no_numbers_have_no_latency(tmp_path: Path, format: str) -> None:
+def test_a_model_with_outputs_that_are_not_finite_has_no_latency(
+    tmp_path: Path, format: str
+) -> None:
     artifact = made(Logarithm(-1.0), torch.zeros(1, 8), format, tmp_path)
     with pytest.raises(DisagreementError, match="is not finite") as stop:
         benchmark(artifact, protocol=QUICK)
@@ -216,7 +218,7 @@ def test_outputs_that_are_no_numbers_have_no_latency(tmp_path: Path, format: str
 
 @dataclass
 class Way:
-    """The local device with something between: what happens to a job before and after it."""
+    """The local device, with a function called before and after each job."""
 
     before: Callable[[Path, int], None] = lambda folder, number: None  # noqa: ARG005
     after: Callable[[Path, int], None] = lambda folder, number: None  # noqa: ARG005
@@ -229,7 +231,7 @@ class Way:
         self.after(folder, len(self.jobs))
 
 
-def test_a_file_that_arrives_damaged_is_not_run(
+def test_a_file_damaged_in_transit_is_not_run(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damage(folder: Path, number: int) -> None:  # noqa: ARG001
@@ -237,10 +239,10 @@ def test_a_file_that_arrives_damaged_is_not_run(
             path.write_bytes(path.read_bytes()[:-1] + b"\x00")
 
     monkeypatch.setitem(DEVICES, "damaging", Way(before=damage))
-    found = time_all([onnx], device="damaging://x", protocol=SHORT)[0]
-    assert isinstance(found, Verdict)
-    assert found.outcome is Outcome.LOAD_FAILED
-    assert "model.onnx differs from the file that was sent" in found.detail
+    measured = time_all([onnx], device="damaging://x", protocol=SHORT)[0]
+    assert isinstance(measured, Verdict)
+    assert measured.outcome is Outcome.LOAD_FAILED
+    assert "model.onnx differs from the file that was sent" in measured.detail
 
 
 def test_an_agent_of_another_version_is_refused_on_both_sides(
@@ -265,7 +267,7 @@ def test_an_agent_of_another_version_is_refused_on_both_sides(
 
 
 def lose(numbers: set[int]) -> Callable[[Path, int], None]:
-    """What loses the connection at these jobs."""
+    """Loses the connection at these jobs."""
 
     def cut(folder: Path, number: int) -> None:  # noqa: ARG001
         if number in numbers:
@@ -276,64 +278,65 @@ def lose(numbers: set[int]) -> Callable[[Path, int], None]:
     return cut
 
 
-def test_a_connection_that_comes_back_loses_no_sample(
+def test_a_reconnected_device_loses_no_sample(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "RETRY_S", (0.0, 0.0))
     way = Way(after=lose({3, 4}))
     monkeypatch.setitem(DEVICES, "flaky", way)
-    found = benchmark(onnx, device="flaky://x", protocol=SHORT)
+    measured = benchmark(onnx, device="flaky://x", protocol=SHORT)
     assert len(way.jobs) == 1 + 3 + 2
-    assert len(found.samples_ns) == 3
-    assert found.doubts == ()
+    assert len(measured.samples_ns) == 3
+    assert measured.doubts == ()
 
 
-def test_a_device_that_is_lost_for_good_leaves_its_samples_and_no_verdict(
+def test_a_lost_device_leaves_its_samples_and_no_verdict(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "RETRY_S", (0.0, 0.0))
     monkeypatch.setitem(DEVICES, "gone", Way(after=lose(set(range(4, 99)))))
-    found = benchmark(onnx, device="gone://x", protocol=SHORT)
-    assert len(found.samples_ns) == 2
-    assert "lost after 2 process(es): connection reset" in found.doubts[0]
-    verdict = judge_budget(1, found, Budget(latency_p50_ms=1e6))
+    measured = benchmark(onnx, device="gone://x", protocol=SHORT)
+    assert len(measured.samples_ns) == 2
+    assert "lost after 2 process(es): connection reset" in measured.doubts[0]
+    verdict = judge_budget(1, measured, Budget(latency_p50_ms=1e6))
     assert verdict.outcome is Outcome.UNDECIDED
     monkeypatch.setitem(DEVICES, "never", Way(after=lose(set(range(99)))))
     with pytest.raises(UnreachableError, match="connection reset"):
         benchmark(onnx, device="never://x", protocol=SHORT)
 
 
-def test_more_looks_are_taken_while_a_budget_is_open_and_three_at_most(
+def test_an_open_budget_takes_more_looks_but_at_most_three(
     onnx: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = Way()
     monkeypatch.setitem(DEVICES, "counted", way)
-    heard: list[str] = []
+    reported: list[str] = []
 
-    def hear(told: str, done: int, total: int) -> None:
+    def report(stage: str, item: str, done: int = 0, total: int = 0) -> None:
+        assert stage == "benchmark"
         assert done <= total
-        heard.append(told)
+        reported.append(item)
 
-    options: dict[str, Any] = {"device": "counted://x", "protocol": SHORT, "tell": hear}
-    found = time_all([onnx], budget=Budget(latency_p99_ms=1e9), **options)[0]
-    assert isinstance(found, Measurement)
+    options: dict[str, Any] = {"device": "counted://x", "protocol": SHORT, "progress": report}
+    measured = time_all([onnx], budget=Budget(latency_p99_ms=1e9), **options)[0]
+    assert isinstance(measured, Measurement)
     looks = (len(way.jobs) - 1) // 3
-    assert looks == 1 + sum("more samples" in told for told in heard)
+    assert looks == 1 + sum("more samples" in item for item in reported)
     assert 1 <= looks <= 3
-    assert len(found.samples_ns) == 3 * looks, "the samples of all looks are kept"
-    # No sample tells a limit from the very value: it is looked at three times, and not decided.
+    assert len(measured.samples_ns) == 3 * looks, "the samples of all looks are kept"
+    # A limit equal to the measured value stays undecided after three looks.
     way.jobs.clear()
-    middle = found.percentile_ms(0.5).value
+    middle = measured.percentile_ms(0.5).value
     again = time_all([onnx], budget=Budget(latency_p50_ms=middle), **options)[0]
     assert isinstance(again, Measurement)
     assert (len(way.jobs) - 1) // 3 == len(again.samples_ns) // 3 <= 3
 
 
-def test_targets_of_two_devices_are_timed_at_once_and_of_one_after_the_other(
+def test_two_devices_are_timed_concurrently_and_targets_of_one_in_turn(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_modules(*edgekd.formats.FORMATS["onnx"].PACKAGES)
-    # Broken, and so a failed row, unless both devices are at their first timing at one moment.
+    # The barrier breaks, and a row fails, unless both devices begin at the same time.
     both = threading.Barrier(2, timeout=120)
     busy: dict[str, int] = {"one": 0, "two": 0}
     met: set[str] = set()
@@ -372,11 +375,11 @@ def test_targets_of_two_devices_are_timed_at_once_and_of_one_after_the_other(
         ("c", Outcome.PASSED),
     ]
     assert met == {"one", "two"}
-    # The report shows each time, also of devices whose times no later run uses again.
+    # The report shows the latencies of all devices, even those that are measured in every run.
     assert sorted(read_run(result.folder).samples_ms) == ["a", "b", "c"]
 
 
-def test_ctrl_c_while_it_times_leaves_nothing_running(
+def test_ctrl_c_during_a_measurement_leaves_nothing_running(
     onnx: edgekd.Artifact, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "scratch"
@@ -397,7 +400,7 @@ def test_ctrl_c_while_it_times_leaves_nothing_running(
     while not (agents := commands(scratch)) and time.monotonic() < until:
         time.sleep(0.05)
     assert agents, "the agent is at work"
-    os.kill(process.pid, signal.SIGINT)  # It alone: what it started is its own to end.
+    os.kill(process.pid, signal.SIGINT)  # The process only: it must end its own children.
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert not any(alive(pid) for pid in agents), "neither the agent nor what reads the sensors"
@@ -405,15 +408,15 @@ def test_ctrl_c_while_it_times_leaves_nothing_running(
 
 
 def commands(folder: Path) -> list[int]:
-    """The processes whose command line names something in `folder`."""
-    found = []
+    """The processes with a path in `folder` on their command line."""
+    measured = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if str(folder).encode() in entry.read_bytes():
-                found.append(int(entry.parent.name))
+                measured.append(int(entry.parent.name))
         except OSError:
             continue
-    return found
+    return measured
 
 
 def test_files_must_agree_with_their_network_before_they_are_timed(
@@ -434,40 +437,40 @@ def test_files_must_agree_with_their_network_before_they_are_timed(
         )
         edgekd.export(network, format="onnx", out=name)
     save_file({"input": torch.randn(20, 8)}, "samples.safetensors")
-    said = edgekd_cli(
+    result = edgekd_cli(
         "benchmark", "right/onnx-fp32", "wrong/onnx-fp32", "--quick", "--samples",
         "samples.safetensors", "--against", "models.py:student", "--weights", "right.safetensors",
         "--json",
     )  # fmt: skip
-    assert said.code == 7, said.err
-    assert [entry["outcome"] for entry in said.json] == ["passed", "disagrees"]
-    assert said.json[0]["measurement"]["protocol"] == "quick"
-    assert said.json[1]["measurement"] is None, "a wrong model has no latency"
-    assert_five_parts(said.err)
+    assert result.code == 7, result.err
+    assert [entry["outcome"] for entry in result.json] == ["passed", "disagrees"]
+    assert result.json[0]["measurement"]["protocol"] == "quick"
+    assert result.json[1]["measurement"] is None, "a wrong model has no latency"
+    assert_five_parts(result.err)
     alone = edgekd_cli("benchmark", "right/onnx-fp32", "--against", "models.py:student")
     assert alone.code == 2
     assert "--against needs --samples" in alone.err
     assert_five_parts(alone.err)
 
 
-def test_two_files_are_compared_and_what_is_claimed_is_said(
+def test_two_files_are_compared_and_the_claim_is_printed(
     edgekd_cli: Any, onnx: edgekd.Artifact, tmp_path: Path
 ) -> None:
     larger = made(
         nn.Sequential(nn.Linear(8, 512), nn.ReLU(), nn.Linear(512, 512), nn.Linear(512, 3)),
         torch.zeros(1, 8), "onnx", tmp_path,
     )  # fmt: skip
-    said = edgekd_cli("benchmark", onnx.path, larger.path, onnx.path, "--quick")
-    assert said.code == 0, said.err
-    slower, same = (line for line in said.out.splitlines() if " against " in line)
+    result = edgekd_cli("benchmark", onnx.path, larger.path, onnx.path, "--quick")
+    assert result.code == 0, result.err
+    slower, same = (line for line in result.out.splitlines() if " against " in line)
     assert str(larger.path) in slower
     assert "): slower;" in slower
     assert "times its p50 (" in same
     assert "none under 1 % is" in same
-    assert said.out.count("QUICK: a first impression") == 3
+    assert result.out.count("QUICK: a first impression") == 3
 
 
-def test_a_bundle_s_file_must_give_its_golden_vectors_before_it_is_timed(
+def test_a_bundled_file_must_pass_its_golden_vectors_before_it_is_timed(
     edgekd_cli: Any, project: Project
 ) -> None:
     need_modules(*edgekd.formats.FORMATS["onnx"].PACKAGES)
@@ -475,24 +478,24 @@ def test_a_bundle_s_file_must_give_its_golden_vectors_before_it_is_timed(
     result = edgekd.run(project.write(document), out=project.folder / "runs")
     bundle = Path(result.bundles["folder"])
     shipped = next(bundle.rglob("model.onnx"))
-    made = Path(result.rows[0].artifact.path) if result.rows[0].artifact else None
-    for path in (shipped, made):
-        said = edgekd_cli("benchmark", path, "--quick", "--golden", result.folder)
-        assert said.code == 0, said.err
+    product = Path(result.rows[0].artifact.path) if result.rows[0].artifact else None
+    for path in (shipped, product):
+        command = edgekd_cli("benchmark", path, "--quick", "--golden", result.folder)
+        assert command.code == 0, command.err
     expected = next((bundle / "golden" / "x86-cpu-onnx").glob("*.bin"))
     expected.write_bytes(bytes(len(expected.read_bytes())))
-    said = edgekd_cli("benchmark", shipped, "--quick", "--golden", bundle)
-    assert said.code == 7, said.err
-    assert "disagrees, not measured" in said.out
-    assert_five_parts(said.err)
+    command = edgekd_cli("benchmark", shipped, "--quick", "--golden", bundle)
+    assert command.code == 7, command.err
+    assert "disagrees, not measured" in command.out
+    assert_five_parts(command.err)
     (project.folder / "other.onnx").write_bytes(shipped.read_bytes() + b"\x00")
-    said = edgekd_cli("benchmark", project.folder / "other.onnx", "--golden", bundle)
-    assert said.code == 2
-    assert "does not contain" in said.err
-    assert_five_parts(said.err)
+    command = edgekd_cli("benchmark", project.folder / "other.onnx", "--golden", bundle)
+    assert command.code == 2
+    assert "does not contain" in command.err
+    assert_five_parts(command.err)
 
 
-def test_the_tool_of_agreement_runs_the_runtimes_own_tools(
+def test_the_agreement_tool_runs_the_runtimes_own_tools(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for format in ("openvino", "litert"):
@@ -500,8 +503,8 @@ def test_the_tool_of_agreement_runs_the_runtimes_own_tools(
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
     import benchmark_agreement as tool
 
-    words = ["--rounds", "1", "--seconds", "0.2", "--pixels", "64", "--schemes", "fp32"]
-    monkeypatch.setattr(sys, "argv", ["benchmark_agreement.py", *words])
+    args = ["--rounds", "1", "--seconds", "0.2", "--pixels", "64", "--schemes", "fp32"]
+    monkeypatch.setattr(sys, "argv", ["benchmark_agreement.py", *args])
     tool.main()
     out = capsys.readouterr().out
     for line in (
@@ -510,5 +513,5 @@ def test_the_tool_of_agreement_runs_the_runtimes_own_tools(
     ):
         assert re.search(line, out), out
     assert out.count("edgekd / edgekd") == 2, "the noise"
-    # Twice the time in every round is twice the time for sure, however the rounds differ.
+    # Twice the latency in every round is a certain ratio, even if the rounds differ.
     assert tool.interval([(2.0, 1.0), (4.0, 2.0), (1.0, 0.5)]) == (2.0, 2.0, 2.0)

@@ -1,4 +1,4 @@
-"""A run's bundle in the hands of those who take it: Maven, javac, a JVM, aapt, CMake, pip."""
+"""A run's bundle in its consumers: Maven, javac, a JVM, aapt, CMake, pip."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> edgekd.RunResult:
     return result
 
 
-def test_a_run_makes_every_kind_and_the_golden_vectors_hold(run: edgekd.RunResult) -> None:
+def test_a_run_packs_every_kind_and_the_golden_vectors_pass(run: edgekd.RunResult) -> None:
     assert set(run.bundles) == {"folder", "archive", "android", "swift", "linux"}
     manifest = read_manifest(run.bundles["folder"])
     assert len(manifest.models) == 5
@@ -73,7 +73,7 @@ def test_a_run_makes_every_kind_and_the_golden_vectors_hold(run: edgekd.RunResul
     assert "x86-cpu-onnx" in (run.folder / "summary.md").read_text()
 
 
-def test_a_golden_vector_that_does_not_hold_is_told(
+def test_a_failing_golden_vector_is_reported(
     run: edgekd.RunResult, tmp_path: Path, edgekd_cli: Any
 ) -> None:
     from edgekd.bundles import folder
@@ -85,19 +85,19 @@ def test_a_golden_vector_that_does_not_hold_is_told(
     values = np.frombuffer(path.read_bytes(), "<f4").copy()
     values[0] += 0.01
     path.write_bytes(values.tobytes())
-    # Whoever changed it wrote the digests again.
-    for made in ("labels.txt", "MODEL_CARD.md", "components.cdx.json", "manifest.schema.json",
+    # The digests are updated, as by somebody who hides the change.
+    for artifact in ("labels.txt", "MODEL_CARD.md", "components.cdx.json", "manifest.schema.json",
                  "manifest.json", "SHA256SUMS"):  # fmt: skip
-        (bundle / made).unlink()
+        (bundle / artifact).unlink()
     folder.finish(bundle, manifest.model_copy(update={"other_files": []}))
-    said = edgekd_cli("bundle", bundle, "--check")
-    assert said.code == 7
-    assert_five_parts(said.err)
-    assert "x86-cpu-onnx: disagrees" in said.out
-    assert "x86-cpu-litert: passed" in said.out
+    result = edgekd_cli("bundle", bundle, "--check")
+    assert result.code == 7
+    assert_five_parts(result.err)
+    assert "x86-cpu-onnx: disagrees" in result.out
+    assert "x86-cpu-litert: passed" in result.out
 
 
-def test_every_file_says_itself_what_it_is(run: edgekd.RunResult) -> None:
+def test_every_file_embeds_its_own_metadata(run: edgekd.RunResult) -> None:
     import onnx
     import openvino
     from ai_edge_litert.tools import flatbuffer_utils
@@ -110,9 +110,9 @@ def test_every_file_says_itself_what_it_is(run: edgekd.RunResult) -> None:
     read = openvino.Core().read_model(entry["openvino"])
     assert read.get_rt_info(["model_info", "labels"]).astype(str).split("\n") == LABELS
     model = flatbuffer_utils.read_model(str(entry["litert"]))
-    told = {e.name.decode(): bytes(model.buffers[e.buffer].data) for e in model.metadata}
-    assert told["edgekd.target"] == b"x86-cpu-litert"
-    metadata = told["TFLITE_METADATA"]
+    entries = {e.name.decode(): bytes(model.buffers[e.buffer].data) for e in model.metadata}
+    assert entries["edgekd.target"] == b"x86-cpu-litert"
+    metadata = entries["TFLITE_METADATA"]
     assert metadata[4:8] == b"M001"
     for text in (b"tiny", b"1.2.3", b"Apache-2.0", b"input", b"output", b"labels.txt"):
         assert text in metadata
@@ -139,13 +139,13 @@ import java.io.IOException;
 import java.util.Arrays;
 
 public class Main {{
-  public static void main(String[] words) throws IOException {{
-    int size = {name}.load(new FileInputStream(words[0])).capacity();
+  public static void main(String[] files) throws IOException {{
+    int size = {name}.load(new FileInputStream(files[0])).capacity();
     System.out.println(size == {name}.SIZE_BYTES);
     System.out.println(Arrays.toString({name}.inputNames()) + {name}.inputShapes()[0][1]);
     System.out.println(Arrays.equals({name}.labels(), new String[] {{{labels}}}));
     try {{
-      {name}.load(new FileInputStream(words[1]));
+      {name}.load(new FileInputStream(files[1]));
     }} catch (IOException refused) {{
       System.out.println("refused");
     }}
@@ -195,18 +195,18 @@ def test_maven_resolves_the_archive_and_a_jvm_reads_it(
     )
     subprocess.run([javac, "-cp", classes, "Main.java"], cwd=tmp_path, check=True)
     (tmp_path / "bad").write_bytes((tmp_path / "aar" / asset).read_bytes() + b"x")
-    said = subprocess.run(
+    result = subprocess.run(
         [java, "-cp", f"{classes}:{tmp_path}", "Main", f"aar/{asset}", "bad"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.split("\n")[:4] == ["true", "[input]8", "true", "refused"]
+    assert result.stdout.split("\n")[:4] == ["true", "[input]8", "true", "refused"]
 
 
 @pytest.mark.parametrize("name", ["aapt", "aapt2"])
-def test_androids_packager_takes_the_archive(
+def test_androids_packager_accepts_the_archive(
     run: edgekd.RunResult, tmp_path: Path, name: str
 ) -> None:
     aapt, zipalign = need_program(name), need_program("zipalign")
@@ -214,11 +214,11 @@ def test_androids_packager_takes_the_archive(
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(tmp_path)
     frame = "/usr/share/android-framework-res/framework-res.apk"
-    words = {
+    args = {
         "aapt": ["package", "-f", "-M", "AndroidManifest.xml", "-0", "tflite", "-F", "app.apk"],
         "aapt2": ["link", "--manifest", "AndroidManifest.xml", "-0", ".tflite", "-o", "app.apk"],
     }[name]
-    subprocess.run([aapt, *words, "-A", "assets", "-I", frame], cwd=tmp_path, check=True)
+    subprocess.run([aapt, *args, "-A", "assets", "-I", frame], cwd=tmp_path, check=True)
     subprocess.run([zipalign, "4", "app.apk", "aligned.apk"], cwd=tmp_path, check=True)
     subprocess.run([zipalign, "-c", "4", "aligned.apk"], cwd=tmp_path, check=True)
     with zipfile.ZipFile(tmp_path / "aligned.apk") as app:
@@ -309,10 +309,10 @@ def test_the_instrumented_tests_compile(run: edgekd.RunResult, tmp_path: Path) -
     for number, archive in enumerate(run.bundles["android"].rglob("*.aar")):
         with zipfile.ZipFile(archive) as opened:
             (tmp_path / f"{number}.jar").write_bytes(opened.read("classes.jar"))
-    words = [javac, "-Xlint:all,-try,-serial", "-Werror", "-d", f"{tmp_path}/out", "-cp"]
-    words += [f"{junit}:{tmp_path}/0.jar:{tmp_path}/1.jar:{tmp_path}"]
+    args = [javac, "-Xlint:all,-try,-serial", "-Werror", "-d", f"{tmp_path}/out", "-cp"]
+    args += [f"{junit}:{tmp_path}/0.jar:{tmp_path}/1.jar:{tmp_path}"]
     done = subprocess.run(
-        [*words, "-sourcepath", str(tmp_path), *map(str, tests)], capture_output=True, text=True
+        [*args, "-sourcepath", str(tmp_path), *map(str, tests)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -350,21 +350,21 @@ def test_cmake_finds_the_package_and_a_program_reads_the_model(
     (tmp_path / "main.c").write_text(MAIN)
     prefix = run.bundles["linux"] / "tiny-1.2.3"
     build = str(tmp_path / "build")
-    words = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_INSTALL_PREFIX={tmp_path}/installed"]
+    args = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_INSTALL_PREFIX={tmp_path}/installed"]
     subprocess.run(
-        [cmake, "-S", str(tmp_path), "-B", build, *words], check=True, capture_output=True
+        [cmake, "-S", str(tmp_path), "-B", build, *args], check=True, capture_output=True
     )
     subprocess.run([cmake, "--build", build], check=True, capture_output=True)
-    said = subprocess.run([f"{build}/app"], check=True, capture_output=True, text=True)
-    assert said.stdout == f"1 8 {LABELS[1]}\n"
+    result = subprocess.run([f"{build}/app"], check=True, capture_output=True, text=True)
+    assert result.stdout == f"1 8 {LABELS[1]}\n"
     subprocess.run([cmake, "--install", build], check=True, capture_output=True)
     installed = tmp_path / "installed/share/app/models/x86-cpu-onnx/model.onnx"
     assert installed.is_file()
-    # Neither a later one, nor one of another major version, which may take something else.
+    # Neither a later version, nor another major version, whose inputs may differ.
     for wanted in ("2.0", "0.9"):
         (tmp_path / "CMakeLists.txt").write_text(CMAKE.replace("tiny 1.2", f"tiny {wanted}"))
         refused = subprocess.run(
-            [cmake, "-S", str(tmp_path), "-B", f"{build}{wanted}", *words],
+            [cmake, "-S", str(tmp_path), "-B", f"{build}{wanted}", *args],
             capture_output=True,
             text=True,
         )
@@ -387,11 +387,11 @@ print("golden", sorted(m["format"] for m in tiny.manifest()["models"]))
 """
 
 
-def test_pip_installs_the_wheel_and_the_golden_vectors_hold(
+def test_pip_installs_the_wheel_and_the_golden_vectors_pass(
     run: edgekd.RunResult, tmp_path: Path
 ) -> None:
     home = tmp_path / "venv"
-    # The runtime is that of this environment: the wheel brings none.
+    # The runtime is that of this environment: the wheel has none.
     venv.create(home, with_pip=False, system_site_packages=False)
     wheel = next(run.bundles["linux"].glob("*.whl"))
     python = str(home / "bin" / "python")
@@ -410,11 +410,11 @@ def test_pip_installs_the_wheel_and_the_golden_vectors_hold(
         check=True,
     )
     site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
-    said = subprocess.run(
+    result = subprocess.run(
         [python, "-c", GOLDEN], env={"PYTHONPATH": str(site)}, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    assert said.stdout == "golden ['litert', 'ncnn', 'onnx', 'openvino']\n"
+    assert result.stdout == "golden ['litert', 'ncnn', 'onnx', 'openvino']\n"
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -442,49 +442,49 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_a_bundle_cannot_be_is_told_before_any_work(
+def test_an_invalid_bundle_is_refused_before_any_work(
     project: Any, edgekd_cli: Any, name: str
 ) -> None:
     document = recipe()
     for key, value in WRONG[name].items():
-        place, _, last = key.rpartition(".")
-        (document[place] if place else document)[last] = value
+        table, _, last = key.rpartition(".")
+        (document[table] if table else document)[last] = value
     (project.folder / "my board.toml").write_text(
         'format = "onnx"\nschemes = ["fp32"]\nmachine = "x86_64"\ndevice = "local"\n'
     )
     path = project.write(document)
     at_run = name in ("too few labels", "preprocessing")
-    words = ("run", path, "--out", project.folder / "runs") if at_run else ("check", path)
-    said = edgekd_cli(*words)
-    assert said.code == 2
-    assert_five_parts(said.err)
+    args = ("run", path, "--out", project.folder / "runs") if at_run else ("check", path)
+    result = edgekd_cli(*args)
+    assert result.code == 2
+    assert_five_parts(result.err)
     at = next(iter(WRONG[name])).replace("export.inputs", "bundle.preprocessing")
-    assert at in said.err
+    assert at in result.err
     assert not list(project.folder.glob("runs/*/*/train"))
 
 
-def test_a_file_that_its_labels_changed_is_not_bundled(
+def test_a_file_changed_by_its_metadata_is_not_bundled(
     project: Any, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever writes into a file that passed: what it computes then is held against it."""
+    """A file's outputs are compared before and after metadata is embedded."""
     import onnx
 
     from edgekd.formats.capabilities import embed
 
-    def careless(name: str, path: Path, *told: Any) -> bool:
+    def careless(name: str, path: Path, *options: Any) -> bool:
         model = onnx.load(path)
         weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
         weights.raw_data = weights.raw_data[4:] + weights.raw_data[:4]
         onnx.save(model, path)
-        return embed(name, path, *told)
+        return embed(name, path, *options)
 
     monkeypatch.setattr("edgekd.pipeline.stages.bundle.embed", careless)
     document = tiny_recipe()
     document |= {"version": "1.0.0", "bundle": {}}
-    said = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")
-    assert said.code == 5
-    assert_five_parts(said.err)
-    assert "different values of output" in said.err
+    result = edgekd_cli("run", project.write(document), "--out", project.folder / "runs")
+    assert result.code == 5
+    assert_five_parts(result.err)
+    assert "different values of output" in result.err
 
 
 def test_the_run_of_an_app_is_a_json_document(run: edgekd.RunResult) -> None:
@@ -498,9 +498,9 @@ def test_benchmark_writes_what_ci_systems_show(
     bundle = run.bundles["folder"]
     entry = {model.format: bundle / model.entry for model in read_manifest(bundle).models}
     xml, markdown = tmp_path / "junit.xml", tmp_path / "summary.md"
-    words = ["--quick", "--budget", "size_bytes=1", "--junit", xml, "--summary", markdown]
-    said = edgekd_cli("benchmark", entry["onnx"], *words)
-    assert said.code == 8
+    args = ["--quick", "--budget", "size_bytes=1", "--junit", xml, "--summary", markdown]
+    result = edgekd_cli("benchmark", entry["onnx"], *args)
+    assert result.code == 8
     suite = ElementTree.parse(xml).getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     assert "| over-budget |" in markdown.read_text()
@@ -521,18 +521,18 @@ import edgekd
 
 
 def texts():
-    dice = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
 
     def split(n):
-        ids = torch.randint(0, 16, (n, 4), generator=dice)
+        ids = torch.randint(0, 16, (n, 4), generator=generator)
         return TensorDataset(ids, ids[:, 0] % 3)
 
     return edgekd.Data(train=split(120), validation=split(40), test=split(40))
 """
 
 
-def test_the_manifest_tells_the_files_own_types(project: Any, edgekd_cli: Any) -> None:
-    """Whole numbers of 64 bits are 32 in LiteRT and Core ML; an app that gives 64 gives garbage."""
+def test_the_manifest_has_the_files_own_dtypes(project: Any, edgekd_cli: Any) -> None:
+    """64-bit integers are 32-bit in LiteRT and Core ML, and an app must pass 32-bit ones."""
     from coremltools.proto import Model_pb2
 
     need_program("javac")
@@ -547,8 +547,8 @@ def test_the_manifest_tells_the_files_own_types(project: Any, edgekd_cli: Any) -
                            {"name": "iphone-15-coreml", "required": False}]  # fmt: skip
     document["bundle"]["labels"] = ["a", "b", "c"]
     out = project.folder / "runs"
-    said = edgekd_cli("run", project.write(document), "--out", out)
-    assert said.code == 0, said.err
+    result = edgekd_cli("run", project.write(document), "--out", out)
+    assert result.code == 0, result.err
     bundle = packing.find(out / "tiny" / "latest")
     models = {model.format: model for model in read_manifest(bundle).models}
     types = {name: model.inputs[0].dtype for name, model in models.items()}
@@ -559,7 +559,7 @@ def test_the_manifest_tells_the_files_own_types(project: Any, edgekd_cli: Any) -
         assert golden.stat().st_size == 8 * 4 * size
     checked = packing.check(bundle)
     assert [entry.outcome for entry in checked] == [Outcome.PASSED] * 3
-    # Core ML names the class itself, beside the output it had.
+    # Core ML adds the name of the class to the outputs.
     file = bundle / models["coreml"].entry / "Data/com.apple.CoreML/model.mlmodel"
     description = Model_pb2.Model.FromString(file.read_bytes()).description
     assert description.predictedFeatureName == "classLabel"
@@ -572,7 +572,7 @@ JOBS = Path(__file__).parents[2] / "tools"
 
 
 def test_the_jobs_of_ci_systems_run(run: edgekd.RunResult, tmp_path: Path) -> None:
-    """Line by line in a shell, but for pip: on a first release, and on one of another interface."""
+    """Run their lines in a shell, without pip: for a first release and for a changed interface."""
     steps = yaml.safe_load((JOBS / "github-actions.yml").read_text())["jobs"]["model"]["steps"]
     assert all(set(step) <= {"name", "if", "run", "uses", "with"} for step in steps)
     released = "hashFiles('released.zip') != ''"
@@ -580,10 +580,10 @@ def test_the_jobs_of_ci_systems_run(run: edgekd.RunResult, tmp_path: Path) -> No
     ours = [step["run"] for step in steps if "run" in step]
     job = yaml.safe_load((JOBS / "gitlab-ci.yml").read_text())["model"]
     theirs = job["script"]
-    assert {theirs[0], *theirs[1:3]} < {*ours}  # the same commands but for the comparison
+    assert {theirs[0], *theirs[1:3]} < {*ours}  # the same commands except for the comparison
     assert theirs[3] == f"if [ -f released.zip ]; then {ours[-1]}; fi"
 
-    place = run.folder.parents[2]
+    project = run.folder.parents[2]
     commands = tmp_path / "bin"
     commands.mkdir()
     (commands / "edgekd").write_text(f'#!/bin/sh\nexec {sys.executable} -m edgekd.cli "$@"\n')
@@ -596,21 +596,21 @@ def test_the_jobs_of_ci_systems_run(run: edgekd.RunResult, tmp_path: Path) -> No
     }
 
     def code(line: str) -> int:
-        words = ["bash", "-e", "-c", line]
-        return subprocess.run(words, cwd=place, env=environment).returncode
+        args = ["bash", "-e", "-c", line]
+        return subprocess.run(args, cwd=project, env=environment).returncode
 
     assert [code(line) for line in ours[1:-1]] == [0, 0, 0]
     assert "| x86-cpu-onnx | fp32 | passed |" in (tmp_path / "shown.md").read_text()
     uploaded = next(step for step in steps if "upload-artifact" in step.get("uses", ""))
     kept = [*uploaded["with"]["path"].split(), *job["artifacts"]["paths"]]
     for path in [*kept, job["artifacts"]["reports"]["junit"]]:
-        assert list(place.glob(path.rstrip("/"))), path
+        assert list(project.glob(path.rstrip("/"))), path
     assert code(theirs[3]) == 0
-    # The release before took something else.
-    with packing.opened(next((place / "packed").iterdir())) as bundle:
+    # The previous release has other inputs.
+    with packing.opened(next((project / "packed").iterdir())) as bundle:
         shutil.copytree(bundle, tmp_path / "old")
     manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
     manifest["models"][0]["inputs"][0]["shape"] = [1, 9]
     (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
-    shutil.make_archive(str(place / "released"), "zip", tmp_path, "old")
+    shutil.make_archive(str(project / "released"), "zip", tmp_path, "old")
     assert code(theirs[3]) == 7

@@ -1,4 +1,4 @@
-"""An emulated ARM core: the runtimes' real ARM kernels under QEMU, compared with this host's."""
+"""An emulated ARM core: the runtimes' ARM kernels under QEMU, compared with this host's."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ COUNT = 8
 
 
 def quiet(line: str) -> None:
-    """Takes what a setup says, and keeps it for itself."""
+    """Ignores the progress of a setup."""
     assert line
 
 
 @pytest.fixture(scope="module")
 def device() -> userland.Userland:
-    """The emulated device, set up in the user's cache folder if it was not."""
+    """The emulated device, set up in the user's cache folder if necessary."""
     need_program("apt-get")
     need_program("cc")
     need_modules("onnxruntime", "ai_edge_litert")
@@ -55,7 +55,7 @@ def device() -> userland.Userland:
 
 
 class Wide(nn.Module):
-    """Enough multiplications that kernels, not the runtime around them, decide the count."""
+    """Enough multiplications for kernels to dominate the instruction count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def result_of(report: Report) -> Mapping[str, Any]:
 @pytest.mark.parametrize("core", ["cortex-a76", "cortex-a72"])
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 @pytest.mark.parametrize("scheme", ["fp32", "int8"])
-def test_an_artifact_gives_on_arm_what_it_gives_here(
+def test_an_artifact_has_the_same_outputs_on_arm(
     build: Path, core: str, format: str, scheme: str
 ) -> None:
     artifact = exported(build, "depthwise", format, scheme)
@@ -130,11 +130,11 @@ def test_an_artifact_gives_on_arm_what_it_gives_here(
         assert ours.shape == theirs.shape
         if format == "litert" and scheme == "int8":
             assert np.array_equal(ours, theirs), "integers leave nothing to round otherwise"
-        # Sums of some dozens of products, in another order; int8 ONNX dequantizes in float32.
+        # Sums of dozens of products in another order; int8 ONNX dequantizes in float32.
         assert np.abs(ours - theirs).max() <= 64 * np.finfo(np.float32).eps * np.abs(ours).max()
 
 
-def test_openvino_gives_on_arm_what_it_gives_here(build: Path) -> None:
+def test_openvino_has_the_same_outputs_on_arm(build: Path) -> None:
     need_modules("openvino")
     artifact = exported(build, "depthwise", "openvino", "fp32")
     here = run_job("local", job(artifact, "run"))
@@ -145,10 +145,10 @@ def test_openvino_gives_on_arm_what_it_gives_here(build: Path) -> None:
         assert difference <= 64 * np.finfo(np.float32).eps * np.abs(ours).max()
 
 
-def test_a_board_by_ssh_gives_what_it_gives_here(
+def test_a_board_over_ssh_has_the_same_outputs(
     build: Path, device: userland.Userland, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real server, whose user lands where python3 is an ARM64 one: the whole way to a board."""
+    """A real server whose python3 is an emulated ARM64 one."""
     there = tmp_path / "there"
     there.mkdir()
     python = shlex.join(device.command("cortex-a76", []))
@@ -173,7 +173,7 @@ def test_a_board_by_ssh_gives_what_it_gives_here(
     assert board.clean
 
 
-def test_a_report_says_what_was_emulated_and_tells_no_time(build: Path) -> None:
+def test_a_report_names_the_emulation_and_has_no_latency(build: Path) -> None:
     report = run_job(
         "emulated://neoverse-n1", job(exported(build, "depthwise", "onnx", "fp32"), "run")
     )
@@ -191,10 +191,10 @@ def instructions(folder: Path, core: str, format: str, scheme: str) -> int:
 
 
 def counted(core: str, artifact: edgekd.Artifact) -> int:
-    found = result_of(run_job(f"emulated://{core}", job(artifact, "count", 32)))["instructions"]
-    assert found["threads"] == 1
-    assert found["per_inference"] == min(found["counts"]) > 0
-    return int(found["per_inference"])
+    counts = result_of(run_job(f"emulated://{core}", job(artifact, "count", 32)))["instructions"]
+    assert counts["threads"] == 1
+    assert counts["per_inference"] == min(counts["counts"]) > 0
+    return int(counts["per_inference"])
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
@@ -205,25 +205,25 @@ def test_instructions_repeat(build: Path, format: str) -> None:
     assert abs(first - second) <= 0.001 * first
 
 
-def test_int8_pays_where_the_core_has_dot_products_and_only_there(build: Path) -> None:
-    found = {
+def test_int8_pays_off_only_on_a_core_with_dot_products(build: Path) -> None:
+    counts = {
         (core, scheme): instructions(build, core, "litert", scheme)
         for core in ("cortex-a72", "cortex-a76")
         for scheme in ("fp32", "int8")
     }
-    assert found["cortex-a76", "int8"] < 0.7 * found["cortex-a72", "int8"], found
-    assert found["cortex-a76", "int8"] < 0.7 * found["cortex-a76", "fp32"], found
-    # The dot product is one of integers: float32 has the same kernels on both, or nearly.
-    assert found["cortex-a72", "fp32"] == pytest.approx(found["cortex-a76", "fp32"], rel=0.05)
+    assert counts["cortex-a76", "int8"] < 0.7 * counts["cortex-a72", "int8"], counts
+    assert counts["cortex-a76", "int8"] < 0.7 * counts["cortex-a76", "fp32"], counts
+    # Dot products are for integers: float32 kernels are nearly the same on both cores.
+    assert counts["cortex-a72", "fp32"] == pytest.approx(counts["cortex-a76", "fp32"], rel=0.05)
 
 
 def test_more_threads_are_not_counted(build: Path) -> None:
     artifact = exported(build, "wide", "litert", "fp32")
     four = replace(job(artifact, "count", 32), threads=4)
-    found = result_of(run_job("emulated://cortex-a76", four))["instructions"]
-    assert found["threads"] == 1
+    counts = result_of(run_job("emulated://cortex-a76", four))["instructions"]
+    assert counts["threads"] == 1
     once = instructions(build, "cortex-a76", "litert", "fp32")
-    assert found["per_inference"] == pytest.approx(once, rel=0.001)
+    assert counts["per_inference"] == pytest.approx(once, rel=0.001)
 
 
 def test_an_emulator_times_nothing(build: Path) -> None:
@@ -235,7 +235,7 @@ def test_an_emulator_times_nothing(build: Path) -> None:
         edgekd.benchmark(artifact, device="emulated://cortex-a76")
 
 
-def test_another_core_is_not_guessed(build: Path) -> None:
+def test_an_unknown_core_is_refused(build: Path) -> None:
     artifact = exported(build, "depthwise", "onnx", "fp32")
     for url, close in (("emulated://cortex-a75", "cortex-a7"), ("emulated://max", "cortex-a76")):
         with pytest.raises(RecipeError, match=f"use emulated://{close}") as stop:
@@ -288,11 +288,11 @@ def test_a_setup_goes_on_where_it_stopped(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    said: list[str] = []
+    result: list[str] = []
     with pytest.raises(UnreachableError, match="pip install") as stop:
-        emulated.setup(said.append)
+        emulated.setup(result.append)
     assert_five_parts(str(stop.value))
-    assert [line.partition(":")[0] for line in said] == ["Runtimes"]
+    assert [line.partition(":")[0] for line in result] == ["Runtimes"]
     assert not list(ours.glob("site-*"))
 
 
@@ -333,9 +333,9 @@ def test_a_recipe_is_judged_by_instructions(tmp_path: Path, edgekd_cli: Any) -> 
     ]
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(document))
-    said = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
-    assert said.code == 0, said.err
-    rows = {row["scheme"]: row for row in said.json["rows"]}
+    result = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
+    assert result.code == 0, result.err
+    rows = {row["scheme"]: row for row in result.json["rows"]}
     for row in rows.values():
         assert (row["evidence"], row["measurement"]) == ("emulated", None)
         assert 0 < row["instructions"] < 1_000_000
@@ -356,10 +356,10 @@ def test_a_recipe_is_judged_by_instructions(tmp_path: Path, edgekd_cli: Any) -> 
     assert "emulated" in open_.json["rows"][0]["detail"]
 
 
-def test_where_no_board_is_at_hand_rows_say_what_arm_cores_execute(
+def test_without_a_board_candidates_have_instruction_counts_of_arm_cores(
     tmp_path: Path, edgekd_cli: Any
 ) -> None:
-    """Beside the host's times, which they neither are nor replace."""
+    """They are shown beside the host's latencies and do not replace them."""
     (tmp_path / "data.py").write_text(DATA)
     (tmp_path / "models.py").write_text(MODELS)
     document = tiny_recipe()
@@ -368,9 +368,9 @@ def test_where_no_board_is_at_hand_rows_say_what_arm_cores_execute(
     document["benchmark"] = {"protocol": "quick"}
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(document))
-    said = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
-    assert said.code == 0, said.err
-    board = said.json["rows"]
+    result = edgekd_cli("run", path, "--out", tmp_path / "runs", "--json")
+    assert result.code == 0, result.err
+    board = result.json["rows"]
     assert [row["scheme"] for row in board] == ["fp32", "int8"]
     for row in board:
         assert row["evidence"] == "host"
@@ -381,5 +381,5 @@ def test_where_no_board_is_at_hand_rows_say_what_arm_cores_execute(
     for core in ("cortex-a76", "cortex-a72"):
         assert f"{small[core] / plain[core]:.2f}" in note
     assert note.endswith("counted on emulated cores, not a latency")
-    report = (Path(said.json["run"]) / "report.html").read_text()
-    assert "Instructions of an inference" in report
+    report = (Path(result.json["run"]) / "report.html").read_text()
+    assert "Instructions per inference" in report

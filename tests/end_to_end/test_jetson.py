@@ -1,7 +1,7 @@
-"""A Jetson by ssh: a real server, a real keeper and driver, and a trtexec of the tests' own.
+"""A Jetson over ssh: a real server, the real supervisor and driver, and a fake trtexec.
 
-No Jetson was at hand: what this shows is that files, words, times, outputs and power go the whole
-way, and not that TensorRT does what its sources say.
+There is no Jetson here. The tests show that files, arguments, latencies, outputs and power travel
+correctly, not that TensorRT behaves as its sources say.
 """
 
 from __future__ import annotations
@@ -58,34 +58,34 @@ def network() -> edgekd.Network:
     return edgekd.load_network(trap.build(), example=trap.draw(1, torch.Generator().manual_seed(0)))
 
 
-def test_a_jetson_times_an_artifact_and_tells_its_energy(
+def test_a_jetson_times_an_artifact_and_reports_its_energy(
     jetson: Board, network: edgekd.Network, tmp_path: Path
 ) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     short = replace(THOROUGH, seconds=0.5)
     inputs = TRAPS["signal"].draw(8, torch.Generator().manual_seed(1))
-    found = edgekd.benchmark(artifact, device=url_of(jetson), inputs=inputs, protocol=short)
-    assert len(found.samples_ns) == 3
-    assert all(len(process) >= 200 for process in found.samples_ns)
-    assert (found.init_ms, found.peak_memory_bytes) == (25.0, None)
-    runtime = found.device["runtime"]
+    measured = edgekd.benchmark(artifact, device=url_of(jetson), inputs=inputs, protocol=short)
+    assert len(measured.samples_ns) == 3
+    assert all(len(process) >= 200 for process in measured.samples_ns)
+    assert (measured.init_ms, measured.peak_memory_bytes) == (25.0, None)
+    runtime = measured.device["runtime"]
     assert (runtime["runtime"], runtime["version"]) == ("tensorrt", "10.3.0")
     assert (runtime["power_mw"], runtime["power_rails"]) == (5000, "VDD_IN")
-    # 5 W for as long as an inference takes, give or take what the tests' trtexec sleeps.
-    mean_ms = np.mean(found.samples_ms)
+    # 5 W for the duration of an inference; the fake trtexec also sleeps.
+    mean_ms = np.mean(measured.samples_ms)
     assert runtime["energy_mj"] > 5 * 0.5 * mean_ms
-    assert found.device["nvpmodel"].startswith("NV Power Mode: 15W")
+    assert measured.device["nvpmodel"].startswith("NV Power Mode: 15W")
     assert jetson.clean
 
 
-def test_the_agent_on_a_jetson_tells_the_energy_too(
+def test_the_agent_on_a_jetson_reports_the_energy_too(
     jetson: Board, network: edgekd.Network, tmp_path: Path
 ) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     short = replace(THOROUGH, processes=1, seconds=1.5)
-    found = edgekd.benchmark(artifact, device=jetson.url, protocol=short)
-    assert (found.device["module_power_mw"], found.device["power_rails"]) == (5000, "VDD_IN")
-    assert found.device["energy_mj"] == pytest.approx(5 * np.mean(found.samples_ms))
+    measured = edgekd.benchmark(artifact, device=jetson.url, protocol=short)
+    assert (measured.device["module_power_mw"], measured.device["power_rails"]) == (5000, "VDD_IN")
+    assert measured.device["energy_mj"] == pytest.approx(5 * np.mean(measured.samples_ms))
 
 
 def test_a_jetson_runs_every_sample(jetson: Board, network: edgekd.Network, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_jetson_runs_every_sample(jetson: Board, network: edgekd.Network, tmp_
     assert there.runtime["runtime"] == "tensorrt"
 
 
-def test_what_trtexec_cannot_do_is_an_outcome(
+def test_a_failure_of_trtexec_is_an_outcome(
     jetson: Board, network: edgekd.Network, tmp_path: Path
 ) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")

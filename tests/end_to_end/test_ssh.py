@@ -1,4 +1,4 @@
-"""A board by ssh: a real OpenSSH server on loopback, key authentication, this Python on it."""
+"""A board over ssh: a real OpenSSH server on loopback, with this Python."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_a_board_runs_and_times_an_artifact_and_is_left_clean(board: Board, tmp_
     assert board.clean
 
 
-def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_path: Path) -> None:
+def test_the_users_own_configuration_applies_with_a_jump_host_too(
+    board: Board, tmp_path: Path
+) -> None:
     ours = f"""
         Host Board jump
             HostName 127.0.0.1
@@ -77,7 +79,7 @@ def test_the_users_own_configuration_holds_a_jump_host_too(board: Board, tmp_pat
     assert board.connections == 2, "one to the jump host, and one through it"
 
 
-def test_a_missing_python_and_a_missing_runtime_are_told(board: Board, tmp_path: Path) -> None:
+def test_a_missing_python_and_a_missing_runtime_are_reported(board: Board, tmp_path: Path) -> None:
     network, artifact = exported(tmp_path)
     samples = [TRAPS["signal"].draw(1, torch.Generator().manual_seed(1))]
     with pytest.raises(UnreachableError, match="a program '/no/python' there"):

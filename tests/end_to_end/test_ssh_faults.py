@@ -1,4 +1,4 @@
-"""What can go wrong with a board: each ends in its named outcome in time, and leaves it clean."""
+"""Failures of a board: each ends in time, has its own outcome, and leaves the board clean."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import torch
 
 import edgekd
 from edgekd.devices.job import Job, run_job
-from edgekd.devices.transport import openssh
-from edgekd.devices.transport import reconnect as dropped
+from edgekd.devices.transport import openssh, reconnect
 from edgekd.errors import ConversionError, RecipeError, UnreachableError
 from edgekd.recipe.benchmark import THOROUGH
 from tests.support.models import TRAPS
@@ -37,7 +36,7 @@ SHORT = replace(THOROUGH, runs=40, seconds=0.0, warm_up_s=0.0, warm_up_limit_s=0
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     with served(tmp_path, f"SetEnv PATH={tmp_path}/there:{os.environ['PATH']}") as found:
         monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setattr(dropped, "WAIT_S", 0.1)
+        monkeypatch.setattr(reconnect, "WAIT_S", 0.1)
         (tmp_path / "there").mkdir()
         yield found
 
@@ -54,16 +53,16 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> edgekd.Artifact:
 def job(artifact: edgekd.Artifact, **changed: Any) -> Job:
     inputs = TRAPS["signal"].draw(8, torch.Generator().manual_seed(1))
     arrays = {name: value.numpy() for name, value in inputs.items()}
-    made = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs=arrays)
-    return replace(made, **{"timeout_s": 60.0, **changed})
+    product = Job("run", "onnxruntime", {"it": artifact.path}, 1, {"it": 1}, inputs=arrays)
+    return replace(product, **{"timeout_s": 60.0, **changed})
 
 
-def when(told: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
-    """Does `then` as soon as `told`, beside the test."""
+def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
+    """Call `then` in a thread as soon as `condition` is true."""
 
     def wait() -> None:
         deadline = time.monotonic() + 60
-        while not told() and time.monotonic() < deadline:
+        while not condition() and time.monotonic() < deadline:
             time.sleep(0.01)
         then()
 
@@ -76,29 +75,31 @@ def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_a_job_is_one_connection_and_works_as_several(
+def test_a_job_uses_one_connection_and_works_with_several(
     board: Board, artifact: edgekd.Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = run_job(board.url, job(artifact)).outputs["it"]
     assert board.connections == 1
-    monkeypatch.setattr(openssh, "SOCKET_BYTES", 0)  # As where the client cannot share one.
+    monkeypatch.setattr(
+        openssh, "SOCKET_BYTES", 0
+    )  # As on systems where the client cannot share a connection.
     theirs = run_job(board.url, job(artifact)).outputs["it"]
     assert board.connections > 2
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
-def test_a_cut_connection_costs_the_process_it_hit_and_no_other(
+def test_a_lost_connection_repeats_only_the_process_it_hit(
     board: Board, artifact: edgekd.Artifact
 ) -> None:
     runs = board.folder / "runs"
-    # The agent is started by the keeper, whose own start is the other.
+    # One start is the supervisor's, the other is the agent's.
     python = board.program(
         "python", f'case "$1" in agent.py) echo $$ >> {runs};; esac\nexec {sys.executable} "$@"'
     )
     cutter = when(lambda: lines(runs) == 3, board.cut)
     measured = edgekd.benchmark(artifact, device=board.with_python(python), protocol=SHORT)
     cutter.join()
-    # One alone, for memory and start; three of the protocol; and of these the one that was cut.
+    # One process alone, three of the protocol, and one of these repeated after the cut.
     assert lines(runs) == 1 + 3 + 1
     assert len(measured.samples_ns) == 3
     assert all(len(process) >= 40 for process in measured.samples_ns)
@@ -126,7 +127,7 @@ def test_a_connection_that_is_always_cut_ends_as_unreachable(
 
 
 def hanging(board: Board, number: Path) -> str:
-    """The URL of a Python whose agent never ends, with a child that does not either."""
+    """The URL of a Python whose agent hangs, with a child that hangs too."""
     text = f"sleep 300 & echo $! > {number}.child; echo $$ > {number}; exec sleep 300"
     return board.with_python(
         board.program(
@@ -149,7 +150,7 @@ def test_a_hang_ends_in_time_and_leaves_nothing_running(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
-def test_whatever_ends_the_host_ends_the_job_there(
+def test_the_end_of_the_host_ends_the_job_on_the_board(
     board: Board, artifact: edgekd.Artifact, how: signal.Signals
 ) -> None:
     number = board.folder / "number"
@@ -171,18 +172,18 @@ def test_whatever_ends_the_host_ends_the_job_there(
 
 @pytest.fixture
 def small(board: Board) -> Iterator[Path]:
-    """A folder of the board with room for 256 kB."""
-    place = board.folder / "small"
-    place.mkdir()
+    """A folder on the board with 256 kB of free space."""
+    path = board.folder / "small"
+    path.mkdir()
     mount = need_program("mount", "/sbin")
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False)
-    need_that(made.returncode == 0, "this user may not mount a small disk")
-    yield place
-    subprocess.run([need_program("umount", "/sbin"), str(place)], check=True)
+    artifact = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", path], check=False)
+    need_that(artifact.returncode == 0, "this user may not mount a small disk")
+    yield path
+    subprocess.run([need_program("umount", "/sbin"), str(path)], check=True)
 
 
 @pytest.mark.parametrize("where", ["files", "outputs"])
-def test_a_full_disk_is_told_as_that(
+def test_a_full_disk_is_reported(
     board: Board, artifact: edgekd.Artifact, small: Path, where: str
 ) -> None:
     fill = f"cat /dev/zero > {small}/filler 2> {board.folder}/ignored"
@@ -199,7 +200,7 @@ def test_a_full_disk_is_told_as_that(
     assert [path.name for path in small.iterdir()] == ["filler"]
 
 
-def test_a_file_that_arrives_changed_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
+def test_a_file_damaged_in_transit_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
     tar = need_program("tar")
     board.program("there/tar", f'{tar} "$@" && echo >> "$4/it/model.onnx"')
     differs = r"it/model\.onnx differs from the file that was sent"
@@ -208,7 +209,7 @@ def test_a_file_that_arrives_changed_is_noticed(board: Board, artifact: edgekd.A
     assert_five_parts(str(stop.value))
 
 
-def test_an_answer_that_arrives_changed_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
+def test_a_report_damaged_in_transit_is_noticed(board: Board, artifact: edgekd.Artifact) -> None:
     tar = need_program("tar")
     spoil = 'case "$1" in -cf) echo >> report.json;; esac'
     board.program("there/tar", f'{spoil}\nexec {tar} "$@"')
@@ -245,13 +246,13 @@ def test_a_missing_runtime_and_a_corrupted_artifact_are_outcomes(
     assert failure["outcome"] == "load-failed"
 
 
-def test_an_option_that_is_not_known_is_told(board: Board, artifact: edgekd.Artifact) -> None:
+def test_an_unknown_option_is_refused(board: Board, artifact: edgekd.Artifact) -> None:
     with pytest.raises(RecipeError, match=r"\?python=PATH there") as stop:
         run_job(f"ssh://127.0.0.1:{board.port}?pyhton=python3", job(artifact))
     assert_five_parts(str(stop.value))
 
 
-def test_a_provider_that_took_nothing_is_a_fallback_and_an_unknown_one_is_told(
+def test_a_provider_without_nodes_is_a_fallback_and_an_unknown_one_is_refused(
     board: Board, artifact: edgekd.Artifact
 ) -> None:
     failure = run_job(f"{board.url}&providers=tensorrt,cuda", job(artifact)).results["it"][

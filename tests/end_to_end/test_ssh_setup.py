@@ -1,4 +1,4 @@
-"""A board without a network gets its runtime from a folder of wheels, and jobs use it."""
+"""Set up a board without a network from a folder of wheels; its jobs use the runtime."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ NEEDED = ("onnxruntime", "numpy", "flatbuffers", "packaging", "protobuf")
 
 
 def quiet(line: str) -> None:
-    """Takes what a setup says, and keeps it for itself."""
+    """Ignores the progress of a setup."""
     assert line
 
 
 def wheel(name: str, folder: Path) -> Path:
-    """The wheel that the installed package came from, made again of its files."""
+    """The wheel of an installed package, rebuilt from its files."""
     found = distribution(name)
     tags = [
         line.partition(": ")[2]
         for line in (found.read_text("WHEEL") or "").splitlines()
         if line.startswith("Tag: ")
     ]
-    place = folder / f"{name.replace('-', '_')}-{found.version}-{tags[-1]}.whl"
-    with zipfile.ZipFile(place, "w") as archive:
+    path = folder / f"{name.replace('-', '_')}-{found.version}-{tags[-1]}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
         for file in found.files or []:
             path = Path(str(found.locate_file(file)))
             if not str(file).startswith("..") and path.is_file() and path.suffix != ".pyc":
                 archive.write(path, str(file))
-    return place
+    return path
 
 
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     home = tmp_path / "home"
     home.mkdir()
-    # Of a board without a network.
+    # As on a board without a network.
     env = f"HOME={home} PIP_NO_INDEX=1 PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS="
     with served(tmp_path, f"SetEnv {env}") as found:
         monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
@@ -68,10 +68,10 @@ def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
     wheels.mkdir()
     for name in NEEDED:
         wheel(name, wheels)
-    words = ["devices", "setup", board.url, "--target", "raspberry-pi-5-onnx"]
-    said = edgekd_cli(*words, "--wheels", wheels)
-    assert said.code == 0, said.err
-    assert f"Ready: numpy {distribution('numpy').version}, onnxruntime" in said.err
+    args = ["devices", "setup", board.url, "--target", "raspberry-pi-5-onnx"]
+    result = edgekd_cli(*args, "--wheels", wheels)
+    assert result.code == 0, result.err
+    assert f"Ready: numpy {distribution('numpy').version}, onnxruntime" in result.err
     trap = TRAPS["signal"]
     generator = torch.Generator().manual_seed(0)
     network = edgekd.load_network(trap.build(), example=trap.draw(1, generator))
@@ -81,13 +81,13 @@ def test_a_board_is_set_up_from_wheels_and_jobs_use_it(
     assert report.results["it"]["failure"] is None
     venv = board.folder / "home" / ".cache" / "edgekd" / "venv"
     assert (venv / "pyvenv.cfg").exists()
-    again = edgekd_cli(*words)
+    again = edgekd_cli(*args)
     assert again.code == 0, "there is nothing to install, so nothing that a network is needed for"
     assert "Runtime:" not in again.err
     assert board.clean
 
 
-def test_what_a_setup_lacks_is_told(board: Board, tmp_path: Path) -> None:
+def test_missing_requirements_of_a_setup_are_reported(board: Board, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     with pytest.raises(RecipeError, match="no such folder") as stop:
         board_setup.setup(board.url, "onnxruntime", quiet, wheels=wheels)
@@ -103,7 +103,7 @@ def test_what_a_setup_lacks_is_told(board: Board, tmp_path: Path) -> None:
     assert_five_parts(str(none.value))
 
 
-def test_a_python_that_is_too_old_or_makes_no_environment_is_told(board: Board) -> None:
+def test_a_python_that_is_too_old_or_has_no_venv_is_reported(board: Board) -> None:
     old = board.program("old", 'echo \'[[3, 6], "aarch64", "Linux"]\'')
     with pytest.raises(UnreachableError, match=r"Python 3\.6"):
         board_setup.setup(board.with_python(old), "onnxruntime", quiet)
@@ -119,10 +119,10 @@ def test_a_python_that_is_too_old_or_makes_no_environment_is_told(board: Board) 
 
 
 def test_a_board_is_set_up_for_a_target(edgekd_cli: Any) -> None:
-    said = edgekd_cli("devices", "setup", "ssh://nobody@localhost")
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert "--target raspberry-pi-5-litert" in said.err
-    said = edgekd_cli("devices", "setup", "ftp://nobody@localhost")
-    assert said.code == 2
-    assert_five_parts(said.err)
+    result = edgekd_cli("devices", "setup", "ssh://nobody@localhost")
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert "--target raspberry-pi-5-litert" in result.err
+    result = edgekd_cli("devices", "setup", "ftp://nobody@localhost")
+    assert result.code == 2
+    assert_five_parts(result.err)

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal, and what a pipe gets."""
+"""Output on a terminal and into a pipe."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Source: ECMA-48, 5th edition, 8.3.117, and the bright ones of xterm.
 WORDS = ["run", "recipe.toml", "--until", "distill"]
 
 
-def test_a_terminal_gets_bars_with_the_time_left_and_colours_unless_it_wants_none(
+def test_a_terminal_shows_progress_bars_and_colours_unless_switched_off(
     project: Project,
 ) -> None:
-    code, said = in_a_terminal(WORDS, folder=project.folder)
-    assert code == 0, said
-    assert COLOUR.search(said)
-    assert "3/3" in said
-    assert re.search(r"\d:\d\d", said), "no time left"
-    assert said.rstrip().splitlines()[-1].startswith("next: ")
-    code, said = in_a_terminal(WORDS, folder=project.folder, NO_COLOR="1")
-    assert code == 0, said
-    assert not COLOUR.search(said)
-    assert "distill" in said
+    code, result = in_a_terminal(WORDS, folder=project.folder)
+    assert code == 0, result
+    assert COLOUR.search(result)
+    assert "3/3" in result
+    assert re.search(r"\d:\d\d", result), "no time left"
+    assert result.rstrip().splitlines()[-1].startswith("next: ")
+    code, result = in_a_terminal(WORDS, folder=project.folder, NO_COLOR="1")
+    assert code == 0, result
+    assert not COLOUR.search(result)
+    assert "distill" in result
 
 
 def test_a_pipe_gets_plain_lines(project: Project) -> None:

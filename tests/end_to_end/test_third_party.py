@@ -107,9 +107,9 @@ def test_a_recipe_uses_the_device_and_the_bundle_kind_of_another_package(
     need_modules("onnxruntime")
     path = project.write(recipe("box://attic?rack=3", crate={"vendor": "ACME"}))
     runs = project.folder / "runs"
-    said = edgekd_cli("run", path, "--out", runs, "--json")
-    assert said.code == 0, said.err
-    row = said.json["rows"][0]
+    result = edgekd_cli("run", path, "--out", runs, "--json")
+    assert result.code == 0, result.err
+    row = result.json["rows"][0]
     assert row["measurement"]["device"]["model"] == "box attic"
     assert row["evidence"] == "device"
     assert (boxes / "attic" / "report.json").exists()
@@ -155,8 +155,8 @@ def test_an_error_names_what_another_package_adds(
 ) -> None:
     options = {**change}
     path = project.write(recipe(options.pop("device", "box://attic"), **options))
-    said = edgekd_cli("check", path)
-    assert said.code == 2
-    assert_five_parts(said.err)
+    result = edgekd_cli("check", path)
+    assert result.code == 2
+    assert_five_parts(result.err)
     for part in parts:
-        assert part in said.err
+        assert part in result.err

@@ -1,4 +1,4 @@
-"""Networks timed in PyTorch beside each other."""
+"""Latencies of networks in PyTorch, measured alternately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekd.network.network import as_network
 
 
 class Counted(nn.Module):
-    """Notes each call: how many threads it had, and whether it was in training."""
+    """Records the threads and the training mode of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Counted(nn.Module):
         return self.layer(x)
 
 
-def test_each_is_called_as_often_on_one_thread_and_nothing_is_changed() -> None:
+def test_networks_are_called_equally_often_on_one_thread_and_not_changed() -> None:
     class Renamed(Counted):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return super().forward(image)

@@ -1,4 +1,4 @@
-"""A bundle as one file: what is read from an archive, and all that is not."""
+"""A bundle as one file: what is unpacked from an archive and what is refused."""
 
 from __future__ import annotations
 
@@ -23,40 +23,38 @@ def packed(tmp_path: Path) -> Path:
     return next(packing.pack(bundle, "archive", tmp_path / "out").iterdir())
 
 
-def test_an_archive_is_read_where_a_folder_is(
-    packed: Path, tmp_path: Path, edgekd_cli: Any
-) -> None:
+def test_an_archive_is_read_like_a_folder(packed: Path, tmp_path: Path, edgekd_cli: Any) -> None:
     assert packed.name == "key-spotter-1.2.3.zip"
     with packing.opened(packed) as bundle:
         assert integrity(bundle) == []
     assert not bundle.exists()
     folder = tmp_path / "key-spotter-1.2.3"
     assert edgekd_cli("diff", folder, packed).code == 0
-    said = edgekd_cli("bundle", packed, "--json")
-    assert (said.code, said.json["bundle"]) == (0, str(packed))
+    result = edgekd_cli("bundle", packed, "--json")
+    assert (result.code, result.json["bundle"]) == (0, str(packed))
     again = edgekd_cli("bundle", packed, "--kind", "archive", "--out", tmp_path / "again")
     assert again.code == 0
     assert (tmp_path / "again" / packed.name).read_bytes() == packed.read_bytes()
 
 
 def test_an_archive_is_not_signed_but_its_bundle_is(packed: Path, edgekd_cli: Any) -> None:
-    said = edgekd_cli("bundle", packed, "--sign", "key.pem")
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert "before you pack it" in said.err
+    result = edgekd_cli("bundle", packed, "--sign", "key.pem")
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert "before you pack it" in result.err
 
 
-def test_an_archive_cut_short_anywhere_is_refused(packed: Path, edgekd_cli: Any) -> None:
+def test_a_truncated_archive_is_refused(packed: Path, edgekd_cli: Any) -> None:
     whole = packed.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.9, 0.999):
         packed.write_bytes(whole[: int(share * len(whole))])
-        said = edgekd_cli("bundle", packed, "--check")
-        assert said.code == 2, share
-        assert_five_parts(said.err)
-        assert "cannot be read" in said.err
+        result = edgekd_cli("bundle", packed, "--check")
+        assert result.code == 2, share
+        assert_five_parts(result.err)
+        assert "cannot be read" in result.err
 
 
-def test_a_byte_that_changed_on_the_way_is_found(packed: Path) -> None:
+def test_a_changed_byte_is_found(packed: Path) -> None:
     with zipfile.ZipFile(packed) as opened:
         entry = opened.getinfo("key-spotter-1.2.3/models/phone-onnx/model.onnx")
     data = bytearray(packed.read_bytes())
@@ -88,14 +86,16 @@ EVIL: dict[str, Callable[[zipfile.ZipFile], None]] = {
 }
 
 
-@pytest.mark.parametrize("told", EVIL)
-def test_what_no_bundle_holds_is_not_unpacked(packed: Path, told: str, edgekd_cli: Any) -> None:
+@pytest.mark.parametrize("problem", EVIL)
+def test_contents_that_no_bundle_has_are_not_unpacked(
+    packed: Path, problem: str, edgekd_cli: Any
+) -> None:
     with zipfile.ZipFile(packed, "a") as opened:
-        EVIL[told](opened)
-    said = edgekd_cli("bundle", packed, "--check")
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert told in said.err
+        EVIL[problem](opened)
+    result = edgekd_cli("bundle", packed, "--check")
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert problem in result.err
     assert not Path("/tmp/evil").exists()
 
 
@@ -103,13 +103,13 @@ def test_an_archive_that_would_fill_the_disk_is_not_unpacked(
     packed: Path, monkeypatch: pytest.MonkeyPatch, edgekd_cli: Any
 ) -> None:
     monkeypatch.setattr(archive, "LIMIT_BYTES", 1000)
-    said = edgekd_cli("bundle", packed, "--check")
-    assert said.code == 2
-    assert "more than 1,000" in said.err
+    result = edgekd_cli("bundle", packed, "--check")
+    assert result.code == 2
+    assert "more than 1,000" in result.err
 
 
-def test_a_file_that_says_less_than_it_unpacks_to_is_refused(packed: Path) -> None:
-    """The sizes that the limit is held against are those that are read."""
+def test_a_file_larger_than_its_stated_size_is_refused(packed: Path) -> None:
+    """The limit applies to the unpacked bytes, not to the stated sizes."""
     data = packed.read_bytes()
     with zipfile.ZipFile(packed) as opened:
         entry = opened.getinfo("key-spotter-1.2.3/manifest.json")
@@ -120,10 +120,10 @@ def test_a_file_that_says_less_than_it_unpacks_to_is_refused(packed: Path) -> No
         pass
 
 
-def test_an_archive_without_a_bundle_says_so(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_an_archive_without_a_bundle_is_refused(tmp_path: Path, edgekd_cli: Any) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
         opened.writestr("readme.txt", "x")
-    said = edgekd_cli("bundle", tmp_path / "a.zip")
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert "There is no bundle" in said.err
+    result = edgekd_cli("bundle", tmp_path / "a.zip")
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert "There is no bundle" in result.err

@@ -1,4 +1,4 @@
-"""Bundles: the manifest and all that may be wrong with it, packages, signatures, comparisons."""
+"""Bundles: the manifest and its faults, packages, signatures, comparisons."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.project import assert_five_parts
 from tests.support.skips import need_program
 
 
-def test_a_bundle_is_whole_and_its_manifest_follows_its_schema(tmp_path: Path) -> None:
+def test_a_bundle_is_intact_and_its_manifest_follows_its_schema(tmp_path: Path) -> None:
     bundle, manifest = written(tmp_path)
     assert integrity(bundle) == []
     assert read_manifest(bundle) == manifest
@@ -61,14 +61,14 @@ def test_the_component_list_is_valid_cyclonedx(tmp_path: Path) -> None:
     found = {entry["name"]: entry for entry in json.loads(text)["components"]}
     assert found["key-spotter-phone-onnx"]["licenses"] == [{"expression": "Apache-2.0"}]
     assert found["training data"]["licenses"] == [{"license": {"name": "what the owner says"}}]
-    # A name that only looks like SPDX's is not said to be one.
+    # A name that only resembles an SPDX identifier is a plain name.
     assert folder._licensed("Proprietary") == {"licenses": [{"license": {"name": "Proprietary"}}]}
     assert folder._licensed("mit or apache-2.0") == {
         "licenses": [{"expression": "MIT OR Apache-2.0"}]
     }
 
 
-def test_the_card_says_of_each_model_what_it_takes(tmp_path: Path) -> None:
+def test_the_card_lists_the_inputs_of_each_model(tmp_path: Path) -> None:
     made = model(tmp_path / "key-spotter-1.2.3", "onnx")
     other = model(tmp_path / "key-spotter-1.2.3", "litert")
     last = other.inputs[0].model_copy(update={"shape": [1, 2, 3, 1], "layout": NHWC})
@@ -84,7 +84,7 @@ def test_the_card_says_of_each_model_what_it_takes(tmp_path: Path) -> None:
 
 
 def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of a document where a value stands."""
+    """The key paths of the values in a document."""
     if isinstance(document, dict):
         return [
             leaf
@@ -97,10 +97,10 @@ def leaves(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 OPEN = ("tools", "teacher", "student", "left_out")
-"""Tables that may hold anything, or nothing."""
+"""Tables with arbitrary keys."""
 
 
-def test_every_field_that_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
+def test_every_missing_or_wrong_field_is_reported(tmp_path: Path) -> None:
     bundle, _ = written(tmp_path, preprocessing={"image": Preprocessing(mean=[0.5], std=[2.0])})
     whole = json.loads((bundle / MANIFEST).read_text())
     jsonschema_of = jsonschema.Draft202012Validator(json_schema())
@@ -110,13 +110,13 @@ def test_every_field_that_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
             continue
         for value in (None, [], {"no": "such"}, -1.5, "../../etc/passwd"):
             document = json.loads(json.dumps(whole))
-            place = document
+            table = document
             for step in path[:-1]:
-                place = place[step]
+                table = table[step]
             if value is None:
-                del place[path[-1]]
+                del table[path[-1]]
             else:
-                place[path[-1]] = value
+                table[path[-1]] = value
             if not jsonschema_of.is_valid(document):
                 tried += 1
                 write_json(bundle / MANIFEST, document)
@@ -134,20 +134,20 @@ def test_every_field_that_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
 )
 def test_no_path_leads_out_of_a_bundle(tmp_path: Path, path: str) -> None:
     bundle, _ = written(tmp_path)
-    for place in (("models", 0, "entry"), ("models", 0, "files", 0, "path"),
+    for keys in (("models", 0, "entry"), ("models", 0, "files", 0, "path"),
                   ("other_files", 0, "path"), ("models", 0, "golden", "inputs", "image"),
                   ("models", 0, "golden", "outputs", "scores", "path")):  # fmt: skip
         document = json.loads((bundle / MANIFEST).read_text())
         at = document
-        for step in place[:-1]:
+        for step in keys[:-1]:
             at = at[step]
-        at[place[-1]] = path
+        at[keys[-1]] = path
         write_json(tmp_path / "other" / MANIFEST, document)
         with pytest.raises(RecipeError, match="inside the bundle"):
             read_manifest(tmp_path / "other")
 
 
-def test_a_manifest_of_a_later_edgekd_or_of_no_kind_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_of_a_later_edgekd_or_in_another_form_is_refused(tmp_path: Path) -> None:
     bundle, _ = written(tmp_path)
     document = json.loads((bundle / MANIFEST).read_text())
     write_json(bundle / MANIFEST, {**document, "schema_version": 2, "new": {}})
@@ -171,47 +171,47 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("place", NAMED, ids=lambda place: str(place[-1]))
-def test_what_becomes_a_path_or_code_is_only_a_name(
-    tmp_path: Path, place: tuple[Any, ...], edgekd_cli: Any
+@pytest.mark.parametrize("keys", NAMED, ids=lambda keys: str(keys[-1]))
+def test_text_that_becomes_a_path_or_code_must_be_a_name(
+    tmp_path: Path, keys: tuple[Any, ...], edgekd_cli: Any
 ) -> None:
     bundle, _ = written(tmp_path)
     whole = json.loads((bundle / MANIFEST).read_text())
-    for value in NAMED[place]:
+    for value in NAMED[keys]:
         document = json.loads(json.dumps(whole))
         at = document
-        for step in place[:-1]:
+        for step in keys[:-1]:
             at = at[step]
-        at[place[-1]] = value
+        at[keys[-1]] = value
         write_json(bundle / MANIFEST, document)
-        said = edgekd_cli("bundle", bundle)
-        assert said.code == 2, value
-        assert_five_parts(said.err)
+        result = edgekd_cli("bundle", bundle)
+        assert result.code == 2, value
+        assert_five_parts(result.err)
 
 
-def test_a_package_is_written_only_where_nothing_is(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_a_package_is_written_only_into_an_empty_folder(tmp_path: Path, edgekd_cli: Any) -> None:
     bundle, _ = written(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     for out in (tmp_path / "home", tmp_path / "home" / "thesis.txt"):
-        said = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", out)
-        assert said.code == 2
-        assert_five_parts(said.err)
-        assert "needs an empty folder" in said.err
+        result = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", out)
+        assert result.code == 2
+        assert_five_parts(result.err)
+        assert "needs an empty folder" in result.err
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("group", [None, "../x", "Com.x", "com.int.x"])
-def test_a_group_that_is_none_of_mavens_and_javas_is_refused(
+def test_a_group_that_maven_or_java_refuses_is_refused(
     tmp_path: Path, edgekd_cli: Any, group: str | None
 ) -> None:
     bundle, _ = written(tmp_path, android=Android())
     need_program("javac")
-    words = ["--group", group] if group else []
-    said = edgekd_cli("bundle", bundle, "--kind", "android", "--out", tmp_path / "o", *words)
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert (group or "nothing") in said.err
+    args = ["--group", group] if group else []
+    result = edgekd_cli("bundle", bundle, "--kind", "android", "--out", tmp_path / "o", *args)
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert (group or "nothing") in result.err
     assert not (tmp_path / "o").exists()
 
 
@@ -235,14 +235,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_not_as_the_manifest_says_is_found(tmp_path: Path, damage: str) -> None:
+def test_differences_from_the_manifest_are_found(tmp_path: Path, damage: str) -> None:
     bundle, _ = written(tmp_path)
     DAMAGES[damage](bundle)
     faults = integrity(bundle)
     assert faults
     for fault in faults:
         assert_five_parts(str(fault))
-    for use in (packing.check, lambda place: packing.pack(place, "linux")):
+    for use in (packing.check, lambda folder: packing.pack(folder, "linux")):
         with pytest.raises(RecipeError, match="does not match its manifest"):
             use(bundle)
 
@@ -266,27 +266,23 @@ CONTRADICTIONS = {
 }
 
 
-@pytest.mark.parametrize("told", CONTRADICTIONS)
-def test_parts_of_a_manifest_that_contradict_each_other_are_found(
-    tmp_path: Path, told: str
-) -> None:
+@pytest.mark.parametrize("contradiction", CONTRADICTIONS)
+def test_contradictions_in_a_manifest_are_found(tmp_path: Path, contradiction: str) -> None:
     made = model(tmp_path / "key-spotter-1.2.3", "onnx")
-    bundle, _ = written(tmp_path, (), models=CONTRADICTIONS[told](made))
+    bundle, _ = written(tmp_path, (), models=CONTRADICTIONS[contradiction](made))
     faults = integrity(bundle)
-    assert any(told.rstrip(",") in fault.got for fault in faults), faults
+    assert any(contradiction.rstrip(",") in fault.got for fault in faults), faults
     for fault in faults:
         assert_five_parts(str(fault))
 
 
-def test_a_model_of_a_format_that_nobody_knows_here_is_not_run(
-    tmp_path: Path, edgekd_cli: Any
-) -> None:
+def test_a_model_of_an_unknown_format_is_not_run(tmp_path: Path, edgekd_cli: Any) -> None:
     made = model(tmp_path / "key-spotter-1.2.3", "onnx")
     bundle, _ = written(tmp_path, (), models=_with(made, format="caffe"))
-    said = edgekd_cli("bundle", bundle, "--check")
-    assert said.code == 0
-    assert "phone-onnx: unavailable" in said.out
-    assert "no format caffe here" in said.out
+    result = edgekd_cli("bundle", bundle, "--check")
+    assert result.code == 0
+    assert "phone-onnx: unavailable" in result.out
+    assert "no format caffe here" in result.out
 
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
@@ -300,7 +296,7 @@ def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_an_archive_stores_what_must_be_mapped(tmp_path: Path) -> None:
+def test_files_to_be_mapped_are_stored_uncompressed(tmp_path: Path) -> None:
     write_zip(tmp_path / "a.zip", {"b.tflite": b"x" * 100, "a.txt": b"y" * 100}, [".tflite"])
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         kinds = {info.filename: info.compress_type for info in archive.infolist()}
@@ -308,7 +304,7 @@ def test_an_archive_stores_what_must_be_mapped(tmp_path: Path) -> None:
         assert archive.testzip() is None
 
 
-def test_names_in_generated_code_are_names(tmp_path: Path) -> None:
+def test_names_in_generated_code_are_valid_identifiers(tmp_path: Path) -> None:
     assert identifiers.camel("key-spotter.v2") == "KeySpotterV2"
     assert identifiers.camel("3d_net") == "Model3dNet"
     assert identifiers.snake("3D-Net") == "model_3d_net"
@@ -320,12 +316,12 @@ def test_names_in_generated_code_are_names(tmp_path: Path) -> None:
     titles = [title for title, _ in found]
     assert len({identifiers.snake(title) for title in titles}) == 3
     assert len({identifiers.camel(title).lower() for title in titles}) == 3
-    # Packages of Java and modules of Python cannot be called so.
+    # Reserved words cannot be names of Java packages or Python modules.
     assert identifiers.snake("native") == "model_native"
     assert identifiers.snake("lambda") == "model_lambda"
 
 
-def test_strings_in_generated_code_are_only_strings() -> None:
+def test_strings_in_generated_code_are_escaped() -> None:
     nasty = 'a"b\\(x)\n\r\t??/*/ü\u2028\x07'
     assert (
         identifiers.swift_quoted(nasty).count('"') - identifiers.swift_quoted(nasty).count('\\"')
@@ -349,17 +345,17 @@ def test_a_c_compiler_reads_the_strings_back(tmp_path: Path) -> None:
     )
     (tmp_path / "main.c").write_text(source)
     include = out / "key-spotter-1.2.3" / "include"
-    words = ["-std=c99", "-trigraphs", "-Wall", "-Werror", f"-I{include}"]
+    args = ["-std=c99", "-trigraphs", "-Wall", "-Werror", f"-I{include}"]
     subprocess.run(
-        [need_program("gcc"), *words, str(tmp_path / "main.c"), "-o", str(tmp_path / "main")],
+        [need_program("gcc"), *args, str(tmp_path / "main.c"), "-o", str(tmp_path / "main")],
         check=True,
     )
-    said = subprocess.run([str(tmp_path / "main")], capture_output=True, check=True)
-    assert said.stdout.decode().splitlines() == LABELS
+    result = subprocess.run([str(tmp_path / "main")], capture_output=True, check=True)
+    assert result.stdout.decode().splitlines() == LABELS
 
 
-def test_the_swift_package_is_whole(tmp_path: Path) -> None:
-    """No Swift is here: its parts are held against each other, nothing compiles them."""
+def test_the_swift_package_is_consistent(tmp_path: Path) -> None:
+    """There is no Swift compiler here: the test only compares the parts with each other."""
     bundle, manifest = written(tmp_path)
     out = tmp_path / "swift"
     out.mkdir()
@@ -381,13 +377,13 @@ def test_the_swift_package_is_whole(tmp_path: Path) -> None:
     assert 'forResource: "Resources/model.mlpackage"' in accessor
     for file in ("input_0.bin", "output_0.bin"):
         assert (home / "Tests/KeySpotterTests/Golden" / file).stat().st_size > 0
-    told = json.loads((out / "packages.json").read_text())
-    assert told[0]["checksum"] == path_digest(out / told[0]["archive"])
-    with zipfile.ZipFile(out / told[0]["archive"]) as archive:
+    packages = json.loads((out / "packages.json").read_text())
+    assert packages[0]["checksum"] == path_digest(out / packages[0]["archive"])
+    with zipfile.ZipFile(out / packages[0]["archive"]) as archive:
         assert set(archive.namelist()) == {f"KeySpotter/{name}" for name in files_under(home)}
 
 
-def test_a_signature_holds_for_all_files_and_one_key(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_a_signature_covers_all_files_and_one_key(tmp_path: Path, edgekd_cli: Any) -> None:
     openssl = need_program("openssl")
     for name in ("ours", "theirs"):
         key, pub = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
@@ -397,23 +393,23 @@ def test_a_signature_holds_for_all_files_and_one_key(tmp_path: Path, edgekd_cli:
     unsigned = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub")
     assert unsigned.code == 2
     assert edgekd_cli("bundle", bundle, "--sign", tmp_path / "ours.pem").code == 0
-    said = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub", "--json")
-    assert (said.code, said.json["signature"]) == (0, "valid")
+    result = edgekd_cli("bundle", bundle, "--verify", tmp_path / "ours.pub", "--json")
+    assert (result.code, result.json["signature"]) == (0, "valid")
     # OpenSSL agrees that it is an Ed25519 signature of the manifest.
     raw = tmp_path / "raw.sig"
     import base64
 
     raw.write_bytes(base64.b64decode((bundle / "manifest.json.sig").read_text()))
-    words = ["pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "ours.pub", "-rawin", "-sigfile"]
-    subprocess.run([openssl, *words, raw, "-in", bundle / MANIFEST], check=True)
+    args = ["pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "ours.pub", "-rawin", "-sigfile"]
+    subprocess.run([openssl, *args, raw, "-in", bundle / MANIFEST], check=True)
     for bad in ("theirs.pub", "ours.pem", "none.pub"):
         refused = edgekd_cli("bundle", bundle, "--verify", tmp_path / bad)
         assert refused.code == 2
         assert_five_parts(refused.err)
         assert ("not signed by this key" if bad == "theirs.pub" else "public key") in refused.err
     ec = tmp_path / "ec.pem"
-    words = ["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", ec]
-    subprocess.run([openssl, *words], check=True)
+    args = ["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", ec]
+    subprocess.run([openssl, *args], check=True)
     for bad in ("ours.pub", "none.pem", "ec.pem"):
         refused = edgekd_cli("bundle", bundle, "--sign", tmp_path / bad)
         assert refused.code == 2
@@ -454,36 +450,36 @@ REGRESSIONS: dict[str, tuple[dict[str, Any], type[Exception] | None]] = {
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_a_release_that_is_worse_is_told(tmp_path: Path, name: str) -> None:
+def test_a_worse_release_is_reported(tmp_path: Path, name: str) -> None:
     old, _ = written(tmp_path / "old", ("onnx",))
-    place = tmp_path / "new"
+    parent = tmp_path / "new"
     evidence, error = REGRESSIONS[name]
     changed = model(
-        place / "key-spotter-1.2.3", "onnx", **({"evidence": evidence} if evidence else {})
+        parent / "key-spotter-1.2.3", "onnx", **({"evidence": evidence} if evidence else {})
     )
-    new, _ = written(place, (), models=[changed])
+    new, _ = written(parent, (), models=[changed])
     found = failure(compare(old, new, Tolerance()), new)
     assert (None if found is None else type(found)) is error
 
 
-def test_what_an_app_must_change_for_is_told(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_interface_changes_are_reported(tmp_path: Path, edgekd_cli: Any) -> None:
     old, _manifest = written(tmp_path / "old", ("onnx", "litert"))
-    place = tmp_path / "new"
-    other = model(place / "key-spotter-1.2.3", "onnx", size_bytes=9000)
+    parent = tmp_path / "new"
+    other = model(parent / "key-spotter-1.2.3", "onnx", size_bytes=9000)
     other = other.model_copy(
         update={"inputs": [other.inputs[0].model_copy(update={"shape": [1, 1, 4, 3]})]}
     )
-    new, _ = written(place, (), models=[other], labels=["cat"])
-    said = edgekd_cli("diff", old, new, "--json")
-    assert said.code == 7
-    worse = {(c["target"], c["figure"]) for c in said.json["changes"] if c["worse"]}
+    new, _ = written(parent, (), models=[other], labels=["cat"])
+    result = edgekd_cli("diff", old, new, "--json")
+    assert result.code == 7
+    worse = {(c["target"], c["figure"]) for c in result.json["changes"] if c["worse"]}
     assert worse == {
         ("(all)", "labels"),
         ("phone-onnx", "inputs"),
         ("phone-onnx", "size_bytes"),
         ("phone-litert", "model"),
     }
-    assert_five_parts(said.err)
+    assert_five_parts(result.err)
     plain = edgekd_cli("diff", old, new)
     assert plain.code == 7
     assert "WORSE" in plain.out
@@ -491,11 +487,11 @@ def test_what_an_app_must_change_for_is_told(tmp_path: Path, edgekd_cli: Any) ->
     assert edgekd_cli("diff", old, old).code == 0
 
 
-def _changed(place: Path, **update: Any) -> Path:
-    """A bundle whose first input is another."""
-    made = model(place / "key-spotter-1.2.3", "onnx")
+def _changed(parent: Path, **update: Any) -> Path:
+    """A bundle whose first input is changed."""
+    made = model(parent / "key-spotter-1.2.3", "onnx")
     first = made.inputs[0].model_copy(update=update)
-    return written(place, (), models=_with(made, inputs=[first]))[0]
+    return written(parent, (), models=_with(made, inputs=[first]))[0]
 
 
 @pytest.mark.parametrize(
@@ -509,9 +505,7 @@ def _changed(place: Path, **update: Any) -> Path:
     ],
     ids=lambda update: next(iter(update)),
 )
-def test_an_input_that_is_to_be_filled_otherwise_is_told(
-    tmp_path: Path, update: dict[str, Any]
-) -> None:
+def test_changes_of_an_inputs_meaning_are_reported(tmp_path: Path, update: dict[str, Any]) -> None:
     old, _ = written(tmp_path / "old", ("onnx",))
     found = compare(old, _changed(tmp_path / "new", **update), Tolerance())
     worse = [change for change in found if change.worse]
@@ -519,7 +513,7 @@ def test_an_input_that_is_to_be_filled_otherwise_is_told(
     assert worse[0].before != worse[0].after
 
 
-def test_other_labels_and_preprocessing_are_told_by_what_differs(tmp_path: Path) -> None:
+def test_changed_labels_and_preprocessing_are_reported_by_their_difference(tmp_path: Path) -> None:
     old, _ = written(tmp_path / "old", ("onnx",), preprocessing={"image": Preprocessing()})
     new, _ = written(
         tmp_path / "new",
@@ -535,7 +529,7 @@ def test_other_labels_and_preprocessing_are_told_by_what_differs(tmp_path: Path)
     assert isinstance(failure(list(found.values()), new), DisagreementError)
 
 
-def test_an_app_that_asks_a_larger_model_no_more_must_change(tmp_path: Path) -> None:
+def test_the_end_of_routing_is_an_interface_change(tmp_path: Path) -> None:
     routed = {
         "threshold": 0.8, "why": "kept over 0.8", "agreement": 0.99, "confidence": 0.95,
         "calibration_count": 100, "test_count": 100, "curve": [],
@@ -548,25 +542,25 @@ def test_an_app_that_asks_a_larger_model_no_more_must_change(tmp_path: Path) -> 
         assert [change.figure for change in worse] == ["routing"]
 
 
-def test_times_of_another_device_are_not_compared(tmp_path: Path) -> None:
-    def measured(place: Path, p50_ms: float, processor: str) -> Path:
+def test_latencies_of_different_devices_are_not_compared(tmp_path: Path) -> None:
+    def measured(parent: Path, p50_ms: float, processor: str) -> Path:
         figures = {"p50_ms": p50_ms, "p90_ms": p50_ms, "device": {"processor": processor}}
         made = model(
-            place / "key-spotter-1.2.3", "onnx", evidence={**_worse(), "measurement": figures}
+            parent / "key-spotter-1.2.3", "onnx", evidence={**_worse(), "measurement": figures}
         )
-        return written(place, (), models=[made])[0]
+        return written(parent, (), models=[made])[0]
 
     old = measured(tmp_path / "old", 1.0, "A")
     same = compare(old, measured(tmp_path / "same", 9.0, "A"), Tolerance())
     assert isinstance(failure(same, old), BudgetMissedError)
     other = compare(old, measured(tmp_path / "other", 9.0, "B"), Tolerance())
     assert failure(other, old) is None
-    told = next(change.told for change in other if change.figure == "p50_ms")
-    assert told == "not compared: device, A before, device, B now"
+    note = next(change.told for change in other if change.figure == "p50_ms")
+    assert note == "not compared: device, A before, device, B now"
 
 
-def test_what_is_no_number_must_be_it_again(tmp_path: Path) -> None:
-    """A mask of minus infinity makes no tolerance infinite, and no bundle that never holds."""
+def test_nan_and_infinity_must_be_the_same_again(tmp_path: Path) -> None:
+    """A mask of minus infinity must neither allow everything nor fail every check."""
     outputs = {"scores": torch.tensor([[1.0, -torch.inf], [torch.nan, 2.0]])}
     made = golden.write(tmp_path, {"image": torch.zeros(2, 1)}, outputs, "phone", "fp32")
     spec = {"name": "scores", "shape": [1, 2], "dtype": "float32"}
@@ -585,7 +579,7 @@ def test_what_is_no_number_must_be_it_again(tmp_path: Path) -> None:
         assert golden.differences(tmp_path, judged, other)
 
 
-def test_junit_and_the_summary_tell_every_candidate() -> None:
+def test_junit_and_the_summary_list_every_candidate() -> None:
     rows = [
         Candidate("phone", "litert", "fp32", Outcome.PASSED),
         Candidate("phone", "litert", "int8", Outcome.DISAGREES, "SQNR is <10 dB> & \x00 bad"),
@@ -599,45 +593,47 @@ def test_junit_and_the_summary_tell_every_candidate() -> None:
     plain = summary("edgekd benchmark", None, rows, {})
     assert "| target | scheme | outcome | bytes | p50 ms | p90 ms |" in plain
     assert "- board fp32: p90 is 9 ms" in plain
-    told = summary("a|b", "accuracy", rows, {"phone": ("fp32", "it pays")})
-    assert "a\\|b" in told
-    assert "| phone | fp32 | passed |" in told
-    assert told.count("| yes |") == 1
+    text = summary("a|b", "accuracy", rows, {"phone": ("fp32", "it pays")})
+    assert "a\\|b" in text
+    assert "| phone | fp32 | passed |" in text
+    assert text.count("| yes |") == 1
 
 
-def test_a_package_of_no_kind_or_of_no_model_is_refused(tmp_path: Path, edgekd_cli: Any) -> None:
+def test_an_unknown_kind_or_a_kind_without_models_is_refused(
+    tmp_path: Path, edgekd_cli: Any
+) -> None:
     bundle, _ = written(tmp_path, ("onnx",))
     for kind in ("ipa", "swift"):
-        said = edgekd_cli("bundle", bundle, "--kind", kind)
-        assert said.code == 2
-        assert_five_parts(said.err)
-    said = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", tmp_path / "out", "--json")
-    assert said.code == 0
+        result = edgekd_cli("bundle", bundle, "--kind", kind)
+        assert result.code == 2
+        assert_five_parts(result.err)
+    result = edgekd_cli("bundle", bundle, "--kind", "linux", "--out", tmp_path / "out", "--json")
+    assert result.code == 0
     assert (tmp_path / "out" / "key_spotter-1.2.3-py3-none-any.whl").is_file()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
-    said = edgekd_cli("bundle", tmp_path / "run")
-    assert said.code == 2
-    assert "add [bundle]" in said.err
+    result = edgekd_cli("bundle", tmp_path / "run")
+    assert result.code == 2
+    assert "add [bundle]" in result.err
     (tmp_path / "run" / "recipe.toml").write_text('name = "x"\n[bundle]\nkinds = ["folder"]\n')
-    said = edgekd_cli("bundle", tmp_path / "run")
-    assert said.code == 2
-    assert_five_parts(said.err)
-    assert "without a model that ships" in said.err
+    result = edgekd_cli("bundle", tmp_path / "run")
+    assert result.code == 2
+    assert_five_parts(result.err)
+    assert "without a model that ships" in result.err
 
 
-def test_without_a_java_compiler_an_android_package_is_not_begun(
+def test_an_android_package_needs_a_java_compiler(
     tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, _ = written(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = edgekd_cli("bundle", bundle, "--kind", "android")
-    assert said.code == 4
-    assert_five_parts(said.err)
-    assert "default-jdk-headless" in said.err
+    result = edgekd_cli("bundle", bundle, "--kind", "android")
+    assert result.code == 4
+    assert_five_parts(result.err)
+    assert "default-jdk-headless" in result.err
 
 
-def test_a_generated_class_that_does_not_compile_is_told() -> None:
+def test_a_generated_class_that_does_not_compile_is_reported() -> None:
     need_program("javac")
     with pytest.raises(ConversionError, match="does not compile") as raised:
         android._compiled("a/B.java", "package a; class B { int x = ; }")
@@ -645,7 +641,7 @@ def test_a_generated_class_that_does_not_compile_is_told() -> None:
     assert "illegal start of expression" in str(raised.value)
 
 
-def test_a_model_whose_runtime_is_not_here_is_unavailable(
+def test_a_model_without_a_runtime_here_is_unavailable(
     tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def absent(*_: Path) -> None:
@@ -653,7 +649,7 @@ def test_a_model_whose_runtime_is_not_here_is_unavailable(
 
     monkeypatch.setattr("edgekd.devices.execution.load_program", absent)
     bundle, _ = written(tmp_path, ("coreml",))
-    said = edgekd_cli("bundle", bundle, "--check")
-    assert said.code == 0
-    assert "phone-coreml: unavailable" in said.out
-    assert "pip install" in said.out
+    result = edgekd_cli("bundle", bundle, "--check")
+    assert result.code == 0
+    assert "phone-coreml: unavailable" in result.out
+    assert "pip install" in result.out

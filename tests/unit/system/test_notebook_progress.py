@@ -1,4 +1,4 @@
-"""Results show themselves in a notebook, and a name in them is only a name."""
+"""Results in a notebook, with escaped names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_run_shows_its_candidates_and_what_ships() -> None:
     assert shown.count("<tr>") == 2
 
 
-def test_figures_show_themselves_and_leave_out_what_is_not_known() -> None:
+def test_figures_are_shown_without_unknown_ones() -> None:
     found = agreement("why")._repr_html_()
     assert "passed" in found
     assert "sqnr_db</td><td>40" in found
@@ -42,7 +42,7 @@ def test_figures_show_themselves_and_leave_out_what_is_not_known() -> None:
     assert "1.0000" in shown
 
 
-def test_lines_are_drawn_stage_by_stage_and_names_in_them_are_only_names() -> None:
+def test_lines_are_drawn_by_stage_and_names_are_escaped() -> None:
     drawn: list[str] = []
     progress = Lines(drawn.append)
     progress("train", "<b>loss</b>", 1, 4)
@@ -59,10 +59,10 @@ def test_lines_are_drawn_stage_by_stage_and_names_in_them_are_only_names() -> No
     assert " left" not in drawn[-1]
 
 
-def test_time_left_goes_by_what_was_done() -> None:
+def test_time_left_follows_from_finished_steps() -> None:
     line = Line("", begun_s=100.0, done=3, total=12)
     assert line.left(now_s=130.0) == "1:30 left"
 
 
-def test_outside_of_a_notebook_nothing_is_drawn() -> None:
+def test_outside_a_notebook_nothing_is_drawn() -> None:
     assert default_progress() is no_progress

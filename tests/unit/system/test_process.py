@@ -16,13 +16,13 @@ from edgekd.system.output import last_lines, output_to
 from edgekd.system.process import run_concurrently, run_process
 
 
-def test_a_process_returns_what_it_wrote_and_how_it_ended() -> None:
+def test_a_process_returns_its_output_and_exit_status() -> None:
     code = "import sys; print(input()); sys.stderr.write('no'); sys.exit(3)"
     done = run_process([sys.executable, "-c", code], timeout_s=30, stdin=b"yes\n")
     assert (done.code, done.stdout, done.stderr) == (3, b"yes\n", "no")
 
 
-def test_a_process_past_its_time_is_killed() -> None:
+def test_a_process_is_killed_at_its_time_limit() -> None:
     done = run_process([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.2)
     assert done.code is None
 
@@ -48,7 +48,7 @@ def test_output_of_python_and_of_c_goes_to_the_log(
     assert "from" in last_lines(log)
 
 
-def test_output_comes_back_after_a_failure(
+def test_output_is_restored_after_a_failure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:

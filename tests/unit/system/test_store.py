@@ -11,7 +11,7 @@ from edgekd.system.store import Run, mark_latest, open_run, other_maker
 from edgekd.system.version import VERSION
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})
 
@@ -26,12 +26,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_never_holds_what_json_has_no_word_for(tmp_path: Path) -> None:
+def test_json_never_contains_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "x.json", {"sqnr_db": float("inf")})
 
 
-def test_a_digest_depends_on_contents_and_names_alone(tmp_path: Path) -> None:
+def test_a_digest_depends_on_contents_and_names_only(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "file").write_bytes(b"x")
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Run:
     return open_run(tmp_path, "name", 0, no_progress)
 
 
-def test_what_was_made_is_not_made_again_until_its_key_changes(run: Run, tmp_path: Path) -> None:
+def test_a_result_is_reused_until_its_key_changes(run: Run, tmp_path: Path) -> None:
     calls: list[Path] = []
 
     def work(folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_was_made_is_not_made_again_until_its_key_changes(run: Run, tmp_pat
     assert len(calls) == 2
 
 
-def test_a_run_cannot_spoil_what_a_later_run_uses_again(run: Run, tmp_path: Path) -> None:
+def test_a_run_cannot_damage_results_that_a_later_run_reuses(run: Run, tmp_path: Path) -> None:
     def work(folder: Path) -> None:
         (folder / "weights").write_text("good")
 
@@ -74,7 +74,7 @@ def test_a_run_cannot_spoil_what_a_later_run_uses_again(run: Run, tmp_path: Path
     assert (later.make("train", "", {}, work).folder / "weights").read_text() == "good"
 
 
-def test_interrupted_work_finds_what_it_had_written(run: Run) -> None:
+def test_interrupted_work_finds_its_earlier_files(run: Run) -> None:
     def stopped(folder: Path) -> None:
         (folder / "checkpoint").write_text("half")
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""One timing at a time on a device, between processes."""
+"""One measurement at a time on a device, across processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def holder(url: str) -> subprocess.Popen[str]:
-    """Another process that holds the device until it is ended."""
+    """Another process that holds the device until it ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, url],
         stdin=subprocess.PIPE,
@@ -40,19 +40,19 @@ def holder(url: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("end", ["closed", "killed"])
-def test_a_device_is_waited_for_until_its_holder_has_ended(end: str) -> None:
+def test_a_device_is_waited_for_until_its_holder_ends(end: str) -> None:
     other = holder("ssh://pi@board:22")
     heard: list[str] = []
 
-    def told(words: str) -> None:
-        heard.append(words)
+    def report(message: str) -> None:
+        heard.append(message)
         if end == "killed":
             other.kill()
         else:
             assert other.stdin is not None
             other.stdin.close()
 
-    with exclusive("ssh://root@Board:22", told):
+    with exclusive("ssh://root@Board:22", report):
         assert other.wait(timeout=30) is not None
     assert len(heard) == 1
     assert "another edgekd process is measuring" in heard[0]
@@ -79,7 +79,7 @@ def test_a_device_that_stays_in_use_is_an_error() -> None:
     other.wait()
 
 
-def test_urls_of_one_device_have_one_lock() -> None:
+def test_urls_of_one_device_share_a_lock() -> None:
     assert device_key("local") == "local"
     assert device_key("ssh://pi@Pi5.local?python=/usr/bin/python3") == device_key("ssh://pi5.local")
     assert device_key("ssh://pi5:22") != device_key("ssh://pi5:2222")

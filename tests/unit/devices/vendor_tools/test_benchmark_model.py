@@ -1,4 +1,4 @@
-"""What benchmark_model prints becomes values; what it did not finish is no measurement."""
+"""The output of benchmark_model becomes values; an interrupted run is not a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekd.devices.vendor_tools.benchmark_model import (
     parse_result_file,
 )
 
-# facts/devices.md, section 5, "Field names for parsers": the lines; the figures are made up.
+# Real lines with invented figures.
 TOLD = """\
 INFO: STARTING!
 INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
@@ -25,35 +25,35 @@ Overall peak memory footprint (MB) via periodic monitoring: 9.75
 """  # noqa: E501
 
 
-def test_all_that_it_tells_is_read() -> None:
-    found = parse_benchmark_model(TOLD)
-    assert (found.init_us, found.first_us, found.peak_memory_mb) == (12500, 900, 9.75)
-    assert found.warm_up_count == 5
-    assert found.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
-    assert found.delegated == ("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",)
+def test_the_whole_output_is_parsed() -> None:
+    run = parse_benchmark_model(TOLD)
+    assert (run.init_us, run.first_us, run.peak_memory_mb) == (12500, 900, 9.75)
+    assert run.warm_up_count == 5
+    assert run.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
+    assert run.delegated == ("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",)
 
 
 def test_older_builds_stop_at_the_standard_deviation() -> None:
     lines = [line.partition(" p5=")[0] for line in TOLD.splitlines()]
-    found = parse_benchmark_model("\n".join(lines[:-1]))
-    assert found.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5)
-    assert found.peak_memory_mb is None
+    run = parse_benchmark_model("\n".join(lines[:-1]))
+    assert run.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5)
+    assert run.peak_memory_mb is None
 
 
-def test_runs_that_all_took_the_same_are_told_in_short() -> None:
+def test_the_short_summary_of_equal_latencies_is_parsed() -> None:
     text = TOLD.replace(TOLD.splitlines()[4], "count=50 curr=401 (all same)")
-    found = parse_benchmark_model(text).steady
-    assert found == BenchmarkModelSummary(50, 401, 401, 401, 401, 0, 401, 401, 401)
+    run = parse_benchmark_model(text).steady
+    assert run == BenchmarkModelSummary(50, 401, 401, 401, 401, 0, 401, 401, 401)
 
 
 @pytest.mark.parametrize("text", ["", "ERROR: Failed to load model", TOLD.partition("count=50")[0]])
-def test_a_run_that_broke_off_is_no_measurement(text: str) -> None:
+def test_an_interrupted_run_is_not_a_measurement(text: str) -> None:
     with pytest.raises(ValueError, match="did not finish"):
         parse_benchmark_model(text)
 
 
 def encoded(number: int, value: int | float | bytes) -> bytes:
-    """A field as protobuf.dev, "Encoding", has it; numbers are small here."""
+    """A field in the encoding of protobuf.dev, "Encoding"; numbers are small here."""
     if isinstance(value, float):
         return bytes([number << 3 | 5]) + struct.pack("<f", value)
     if isinstance(value, int):
@@ -71,26 +71,26 @@ def result_file() -> bytes:
     return encoded(1, b"it") + encoded(2, latency) + encoded(3, memory) + encoded(4, misc)
 
 
-def test_the_result_file_is_read() -> None:
-    found = parse_result_file(result_file())
-    assert (found.warm_up_count, found.peak_memory_mb, found.steady.count) == (5, 9.75, 150)
-    assert found.init_us == pytest.approx(12500)
-    assert found.first_us == pytest.approx(900)
-    steady = found.steady
-    told = (steady.min_us, steady.max_us, steady.mean_us, steady.std_us, steady.p5_us,
+def test_the_result_file_is_parsed() -> None:
+    run = parse_result_file(result_file())
+    assert (run.warm_up_count, run.peak_memory_mb, run.steady.count) == (5, 9.75, 150)
+    assert run.init_us == pytest.approx(12500)
+    assert run.first_us == pytest.approx(900)
+    steady = run.steady
+    summary = (steady.min_us, steady.max_us, steady.mean_us, steady.std_us, steady.p5_us,
             steady.median_us, steady.p95_us)  # fmt: skip
-    assert told == pytest.approx((399, 450, 404.25, 7.5, 400, 403, 420))
+    assert summary == pytest.approx((399, 450, 404.25, 7.5, 400, 403, 420))
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 60, len(result_file()) - 1])
-def test_a_result_file_that_broke_off_is_no_measurement(size: int) -> None:
+def test_a_truncated_result_file_is_not_a_measurement(size: int) -> None:
     with pytest.raises(ValueError, match="the result file"):
         parse_result_file(result_file()[:size])
 
 
-def test_a_delegate_that_took_nothing_is_found() -> None:
+def test_a_delegate_without_operators_is_a_fallback() -> None:
     line = "Though GPU delegate is explicitly applied, the model graph will not be executed by the"
-    found = parse_benchmark_model(TOLD + f"INFO: {line} delegate.\n")
-    assert found.fell_back is not None
-    assert "Though GPU delegate" in found.fell_back
+    run = parse_benchmark_model(TOLD + f"INFO: {line} delegate.\n")
+    assert run.fell_back is not None
+    assert "Though GPU delegate" in run.fell_back
     assert parse_benchmark_model(TOLD).fell_back is None

@@ -1,4 +1,4 @@
-"""What trtexec prints, by version; recorded texts, as no Jetson was at hand."""
+"""The output of trtexec, by version; recorded, as no Jetson was available."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.devices.vendor_tools.trtexec import parse_trtexec, power_mw
 
-# The form of TensorRT 10's: NVIDIA/TensorRT, samples/common/sampleReporting.cpp.
+# TensorRT 10: NVIDIA/TensorRT, samples/common/sampleReporting.cpp.
 NEW = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v100300] [b26] # trtexec --onnx=m.onnx
 [08/12/2026-10:00:00] [I] TensorRT version: 10.3.0
@@ -26,7 +26,7 @@ median = 30.2 ms, percentile(90%) = 30.2 ms, percentile(95%) = 30.6 ms, percenti
 &&&& PASSED TensorRT.trtexec [TensorRT v100300] [b26] # trtexec --onnx=m.onnx
 """
 
-# TensorRT 8.2's, of JetPack 4.6: one percentile, and the end-to-end latency.
+# TensorRT 8.2, from JetPack 4.6: one percentile, and the end-to-end latency.
 MIDDLE = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v8201] # trtexec --onnx=m.onnx
 [01/12/2022-17:34:20] [I] TensorRT version: 8.2.1
@@ -39,7 +39,7 @@ median = 90.2 ms, percentile(99%) = 91.4 ms
 median = 90.3 ms, percentile(99%) = 91.5 ms
 """
 
-# TensorRT 7's, of JetPack 4.4: figures below their heads, percentile last.
+# TensorRT 7, from JetPack 4.4: figures below their headings, percentile last.
 OLD = """\
 &&&& RUNNING TensorRT.trtexec # trtexec --onnx=m.onnx
 [01/12/2021-17:36:31] [I] Host Latency
@@ -56,30 +56,30 @@ OLD = """\
 """
 
 
-def test_the_summary_of_version_10_is_read() -> None:
-    told = parse_trtexec(NEW)
-    assert (told.version, told.throughput_qps) == ("10.3.0", 32.7494)
-    assert (told.build_s, told.load_s) == (10.7204, 0.10331)
-    assert told.metrics["Latency"] == {
+def test_the_summary_of_version_10_is_parsed() -> None:
+    summary = parse_trtexec(NEW)
+    assert (summary.version, summary.throughput_qps) == ("10.3.0", 32.7494)
+    assert (summary.build_s, summary.load_s) == (10.7204, 0.10331)
+    assert summary.metrics["Latency"] == {
         "min": 30.7003, "max": 31.6415, "mean": 30.8066, "median": 30.7695,
         "p90": 30.8008, "p95": 31.1944, "p99": 31.5444,
     }  # fmt: skip
-    assert told.metrics["GPU Compute Time"]["median"] == 30.2
-    assert told.unstable is not None
-    assert "variance = 3.1%" in told.unstable
+    assert summary.metrics["GPU Compute Time"]["median"] == 30.2
+    assert summary.unstable is not None
+    assert "variance = 3.1%" in summary.unstable
 
 
-def test_the_summaries_of_older_versions_are_read() -> None:
-    told = parse_trtexec(MIDDLE)
-    assert (told.version, told.throughput_qps, told.load_s) == ("8.2.1", 11.0613, None)
-    assert told.metrics["Latency"]["p99"] == 91.4
-    assert told.metrics["End-to-End Host Latency"]["median"] == 90.3
-    told = parse_trtexec(OLD)
-    assert (told.version, told.throughput_qps) == (None, 18.0755)
-    assert told.metrics["Latency"] == {
+def test_the_summaries_of_older_versions_are_parsed() -> None:
+    summary = parse_trtexec(MIDDLE)
+    assert (summary.version, summary.throughput_qps, summary.load_s) == ("8.2.1", 11.0613, None)
+    assert summary.metrics["Latency"]["p99"] == 91.4
+    assert summary.metrics["End-to-End Host Latency"]["median"] == 90.3
+    summary = parse_trtexec(OLD)
+    assert (summary.version, summary.throughput_qps) == (None, 18.0755)
+    assert summary.metrics["Latency"] == {
         "min": 55.2, "max": 55.9, "mean": 55.3, "median": 55.25, "p99": 55.8,
     }  # fmt: skip
-    assert told.metrics["GPU Compute Time"] == {"min": 55.1, "mean": 55.2}
+    assert summary.metrics["GPU Compute Time"] == {"min": 55.1, "mean": 55.2}
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_the_summaries_of_older_versions_are_read() -> None:
     [("[TensorRT v8201]", "8.2.1"), ("[TensorRT v100300]", "10.3.0"), ("[TensorRT v101303]",
       "10.13.3"), ("[TensorRT v7103]", "7.1.3")],
 )  # fmt: skip
-def test_a_version_is_read_of_its_number(text: str, version: str) -> None:
+def test_a_version_is_parsed_from_its_number(text: str, version: str) -> None:
     body = MIDDLE.replace("[TensorRT v8201]", text).replace("TensorRT version: 8.2.1", "")
     assert parse_trtexec(body).version == version
 
 
-def test_a_run_that_failed_is_no_measurement() -> None:
+def test_a_failed_run_is_not_a_measurement() -> None:
     failed = "[I] Start parsing\n[E] Error[4]: unsupported op\n&&&& FAILED TensorRT.trtexec\n"
     with pytest.raises(ValueError, match="unsupported op"):
         parse_trtexec(failed)
