@@ -1,4 +1,4 @@
-"""Calibration sets made of a recipe's data, and the very same samples in every format."""
+"""Calibration sets made from a recipe's data, with identical samples in every format."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.support.skips import need_modules
 pytestmark = pytest.mark.converter
 
 
-def recipe(calibration: str, *schemes: str, taught: bool = False) -> dict[str, Any]:
-    """A recipe for int8 that trains nothing, unless its networks are looked at."""
+def recipe(calibration: str, *schemes: str, trained: bool = False) -> dict[str, Any]:
+    """A recipe for int8 that trains only if a selection uses its networks."""
     document = tiny_recipe()
     named = {"schemes": [*schemes, "int8"], "calibration": calibration}
     document["quantize"] = {**named, "search": "first"}
-    if not taught:
+    if not trained:
         del document["teacher"], document["distill"]
     return document
 
 
-def made(edgekd_cli: Any, project: Project, *words: object) -> Any:
+def calibrate(edgekd_cli: Any, project: Project, *args: object) -> Any:
     said = edgekd_cli(
-        "calibrate", project.recipe, "--runs", project.folder / "runs", *words, "--json"
+        "calibrate", project.recipe, "--runs", project.folder / "runs", *args, "--json"
     )
     assert said.code == 0, said.err
     return said.json
@@ -50,16 +50,16 @@ def made(edgekd_cli: Any, project: Project, *words: object) -> Any:
         ("worst-loss", "the loss of the student against the labels"),
     ],
 )
-def test_a_set_is_made_and_a_recipe_that_names_it_gets_these_very_samples(
+def test_a_recipe_that_names_a_made_set_gets_exactly_its_samples(
     project: Project, edgekd_cli: Any, selection: str, looked_at: str | None
 ) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
-    project.write(recipe("calibration/mine.toml", taught=looked_at is not None))
-    words = ("--name", "mine", "--count", 40, "--selection", selection, "--licence", "CC0-1.0")
-    told = made(edgekd_cli, project, *words)
-    assert told.get("looked_at") == looked_at
+    project.write(recipe("calibration/mine.toml", trained=looked_at is not None))
+    args = ("--name", "mine", "--count", 40, "--selection", selection, "--licence", "CC0-1.0")
+    document = calibrate(edgekd_cli, project, *args)
+    assert document.get("looked_at") == looked_at
     folder = project.folder / "calibration"
-    assert told["sha256"] == path_digest(folder / "mine.safetensors")
+    assert document["sha256"] == path_digest(folder / "mine.safetensors")
     on_disk = read_toml(folder / "mine.toml")
     assert on_disk["licence"] == "CC0-1.0"
     assert on_disk["preprocessing"] == "that of data.py:blobs"
@@ -70,7 +70,7 @@ def test_a_set_is_made_and_a_recipe_that_names_it_gets_these_very_samples(
     run = ("run", project.recipe, "--out", project.folder / "runs", "--until", "quantize", "--json")
     said = edgekd_cli(*run)
     assert said.code == 0, said.err
-    if looked_at:  # What was trained to look at is used again.
+    if looked_at:  # The run reuses the network that the selection trained.
         assert "train" in said.json["reused"]
     samples = Path(said.json["run"]) / "quantize" / "calibration.safetensors"
     assert torch.equal(load_file(samples)["input"], frozen)
@@ -78,7 +78,7 @@ def test_a_set_is_made_and_a_recipe_that_names_it_gets_these_very_samples(
     (folder / "mine.safetensors").unlink()
     assert edgekd_cli(*run).code == 0
     (folder / "mine.toml").write_text(
-        (folder / "mine.toml").read_text().replace(told["sha256"], "0" * 64)
+        (folder / "mine.toml").read_text().replace(document["sha256"], "0" * 64)
     )
     wrong = edgekd_cli(*run)
     assert wrong.code == 2
@@ -86,11 +86,11 @@ def test_a_set_is_made_and_a_recipe_that_names_it_gets_these_very_samples(
     assert_five_parts(wrong.err)
 
 
-def test_k_centre_goes_by_a_table_of_outputs_where_the_teacher_is_one(
+def test_k_centre_uses_the_outputs_of_a_teacher_that_is_a_table(
     project: Project, edgekd_cli: Any
 ) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
-    document = recipe("random-128", taught=True)
+    document = recipe("random-128", trained=True)
     document["teacher"] = {"load": "outputs:table.safetensors"}
     project.write(document)
     outputs = torch.zeros(240, 3)
@@ -99,11 +99,11 @@ def test_k_centre_goes_by_a_table_of_outputs_where_the_teacher_is_one(
     (project.folder / "data.py").write_text(
         (project.folder / "data.py").read_text().replace(", augment=noise", "")
     )
-    told = made(edgekd_cli, project, "--count", 4, "--selection", "k-centre")
-    assert told["looked_at"] == "the table outputs:table.safetensors"
-    # Four samples of four places: one of those that are alike, and one of each of the others.
+    made = calibrate(edgekd_cli, project, "--count", 4, "--selection", "k-centre")
+    assert made["looked_at"] == "the table outputs:table.safetensors"
+    # Four samples with four outputs: one of the equal ones, and one of each other output.
     train = edgekd_data(project)
-    frozen = load_file(told["samples"])["input"]
+    frozen = load_file(made["samples"])["input"]
     ids = [int((train == sample).all(1).nonzero()) for sample in frozen]
     assert sum(i < 200 for i in ids) == 1
     assert {i % 3 for i in ids if i >= 200} == {0, 1, 2}
@@ -118,28 +118,30 @@ def edgekd_data(project: Project) -> torch.Tensor:
     return data.train.tensors[0]
 
 
-def test_samples_that_were_changed_are_an_error(project: Project, edgekd_cli: Any) -> None:
+def test_changed_samples_are_an_error(project: Project, edgekd_cli: Any) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     project.write(recipe("calibration/random-40.toml"))
-    told = made(edgekd_cli, project, "--count", 40)
+    document = calibrate(edgekd_cli, project, "--count", 40)
     run = ("run", project.recipe, "--out", project.folder / "runs", "--until", "quantize")
-    changed = {"input": 1.1 * load_file(told["samples"])["input"]}
-    save_file(changed, told["samples"])
+    changed = {"input": 1.1 * load_file(document["samples"])["input"]}
+    save_file(changed, document["samples"])
     said = edgekd_cli(*run)
     assert said.code == 2
     assert "not the ones the set was made of" in said.err
 
-    place = Path(told["path"])
-    place.write_text(place.read_text().replace(told["sha256"], path_digest(Path(told["samples"]))))
+    card = Path(document["path"])
+    card.write_text(
+        card.read_text().replace(document["sha256"], path_digest(Path(document["samples"])))
+    )
     assert edgekd_cli(*run).code == 0
-    place.write_text(place.read_text().replace("count = 40", "count = 41"))
+    card.write_text(card.read_text().replace("count = 40", "count = 41"))
     said = edgekd_cli(*run)
     assert said.code == 2
     assert "has not as many samples" in said.err
     assert_five_parts(said.err)
 
 
-def test_samples_that_were_not_normalised_are_an_error_before_any_export(
+def test_unnormalized_samples_are_an_error_before_any_export(
     project: Project, edgekd_cli: Any
 ) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
@@ -154,7 +156,9 @@ def test_samples_that_were_not_normalised_are_an_error_before_any_export(
     assert_five_parts(said.err)
 
 
-def test_doubts_are_in_the_row_and_in_the_log(project: Project, edgekd_cli: Any) -> None:
+def test_doubts_about_samples_are_in_the_row_and_in_the_log(
+    project: Project, edgekd_cli: Any
+) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     project.write(recipe("few.toml", "fp32"))
     (project.folder / "few.toml").write_text(
@@ -168,17 +172,17 @@ def test_doubts_are_in_the_row_and_in_the_log(project: Project, edgekd_cli: Any)
     assert "only 5 calibration samples" in (Path(said.json["run"]) / "log.txt").read_text()
 
 
-def test_what_cannot_be_made_is_told(project: Project, edgekd_cli: Any) -> None:
+def test_a_set_that_cannot_be_made_is_an_error(project: Project, edgekd_cli: Any) -> None:
     runs = ("--runs", project.folder / "runs")
-    for words, told in (
+    for args, message in (
         (("--selection", "best"), "random, stratified, first, k-centre or worst-loss"),
         (("--source", "test"), "train, validation or unlabeled"),
         (("--source", "unlabeled"), "The data has no unlabeled split"),
         (("--count", 4000), "fewer samples than the calibration set asks for"),
     ):
-        said = edgekd_cli("calibrate", project.recipe, *runs, *words)
-        assert said.code == 2, words
-        assert told in said.err
+        said = edgekd_cli("calibrate", project.recipe, *runs, *args)
+        assert said.code == 2, args
+        assert message in said.err
         assert_five_parts(said.err)
     assert not (project.folder / "calibration").exists()
     assert edgekd_cli("calibrate", project.recipe, *runs).code == 0
@@ -189,7 +193,7 @@ def test_what_cannot_be_made_is_told(project: Project, edgekd_cli: Any) -> None:
 
 
 def calibrated() -> list[str]:
-    """The formats with a scheme that is calibrated."""
+    """The formats with a scheme that needs calibration."""
     return [
         name
         for name, module in FORMATS.items()
@@ -197,7 +201,7 @@ def calibrated() -> list[str]:
     ]
 
 
-def test_every_format_gets_the_very_same_samples_in_the_same_order(
+def test_every_format_gets_the_same_samples_in_the_same_order(
     project: Project, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, list[torch.Tensor]] = {}
@@ -225,8 +229,8 @@ def test_every_format_gets_the_very_same_samples_in_the_same_order(
     (project.folder / "set.toml").write_text(
         'source = "train"\ncount = 33\nselection = "random"\nlicence = "none"\n'
     )
-    words = ("--out", project.folder / "runs", "--until", "export", "--json")
-    said = edgekd_cli("run", project.write(document), *words)
+    args = ("--out", project.folder / "runs", "--until", "export", "--json")
+    said = edgekd_cli("run", project.write(document), *args)
     assert said.code == 0, said.err
     assert {row["format"] for row in said.json["rows"] if row["artifact"]} == set(names)
     run = Path(said.json["run"])

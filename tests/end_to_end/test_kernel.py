@@ -1,4 +1,4 @@
-"""edgekd in a notebook, run in a real kernel: progress under the cell, results as tables."""
+"""edgekd in a notebook with a real kernel: progress under the cell, results as tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ edgekd.verify(artifact, student, samples)""",
 
 
 def cells_of(project: Project, cells: list[str]) -> list[Any]:
-    """What is under each cell after the notebook was run in the project's folder."""
+    """The outputs of each cell after running the notebook in the project's folder."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -48,7 +48,7 @@ def html(output: Any) -> str:
     return str(output.get("data", {}).get("text/html", ""))
 
 
-def test_a_run_draws_how_far_it_is_and_its_result_is_a_table(
+def test_a_run_draws_its_progress_and_its_result_is_a_table(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_modules("nbclient", "ipykernel", *FORMATS["onnx"].PACKAGES)
@@ -59,8 +59,8 @@ def test_a_run_draws_how_far_it_is_and_its_result_is_a_table(
     run, result, stage, agreement = cells_of(project, CELLS)
     assert [each.output_type for each in run] == ["display_data"], run
     (progress,) = run  # One picture, drawn anew; nothing on stdout or stderr.
-    for told in ("<progress", "distill", "3/3", "verify", "x86-cpu-onnx"):
-        assert told in html(progress)
+    for text in ("<progress", "distill", "3/3", "verify", "x86-cpu-onnx"):
+        assert text in html(progress)
     assert "ships" in html(result[0])
     assert "x86-cpu-onnx" in html(result[0])
     (alone,) = stage

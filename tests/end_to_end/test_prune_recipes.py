@@ -1,4 +1,4 @@
-"""What a recipe can ask of pruning, through the command line."""
+"""The pruning of a recipe, through the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Outside(nn.Module):
         return x.numpy().sum(1)
 
 
-class Told(Wide):
+class Stateful(Wide):
     def __init__(self):
         super().__init__()
         self.outside = Outside()
@@ -68,9 +68,9 @@ def wide(project: Project) -> dict[str, Any]:
     return document
 
 
-def ran(project: Project, edgekd_cli: Any, document: dict[str, Any], *words: str) -> Any:
+def ran(project: Project, edgekd_cli: Any, document: dict[str, Any], *args: str) -> Any:
     project.write(document)
-    return edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json", *words)
+    return edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json", *args)
 
 
 def test_a_pruned_student_is_timed_beside_the_unpruned_one_and_ships_if_faster(
@@ -116,7 +116,7 @@ def test_a_pruned_student_is_timed_beside_the_unpruned_one_and_ships_if_faster(
         ({"method": "n-m", "keep": 0.5, "pattern": "2:4"}, 0.5),
     ],
 )
-def test_zeros_survive_training_and_export_and_who_profits_is_told(
+def test_zeros_survive_training_and_export_and_the_result_says_which_runtimes_profit(
     project: Project, wide: dict[str, Any], edgekd_cli: Any, prune: dict[str, Any], zeros: float
 ) -> None:
     import onnx
@@ -147,7 +147,7 @@ def test_zeros_survive_training_and_export_and_who_profits_is_told(
     assert edgekd_cli("check", project.recipe).out.count("no faster") == 1
 
 
-def test_weights_that_are_not_pruned_are_trained_and_the_others_stay_zero(
+def test_recovery_trains_the_kept_weights_and_the_others_stay_zero(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     wide["prune"] = {"method": "unstructured", "keep": 0.5, "recover_epochs": 1}
@@ -160,7 +160,7 @@ def test_weights_that_are_not_pruned_are_trained_and_the_others_stay_zero(
         assert (trained[name][mask] != 0).all()
 
 
-def test_in_steps_less_is_kept_each_time_and_recovered_after_each(
+def test_each_pruning_step_keeps_less_and_is_followed_by_recovery(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     wide["prune"] = {"keep": 0.25, "steps": 2, "recover_epochs": 3, "round_to": 1}
@@ -181,7 +181,9 @@ def test_in_steps_less_is_kept_each_time_and_recovered_after_each(
     assert said.json["pruning"]["kept_frac"] == kept[1]
 
 
-def test_whole_blocks_go(project: Project, wide: dict[str, Any], edgekd_cli: Any) -> None:
+def test_whole_blocks_can_be_removed(
+    project: Project, wide: dict[str, Any], edgekd_cli: Any
+) -> None:
     wide["prune"] = {"keep": 0.6, "measure": "parameters", "blocks": "blocks", "recover_epochs": 1}
     said = ran(project, edgekd_cli, wide, "--until", "prune")
     assert said.code == 0, said.err
@@ -198,14 +200,14 @@ def test_a_share_of_the_latency_is_measured_on_the_target(
     wide["prune"] = {"keep": 0.8, "measure": "latency", "target": "x86-cpu-onnx"}
     said = ran(project, edgekd_cli, wide, "--until", "prune")
     assert said.code == 0, said.err
-    told = said.json["pruning"]
-    assert told["target"] == "x86-cpu-onnx"
-    assert 0 < told["kept_frac"] <= 0.8
-    assert told["trial_count"] >= 2
+    pruning = said.json["pruning"]
+    assert pruning["target"] == "x86-cpu-onnx"
+    assert 0 < pruning["kept_frac"] <= 0.8
+    assert pruning["trial_count"] >= 2
     assert said.json["student"]["macs"] < said.json["unpruned"]["macs"]
 
 
-def test_keeping_all_removes_nothing_and_says_so(
+def test_keeping_everything_removes_nothing_and_says_so(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     wide["prune"] = {"keep": 1.0}
@@ -217,7 +219,7 @@ def test_keeping_all_removes_nothing_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("prune", "code", "told"),
+    ("prune", "code", "message"),
     [
         ({"keep": 0.0}, 2, "greater than 0"),
         ({"keep": 1.5}, 2, "less than or equal to 1"),
@@ -239,23 +241,23 @@ def test_keeping_all_removes_nothing_and_says_so(
         ({"keep": 0.5, "importance": "bn-scale"}, 2, "batch norm"),
     ],
 )
-def test_what_is_wrong_is_told_before_any_training(
+def test_wrong_pruning_settings_are_errors_before_any_training(
     project: Project,
     wide: dict[str, Any],
     edgekd_cli: Any,
     prune: dict[str, Any],
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     wide["prune"] = prune
     said = ran(project, edgekd_cli, wide)
     assert said.code == code, said.err
-    assert told in said.err
+    assert message in said.err
     assert_five_parts(said.err)
     assert not list(project.folder.glob("runs/tiny/store/train/*/key.json"))
 
 
-def test_a_latency_without_the_device_at_hand_is_refused(
+def test_pruning_by_latency_without_a_device_is_refused(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     wide["prune"] = {"keep": 0.5, "measure": "latency"}
@@ -266,10 +268,10 @@ def test_a_latency_without_the_device_at_hand_is_refused(
     assert_five_parts(said.err)
 
 
-def test_a_network_that_cannot_be_traced_is_told_with_the_way_that_works(
+def test_the_error_of_an_untraceable_network_names_an_alternative(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
-    wide["student"]["load"] = "models.py:Told"
+    wide["student"]["load"] = "models.py:Stateful"
     said = ran(project, edgekd_cli, wide)
     assert said.code == 2
     assert "cannot be followed" in said.err
@@ -277,7 +279,7 @@ def test_a_network_that_cannot_be_traced_is_told_with_the_way_that_works(
     assert 'prune.method = "unstructured"' in said.err
 
 
-def test_a_student_as_wide_as_its_teacher_is_only_derived_to_be_pruned(
+def test_a_derived_student_may_be_as_wide_as_its_teacher_only_if_it_is_pruned(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     del wide["prune"]
@@ -286,7 +288,7 @@ def test_a_student_as_wide_as_its_teacher_is_only_derived_to_be_pruned(
     assert "or a [prune]" in said.err
 
 
-def test_the_recipe_of_a_run_is_a_recipe(
+def test_the_recipe_in_a_run_folder_can_be_run(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
     said = ran(project, edgekd_cli, wide, "--until", "prune")
@@ -294,10 +296,10 @@ def test_the_recipe_of_a_run_is_a_recipe(
     assert edgekd_cli("check", project.folder / "again.toml").code == 0
 
 
-def test_recovering_from_the_unpruned_alone_asks_no_other_teacher(
+def test_recovery_from_the_unpruned_student_uses_no_other_teacher(
     project: Project, wide: dict[str, Any], edgekd_cli: Any
 ) -> None:
-    """The teacher is the student before it was distilled: both are asked, or only the one."""
+    """The teacher is the student before distillation: recovery uses both, or only the student."""
     found = {}
     for who in ("both", "unpruned", "teacher"):
         wide["prune"]["recover_from"] = who

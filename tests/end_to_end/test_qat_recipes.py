@@ -1,4 +1,4 @@
-"""What a recipe can ask of training to be rounded, through the command line."""
+"""Quantization-aware training of a recipe, through the command line."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def trained_recipe() -> dict[str, Any]:
     return recipe
 
 
-def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
-    project: Project, edgekd_cli: Any
-) -> None:
+def test_a_qat_candidate_pays_off_or_says_why_not(project: Project, edgekd_cli: Any) -> None:
     need_modules("onnx", "onnxscript", "onnxruntime")
     recipe = project.write(trained_recipe())
     said = edgekd_cli("run", recipe, "--out", project.folder / "runs", "--json")
@@ -68,7 +66,7 @@ def test_a_student_trained_to_be_rounded_is_a_row_and_pays_or_says_why_not(
 
 
 def outlier_recipe(project: Project, **more: Any) -> dict[str, Any]:
-    """Of a student that int8 cannot render: by its methods it misses what is accepted."""
+    """A recipe whose student has outliers, so that no int8 method is accepted."""
     models = project.folder / "models.py"
     models.write_text(models.read_text() + OUTLIER)
     recipe = trained_recipe()
@@ -85,13 +83,13 @@ def candidates_of(said: Any) -> dict[str, dict[str, Any]]:
 
 
 def epochs_of(said: Any) -> list[int]:
-    """The epochs of the one training to be rounded that the run has."""
+    """The epochs of the only QAT training in the run."""
     (path,) = Path(said.json["run"]).glob("quantize/trained-onnx-*/history.jsonl")
     return [json.loads(row)["epoch"] for row in path.read_text().splitlines()]
 
 
-def test_where_all_else_missed_the_student_is_trained(project: Project, edgekd_cli: Any) -> None:
-    """By one process, though two taught it before; what it came to is there for the next run."""
+def test_qat_is_the_last_fallback(project: Project, edgekd_cli: Any) -> None:
+    """One process trains, although two distilled before; the next run reuses the result."""
     need_modules("onnx", "onnxscript", "onnxruntime")
     recipe = outlier_recipe(project, qat_learning_rate=1e-2)
     recipe["distill"]["devices"] = 2
@@ -123,9 +121,7 @@ def test_where_all_else_missed_the_student_is_trained(project: Project, edgekd_c
     assert "quantize 1/1" in done.stderr
 
 
-def test_what_is_accepted_without_training_is_not_trained(
-    project: Project, edgekd_cli: Any
-) -> None:
+def test_an_accepted_candidate_is_not_trained_again(project: Project, edgekd_cli: Any) -> None:
     need_modules("onnx", "onnxscript", "onnxruntime")
     recipe = trained_recipe()
     recipe["quantize"]["search"] = "auto"
@@ -134,7 +130,7 @@ def test_what_is_accepted_without_training_is_not_trained(
     assert set(rows) == {"fp32", "int8", "int8.percentile"}
 
 
-def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Project) -> None:
+def test_a_format_without_simulation_is_a_refused_fallback(project: Project) -> None:
     need_modules("openvino", "nncf")
     recipe = outlier_recipe(project)
     models = project.folder / "models.py"
@@ -150,9 +146,7 @@ def test_a_training_that_is_not_simulated_is_a_row_of_the_ladder(project: Projec
     assert not list(ladder.trained([replace(missed, scheme="int8-weights")], work, run))
 
 
-def test_a_training_that_fails_on_the_ladder_does_not_end_the_run(
-    project: Project, edgekd_cli: Any
-) -> None:
+def test_a_failed_qat_fallback_does_not_end_the_run(project: Project, edgekd_cli: Any) -> None:
     need_modules("onnx", "onnxscript", "onnxruntime")
     recipe = outlier_recipe(project, qat_learning_rate=1e30)
     words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
@@ -162,8 +156,8 @@ def test_a_training_that_fails_on_the_ladder_does_not_end_the_run(
     assert "The training loss is not finite." in rows["qat-int8"]["detail"]
 
 
-def test_two_processes_train_a_student_to_be_rounded(project: Project, edgekd_cli: Any) -> None:
-    """Where it is not left to the ladder: they are there still."""
+def test_two_processes_train_a_qat_student(project: Project, edgekd_cli: Any) -> None:
+    """In the quantize stage, where the other processes still run."""
     recipe = trained_recipe()
     recipe["distill"]["devices"] = 2
     words = ("run", project.write(recipe), "--out", project.folder / "runs", "--json")
@@ -173,7 +167,7 @@ def test_two_processes_train_a_student_to_be_rounded(project: Project, edgekd_cl
     assert epochs_of(said) == [1, 2]
 
 
-def test_a_format_whose_rounding_is_not_simulated_is_refused_with_the_reason(
+def test_a_format_whose_quantizer_is_not_simulated_is_refused_with_the_reason(
     project: Project, edgekd_cli: Any
 ) -> None:
     need_modules("onnx", "onnxscript", "onnxruntime", "coremltools")
@@ -195,7 +189,7 @@ def test_a_format_whose_rounding_is_not_simulated_is_refused_with_the_reason(
         ({"qat_from": "teacher"}, "qat_from"),
     ],
 )
-def test_what_makes_no_sense_is_told_before_any_work(
+def test_wrong_qat_settings_are_errors_before_any_work(
     changed: dict[str, Any], key: str, project: Project, edgekd_cli: Any
 ) -> None:
     recipe = trained_recipe()

@@ -1,4 +1,4 @@
-"""Recipes whose schemes are searched: several methods of one, and the ladder where all miss."""
+"""Recipes that search quantization methods, and accuracy recovery if all of them fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def searched(**more: Any) -> dict[str, Any]:
     return document
 
 
-def test_every_method_that_suits_the_student_is_a_row(edgekd_cli: Any, project: Project) -> None:
+def test_every_suitable_method_is_a_candidate(edgekd_cli: Any, project: Project) -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
     out = project.folder / "runs"
     said = edgekd_cli("run", project.write(searched()), "--out", out, "--json")
@@ -46,7 +46,9 @@ def test_every_method_that_suits_the_student_is_a_row(edgekd_cli: Any, project: 
         assert [row["candidate"] for row in said.json["rows"]] == ["fp32", "int8"]
 
 
-def test_a_layer_that_int8_cannot_render_stays_in_float(edgekd_cli: Any, outlier: Project) -> None:
+def test_a_layer_that_int8_cannot_represent_stays_in_float(
+    edgekd_cli: Any, outlier: Project
+) -> None:
     document = searched(calibration="calibration.toml")
     (outlier.folder / "calibration.toml").write_text(
         'source = "train"\ncount = 32\nselection = "first"\nlicence = "none"\n'

@@ -1,4 +1,4 @@
-"""Routing through the command line: a threshold, in the result, the report and a run's files."""
+"""The model cascade through the command line: in the result, the report and the run's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def onnx() -> None:
     need_modules(*FORMATS["onnx"].PACKAGES)
 
 
-def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli: Any) -> None:
+def test_a_run_gets_a_cascade_and_reuses_all_results(project: Project, edgekd_cli: Any) -> None:
     project.write({**tiny_recipe(), "bundle": {"kinds": ["folder"]}})
     said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", "--json")
     assert said.code == 0, said.err
@@ -44,12 +44,14 @@ def test_a_run_is_routed_and_nothing_is_done_twice(project: Project, edgekd_cli:
     assert "Model cascade" in (folder / "report.html").read_text()
     stages = {name.partition("/")[0] for name in result["reused"]}
     assert {"train", "distill", "export", "verify"} <= stages
-    told = edgekd_cli("route", folder, "--agreement", "0.999")
-    assert told.code == 0, told.err
-    assert "no threshold guarantees 99.9% agreement" in told.out
+    again = edgekd_cli("route", folder, "--agreement", "0.999")
+    assert again.code == 0, again.err
+    assert "no threshold guarantees 99.9% agreement" in again.out
 
 
-def test_what_cannot_be_routed_is_told_before_any_work(project: Project, edgekd_cli: Any) -> None:
+def test_a_task_without_a_cascade_is_an_error_before_any_work(
+    project: Project, edgekd_cli: Any
+) -> None:
     document = tiny_recipe()
     document["route"] = {"agreement": 1.5}
     project.write(document)

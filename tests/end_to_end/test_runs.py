@@ -29,7 +29,7 @@ def _converters() -> None:
         need_modules(*module.PACKAGES)
 
 
-def test_one_recipe_gives_verified_measured_artifacts_for_four_targets(
+def test_one_recipe_makes_verified_and_measured_artifacts_for_four_targets(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = tiny_recipe()
@@ -93,7 +93,7 @@ def test_one_recipe_gives_verified_measured_artifacts_for_four_targets(
     }  # fmt: skip
 
 
-def test_a_target_that_is_not_required_is_excused_only_if_it_cannot_be_judged(
+def test_an_optional_target_does_not_fail_the_run_if_it_cannot_be_judged(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = tiny_recipe()
@@ -111,7 +111,7 @@ def test_a_target_that_is_not_required_is_excused_only_if_it_cannot_be_judged(
     assert "iphone-15-coreml" in said.err
 
 
-def test_until_stops_after_a_stage(edgekd_cli: Any, project: Project) -> None:
+def test_until_ends_the_run_after_a_stage(edgekd_cli: Any, project: Project) -> None:
     said = edgekd_cli(
         "run", project.recipe, "--out", project.folder / "runs", "--until", "distill", "--json"
     )
@@ -122,7 +122,7 @@ def test_until_stops_after_a_stage(edgekd_cli: Any, project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "message"),
     [
         (["student.load=models.py:branching"], 5, "convert-failed"),
         (["targets.0.device=ssh://nobody@127.0.0.1:1"], 6, "unavailable"),
@@ -136,13 +136,13 @@ def test_until_stops_after_a_stage(edgekd_cli: Any, project: Project) -> None:
         ),
     ],
 )
-def test_a_run_that_fails_exits_with_the_code_of_its_cause(
-    edgekd_cli: Any, project: Project, settings: list[str], code: int, told: str
+def test_a_failed_run_exits_with_the_code_of_its_cause(
+    edgekd_cli: Any, project: Project, settings: list[str], code: int, message: str
 ) -> None:
-    words = [word for setting in settings for word in ("--set", setting)]
-    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", *words)
+    args = [word for setting in settings for word in ("--set", setting)]
+    said = edgekd_cli("run", project.recipe, "--out", project.folder / "runs", *args)
     assert said.code == code, said.err
-    assert told in said.err
+    assert message in said.err
     assert_five_parts(said.err)
     result = json.loads((project.folder / "runs/tiny/latest/result.json").read_text())
     assert result["exit_code"] == code
@@ -150,7 +150,7 @@ def test_a_run_that_fails_exits_with_the_code_of_its_cause(
     assert result["chosen"][result["rows"][0]["target"]]["scheme"] is None
 
 
-def test_other_targets_go_on_when_one_fails(edgekd_cli: Any, project: Project) -> None:
+def test_the_other_targets_continue_if_one_fails(edgekd_cli: Any, project: Project) -> None:
     document = tiny_recipe()
     document["targets"] = [
         {"name": "x86-cpu-onnx", "budget": {"size_bytes": 10}},
@@ -163,7 +163,7 @@ def test_other_targets_go_on_when_one_fails(edgekd_cli: Any, project: Project) -
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("student.load=models.py:student_of_four_classes", "does not fit the teacher's"),
         ("student.load=models.py:failing", "no such file: weights.bin"),
@@ -172,15 +172,15 @@ def test_other_targets_go_on_when_one_fails(edgekd_cli: Any, project: Project) -
         ("data.options.colour=1", "unexpected keyword argument"),
     ],
 )
-def test_what_is_wrong_with_data_or_networks_exits_2(
-    edgekd_cli: Any, project: Project, setting: str, told: str
+def test_wrong_data_or_networks_exit_with_2(
+    edgekd_cli: Any, project: Project, setting: str, message: str
 ) -> None:
     said = edgekd_cli(
         "run", project.recipe, "--out", project.folder / "runs", "--set", setting,
         "--set", 'quantize.schemes=["int8"]',
     )  # fmt: skip
     assert said.code == 2, said.err
-    assert told in said.err
+    assert message in said.err
     assert_five_parts(said.err)
 
 
@@ -232,11 +232,11 @@ def exported(edgekd_cli: Any, project: Project, monkeypatch: pytest.MonkeyPatch)
     assert said.code == 0, said.err
     assert "onnx-fp32" in said.out
     assert "by torch.onnx: 3 operators, 0 transposes" in said.out
-    assert "inputs input 1x8 float32; outputs output 1x3 float32" in said.out
+    assert "inputs: input 1x8 float32; outputs: output 1x3 float32" in said.out
     return project.folder
 
 
-def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path) -> None:
+def test_export_verify_and_benchmark_work_without_a_recipe(edgekd_cli: Any, exported: Path) -> None:
     calibrated = edgekd_cli(
         "export", "models.py:student", "--weights", "w.safetensors", "--example", "1x8",
         "--format", "onnx", "--scheme", "int8", "--calibration", "samples.safetensors",
@@ -265,7 +265,7 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("args", "code", "message"),
     [
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
           "samples.safetensors"], 7, "the network has other weights now"),
@@ -282,22 +282,22 @@ def test_export_verify_and_benchmark_stand_alone(edgekd_cli: Any, exported: Path
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )  # fmt: skip
-def test_commands_that_stand_alone_exit_with_the_code_of_their_cause(
+def test_commands_without_a_recipe_exit_with_the_code_of_their_cause(
     edgekd_cli: Any,
     exported: Path,  # noqa: ARG001  its folder is the current one
     monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
+    args: list[str],
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    said = edgekd_cli(*words)
+    said = edgekd_cli(*args)
     assert said.code == code, said.err
-    assert told in said.err
+    assert message in said.err
     assert_five_parts(said.err)
 
 
-def test_check_says_what_the_targets_will_make_of_the_untrained_student(
+def test_check_previews_the_files_of_the_untrained_student(
     edgekd_cli: Any, project: Project
 ) -> None:
     document = tiny_recipe()

@@ -1,4 +1,4 @@
-"""Each task through the command line, to files of two formats that are judged by its figures."""
+"""Each task through the command line, with files of two formats judged by its metric."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from torch.utils.data import TensorDataset
 import edgekd
 
 
-def made(make):
-    dice = torch.Generator().manual_seed(7)
-    splits = [TensorDataset(*make(n, dice)) for n in (240, 60, 120)]
+def splits_of(make):
+    generator = torch.Generator().manual_seed(7)
+    splits = [TensorDataset(*make(n, generator)) for n in (240, 60, 120)]
     return edgekd.Data(*splits, slices={"first": list(range(60)), "few": [3, 4]})
 
 
 def numbers():
-    def make(n, dice):
-        x = torch.randn(n, 8, generator=dice)
+    def make(n, generator):
+        x = torch.randn(n, 8, generator=generator)
         return x, 10 * x[:, 0] + 5 * x[:, 1].abs()
-    return made(make)
+    return splits_of(make)
 
 
 def groups():
     centres = 2.0 * torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
-    def make(n, dice):
-        labels = torch.randint(0, 4, (n,), generator=dice)
-        return centres[labels] + torch.randn(n, 8, generator=dice), labels
-    return made(make)
+    def make(n, generator):
+        labels = torch.randint(0, 4, (n,), generator=generator)
+        return centres[labels] + torch.randn(n, 8, generator=generator), labels
+    return splits_of(make)
 
 
 def images():
-    def make(n, dice):
-        x = torch.randn(n, 1, 8, 8, generator=dice)
+    def make(n, generator):
+        x = torch.randn(n, 1, 8, 8, generator=generator)
         labels = (x[:, 0] > 0).long() + (x[:, 0] > 1).long()
         labels[:, :, 0] = -100
         return x, labels
-    return made(make)
+    return splits_of(make)
 
 
 def sentences():
-    def make(n, dice):
-        words = torch.randint(1, 12, (n, 6), generator=dice)
+    def make(n, generator):
+        words = torch.randint(1, 12, (n, 6), generator=generator)
         labels = words % 3
-        padding = torch.arange(6)[None] >= torch.randint(2, 7, (n, 1), generator=dice)
+        padding = torch.arange(6)[None] >= torch.randint(2, 7, (n, 1), generator=generator)
         return words.masked_fill(padding, 0), labels.masked_fill(padding, -100)
-    return made(make)
+    return splits_of(make)
 
 
 def one_class_a_sentence():
@@ -132,7 +132,7 @@ def task_recipe(project: Project, task: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_goes_from_recipe_to_files_judged_by_its_figures(
+def test_a_recipe_of_each_task_makes_files_judged_by_its_metric(
     task: str, project: Project, edgekd_cli: Any
 ) -> None:
     document = task_recipe(project, task)
@@ -157,7 +157,7 @@ def test_a_task_goes_from_recipe_to_files_judged_by_its_figures(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_recipe_that_init_writes_teaches_the_task(
+def test_the_recipe_that_init_writes_trains_the_task(
     task: str, project: Project, edgekd_cli: Any
 ) -> None:
     task_recipe(project, task)  # For its data and networks alone.
@@ -174,7 +174,7 @@ def test_the_recipe_that_init_writes_teaches_the_task(
     assert said.json["metric"] == TASKS[task][3]
 
 
-def test_an_error_that_grows_too_much_is_a_disagreement(project: Project, edgekd_cli: Any) -> None:
+def test_a_metric_that_is_an_error_may_not_grow_too_much(project: Project, edgekd_cli: Any) -> None:
     document = task_recipe(project, "regression")
     document["accept"] = {"metric": "rmse", "max_drop": 0.001}
     document["targets"] = document["targets"][:1]
@@ -185,7 +185,7 @@ def test_an_error_that_grows_too_much_is_a_disagreement(project: Project, edgekd
     assert "more than 0.001 over the teacher's" in said.json["rows"][0]["detail"]
 
 
-def test_the_worst_slice_alone_stops_a_file(project: Project, edgekd_cli: Any) -> None:
+def test_the_worst_slice_alone_can_fail_a_file(project: Project, edgekd_cli: Any) -> None:
     document = task_recipe(project, "embedding")
     document["targets"] = document["targets"][:1]
     document["distill"]["optimizer"] = {"learning_rate": 1e-9}
@@ -224,10 +224,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_fit_the_task_stops_before_any_work(
+def test_settings_that_do_not_fit_the_task_are_errors_before_any_work(
     name: str, project: Project, edgekd_cli: Any
 ) -> None:
-    changes, *told = WRONG[name]
+    changes, *messages = WRONG[name]
     document = task_recipe(project, "token-classification")
     with (project.folder / "data.py").open("a") as file:
         file.write(
@@ -239,5 +239,5 @@ def test_what_does_not_fit_the_task_stops_before_any_work(
     said = edgekd_cli("run", project.write(document | changes), "--out", project.folder / "runs")
     assert said.code == 2
     assert_five_parts(said.err)
-    assert all(words in said.err for words in told), said.err
+    assert all(message in said.err for message in messages), said.err
     assert "train 1/3" not in said.err

@@ -1,4 +1,4 @@
-"""What instructions on two Arm cores say of a candidate, and where none are counted."""
+"""Instruction counts on two Arm cores: the note of a candidate, and targets without counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def counted_row(scheme: str, a76: int, a72: int) -> Candidate:
 
 
 @pytest.mark.parametrize(
-    ("small", "told"),
+    ("small", "note"),
     [
         (
             (61, 118),
@@ -34,24 +34,26 @@ def counted_row(scheme: str, a76: int, a72: int) -> Candidate:
         ((101, 140), "1.40 on a core without them; counted"),
     ],
 )
-def test_what_takes_more_instructions_on_both_is_said_so(small: tuple[int, int], told: str) -> None:
+def test_the_note_says_if_a_candidate_takes_more_instructions_on_both_cores(
+    small: tuple[int, int], note: str
+) -> None:
     plain, row = counted_row("fp32", 100, 100), counted_row("int8", *small)
-    assert told in str(comparison(row, {"fp32": plain, "int8": row}))
+    assert note in str(comparison(row, {"fp32": plain, "int8": row}))
     assert comparison(plain, {"fp32": plain, "int8": row}) is None
     assert comparison(row, {"int8": row}) is None
 
 
-def test_what_would_be_counted_says_how_where_nothing_emulates_it(
+def test_without_an_emulator_the_run_says_how_to_set_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "model.tflite").write_bytes(b"any")
     artifact = describe(tmp_path / "model.tflite", "litert", "fp32")
-    told: list[str] = []
+    lines: list[str] = []
 
-    def progress(*words: Any) -> None:
-        told.append(" ".join(words[:2]))
+    def progress(*args: Any) -> None:
+        lines.append(" ".join(args[:2]))
 
     run = Run(tmp_path / "run", tmp_path / "store", 0, progress)
     work: Any = None
@@ -59,8 +61,8 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
     row = Candidate(board.name, "litert", "fp32", Outcome.PASSED, artifact=artifact)
     goal = DeploymentTarget(board, Budget(), "latency", required=True)
     assert with_instruction_counts({3: row}, goal, work, run) == {3: row}
-    assert len(told) == 1
-    assert "run edgekd devices setup emulated to count its instructions" in told[0]
+    assert len(lines) == 1
+    assert "run edgekd devices setup emulated to count its instructions" in lines[0]
     # Nothing to say of what agrees with nothing, of no Arm processor, and of a GPU's work.
     for target, outcome in (
         (board, Outcome.DISAGREES),
@@ -70,4 +72,4 @@ def test_what_would_be_counted_says_how_where_nothing_emulates_it(
         other = replace(row, outcome=outcome)
         goal = DeploymentTarget(target, Budget(), "latency", required=True)
         assert with_instruction_counts({3: other}, goal, work, run) == {3: other}
-    assert len(told) == 1
+    assert len(lines) == 1
