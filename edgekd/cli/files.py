@@ -21,6 +21,51 @@ from edgekd.cli.options import (
 )
 from edgekd.errors import Fault, listed
 
+SchemeName = Annotated[
+    str,
+    typer.Option(help=f"The numeric precision: {listed(schemes())}.", autocompletion=schemes),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="The quantization method, e.g. percentile. The default is the first method that "
+        "suits the network."
+    ),
+]
+Example = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SHAPE",
+        help="The shape of an input: image=1x3x32x32, or ids=1x16:int64. Repeatable.",
+    ),
+]
+Dynamic = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=MIN..MAX@INPUT:AXIS",
+        help="A dynamic dimension: tokens=8..64@ids:1,mask:1. Repeatable.",
+    ),
+]
+Opset = Annotated[
+    int | None,
+    typer.Option(help="The opset of an ONNX file, for an old runtime."),
+]
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option(
+        "--channels-last/--channels-first",
+        help="The layout of image inputs. The default is the layout of the format.",
+    ),
+]
+IoType = Annotated[
+    str,
+    typer.Option(help="The type of inputs and outputs of static int8: float32, int8 or uint8."),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(help="Calibration samples by input name, in a .safetensors or .npz file."),
+]
+
 
 def export(
     model: Annotated[
@@ -34,51 +79,15 @@ def export(
     out: Annotated[
         Path, typer.Option(help="The output folder; the file is in OUT/FORMAT-SCHEME/.")
     ],
-    scheme: Annotated[
-        str,
-        typer.Option(help=f"The numeric precision: {listed(schemes())}.", autocompletion=schemes),
-    ] = "fp32",
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="The quantization method, e.g. percentile. The default is the first method that "
-            "suits the network."
-        ),
-    ] = None,
+    scheme: SchemeName = "fp32",
+    method: Method = None,
     weights: Weights = None,
-    example: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SHAPE",
-            help="The shape of an input: image=1x3x32x32, or ids=1x16:int64. Repeatable.",
-        ),
-    ] = None,
-    dynamic: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=MIN..MAX@INPUT:AXIS",
-            help="A dynamic dimension: tokens=8..64@ids:1,mask:1. Repeatable.",
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None,
-        typer.Option(help="The opset of an ONNX file, for an old runtime."),
-    ] = None,
-    channels_last: Annotated[
-        bool | None,
-        typer.Option(
-            "--channels-last/--channels-first",
-            help="The layout of image inputs. The default is the layout of the format.",
-        ),
-    ] = None,
-    io: Annotated[
-        str,
-        typer.Option(help="The type of inputs and outputs of static int8: float32, int8 or uint8."),
-    ] = "float32",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="Calibration samples by input name, in a .safetensors or .npz file."),
-    ] = None,
+    example: Example = None,
+    dynamic: Dynamic = None,
+    opset: Opset = None,
+    channels_last: ChannelsLast = None,
+    io: IoType = "float32",
+    calibration: CalibrationFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a network as a file of one format and scheme."""

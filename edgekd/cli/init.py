@@ -13,6 +13,51 @@ from edgekd.cli import completion
 from edgekd.cli.options import AsJson, print_json, say_next
 from edgekd.errors import listed
 
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The task: {listed(completion.TASKS)}. The default is classification.",
+        autocompletion=completion.tasks,
+    ),
+]
+TeacherReference = Annotated[
+    str | None,
+    typer.Option(
+        help="FILE.py:CALLABLE that returns a torch module, or a model file. Without a "
+        "teacher, the student learns from the labels alone."
+    ),
+]
+TeacherWeights = Annotated[
+    str | None,
+    typer.Option(
+        help="The weights of the teacher, a .safetensors file. Without it, the run trains the "
+        "teacher."
+    ),
+]
+TargetNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A target that edgekd targets lists. Repeatable.",
+        autocompletion=completion.targets,
+    ),
+]
+DeviceUrl = Annotated[
+    str | None,
+    typer.Option(help="The device of the targets: local, ssh://USER@HOST or adb://SERIAL."),
+]
+LatencyBudget = Annotated[
+    float | None, typer.Option(help="The budget: the largest p90 latency, in milliseconds.")
+]
+SizeBudget = Annotated[int | None, typer.Option(help="The budget: the largest file, in bytes.")]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="The largest accepted drop of the metric against the teacher, absolute. The "
+        "default is 0.01 for a metric between 0 and 1.",
+    ),
+]
+
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder of the new recipe.toml.")] = Path(),
@@ -20,58 +65,20 @@ def init(
         str | None,
         typer.Option(help="The name of the recipe. The default is the name of the folder."),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help=f"The task: {listed(completion.TASKS)}. The default is classification.",
-            autocompletion=completion.tasks,
-        ),
-    ] = None,
+    task: TaskName = None,
     data: Annotated[
         str | None, typer.Option(help="FILE.py:CALLABLE that returns edgekd.Data.")
     ] = None,
     student: Annotated[
         str | None, typer.Option(help="FILE.py:CALLABLE that returns a torch module.")
     ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="FILE.py:CALLABLE that returns a torch module, or a model file. Without a "
-            "teacher, the student learns from the labels alone."
-        ),
-    ] = None,
-    teacher_weights: Annotated[
-        str | None,
-        typer.Option(
-            help="The weights of the teacher, a .safetensors file. Without it, the run trains the "
-            "teacher."
-        ),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A target that edgekd targets lists. Repeatable.",
-            autocompletion=completion.targets,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="The device of the targets: local, ssh://USER@HOST or adb://SERIAL."),
-    ] = None,
-    latency_p90_ms: Annotated[
-        float | None, typer.Option(help="The budget: the largest p90 latency, in milliseconds.")
-    ] = None,
-    size_bytes: Annotated[
-        int | None, typer.Option(help="The budget: the largest file, in bytes.")
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="The largest accepted drop of the metric against the teacher, absolute. The "
-            "default is 0.01 for a metric between 0 and 1.",
-        ),
-    ] = None,
+    teacher: TeacherReference = None,
+    teacher_weights: TeacherWeights = None,
+    target: TargetNames = None,
+    device: DeviceUrl = None,
+    latency_p90_ms: LatencyBudget = None,
+    size_bytes: SizeBudget = None,
+    max_drop: MaxDrop = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="The epochs of the student, and of the teacher.")
     ] = 30,

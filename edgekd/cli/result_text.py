@@ -324,7 +324,7 @@ def artifact_lines(artifact: Artifact) -> Iterator[str]:
     if artifact.signature is not None:
         inputs = ", ".join(map(_tensor, artifact.signature.inputs))
         outputs = ", ".join(map(_tensor, artifact.signature.outputs))
-        yield f"  inputs {inputs}; outputs {outputs}"
+        yield f"  inputs: {inputs}; outputs: {outputs}"
 
 
 def _tensor(spec: TensorSpec) -> str:

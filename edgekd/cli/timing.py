@@ -11,6 +11,34 @@ import typer
 from edgekd.cli.options import AsJson, Device, Weights, print_json, say_next
 from edgekd.errors import Fault
 
+BudgetLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A limit: latency_p90_ms=5, size_bytes=500000 and others. Repeatable.",
+    ),
+]
+SampleFile = Annotated[
+    Path | None,
+    typer.Option(help="Real inputs by name, in a .safetensors or .npz file."),
+]
+AgainstFirst = Annotated[
+    str | None,
+    typer.Option(help="The network that each file must agree with before it is measured."),
+]
+GoldenBundle = Annotated[
+    Path | None,
+    typer.Option(
+        help="A bundle whose golden vectors each file must reproduce before it is measured."
+    ),
+]
+JunitFile = Annotated[
+    Path | None, typer.Option(help="Also write the verdicts to this file as JUnit XML.")
+]
+SummaryFile = Annotated[
+    Path | None, typer.Option(help="Also write the figures to this file as a Markdown table.")
+]
+
 
 def benchmark(
     artifacts: Annotated[
@@ -19,37 +47,16 @@ def benchmark(
     ],
     device: Device = "local",
     threads: Annotated[int, typer.Option(min=1, help="The threads of the runtime.")] = 1,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="A limit: latency_p90_ms=5, size_bytes=500000 and others. Repeatable.",
-        ),
-    ] = None,
+    budget: BudgetLimits = None,
     quick: Annotated[
         bool, typer.Option(help="Measure in one short process, for a first impression.")
     ] = False,
-    samples: Annotated[
-        Path | None,
-        typer.Option(help="Real inputs by name, in a .safetensors or .npz file."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="The network that each file must agree with before it is measured."),
-    ] = None,
+    samples: SampleFile = None,
+    against: AgainstFirst = None,
     weights: Weights = None,
-    golden: Annotated[
-        Path | None,
-        typer.Option(
-            help="A bundle whose golden vectors each file must reproduce before it is measured."
-        ),
-    ] = None,
-    junit: Annotated[
-        Path | None, typer.Option(help="Also write the verdicts to this file as JUnit XML.")
-    ] = None,
-    summary: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this file as a Markdown table.")
-    ] = None,
+    golden: GoldenBundle = None,
+    junit: JunitFile = None,
+    summary: SummaryFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the latency of files on a device, and judge them by a budget."""
