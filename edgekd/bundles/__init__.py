@@ -30,7 +30,8 @@ class BundleKind(Protocol):
         FORMATS: the formats it packs; models of other formats are left out. None: all formats.
     """
 
-    FORMATS: tuple[str, ...] | None
+    @property
+    def FORMATS(self) -> tuple[str, ...] | None: ...
 
     def pack(self, bundle: Path, manifest: Manifest, out: Path) -> None:
         """Write the package of the folder `bundle` into the empty folder `out`."""

@@ -79,7 +79,7 @@ def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
             yield f"file {path}", f"a file in {home}"
     # A model is a file, or a folder such as a Core ML package.
     within = [path for path in paths if path.startswith(f"{model.entry}/")]
-    if not within and model.entry not in paths:
+    if not model.entry.startswith(home) or not (within or model.entry in paths):
         yield f"entry {model.entry}", f"one of {listed(paths)}"
     size = sum(file.size_bytes for file in model.files)
     if size != model.size_bytes:

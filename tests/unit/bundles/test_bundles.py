@@ -644,10 +644,10 @@ def test_a_generated_class_that_does_not_compile_is_reported() -> None:
 def test_a_model_without_a_runtime_here_is_unavailable(
     tmp_path: Path, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(*_: Path) -> None:
+    def absent(*_: str) -> None:
         need("no_such_package", extra="coreml")
 
-    monkeypatch.setattr("edgekd.devices.execution.load_program", absent)
+    monkeypatch.setattr("edgekd.devices.execution.reference_evaluator", absent)
     bundle, _ = written(tmp_path, ("coreml",))
     result = edgekd_cli("bundle", bundle, "--check")
     assert result.code == 0
