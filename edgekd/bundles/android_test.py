@@ -85,7 +85,7 @@ public final class {name}GoldenTest {{
 {run}
       for (int i = 0; i < outputs.length; i++) {{
         ByteBuffer expected = golden(files[i], sample);
-        ByteBuffer got = found.get(outputs[i]).order(ByteOrder.LITTLE_ENDIAN);
+        ByteBuffer got = results.get(outputs[i]).order(ByteOrder.LITTLE_ENDIAN);
         got.rewind();
         assertEquals(expected.capacity(), got.capacity());
         while (expected.hasRemaining()) {{
@@ -103,11 +103,11 @@ LITERT = (
     """\
       Map<String, Object> inputs = new HashMap<>();
 {inputs}
-      Map<String, ByteBuffer> found = new HashMap<>();
+      Map<String, ByteBuffer> results = new HashMap<>();
       for (int i = 0; i < outputs.length; i++) {{
-        found.put(outputs[i], ByteBuffer.allocateDirect(golden(files[i], sample).capacity()));
+        results.put(outputs[i], ByteBuffer.allocateDirect(golden(files[i], sample).capacity()));
       }}
-      interpreter.runSignature(inputs, new HashMap<String, Object>(found));""",
+      interpreter.runSignature(inputs, new HashMap<String, Object>(results));""",
     "      inputs.put({name}, golden({file}, sample));",
 )
 
@@ -125,10 +125,10 @@ import ai.onnxruntime.OrtSession;""",
     """\
       Map<String, OnnxTensor> inputs = new HashMap<>();
 {inputs}
-      Map<String, ByteBuffer> found = new HashMap<>();
+      Map<String, ByteBuffer> results = new HashMap<>();
       OrtSession.Result result = session.run(inputs);
       for (String output : outputs) {{
-        found.put(output, ((OnnxTensor) result.get(output).get()).getByteBuffer());
+        results.put(output, ((OnnxTensor) result.get(output).get()).getByteBuffer());
       }}""",
     """\
       inputs.put(
@@ -153,6 +153,10 @@ JAVA = {
 """ONNX Runtime's Java names for the types that Java has, exactly or nearly."""
 
 
+FORMATS = {"litert": LITERT, "onnx": ONNX}
+"""By format, the Java code that imports, loads, runs and fills in its runtime."""
+
+
 def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: Path) -> None:
     """Write the test of the class `name`, and the files that it reads, into `out`.
 
@@ -168,7 +172,7 @@ def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: 
         return
     golden, assets = model.golden, out / "assets"
     assets.mkdir(parents=True)
-    imports, load, run, put = LITERT if model.format == "litert" else ONNX
+    imports, load, run, put = FORMATS[model.format]
     inputs, outputs = [], []
     for number, tensor in enumerate(model.inputs):
         file = f"input_{number}.bin"

@@ -25,7 +25,7 @@ from edgekd.devices.ssh import (
 from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
 from edgekd.devices.transport.reconnect import ConnectionLostError
 from edgekd.devices.transport.url import parse_options
-from edgekd.errors import Fault, MissingPackageError, RecipeError, UnreachableError
+from edgekd.errors import Fault, MissingPackageError, RecipeError, UnreachableError, listed
 from edgekd.system.process import Completed
 
 INSTALL_S = 1800
@@ -61,7 +61,20 @@ def requirement(runtime: str) -> str:
     """The package of `runtime`, pinned to this host's version if it is installed here.
 
     The version that verified an artifact here is then the one that runs it there.
+
+    Raises:
+        RecipeError: no package is known for the runtime.
     """
+    if runtime not in PACKAGES:
+        raise RecipeError(
+            Fault(
+                what=f"The runtime {runtime!r} cannot be installed on a board.",
+                at="edgekd devices setup",
+                got=repr(runtime),
+                expected=listed(PACKAGES),
+                fix="install its package on the board by hand, and name its Python: ?python=PATH",
+            )
+        )
     package = PACKAGES[runtime]
     try:
         return f"{package}=={version(package)}"
