@@ -35,7 +35,7 @@ from edgekd.system.process import pause
 from edgekd.system.progress import Progress, no_progress
 
 CONFIDENCE = 1 - 0.05 / LOOKS
-"""Of the intervals of one look, so that all looks together have 95 % (Bonferroni)."""
+"""Confidence of the intervals of one look: all looks together have 95 % (Bonferroni)."""
 RETRY_S = (2.0, 10.0)
 """Pauses before a lost device is tried again."""
 COOL_S = 10.0
@@ -47,7 +47,7 @@ Measured = dict[str, Measurement | Verdict]
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """Where and how artifacts are measured.
+    """The device and the protocol of a measurement.
 
     Attributes:
         device: "local", or a device's URL.

@@ -43,10 +43,10 @@ public final class {name}GoldenTest {{
       }}
     }}
     int size = all.size() / COUNT;
-    ByteBuffer made = ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN);
-    made.put(all.toByteArray(), sample * size, size);
-    made.rewind();
-    return made;
+    ByteBuffer buffer = ByteBuffer.allocateDirect(size).order(ByteOrder.LITTLE_ENDIAN);
+    buffer.put(all.toByteArray(), sample * size, size);
+    buffer.rewind();
+    return buffer;
   }}
 
   private static double value(ByteBuffer from, String type) {{
@@ -165,8 +165,8 @@ def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: 
     """
     tensors = (*model.inputs, *model.outputs)
     if (
-        any(each.dtype not in JAVA or None in each.shape[1:] for each in tensors)
-        or any(each.shape[:1] not in ([1], [None]) for each in tensors)
+        any(tensor.dtype not in JAVA or None in tensor.shape[1:] for tensor in tensors)
+        or any(tensor.shape[:1] not in ([1], [None]) for tensor in tensors)
         or len(model.files) > 1
     ):
         return

@@ -17,7 +17,7 @@ ChangeKind = Literal["accuracy", "cost", "interface"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much worse a bundle may be.
+    """The largest tolerated regressions.
 
     Attributes:
         metric, agreement: absolute differences.

@@ -181,7 +181,7 @@ def _card(manifest: Manifest) -> Iterator[str]:
     if manifest.labels:
         yield f"- {len(manifest.labels)} labels in `{LABELS}`, one per line, in output order"
     yield ""
-    yield "## Where it comes from"
+    yield "## Origin"
     yield ""
     for role, figures in (
         ("teacher", manifest.lineage.teacher),
@@ -193,7 +193,7 @@ def _card(manifest: Manifest) -> Iterator[str]:
     yield f"- recipe sha256 `{manifest.lineage.recipe_sha256}`"
     yield f"- data sha256 `{manifest.lineage.data_sha256}`"
     tools = manifest.lineage.tools.items()
-    yield "- made with " + ", ".join(f"{_plain(tool)} {version}" for tool, version in tools)
+    yield "- exported with " + ", ".join(f"{_plain(tool)} {version}" for tool, version in tools)
     for role, licence in manifest.licences:
         yield f"- licence of the {role}: {_plain(licence or 'not stated')}"
     yield ""

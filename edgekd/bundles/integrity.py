@@ -86,7 +86,7 @@ def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
         yield f"size_bytes {model.size_bytes}", f"{size}, the sum of its files"
     vectors = {
         "inputs": model.golden.inputs,
-        "outputs": {name: each.path for name, each in model.golden.outputs.items()},
+        "outputs": {name: output.path for name, output in model.golden.outputs.items()},
     }
     for role, given in vectors.items():
         names = [tensor.name for tensor in getattr(model, role)]

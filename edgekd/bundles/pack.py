@@ -56,7 +56,7 @@ def find(path: Path) -> Path:
 
 
 def _no_bundle(path: Path) -> tuple[str, str]:
-    """What is at `path` instead of a bundle, and the fix."""
+    """A description of `path`, which is not a bundle, and the fix."""
     if not (path / "result.json").exists():
         content = "no manifest.json and no bundle/ folder" if path.exists() else "nothing"
         return content, "name RUN, such as runs/NAME/latest, or RUN/bundle/NAME-VERSION"

@@ -1,4 +1,4 @@
-"""Connections to devices, one file each: how the agent and its files travel there and back."""
+"""Connections to devices, one file each, which carry the agent and its files."""
 
 from __future__ import annotations
 

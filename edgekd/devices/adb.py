@@ -41,7 +41,7 @@ SUPERVISOR = ON_DEVICE / "supervisor.py"
 SUPERVISOR_NAME = "keeper.py"
 """Its name on the phone, until the agent's version changes."""
 GRACE_S = 30.0
-"""How much longer than the supervisor's limit the host waits."""
+"""Time that the host waits beyond the supervisor's limit."""
 
 
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:

@@ -2,7 +2,7 @@
 
 The job runs in a new folder below /tmp, in the Python of `edgekd devices setup ssh://...` or else
 in python3. On a Jetson, ONNX Runtime can use the GPU's execution providers, or TensorRT's `trtexec`
-can take the place of a Python runtime.
+can replace a Python runtime.
 
 The job ends with the connection, however that ends. After a broken connection, the job, which is
 one process of a measurement, is retried, three times at most.
@@ -28,7 +28,7 @@ SUPERVISOR_NAME = "keeper.py"
 VENV = "$HOME/.cache/edgekd/venv"
 """The environment on the board that setup installs a runtime into."""
 GRACE_S = 30.0
-"""How much longer than the supervisor's limit the host waits."""
+"""Time that the host waits beyond the supervisor's limit."""
 OPTIONS = {
     "python": "PATH there",
     "folder": "PATH there, for the folders of jobs",

@@ -176,7 +176,7 @@ def test_a_hang_ends_in_time_and_leaves_nothing_running(
     assert ended(int((tmp_path / "number").read_text()))
 
 
-TOLD = """\
+OUTPUT = """\
 echo "INFO: Created TensorFlow Lite XNNPACK delegate for CPU." >&2
 echo "count=5 first=900 curr=410 min=400 max=900 avg=510.5 std=190" >&2
 echo "count=50 first=405 curr=401 min=399 max=450 avg=404.25 std=7.5" >&2
@@ -189,7 +189,7 @@ def test_a_phone_without_python_runs_a_benchmark_model(
     plug: Plug, tmp_path: Path, shell_v2: bool
 ) -> None:
     program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
-    program.write_text(f'#!/bin/sh\n[ "$2" = "--num_threads=2" ] && [ -f model.tflite ]\n{TOLD}')
+    program.write_text(f'#!/bin/sh\n[ "$2" = "--num_threads=2" ] && [ -f model.tflite ]\n{OUTPUT}')
     model.write_bytes(b"TFL3")
     phone, url = plug(shell_v2=shell_v2)
     url = f"{url}&benchmark_model={program}&cores=1"
@@ -291,7 +291,7 @@ def test_a_budget_is_judged_by_the_summary_of_benchmark_model(
 ) -> None:
     program, model = tmp_path / "benchmark_model", tmp_path / "model.tflite"
     steady = "avg=404.25 std=7.5 p5=400 median=403 p95=420"
-    program.write_text(f"#!/bin/sh\n{TOLD.replace('avg=404.25 std=7.5', steady)}")
+    program.write_text(f"#!/bin/sh\n{OUTPUT.replace('avg=404.25 std=7.5', steady)}")
     model.write_bytes(b"TFL3")
     phone, url = plug()
     args = ["benchmark", model, "--device", f"{url}&benchmark_model={program}", "--json"]
@@ -315,7 +315,7 @@ def test_a_recipe_is_verified_here_and_timed_by_benchmark_model(
 ) -> None:
     need_modules("litert_torch", "ai_edge_litert")
     program = project.folder / "benchmark_model"
-    program.write_text(f"#!/bin/sh\n{TOLD}")
+    program.write_text(f"#!/bin/sh\n{OUTPUT}")
     phone, url = plug()
     says(phone, project.folder, "uname", "echo aarch64")
     says(phone, project.folder, "getprop", "[ $1 = ro.soc.model ] && echo Tensor G3")

@@ -4,12 +4,12 @@
  *
  *     qemu-aarch64 -plugin file=insn_count.so,out=FILE ...
  *
- * A mark is the guest's system call lseek(fd, MAGIC, SEEK_SET): it cannot fail and does nothing that
- * lasts. At each, a line is written to FILE: the instructions of all threads so far.
+ * A mark is the guest's system call lseek(fd, MAGIC, SEEK_SET), which cannot fail and has no lasting
+ * effect. At each mark, the instructions of all threads so far are written to FILE as a line.
  *
- * Debian ships no header for plugins. What follows is declared from the documentation, "QEMU TCG
- * Plugins", https://www.qemu.org/docs/master/devel/tcg-plugins.html; API is 1 up to QEMU 8.2, where
- * one plain counter was added to, and 2 from 9.0, where each virtual core has its own.
+ * Debian ships no header for plugins. The declarations follow the documentation, "QEMU TCG
+ * Plugins", https://www.qemu.org/docs/master/devel/tcg-plugins.html; API is 1 up to QEMU 8.2,
+ * with one counter for all cores, and 2 from 9.0, with one per virtual core.
  */
 
 #include <inttypes.h>

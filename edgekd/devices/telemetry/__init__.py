@@ -1,1 +1,1 @@
-"""What a device reports of heat, clock and power, and whether it spoils a measurement."""
+"""A device's temperature, clock and power, and their effect on a measurement."""

@@ -14,7 +14,7 @@ from typing import Any
 from edgekd.devices.telemetry import android, jetson, linux, raspberry_pi
 
 CLOCK_FALL_FRAC = 0.05
-"""How far a clock may fall; the steps of cpufreq are wider on every known board.
+"""The largest tolerated fall of a clock; the steps of cpufreq are wider on every known board.
 
 Source: facts of the protocol in docs/benchmarks.md.
 """
@@ -169,7 +169,7 @@ def throttled(readings: Sequence[Reading]) -> list[str]:
         more = count - first.counters.get(name, count)
         if more > 0:
             reasons.append(f"throttled: {more} over-current event(s) of {name}")
-    statuses = [each.thermal_status for each in readings if each.thermal_status is not None]
+    statuses = [r.thermal_status for r in readings if r.thermal_status is not None]
     if statuses and max(statuses) > 0:
         name = android.status_name(max(statuses))
         reasons.append(f"throttled: thermal status {max(statuses)} ({name})")
@@ -180,14 +180,14 @@ def throttled(readings: Sequence[Reading]) -> list[str]:
 
 
 def slower_clock(processes: Sequence[Sequence[Reading]]) -> str | None:
-    """How far the clock fell from the first third of the readings to the last third, or None.
+    """The fall of the clock from the first third of the readings to the last third, or None.
 
     Args:
         processes: the readings of each process. The first and the last reading of a process are
             left out: the device was idle then, and its clock may be low.
     """
-    between = [each for readings in processes for each in readings[1:-1]]
-    clocks = [each.clock_mhz for each in between if each.clock_mhz]
+    between = [reading for readings in processes for reading in readings[1:-1]]
+    clocks = [reading.clock_mhz for reading in between if reading.clock_mhz]
     third = len(clocks) // 3
     if not third:
         return None
@@ -219,17 +219,17 @@ def summary(readings: Sequence[Reading]) -> dict[str, Any]:
     if not readings:
         return {}
     between = readings[1:-1]
-    rails = {rail for each in between for rail in each.power_mw}
+    rails = {rail for reading in between for rail in reading.power_mw}
     during: dict[str, Any] = {"count": len(between)}
     for name, values in (
-        ("clock_mhz", [each.clock_mhz for each in between]),
-        ("hottest_celsius", [each.hottest_celsius for each in between]),
-        ("load_average", [each.load_average for each in between]),
+        ("clock_mhz", [reading.clock_mhz for reading in between]),
+        ("hottest_celsius", [reading.hottest_celsius for reading in between]),
+        ("load_average", [reading.load_average for reading in between]),
     ):
         known = [value for value in values if value is not None]
         during[name] = [min(known), max(known)] if known else None
     during["power_mw"] = {
-        rail: fmean([each.power_mw[rail] for each in between if rail in each.power_mw])
+        rail: fmean([r.power_mw[rail] for r in between if rail in r.power_mw])
         for rail in sorted(rails)
     }
     return {"before": readings[0].to_json(), "during": during, "after": readings[-1].to_json()}

@@ -1,1 +1,1 @@
-"""How commands and files travel to a device: ssh, adb shell, URLs, locks, reconnection."""
+"""Transport of commands and files to a device: ssh, adb shell, URLs, locks, reconnection."""

@@ -24,7 +24,7 @@ from edgekd.system.process import Completed, run_process
 
 SERIAL = re.compile(r"\w[\w.:\[\]%-]*")
 TEMPORARY = "/data/local/tmp"
-"""Where the shell's user may write and start programs. Source: Android Open Source Project, adb."""
+"""The folder in which the shell's user may write and start programs. Source: AOSP, adb."""
 MARK = "EDGEKD_EXIT="
 ANSWER_S = 60
 BACK_S = 30

@@ -13,7 +13,7 @@ from edgekd.devices.vendor_tools.benchmark_model import (
 )
 
 # Real lines with invented figures.
-TOLD = """\
+OUTPUT = """\
 INFO: STARTING!
 INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
 Initialized session in 12.5ms.
@@ -26,7 +26,7 @@ Overall peak memory footprint (MB) via periodic monitoring: 9.75
 
 
 def test_the_whole_output_is_parsed() -> None:
-    run = parse_benchmark_model(TOLD)
+    run = parse_benchmark_model(OUTPUT)
     assert (run.init_us, run.first_us, run.peak_memory_mb) == (12500, 900, 9.75)
     assert run.warm_up_count == 5
     assert run.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5, 400, 403, 420)
@@ -34,19 +34,21 @@ def test_the_whole_output_is_parsed() -> None:
 
 
 def test_older_builds_stop_at_the_standard_deviation() -> None:
-    lines = [line.partition(" p5=")[0] for line in TOLD.splitlines()]
+    lines = [line.partition(" p5=")[0] for line in OUTPUT.splitlines()]
     run = parse_benchmark_model("\n".join(lines[:-1]))
     assert run.steady == BenchmarkModelSummary(50, 405, 399, 450, 404.25, 7.5)
     assert run.peak_memory_mb is None
 
 
 def test_the_short_summary_of_equal_latencies_is_parsed() -> None:
-    text = TOLD.replace(TOLD.splitlines()[4], "count=50 curr=401 (all same)")
+    text = OUTPUT.replace(OUTPUT.splitlines()[4], "count=50 curr=401 (all same)")
     run = parse_benchmark_model(text).steady
     assert run == BenchmarkModelSummary(50, 401, 401, 401, 401, 0, 401, 401, 401)
 
 
-@pytest.mark.parametrize("text", ["", "ERROR: Failed to load model", TOLD.partition("count=50")[0]])
+@pytest.mark.parametrize(
+    "text", ["", "ERROR: Failed to load model", OUTPUT.partition("count=50")[0]]
+)
 def test_an_interrupted_run_is_not_a_measurement(text: str) -> None:
     with pytest.raises(ValueError, match="did not finish"):
         parse_benchmark_model(text)
@@ -63,7 +65,7 @@ def encoded(number: int, value: int | float | bytes) -> bytes:
 
 
 def result_file() -> bytes:
-    """The run of `TOLD` by the field numbers of benchmark_result.proto."""
+    """The run of `OUTPUT` by the field numbers of benchmark_result.proto."""
     times = [0.40425, 0.399, 0.45, 0.0075, 0.403, 0.4, 0.42, 12.5, 0.9, 0.5105]
     latency = b"".join(encoded(number, time) for number, time in enumerate(times, 1))
     memory = encoded(1, 3584) + encoded(2, 8448) + encoded(3, 9.75)
@@ -90,7 +92,7 @@ def test_a_truncated_result_file_is_not_a_measurement(size: int) -> None:
 
 def test_a_delegate_without_operators_is_a_fallback() -> None:
     line = "Though GPU delegate is explicitly applied, the model graph will not be executed by the"
-    run = parse_benchmark_model(TOLD + f"INFO: {line} delegate.\n")
+    run = parse_benchmark_model(OUTPUT + f"INFO: {line} delegate.\n")
     assert run.fell_back is not None
     assert "Though GPU delegate" in run.fell_back
-    assert parse_benchmark_model(TOLD).fell_back is None
+    assert parse_benchmark_model(OUTPUT).fell_back is None
