@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekd.artifacts.signature import Signature
 from edgekd.bundles import bundle_options, find_bundle, packs_format
-from edgekd.errors import Fault, listed, nearest
+from edgekd.errors import Fault, listed, nearest, unknown
 from edgekd.formats import format_names
 from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.recipe.bundle import Bundle, group_fault
@@ -137,14 +137,7 @@ def network_faults(
     names = signature.input_names
     for name in options.preprocessing:
         if name not in names:
-            close = nearest(name, names)
-            yield Fault(
-                what=f"The student has no input {name!r}.",
-                at=f"bundle.preprocessing.{name}",
-                got=repr(name),
-                expected=listed(names),
-                fix=f"did you mean {close!r}?" if close else f"name it {names[0]!r}",
-            )
+            yield unknown("input of the student", name, names, f"bundle.preprocessing.{name}")
     labels = options.label_names(base)
     classes = None if classes_axis is None else signature.outputs[0].shape[classes_axis]
     if labels and classes_axis is not None and len(labels) != classes:

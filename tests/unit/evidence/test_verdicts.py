@@ -1,4 +1,4 @@
-"""Agreement, budgets and choices: what edgekd says itself, on figures made up for the purpose."""
+"""The verdicts of edgekd on made-up figures: agreement, budgets and choices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def noisy(sqnr_db: float) -> dict[str, torch.Tensor]:
     return {"output": signal + scale * noise}
 
 
-def test_equal_outputs_agree_without_bound_and_survive_json() -> None:
+def test_equal_outputs_have_an_infinite_sqnr_and_survive_json() -> None:
     found = agreement(dict(REFERENCE))
     assert (found.sqnr_db, found.max_abs_error, found.top1_agreement_frac) == (math.inf, 0, 1)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -61,7 +61,7 @@ def test_a_conversion_under_the_floor_of_its_scheme_disagrees(scheme: str) -> No
     assert "SQNR" in under.detail
 
 
-def test_samples_of_another_class_disagree_whatever_the_noise() -> None:
+def test_samples_of_another_class_disagree_at_any_sqnr() -> None:
     outputs = REFERENCE["output"].clone()
     tied = REFERENCE["output"].clone()
     tied[:10] = 0.0
@@ -92,7 +92,7 @@ def test_an_output_that_is_not_finite_never_agrees(value: float) -> None:
     assert Agreement.from_json(document) == found
 
 
-def test_outputs_that_are_no_classes_have_no_top1() -> None:
+def test_outputs_without_classes_have_no_top1_agreement() -> None:
     images = {"output": torch.randn(4, 3, 8, 8)}
     found = compare(images, images, scheme="fp32", min_agreement=0.99, evidence="host", runtime={})
     assert found.top1_agreement_frac is None
@@ -147,7 +147,7 @@ def test_a_budget_is_kept_or_missed(budget: Budget, outcome: Outcome) -> None:
     assert bool(verdict.detail) == (outcome is not Outcome.PASSED)
 
 
-def test_processes_that_disagree_decide_nothing() -> None:
+def test_processes_that_disagree_leave_a_budget_undecided() -> None:
     fast, slow = measured(1.0), measured(1.2)
     both = replace(fast, samples_ns=fast.samples_ns * 9 + slow.samples_ns)
     assert both.percentile_ms(0.5).high < 1.1
@@ -157,7 +157,7 @@ def test_processes_that_disagree_decide_nothing() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2**40])
-def test_memory_of_this_host_decides_nothing_of_a_device(limit: int) -> None:
+def test_memory_measured_on_the_host_decides_no_budget(limit: int) -> None:
     verdict = judge_budget(1, measured(evidence="host"), Budget(peak_memory_bytes=limit))
     assert verdict.outcome is Outcome.UNDECIDED
 
@@ -171,37 +171,37 @@ def test_a_limit_inside_the_interval_is_undecided_never_passed() -> None:
 
 
 @pytest.mark.parametrize("evidence", ["host", "emulated", "reference"])
-def test_a_latency_measured_elsewhere_decides_nothing(evidence: Evidence) -> None:
+def test_a_latency_that_is_not_of_the_device_decides_no_budget(evidence: Evidence) -> None:
     verdict = judge_budget(1, measured(evidence=evidence), Budget(latency_p90_ms=100.0))
     assert verdict.outcome is Outcome.UNDECIDED
     assert evidence in verdict.detail
 
 
-def test_what_is_sustained_is_judged_where_the_time_drifts() -> None:
+def test_the_sustained_latency_is_judged_if_it_drifts() -> None:
     found = measured(late=2.0)
     assert not found.steady
     assert judge_budget(1, found, Budget(latency_p50_ms=1.6)).outcome is Outcome.OVER_BUDGET
-    assert found.percentile_ms(0.5).value < 1.6, "as a whole it would seem to keep the budget"
+    assert found.percentile_ms(0.5).value < 1.6, "as a whole it would keep the budget"
 
 
-def test_what_gets_faster_is_judged_as_a_whole() -> None:
+def test_a_latency_that_falls_is_judged_as_a_whole() -> None:
     found = measured(late=0.5)
     assert found.steady
     assert judge_budget(1, found, Budget(latency_p50_ms=1.2)).outcome is Outcome.PASSED
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.5])
-def test_a_flagged_run_never_passes_and_says_why(limit: float) -> None:
+def test_a_flagged_measurement_never_passes_and_says_why(limit: float) -> None:
     found = replace(measured(), doubts=("throttled: under-voltage",))
     verdict = judge_budget(1, found, Budget(latency_p50_ms=limit))
     assert verdict.outcome is (Outcome.OVER_BUDGET if limit < 1 else Outcome.UNDECIDED)
     assert verdict.detail.startswith("sustained ")
     assert "; throttled: under-voltage" in verdict.detail
-    # What it says nothing of is decided all the same.
+    # A budget without latency is decided nevertheless.
     assert judge_budget(1, found, Budget(size_bytes=10)).outcome is Outcome.PASSED
 
 
-def test_one_process_that_something_ran_beside_is_no_drift() -> None:
+def test_load_during_one_process_is_not_a_drift() -> None:
     calm, disturbed = measured(), measured(late=3.0)
     one = replace(calm, samples_ns=calm.samples_ns * 2 + disturbed.samples_ns)
     assert one.steady
@@ -210,7 +210,7 @@ def test_one_process_that_something_ran_beside_is_no_drift() -> None:
     assert "3.0" in most.flags[0]
 
 
-def test_a_quick_measurement_is_too_short_to_tell_heat() -> None:
+def test_a_quick_measurement_is_too_short_for_a_drift() -> None:
     found = replace(measured(late=1.5), protocol="quick")
     assert found.steady is None
     assert found.flags == ()
@@ -219,7 +219,7 @@ def test_a_quick_measurement_is_too_short_to_tell_heat() -> None:
     assert judge_budget(1, hot, Budget(latency_p50_ms=9.0)).outcome is Outcome.UNDECIDED
 
 
-def test_a_p99_takes_five_hundred_samples() -> None:
+def test_a_p99_needs_five_hundred_samples() -> None:
     few, enough = measured(count=499), measured(count=2000)
     verdict = judge_budget(1, few, Budget(latency_p99_ms=100.0))
     assert verdict.outcome is Outcome.UNDECIDED
@@ -240,7 +240,7 @@ def test_a_p99_takes_five_hundred_samples() -> None:
         (1.0101, 1.2, "slower"),
     ],
 )
-def test_a_difference_that_may_be_under_a_hundredth_is_not_claimed(
+def test_a_difference_that_may_be_under_one_percent_is_not_claimed(
     low: float, high: float, claim: str
 ) -> None:
     assert Ratio("first", (low + high) / 2, low, high).claim == claim
@@ -286,20 +286,20 @@ def test_a_slower_candidate_is_not_chosen_and_its_row_says_so() -> None:
     assert judged[1].outcome is Outcome.PASSED
 
 
-def test_a_candidate_that_seems_slower_in_the_noise_is_not_chosen() -> None:
+def test_a_candidate_that_may_be_slower_within_the_noise_is_not_chosen() -> None:
     rows = [row("fp32"), row("int8", size=300, ratio=(1.16, 0.99, 1.3))]
     choice, judged = choose(rows, "size")
     assert choice.scheme == "fp32"
     assert "not shown to pay on t: 1.16 times" in judged[1].detail
 
 
-def test_a_candidate_as_fast_and_no_smaller_does_not_pay() -> None:
+def test_a_candidate_that_is_as_fast_and_not_smaller_does_not_pay_off() -> None:
     choice, judged = choose([row("fp32"), row("fp16", ratio=(1.0, 0.99, 1.01))], "size")
     assert choice.scheme == "fp32"
     assert "and no smaller" in judged[1].detail
 
 
-def test_a_difference_within_the_noise_is_no_difference() -> None:
+def test_a_difference_within_the_noise_counts_as_equal() -> None:
     rows = [row("fp32"), row("fp16", size=500, ratio=(1.005, 0.995, 1.008))]
     assert choose(rows, "latency")[0].scheme == "fp16"
 
@@ -307,7 +307,7 @@ def test_a_difference_within_the_noise_is_no_difference() -> None:
 @pytest.mark.parametrize(
     ("prefer", "scheme"), [("accuracy", "fp32"), ("latency", "int8"), ("size", "int4")]
 )
-def test_what_is_preferred_decides_among_those_that_pay(prefer: str, scheme: str) -> None:
+def test_the_preference_decides_among_candidates_that_pay_off(prefer: str, scheme: str) -> None:
     rows = [
         row("fp32", metric=0.95),
         row("int8", metric=0.93, size=400, ratio=(0.5, 0.45, 0.55)),
@@ -318,7 +318,7 @@ def test_what_is_preferred_decides_among_those_that_pay(prefer: str, scheme: str
     assert all(r.detail.startswith("passed, not chosen: ") for r in judged if r.scheme != scheme)
 
 
-def test_a_smaller_candidate_ships_where_its_parent_may_not() -> None:
+def test_a_slower_candidate_ships_if_its_parent_cannot() -> None:
     rows = [
         row("fp32", outcome=Outcome.OVER_BUDGET),
         row("int8", size=300, ratio=(1.3, 1.28, 1.35)),
@@ -326,7 +326,7 @@ def test_a_smaller_candidate_ships_where_its_parent_may_not() -> None:
     assert choose(rows, "accuracy")[0].scheme == "int8"
 
 
-def test_without_fp32_candidates_are_compared_with_the_first() -> None:
+def test_without_fp32_candidates_are_compared_with_the_first_one() -> None:
     slower = row("int8", size=100, ratio=(9.0, 8.5, 9.5))
     assert slower.measurement is not None
     assert slower.measurement.ratio is not None
@@ -338,11 +338,11 @@ def test_without_fp32_candidates_are_compared_with_the_first() -> None:
 
 
 def by(method: str, **kept: Any) -> Candidate:
-    """A row of int8 by another method than the first."""
+    """An int8 candidate by a method other than the first."""
     return replace(row("int8", **kept), method=method, beside=True)
 
 
-def test_of_many_methods_that_do_not_pay_the_best_alone_is_told() -> None:
+def test_only_the_best_of_many_methods_that_do_not_pay_off_gets_a_sentence() -> None:
     rows = [
         row("fp32"),
         row("int8", size=300, ratio=(1.5, 1.45, 1.55)),
@@ -359,7 +359,7 @@ def test_of_many_methods_that_do_not_pay_the_best_alone_is_told() -> None:
                (judged[1], judged[3]))  # fmt: skip
 
 
-def test_the_best_method_that_pays_ships_and_others_of_its_scheme_are_no_better() -> None:
+def test_the_best_method_that_pays_off_ships_and_others_of_its_scheme_are_no_better() -> None:
     rows = [
         row("fp32", metric=0.90),
         row("int8", metric=0.90, size=300, ratio=(0.6, 0.58, 0.62)),
@@ -374,18 +374,18 @@ def test_the_best_method_that_pays_ships_and_others_of_its_scheme_are_no_better(
     assert judged[0].detail.startswith("passed, not chosen: ")
 
 
-def test_nothing_is_chosen_where_nothing_passed() -> None:
+def test_nothing_is_chosen_if_nothing_passed() -> None:
     choice, _ = choose([row("fp32", outcome=Outcome.UNAVAILABLE)], "accuracy")
     assert choice.scheme is None
     assert "fp32 unavailable" in choice.why
 
 
 def pruned(scheme: str, times: tuple[float, float, float], **kept: Any) -> Candidate:
-    """A row of the pruned network, so many times as slow as the unpruned one."""
-    made = row(scheme, **kept)
-    assert made.measurement is not None
+    """A candidate of the pruned network with its latency relative to the unpruned one."""
+    candidate = row(scheme, **kept)
+    assert candidate.measurement is not None
     ratio = Ratio(f"unpruned-{scheme}", *times)
-    return replace(made, measurement=replace(made.measurement, unpruned_ratio=ratio))
+    return replace(candidate, measurement=replace(candidate.measurement, unpruned_ratio=ratio))
 
 
 def unpruned(scheme: str, **kept: Any) -> Candidate:
@@ -400,7 +400,7 @@ def test_a_pruned_network_that_is_faster_ships() -> None:
 
 
 @pytest.mark.parametrize("times", [(1.0, 0.98, 1.02), (1.3, 1.2, 1.4), (0.98, 0.95, 1.0)])
-def test_pruning_that_is_not_faster_beyond_the_noise_does_not_pay(
+def test_pruning_that_is_not_faster_beyond_the_noise_does_not_pay_off(
     times: tuple[float, float, float],
 ) -> None:
     rows = [pruned("fp32", times), unpruned("fp32", size=2000)]
@@ -411,21 +411,21 @@ def test_pruning_that_is_not_faster_beyond_the_noise_does_not_pay(
     assert not choice.ships(judged[0])
 
 
-def test_where_size_is_preferred_a_pruned_file_as_fast_and_smaller_pays() -> None:
+def test_if_size_is_preferred_a_pruned_file_that_is_as_fast_and_smaller_pays_off() -> None:
     rows = [pruned("fp32", (1.0, 0.98, 1.02)), unpruned("fp32", size=2000)]
     assert choose(rows, "size")[0].network == "student"
     slower = [pruned("fp32", (1.1, 1.05, 1.2)), unpruned("fp32", size=2000)]
     assert choose(slower, "size")[0].network == "unpruned"
 
 
-def test_the_unpruned_network_goes_on_where_the_pruned_one_disagrees() -> None:
+def test_the_unpruned_network_ships_if_the_pruned_one_disagrees() -> None:
     rows = [row("fp32", outcome=Outcome.DISAGREES), unpruned("fp32")]
     choice, _ = choose(rows, "latency")
     assert choice.network == "unpruned"
     assert "unpruned-fp32 is the only candidate" in choice.why
 
 
-def test_a_pruned_network_pays_beside_one_that_may_not_ship() -> None:
+def test_a_pruned_network_pays_off_if_the_unpruned_one_cannot_ship() -> None:
     rows = [
         pruned("fp32", (1.0, 0.98, 1.02)),
         replace(unpruned("fp32"), outcome=Outcome.OVER_BUDGET),
@@ -441,7 +441,7 @@ def _counted(scheme: str, instructions: int, network: Any = "student") -> Candid
     )  # fmt: skip
 
 
-def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
+def test_instructions_have_their_own_budget_and_decide_no_latency() -> None:
     budget = Budget(instructions=1000)
     assert judge_budget(10, None, budget, 900).outcome is Outcome.PASSED
     assert judge_budget(10, None, budget, 1001).outcome is Outcome.OVER_BUDGET
@@ -451,7 +451,7 @@ def test_instructions_are_held_against_their_own_budget_and_no_time() -> None:
     assert "emulated" in verdict.detail
 
 
-def test_what_was_not_counted_hides_no_missed_limit() -> None:
+def test_a_missing_instruction_count_does_not_hide_a_missed_limit() -> None:
     budget = Budget(latency_p90_ms=5.0, instructions=100)
     slow = measured(9.0)
     assert judge_budget(10, slow, replace(budget, instructions=None)).outcome is Outcome.OVER_BUDGET
@@ -465,7 +465,7 @@ def test_what_was_not_counted_hides_no_missed_limit() -> None:
     )
 
 
-def test_what_takes_more_instructions_does_not_pay() -> None:
+def test_a_candidate_with_more_instructions_does_not_pay_off() -> None:
     choice, rows = choose([_counted("fp32", 1000), _counted("int8", 1300)], "size")
     assert choice.scheme == "fp32"
     assert "1.30 times the instructions of fp32" in rows[1].detail
@@ -474,7 +474,7 @@ def test_what_takes_more_instructions_does_not_pay() -> None:
     assert "530 instructions against 1,000" in choice.why
 
 
-def test_a_pruned_network_has_to_take_fewer_instructions() -> None:
+def test_a_pruned_network_must_take_fewer_instructions() -> None:
     whole = _counted("fp32", 1000, "unpruned")
     choice, rows = choose([_counted("fp32", 995), whole], "accuracy")
     assert (choice.scheme, choice.network) == ("fp32", "unpruned")
@@ -483,7 +483,7 @@ def test_a_pruned_network_has_to_take_fewer_instructions() -> None:
     assert choice.network == "student"
 
 
-def test_whole_numbers_are_equal_or_not() -> None:
+def test_integer_outputs_agree_only_if_they_are_equal() -> None:
     classes = {"output": torch.arange(200) % 7}
     found = {"output": classes["output"].clone()}
     found["output"][:3] += 4
