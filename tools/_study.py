@@ -101,8 +101,8 @@ def tune(
     """Each cell trained with its best learning rate.
 
     Args:
-        run_jobs: of a name for the progress report and jobs, the accuracy of each job on the
-            validation and on the test split.
+        run_jobs: runs jobs under a name for the progress report, and returns the accuracy of each
+            on the validation and on the test split.
         grids: by cell, the learning rates to try, ascending.
     """
     jobs = [

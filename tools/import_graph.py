@@ -103,7 +103,7 @@ def floors_of(graph: Graph) -> dict[str, int]:
     def floor(room: str) -> int:
         if room not in floors:
             circle = {other for other in reached[room] if room in reached[other]} | {room}
-            lower = {each for member in circle for each in graph[member]} - circle
+            lower = {imported for member in circle for imported in graph[member]} - circle
             floors.update(dict.fromkeys(circle, 1 + max(map(floor, lower), default=-1)))
         return floors[room]
 

@@ -191,7 +191,7 @@ class ResultFile:
         self.known = {(entry["arm"], entry["rate"], entry["seed"]): entry for entry in entries}
 
     def figures(self, arm: str, rate: float, seed: int) -> dict[str, list[float]]:
-        """The result of `outcome`, from the file if it is there."""
+        """The result of `outcome`, from the file if it has it."""
         if (arm, rate, seed) not in self.known:
             started = time.monotonic()
             entry = {"arm": arm, "rate": rate, "seed": seed}
