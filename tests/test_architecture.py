@@ -203,6 +203,38 @@ def test_every_table_leads_to_a_module_or_function_of_its_name() -> None:
         assert (function.__name__, function.__module__) == (name, f"edgekd.losses.{name}")
 
 
+NAMES_A_FORMAT = {
+    "artifacts.artifact": "a file without a card has its format from its suffix",
+    "bundles.android": "an Android package takes the formats with an Android runtime",
+    "bundles.android_test": "its test program is written for one of two runtimes",
+    "bundles.linux": "a Linux package takes the formats with a library on Arm",
+    "bundles.swift": "a Swift package takes Core ML",
+    "devices.board_setup": "the packages of each runtime on a board",
+    "devices.emulation.userland": "the wheels of each runtime in the emulated userland",
+    "devices.imported": "Xcode measures Core ML",
+    "devices.on_device.agent": "the agent runs without edgekd, and has a class for each runtime",
+    "devices.vendor_tools.benchmark_model_job": "benchmark_model runs LiteRT files",
+    "devices.vendor_tools.trtexec": "trtexec builds engines of ONNX files",
+    "pipeline.candidates.initial": "TensorRT and CUDA take ONNX files",
+}
+"""Files outside `formats/` that name a format, each with the reason."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_format_is_named_in_its_package_alone(name: str) -> None:
+    """What differs between formats is a member of their packages: `edgekd.formats.capabilities`."""
+    parts = name.split(".")
+    if parts[0] == "formats" and (len(parts) == 1 or parts[1] in FORMATS):
+        return
+    strings = {
+        node.value
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    named = sorted(strings & FORMATS.keys())
+    assert bool(named) == (name in NAMES_A_FORMAT), named
+
+
 def test_what_is_sent_to_boards_is_old_python_and_stands_alone() -> None:
     for name, oldest in (("agent", (3, 8)), ("supervisor", (3, 6)), ("trtexec_driver", (3, 6))):
         path = PACKAGE / "devices" / "on_device" / f"{name}.py"

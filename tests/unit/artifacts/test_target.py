@@ -95,5 +95,5 @@ def test_a_wrong_profile_is_told(tmp_path: Path, text: str, told: str) -> None:
 
 
 def test_an_unknown_target_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="use 'x86-cpu-onnx'"):
+    with pytest.raises(RecipeError, match="did you mean 'x86-cpu-onnx'"):
         load_target("x86-cpu-onx")
