@@ -272,7 +272,7 @@ def test_export_verify_and_benchmark_work_without_a_recipe(edgekd_cli: Any, expo
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
           "samples.safetensors", "--device", "ssh://nobody@127.0.0.1:1"], 6, "cannot be reached"),
         (["verify", "build/onnx-fp32", "--against", "models.py:student", "--samples",
-          "samples.safetensors", "--device", "carrier-pigeon://x"], 2, "There is no way"),
+          "samples.safetensors", "--device", "carrier-pigeon://x"], 2, "There is no device connection"),
         (["benchmark", "build/onnx-fp32", "--quick", "--budget", "size_bytes=10"], 8,
          "over-budget"),
         (["export", "models.py:branching", "--example", "x=1x8", "--format", "onnx", "--out", "b"],
