@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out: names, shapes, dtypes, meaning."""
+"""The inputs and outputs of a network: names, shapes, data types, meanings."""
 
 from __future__ import annotations
 

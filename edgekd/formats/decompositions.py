@@ -1,8 +1,8 @@
-"""Operators that converters get wrong or refuse, in terms of others that they get right.
+"""Decompositions of operators that converters refuse or convert incorrectly.
 
 Each is an entry of a table for `ExportedProgram.run_decompositions`; one that returns
-NotImplemented leaves the operator as it is. Indices are made by operators, not as tensors: lifted
-constants of a decomposition are refused by torch 2.13.
+NotImplemented leaves the operator as it is. Indices come from operators, not from tensors: torch
+2.13 refuses the lifted constants of a decomposition.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ aten = torch.ops.aten
 def nearest(
     x: Tensor, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None
 ) -> Any:
-    """Nearest resizing by a factor that is not whole, as a look-up of rows and columns.
+    """Nearest resizing by a factor that is not an integer, as a look-up of rows and columns.
 
-    coremltools 9.0 writes a scale that is a trifle too large, so that some are one too low;
-    LiteRT's kernel, told only the size by litert-torch 0.10, takes other places.
+    coremltools 9.0 writes a scale that is slightly too large, so some indices are one too low.
+    litert-torch 0.10 writes the size alone, from which LiteRT's kernel takes other indices.
     """
     size = x.shape[-2:]
     scales = scale_factors if output_size is None else None
-    wanted = list(output_size or ())
+    new_size = list(output_size or ())
     if scales is not None:
-        wanted = [math.floor(old * scale) for old, scale in zip(size, scales, strict=True)]
-    if all(new % old == 0 for new, old in zip(wanted, size, strict=True)):
+        new_size = [math.floor(old * scale) for old, scale in zip(size, scales, strict=True)]
+    if all(new % old == 0 for new, old in zip(new_size, size, strict=True)):
         return NotImplemented
     for axis in (-2, -1):
-        new, old = wanted[axis], size[axis]
+        new, old = new_size[axis], size[axis]
         if scales is not None:
             step = torch.arange(new, dtype=torch.float32) * (1 / scales[axis])
             x = x.index_select(axis, step.int().clamp(max=old - 1))
@@ -43,13 +43,13 @@ def nearest(
 
 
 def _pieces(size: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` adaptive windows over `size` begins, and how long it is."""
+    """The start and the length of each of `count` adaptive windows over `size`."""
     starts = [i * size // count for i in range(count)]
     return [(start, -(-(i + 1) * size // count) - start) for i, start in enumerate(starts)]
 
 
 def adaptive_average_3d(x: Tensor, output_size: Sequence[int | None]) -> Tensor:
-    """Means over windows, axis by axis. coremltools 9.0 has no adaptive pooling in three."""
+    """Means over windows, axis by axis. coremltools 9.0 has no adaptive pooling over three axes."""
     for axis, count in zip((-3, -2, -1), output_size, strict=True):
         if count is not None and count != x.shape[axis]:
             means = [
@@ -61,7 +61,10 @@ def adaptive_average_3d(x: Tensor, output_size: Sequence[int | None]) -> Tensor:
 
 
 def adaptive_max_2d(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Maxima over windows; of the places, which nothing reads, none. Not in litert-torch 0.10."""
+    """Maxima over windows, and a placeholder for the indices, which nothing reads.
+
+    litert-torch 0.10 lacks this operator.
+    """
     for axis, count in zip((-2, -1), output_size, strict=True):
         maxima = [
             x.narrow(axis, *piece).amax(axis, keepdim=True)
@@ -83,7 +86,7 @@ def dilated_max_2d(
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
 ) -> Any:
-    """The largest of shifted copies. Core ML has no dilation of pools (coremltools#1665)."""
+    """The maximum of shifted copies. Core ML has no dilated pooling (coremltools#1665)."""
     kernel, pads, spread = _pair(kernel_size), _pair(padding), _pair(dilation)
     steps = _pair(stride or kernel_size)
     if spread == [1, 1]:
@@ -97,7 +100,7 @@ def dilated_max_2d(
             count -= 1
         counts.append(count)
         after.append(max((count - 1) * steps[i] + reach + 1 - size[i] - pads[i], 0))
-    least = torch.finfo(torch.float16).min  # finite in a half precision program too
+    least = torch.finfo(torch.float16).min  # finite in an FP16 program too
     x = torch.constant_pad_nd(x, [pads[1], after[1], pads[0], after[0]], least)
     best = None
     for i in range(kernel[0]):
@@ -123,7 +126,7 @@ def transposed_convolution(
     """A transposed convolution without padding or dilation, cropped.
 
     litert-torch 0.10 refuses padding over (kernel - stride) / 2 and most dilation (litert-torch
-    #316), and gets padding together with output padding wrong.
+    #316), and converts padding together with output padding incorrectly.
     """
     axes = weight.ndim - 2
     steps, pads, more, spread = (
@@ -154,8 +157,11 @@ def transposed_convolution(
 
 
 def _filled(value: float | None) -> Callable[..., Tensor]:
-    """`zeros_like` and the like as `full`: coremltools 9.0 drops their keyword `dtype`, so that a
-    mask of floats stays one of booleans and is read the other way round."""
+    """`zeros_like` and similar operators as `full`.
+
+    coremltools 9.0 drops their keyword `dtype`, so a float mask stays boolean and has the inverse
+    meaning.
+    """
 
     def full(x: Tensor, *more: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
         return torch.full(tuple(x.shape), value if value is not None else more[0],
@@ -165,7 +171,7 @@ def _filled(value: float | None) -> Callable[..., Tensor]:
 
 
 def _new(value: float | None) -> Callable[..., Tensor]:
-    """`new_zeros` and the like as `full`. Not in coremltools 9.0 (coremltools#2668)."""
+    """`new_zeros` and others as `full`. coremltools 9.0 lacks them (coremltools#2668)."""
 
     def full(
         x: Tensor, size: Sequence[int], *more: Any, dtype: torch.dtype | None = None, **_: Any
@@ -177,7 +183,7 @@ def _new(value: float | None) -> Callable[..., Tensor]:
 
 
 def _logical(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Bitwise operators of booleans as logical ones. Not in coremltools 9.0 (coremltools#2668)."""
+    """Bitwise operators on booleans as logical ones. Not in coremltools 9.0 (coremltools#2668)."""
 
     def combined(*tensors: Tensor) -> Any:
         return function(*tensors) if tensors[0].dtype == torch.bool else NotImplemented
@@ -194,10 +200,12 @@ LITERT: dict[Any, Callable[..., Any]] = {
 
 
 def coreml() -> dict[Any, Callable[..., Any]]:
-    """The table for coremltools 9.0; some of it are torch's own decompositions."""
-    theirs = torch._decomp.get_decompositions([aten.upsample_bicubic2d, aten.addcmul, aten.addcdiv])
+    """The table for coremltools 9.0, with some of torch's own decompositions."""
+    builtin = torch._decomp.get_decompositions(
+        [aten.upsample_bicubic2d, aten.addcmul, aten.addcdiv]
+    )
     return {
-        **theirs,
+        **builtin,
         aten.adaptive_avg_pool3d.default: adaptive_average_3d,
         aten.max_pool2d.default: dilated_max_2d,
         aten.upsample_nearest2d.vec: nearest,
@@ -218,7 +226,7 @@ def coreml() -> dict[Any, Callable[..., Any]]:
 
 
 def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:  # noqa: ARG001
-    """log(1 + e^(beta x)) / beta, from what cannot overflow."""
+    """log(1 + e^(beta x)) / beta, from terms that cannot overflow."""
     return x.relu() + (1 + (-(x * beta).abs()).exp()).log() / beta
 
 
@@ -228,9 +236,9 @@ def layer_norm_whole(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
-    cudnn_enable: bool = True,  # noqa: ARG001  of the operator
+    cudnn_enable: bool = True,  # noqa: ARG001  the operator has it
 ) -> Any:
-    """Layer norm over several axes: over one, of all that is in them."""
+    """Layer norm over several axes as one over their flattened axis."""
     if len(shape) == 1:
         return NotImplemented
     begin = x.ndim - len(shape)
@@ -241,7 +249,7 @@ def layer_norm_whole(
 
 
 def ncnn() -> dict[Any, Callable[..., Any]]:
-    """The table for pnnx 20261020, which keeps these as they are or drops part of them."""
+    """The table for pnnx 20261020, which leaves these operators or drops part of them."""
     return {
         aten.softplus.default: softplus,
         aten.layer_norm.default: layer_norm_whole,

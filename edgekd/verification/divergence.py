@@ -101,13 +101,13 @@ def localize(
 def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[str, str, Tensor]]:
     """The path, class and output of each leaf module, in the order they run."""
     module = copy.deepcopy(network.module).cpu().eval()
-    found: list[tuple[str, str, Tensor]] = []
+    outputs: list[tuple[str, str, Tensor]] = []
 
     def watch(path: str, layer: nn.Module) -> Any:
         def hook(_: Any, __: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, Tensor) and first.is_floating_point():
-                found.append((path, type(layer).__name__, first.detach().clone().float()))
+                outputs.append((path, type(layer).__name__, first.detach().clone().float()))
 
         return layer.register_forward_hook(hook)
 
@@ -115,11 +115,11 @@ def layer_outputs(network: Network, sample: Mapping[str, Tensor]) -> list[tuple[
         if path and not any(True for _ in layer.children()):
             watch(path, layer)
     with torch.no_grad():
-        outputs = call(module, sample)
-    for name, value in outputs.items():
+        results = call(module, sample)
+    for name, value in results.items():
         if value.is_floating_point():
-            found.append((f"(output {name})", "", value.float()))
-    return [entry for entry in found if entry[2].numel() <= LARGEST]
+            outputs.append((f"(output {name})", "", value.float()))
+    return [entry for entry in outputs if entry[2].numel() <= LARGEST]
 
 
 def _nearest(
@@ -136,12 +136,12 @@ def _nearest(
 
 
 def in_order_of(output: Tensor, value: Tensor) -> Tensor:
-    """`value` in that order of its axes in which it comes nearest to `output`."""
+    """`value` in the order of its axes that is nearest to `output`."""
     return max(_orders(value, output.shape), key=lambda each: _db(output, each))
 
 
 def _orders(value: Tensor, shape: torch.Size) -> list[Tensor]:
-    """`value` in every order of its axes, without those of size one, that `shape` has."""
+    """`value` in every order of its axes that gives `shape`; axes of size one are ignored."""
     wanted = [size for size in shape if size != 1]
     squeezed = value.squeeze()
     if sorted(squeezed.shape) != sorted(wanted):
@@ -158,25 +158,25 @@ def _db(output: Tensor, value: Tensor) -> float:
 
 
 def _without_joined(layers: list[DivergingLayer]) -> list[DivergingLayer]:
-    """`layers` without the tensors of those that are far off while a later one is near: their
-    operators were joined with the next, and the file has no such tensor."""
-    found = []
+    """`layers` without the tensors of those that are far off while a later layer is near: their
+    operators were fused with the next, and the file has no such tensor."""
+    result = []
     for number, layer in enumerate(layers):
         after = [each.sqnr_db for each in layers[number:] if each.sqnr_db is not None]
         if layer.sqnr_db is not None and layer.sqnr_db < min(max(after) - JOINED_DB, JOINED_DB):
             layer = replace(layer, tensor=None, sqnr_db=None)
-        found.append(layer)
-    return found
+        result.append(layer)
+    return result
 
 
 def _marked(layers: list[DivergingLayer], expected_db: float) -> list[DivergingLayer]:
-    """`layers` with the first one marked from which on all are far below the ones before it."""
+    """`layers` with a mark on the first one from which on all are far below those before it."""
     known = [layer for layer in layers if layer.sqnr_db is not None]
     reached = expected_db + DROP_DB
     for number, layer in enumerate(known):
         after = [each.sqnr_db or 0.0 for each in known[number:]]
         if max(after) < reached - DROP_DB:
             return [replace(each, first=each is layer) for each in layers]
-        # Noise grows from layer to layer; that is no place where something else begins.
+        # Noise grows from layer to layer without any divergence.
         reached = min(reached, layer.sqnr_db or 0.0)
     return layers

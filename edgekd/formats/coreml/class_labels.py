@@ -1,9 +1,9 @@
-"""Class labels in a Core ML program: the operator that names the likeliest class, as Vision and
-Xcode look for it, beside the outputs there are.
+"""Adds class labels to a Core ML program: the operator that names the likeliest class, where Vision
+and Xcode look for it.
 
 Source: https://apple.github.io/coremltools/docs-guides/source/classifiers.html; the operator is
 the one that coremltools 9.0 adds for a ClassifierConfig (converters/mil/backend/mil/load.py).
-Differs: the probabilities stay an output too, so that the program gives what it gave before.
+Differs: the probabilities stay an output too, so the program's outputs do not change.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ LABEL, PROBABILITIES = "classLabel", "classLabel_probs"
 
 
 def name_classes(model: Any, labels: Sequence[str]) -> None:
-    """Adds to the program `model` the name of the likeliest class, and probabilities by name.
+    """Adds the name of the likeliest class, and the probabilities by name, to the program `model`.
 
-    Nothing is added where the first output is not one probability for each of `labels`.
+    It adds nothing if the first output is not one probability for each of `labels`.
     """
     mil = need("coremltools.proto.MIL_pb2", extra="coreml")
     features = need("coremltools.proto.FeatureTypes_pb2", extra="coreml")
@@ -53,17 +53,17 @@ def name_classes(model: Any, labels: Sequence[str]) -> None:
 
 
 def _cast(mil: Any, block: Any, name: str, count: int) -> str:
-    """The name of the tensor `name` in 32 bits, which the operator wants."""
-    made = f"{name}_for_classes"
+    """The name of the tensor `name` cast to 32 bits, which the operator takes."""
+    cast = f"{name}_for_classes"
     operation = block.operations.add(type="cast")
     operation.inputs["x"].arguments.add(name=name)
     operation.inputs["dtype"].arguments.add().value.CopyFrom(_string(mil, "fp32"))
-    tensor = operation.outputs.add(name=made).type.tensorType
+    tensor = operation.outputs.add(name=cast).type.tensorType
     tensor.dataType, tensor.rank = mil.FLOAT32, 2
     for size in (1, count):
         tensor.dimensions.add().constant.size = size
-    operation.attributes["name"].CopyFrom(_string(mil, made))
-    return made
+    operation.attributes["name"].CopyFrom(_string(mil, cast))
+    return cast
 
 
 def _string(mil: Any, text: str) -> Any:

@@ -1,7 +1,8 @@
-"""PyTorch operators that coremltools 9.0 lacks or reads wrongly, taught to its frontend.
+"""Registers PyTorch operators that coremltools 9.0 lacks or converts incorrectly.
 
-Registering is for the whole process and changes how every network is read, so it is done once, at
-the first conversion. What can be said in PyTorch's own operators is in `_decompositions` instead.
+Registration holds for the whole process and changes the conversion of every network, so it happens
+once, at the first conversion. An operator that PyTorch's own operators can express is in
+`edgekd.formats.decompositions` instead.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _named(name: str, function: Callable[..., Any], ops: Any, build: Any) -> Cal
 
 
 def _prelu(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:  # noqa: ARG001
-    """Of any rank: MIL's own takes different slopes in rank 4 alone."""
+    """PReLU of any rank: MIL's own takes different slopes in rank 4 alone."""
     x, slopes = inputs[0], inputs[1].val
     shape = (1, -1, *[1] * (x.rank - 2)) if x.rank > 1 else (-1,)
     low = build.minimum(x=x, y=np.float32(0))
@@ -59,8 +60,8 @@ def _prelu(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:  # no
 
 
 def _gelu(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:
-    """By tanh where asked: in exported programs that is a keyword, which coremltools' own does not
-    read (coremltools#2863)."""
+    """GELU with its tanh approximation: in exported programs that is a keyword, which coremltools'
+    own lowering does not read (coremltools#2863)."""
     mode = inputs[1].val if len(inputs) > 1 else "none"
     for value in (getattr(node, "kwinputs", None) or {}).get("approximate", ())[:1]:
         known = context[value] if isinstance(value, str) and value in context else value
@@ -70,7 +71,7 @@ def _gelu(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:
 
 
 def _reciprocal(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:  # noqa: ARG001
-    """A division: MIL's `inverse` adds 1e-4 below the line, which costs all but 67 dB."""
+    """A division: MIL's `inverse` adds 1e-4 to the denominator, which leaves 67 dB."""
     x = inputs[0] if inputs[0].is_tensor_or_scalar_of(dtype="fp") else None
     x = x or build.cast(x=inputs[0], dtype="fp32")
     return build.real_div(x=np.float32(1), y=x, name=node.name)
@@ -88,12 +89,12 @@ def _log_sigmoid(build: Any, inputs: list[Any], context: Any, node: Any) -> Any:
     return build.mul(x=soft, y=np.float32(-1), name=node.name)
 
 
-class _Gathered:
-    """Stands for coremltools' context, and keeps what a lowering adds under each output's name."""
+class _CollectingContext:
+    """coremltools' context, which collects what a lowering adds, by the name of the output."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
-        self.found: dict[str, Any] = {}
+        self.outputs: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -105,11 +106,11 @@ class _Gathered:
         return name in self._context
 
     def add(self, var: Any, torch_name: str | None = None) -> None:
-        self.found[torch_name or var.name] = var
+        self.outputs[torch_name or var.name] = var
 
 
-class _Several:
-    """Stands for a node of an exported program: with a name for each of its outputs."""
+class _NodeWithOutputs:
+    """A node of an exported program with a name for each of its outputs."""
 
     def __init__(self, node: Any, count: int) -> None:
         self._node = node
@@ -123,26 +124,26 @@ class _Several:
 def _as_tuple(lowering: Callable[..., None], count: int) -> Callable[..., None]:
     """coremltools' own lowering of a recurrent layer, for exported programs.
 
-    It is made for traces, whose nodes have an output each; an exported node has one, a tuple.
+    It expects a trace, whose node has several outputs; an exported node has one, a tuple.
     """
 
     def lowered(context: Any, node: Any) -> None:
-        gathered, several = _Gathered(context), _Several(node, count)
-        lowering(gathered, several)
-        outputs = tuple(gathered.found[name] for name in several.outputs)
+        collecting, several = _CollectingContext(context), _NodeWithOutputs(node, count)
+        lowering(collecting, several)
+        outputs = tuple(collecting.outputs[name] for name in several.outputs)
         context.add(outputs, torch_name=node.name)
 
     return lowered
 
 
 def _cast_scalars(ops: Any, build: Any) -> None:
-    """Lets `_cast` read constants of one element: numpy 2.4 makes no Python number of those."""
-    theirs = ops._cast
+    """Lets `_cast` read constants of one element, which numpy 2.4 does not convert to a number."""
+    original = ops._cast
 
     def cast(context: Any, node: Any, dtype: Any, dtype_name: str) -> Any:
         x = ops._get_inputs(context, node, expected=1)[0]
         if not x.can_be_folded_to_const() or isinstance(x.val, dtype):
-            return theirs(context, node, dtype, dtype_name)
+            return original(context, node, dtype, dtype_name)
         value = dtype(np.asarray(x.val).item())
         return context.add(build.const(val=value, name=node.name), node.name)
 
@@ -151,13 +152,13 @@ def _cast_scalars(ops: Any, build: Any) -> None:
 
 def _no_map_of_loops() -> None:
     """Lets a program with loops be saved: coremltools writes a map for ExecuTorch's debugger beside
-    every program from torch.export, and cannot walk the blocks of a loop (a GRU's)."""
+    every program from torch.export, and fails on the blocks of a loop, as in a GRU."""
     program = need("coremltools.converters.mil.mil.program", extra="coreml").Program
-    theirs = program.construct_debug_handle_to_ops_mapping
+    original = program.construct_debug_handle_to_ops_mapping
 
     def mapped(self: Any) -> Any:
         try:
-            return theirs(self)
+            return original(self)
         except NotImplementedError:
             return {}
 

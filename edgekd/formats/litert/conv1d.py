@@ -1,7 +1,7 @@
-"""Convolutions over time written as convolutions over images of one row, for LiteRT.
+"""Writes Conv1d as Conv2d over images of one row, for LiteRT.
 
 LiteRT has no 1-D convolution: litert-torch 0.10 writes transposes and reshapes around each, which
-also keep batch norm from being folded. Written so, a temporal network of 80 operators has 31.
+also prevent the folding of batch norms. This way a temporal network has 31 operators, not 80.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 class Conv1dAs2d:
-    """Stands for a tensor (batch channels time) while it is kept as (batch channels 1 time)."""
+    """A tensor (batch channels time) that is kept as (batch channels 1 time)."""
 
     def __init__(self, image: Tensor) -> None:
         self.image = image
 
     @property
     def signal(self) -> Tensor:
-        """The tensor it stands for."""
+        """The tensor (batch channels time)."""
         return self.image.squeeze(2)
 
 
@@ -169,34 +169,33 @@ RULES: dict[Any, Callable[..., Any]] = {
 STARTS = (aten.conv1d.default, aten.conv1d.padding)
 
 
-class _Raising(torch.fx.Interpreter):
-    """Runs a program and keeps what a convolution over time gives as an image of one row."""
+class _Conv2dInterpreter(torch.fx.Interpreter):
+    """Runs a program and keeps the output of every Conv1d as an image of one row."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
         if target in RULES and (
             target in STARTS or any(isinstance(leaf, Conv1dAs2d) for leaf in leaves)
         ):
-            tall = isinstance(args[0], Conv1dAs2d | list | tuple) or target in STARTS
-            found = RULES[target](*args, **kwargs) if tall else NotImplemented
-            if found is not NotImplemented:
-                return found
+            applies = isinstance(args[0], Conv1dAs2d | list | tuple) or target in STARTS
+            result = RULES[target](*args, **kwargs) if applies else NotImplemented
+            if result is not NotImplemented:
+                return result
         if target is operator.getitem:
             return super().call_function(target, args, kwargs)
-        flat = torch.utils._pytree.tree_map(_lowered, (args, kwargs))
+        flat = torch.utils._pytree.tree_map(_squeezed, (args, kwargs))
         return super().call_function(target, *flat)
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return super().output(target, torch.utils._pytree.tree_map(_lowered, args), kwargs)
+        return super().output(target, torch.utils._pytree.tree_map(_squeezed, args), kwargs)
 
 
-def _lowered(value: Any) -> Any:
+def _squeezed(value: Any) -> Any:
     return value.signal if isinstance(value, Conv1dAs2d) else value
 
 
 class Unsqueezed(nn.Module):
-    """A module that computes what an exported program does, its convolutions over time as such
-    over images; takes its inputs by name."""
+    """An exported program as a module with Conv2d in place of Conv1d; takes its inputs by name."""
 
     def __init__(self, program: Any) -> None:
         super().__init__()
@@ -205,15 +204,15 @@ class Unsqueezed(nn.Module):
         self.names = [node.target for node in self.inner.graph.nodes if node.op == "placeholder"]
 
     def train(self, mode: bool = True) -> Unsqueezed:  # noqa: ARG002
-        """Nothing: an exported program is in eval mode for good."""
+        """Does nothing: an exported program stays in eval mode."""
         return self
 
     def forward(self, **inputs: Tensor) -> Any:
-        given = [inputs[name] for name in self.names]
-        found = _Raising(self.inner).run(*given, enable_io_processing=False)
-        return torch.utils._pytree.tree_unflatten(found, self.inner._out_spec)
+        values = [inputs[name] for name in self.names]
+        outputs = _Conv2dInterpreter(self.inner).run(*values, enable_io_processing=False)
+        return torch.utils._pytree.tree_unflatten(outputs, self.inner._out_spec)
 
 
 def has_signals(program: Any) -> bool:
-    """Whether the exported `program` has convolutions over time."""
+    """Whether the exported `program` has 1-D convolutions."""
     return any(node.target in STARTS for node in program.graph.nodes)
