@@ -140,10 +140,10 @@ def test_a_format_without_simulation_is_a_refused_fallback(project: Project) -> 
     run = open_run(project.folder / "runs", "tiny", seed=0, progress=no_progress)
     work = initial_state(check(project.write(recipe)), run)
     missed = Candidate("x86-cpu-openvino", "openvino", "int8", Outcome.DISAGREES, method="min-max")
-    ((row, _),) = ladder.trained([missed], work, run)
+    ((row, _),) = ladder.qat([missed], work, run)
     assert (row.name, row.outcome) == ("qat-int8", Outcome.REFUSED)
     assert row.detail == "QAT does not simulate how openvino quantizes inside layer_norm"
-    assert not list(ladder.trained([replace(missed, scheme="int8-weights")], work, run))
+    assert not list(ladder.qat([replace(missed, scheme="int8-weights")], work, run))
 
 
 def test_a_failed_qat_fallback_does_not_end_the_run(project: Project, edgekd_cli: Any) -> None:
