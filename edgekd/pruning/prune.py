@@ -1,6 +1,6 @@
-"""Something taken out of a network once, to the share that is asked for.
+"""Prunes a network once, to a given share of its size or latency, without training it.
 
-Training comes after it, and is not done here: see `edgekd.pipeline.stages.prune`.
+The pipeline trains the pruned network: see `edgekd.pipeline.stages.prune`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from edgekd.network.network import Network, call
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import Untouched, below, untouchable
 from edgekd.pruning.importance import GRADIENTS, gradients_of
-from edgekd.pruning.search import MOST_REMOVED, Found, changed_widths, check_keep, drop_to, prune_to
+from edgekd.pruning.search import (
+    CLOSE_FRAC,
+    MOST_REMOVED,
+    Found,
+    Measure,
+    changed_widths,
+    check_keep,
+    drop_to,
+    prune_to,
+)
 from edgekd.pruning.sensitivity import Sensitivity, sensitivity, shares_at
 from edgekd.pruning.sparsity import (
     apply_masks,
@@ -31,39 +40,39 @@ from edgekd.pruning.sparsity import (
     sparse_weights,
     uses_of,
 )
-from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
+from edgekd.pruning.structure import ChannelOptions, Pruned, Removal, prune_channels, without
 from edgekd.recipe.pruning import Prune
 from edgekd.system.files import write_json
 from edgekd.system.progress import Progress, no_progress
 from edgekd.tasks import TASKS, Task, find_metric
 from edgekd.tasks.evaluate import count_macs
 
-PRUNED = "cut.json"
+PRUNED = "pruned.json"
 MASKS = "masks.safetensors"
 
 GRADIENT_SAMPLES = 256
-"""Training samples that importances with gradients look at."""
+"""Training samples that the gradients of importances are computed on."""
 
 JUDGED_SAMPLES = 1024
-"""Validation samples at most that a scan, and the choice of blocks, look at."""
+"""The largest number of validation samples for a scan, and for the choice of blocks."""
 
 NOISE_FRAC = 0.05
-"""How close under the asked share a latency ends the search: it is not known better."""
+"""The search ends with a latency at most this share below the requested one, as it is noisy."""
 
 
 @dataclass(frozen=True)
 class PrunedNetwork:
-    """What one cut came to.
+    """A pruned network, and what was removed from it.
 
     Attributes:
-        network: without what was taken out, in eval mode on the CPU; not trained since.
-        removed: the blocks, heads and channels that went.
-        masks: by name of a weight, where its values are kept; for single weights.
-        kept_frac: the share that is left of what was measured.
-        trials: of each candidate, how much was removed (0 to 1) and the share that was left.
-        widths: by layer, its channels before and after, where the two differ.
-        untouched: layers whose channels could not be removed, and why.
-        scanned: what removing channels of each layer alone costs, where it was asked for.
+        network: the pruned network, in eval mode on the CPU, not trained since.
+        removed: the blocks, heads and channels that were removed.
+        masks: where the values of a weight are kept, by its name; for single weights.
+        kept_frac: the share of the size or latency that is left.
+        trials: the share removed from each candidate (0-1), and the share that was left.
+        widths: the channels before and after of each layer whose width changed, by layer.
+        untouched: the layers whose channels could not be removed, and the reasons.
+        scanned: the sensitivity of each layer, if it was scanned.
     """
 
     network: Network
@@ -77,7 +86,7 @@ class PrunedNetwork:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was taken out."""
+        """Whether nothing was removed."""
         return self.removed == Removal() and all(bool(mask.all()) for mask in self.masks.values())
 
 
@@ -89,44 +98,36 @@ def prune(
     task: Task = TASKS["classification"],
     metric: str = "accuracy",
     seed: int = 0,
-    measure: Callable[[nn.Module], float] | None = None,
-    whole: float | None = None,
+    measure: Callable[[nn.Module], float] | Measure | None = None,
     progress: Progress = no_progress,
 ) -> PrunedNetwork:
-    """`network` without so much that `config.keep` is left of it; `network` is not changed.
+    """A copy of `network` pruned to `config.keep` of its size or latency.
 
-    Nothing is trained: of `config`, the keys of recovery, `steps` and `target` do nothing here.
+    Nothing is trained: the keys of recovery, `steps` and `target` in `config` have no effect.
 
     Args:
-        data: importances with gradients look at its training split, scans at its validation split.
-        metric: of the task, for a scan.
-        measure: of a network, what `keep` is a share of; needed for a latency, which is measured
-            where the network will run. Otherwise multiply-accumulates or parameters are counted.
-        whole: what that is of the network `keep` is a share of; of `network` where it is not given.
+        data: gradients are computed on its training split, scans on its validation split.
+        metric: the task's metric, for a scan.
+        measure: the size or latency of a module. It is needed for a latency, which is measured
+            where the network will run; otherwise multiply-accumulates or parameters are counted.
+            A `Measure` also has the value of the network that `keep` is a share of, if that is
+            not `network`.
 
     Raises:
-        RecipeError: a path does not exist, what depends on channels cannot be followed, or no
-            candidate is so small; the smallest is told.
+        RecipeError: a path does not exist, the dependencies of channels cannot be traced, or no
+            candidate is so small; the message names the smallest one.
         MissingPackageError: torch-pruning, which structured pruning needs, is not installed.
     """
     check_keep(config.keep)
     network = network.with_module(copy.deepcopy(network.module).eval().cpu())
     if config.method != "structured":
         return _weights(network, config)
-    counted = measure or counter_of(network, config)
-    whole = counted(network.module) if whole is None else whole
-    what = {"macs": "of the multiply-accumulates", "parameters": "of the parameters"}
+    measure = _measure(network, config, measure)
     judge = _judge(network, data, task, metric, seed)
 
     def on_trial(number: int, left: float) -> None:
-        share = f"{left:.3f} {what.get(config.measure, 'of the latency')}"
-        progress("prune", f"a candidate of {share}", number)
+        progress("prune", f"a candidate with {left:.3f} {measure.what}", number)
 
-    common: dict[str, Any] = {
-        "whole": whole,
-        "what": what.get(config.measure, "of the latency"),
-        "on_trial": on_trial,
-    }
     if config.blocks is not None:
         blocks_of(network.module, config.blocks, "prune.blocks")
         found = drop_to(
@@ -134,46 +135,55 @@ def prune(
             config.blocks,
             network.example,
             config.keep,
-            counted,
+            measure,
             lambda module: judge(module)[0],
-            **common,
+            on_trial=on_trial,
         )
-        return _cut(network, found)
+        return _pruned(network, found)
     candidates = _Candidates(network, data, config, task, seed)
     if config.scan or config.scope == "sensitivity":
         candidates.scan(judge, progress)
-    close = NOISE_FRAC if config.measure == "latency" else None
-    if close is not None:
-        common["close_frac"] = close
-    found = prune_to(config.keep, candidates, counted, **common)
-    return replace(_cut(network, found), scanned=tuple(candidates.scanned))
+    close_frac = NOISE_FRAC if config.measure == "latency" else CLOSE_FRAC
+    found = prune_to(config.keep, candidates, measure, close_frac=close_frac, on_trial=on_trial)
+    return replace(_pruned(network, found), scanned=tuple(candidates.scanned))
 
 
-def _cut(network: Network, found: Found) -> PrunedNetwork:
+def _measure(
+    network: Network, config: Prune, measure: Callable[[nn.Module], float] | Measure | None
+) -> Measure:
+    names = {"macs": "of the multiply-accumulates", "parameters": "of the parameters"}
+    what = names.get(config.measure, "of the latency")
+    if isinstance(measure, Measure):
+        return replace(measure, what=what)
+    size = measure or counter_of(network, config)
+    return Measure(size, size(network.module), what)
+
+
+def _pruned(network: Network, found: Found) -> PrunedNetwork:
     pruned = found.pruned
     return PrunedNetwork(
         network=network.like(pruned.module),
         removed=pruned.removed,
         kept_frac=found.kept_frac,
         trials=found.trials,
-        # Blocks that are left are numbered anew.
+        # The remaining blocks have new numbers, so that widths cannot be compared by name.
         widths={} if pruned.removed.blocks else changed_widths(network.module, pruned.module),
         untouched=pruned.untouched,
     )
 
 
 def counter_of(network: Network, config: Prune) -> Callable[[nn.Module], float]:
-    """What counts the multiply-accumulates, or the parameters, of such a network.
+    """A function that counts the multiply-accumulates, or the parameters, of a module.
 
     Raises:
-        RecipeError: a latency is asked for, which cannot be counted.
+        RecipeError: `config` asks for a latency, which cannot be counted.
     """
     if config.measure == "latency":
         raise RecipeError(
             Fault(
-                what="A latency is measured where the network will run.",
+                what="A latency must be measured where the network will run.",
                 at="prune.measure",
-                got="latency, and nothing to measure it with",
+                got="latency, and no function that measures it",
                 expected="measure=, a function of a module",
                 fix='give measure=, or use measure = "macs"',
             )
@@ -184,40 +194,29 @@ def counter_of(network: Network, config: Prune) -> Callable[[nn.Module], float]:
 
 
 class _Candidates:
-    """The network without a share of what can be removed of its channels and heads."""
+    """Returns the network without a share of the channels and heads that can be removed."""
 
     def __init__(self, network: Network, data: Data, config: Prune, task: Task, seed: int) -> None:
         self.network, self.config = network, config
-        self.untouched = untouchable(network.module, network.example, config.ignore)
-        self.gradients = _gradients(network, data, config.importance, task, seed)
+        self.options = ChannelOptions(
+            importance=config.importance,
+            everywhere=config.scope == "global",
+            round_to=config.round_to,
+            untouched=untouchable(network.module, network.example, config.ignore),
+            gradients=_gradients(network, data, config.importance, task, seed),
+        )
         self.scanned: list[Sensitivity] = []
 
     def scan(self, judge: Callable[[nn.Module], tuple[float, float]], progress: Progress) -> None:
-        """Finds out what removing channels of each layer alone costs."""
-        self.scanned = sensitivity(
-            self.network.module,
-            self.network.example,
-            judge,
-            importance=self.config.importance,
-            round_to=self.config.round_to,
-            untouched=self.untouched,
-            gradients=self.gradients,
-            progress=progress,
-        )
+        """Measures the sensitivity of each layer."""
+        module, example = self.network.module, self.network.example
+        self.scanned = sensitivity(module, example, judge, self.options, progress=progress)
 
     def __call__(self, remove_frac: float) -> Pruned:
         by_cost = self.config.scope == "sensitivity"
-        return prune_channels(
-            self.network.module,
-            self.network.example,
-            remove_frac,
-            importance=self.config.importance,
-            everywhere=self.config.scope == "global",
-            shares=shares_at(self.scanned, remove_frac / MOST_REMOVED) if by_cost else None,
-            round_to=self.config.round_to,
-            untouched=self.untouched,
-            gradients=self.gradients,
-        )
+        shares = shares_at(self.scanned, remove_frac / MOST_REMOVED) if by_cost else None
+        options = replace(self.options, shares=shares)
+        return prune_channels(self.network.module, self.network.example, remove_frac, options)
 
 
 def _gradients(
@@ -231,8 +230,8 @@ def _gradients(
     ids = order[:GRADIENT_SAMPLES]
 
     def losses_of(module: nn.Module) -> Iterator[Tensor]:
-        for each in ids.split(1 if kind == "squared" else 32):
-            inputs, labels = samples.take(each)
+        for batch in ids.split(1 if kind == "squared" else 32):
+            inputs, labels = samples.take(batch)
             yield task.loss(call(module, inputs)[output], labels)
 
     return gradients_of(network.module, losses_of, squared=kind == "squared")
@@ -247,18 +246,18 @@ def _judge(
     ids = order[:JUDGED_SAMPLES]
     measure = find_metric(task, metric)
 
-    def judged(module: nn.Module) -> tuple[float, float]:
-        found, targets = [], []
+    def judge(module: nn.Module) -> tuple[float, float]:
+        outputs, targets = [], []
         with torch.no_grad():
-            for each in ids.split(256):
-                inputs, labels = samples.take(each)
-                found.append(call(module.eval(), inputs)[output])
+            for batch in ids.split(256):
+                inputs, labels = samples.take(batch)
+                outputs.append(call(module.eval(), inputs)[output])
                 assert labels is not None
                 targets.append(labels)
-        values, labels = torch.cat(found), torch.cat(targets)
+        values, labels = torch.cat(outputs), torch.cat(targets)
         return float(task.loss(values, labels)), measure(values, labels)
 
-    return judged
+    return judge
 
 
 def _samples(network: Network, dataset: Any) -> Samples:
@@ -266,7 +265,7 @@ def _samples(network: Network, dataset: Any) -> Samples:
 
 
 def _weights(network: Network, config: Prune) -> PrunedNetwork:
-    """`network` with single weights at zero."""
+    """`network` with single weights set to zero."""
     module = network.module
     for path in config.ignore:
         below(module, path)
@@ -306,25 +305,25 @@ def _no_weights(config: Prune) -> Fault:
     )
 
 
-def save_cut(cut: PrunedNetwork, folder: Path) -> None:
-    """Writes what `load_cut` needs to make the same cut again, and what a report tells."""
+def save_pruned(pruned: PrunedNetwork, folder: Path) -> None:
+    """Writes what `load_pruned` needs to prune an equal network in the same way, and the report."""
     from safetensors.torch import save_file
 
     document = {
-        "removed": cut.removed.to_json(),
-        "kept_frac": cut.kept_frac,
-        "trials": [list(each) for each in cut.trials],
-        "widths": {name: list(pair) for name, pair in cut.widths.items()},
-        "untouched": [vars(each) for each in cut.untouched],
-        "scanned": [vars(each) for each in cut.scanned],
+        "removed": pruned.removed.to_json(),
+        "kept_frac": pruned.kept_frac,
+        "trials": [list(each) for each in pruned.trials],
+        "widths": {name: list(pair) for name, pair in pruned.widths.items()},
+        "untouched": [vars(each) for each in pruned.untouched],
+        "scanned": [vars(each) for each in pruned.scanned],
     }
     write_json(folder / PRUNED, document)
-    if cut.masks:
-        save_file({name: mask.contiguous() for name, mask in cut.masks.items()}, folder / MASKS)
+    if pruned.masks:
+        save_file({name: mask.contiguous() for name, mask in pruned.masks.items()}, folder / MASKS)
 
 
-def load_cut(network: Network, folder: Path) -> PrunedNetwork:
-    """The cut of `network` that `save_cut` wrote into `folder`."""
+def load_pruned(network: Network, folder: Path) -> PrunedNetwork:
+    """`network` pruned as `save_pruned` recorded it in `folder`."""
     from safetensors.torch import load_file
 
     document = json.loads((folder / PRUNED).read_text(encoding="utf-8"))

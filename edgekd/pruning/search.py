@@ -1,4 +1,4 @@
-"""How much to remove, so that what is left is a given share of what there was."""
+"""Searches how much to remove, so that a given share of the network is left."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from edgekd.pruning.dependencies import Untouched, widths
 from edgekd.pruning.structure import Pruned, Removal
 
 TRIALS = 12
-"""Candidates that are tried: a bisection to 1 / 1,024 of the channels."""
+"""The number of candidates: a bisection to 1 / 1,024 of the channels."""
 
 MOST_REMOVED = 0.95
-"""Of a layer's channels; with less the layer is no longer one."""
+"""The largest share of a layer's channels that is removed: something of it must be left."""
 
 CLOSE_FRAC = 0.01
-"""A candidate this little under what is asked for ends the search."""
+"""The search ends with a candidate that is smaller than requested by at most this share."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
-        pruned: of the candidates, the largest that is no larger than asked for.
-        kept_frac: what it measures, as a share of the whole network.
-        trials: how much was removed of each candidate (0 to 1), and the share that was left.
+        pruned: the largest candidate that is not larger than requested.
+        kept_frac: its size or latency, as a share of the whole network's.
+        trials: the share removed from each candidate (0-1), and the share that was left.
     """
 
     pruned: Pruned
@@ -37,15 +37,34 @@ class Found:
     trials: tuple[tuple[float, float], ...]
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What pruning reduces: a size or a latency, relative to that of the unpruned network.
+
+    Attributes:
+        of: the size or latency of a module; smaller if less of the network is left.
+        whole: the value of the unpruned network.
+        what: what is measured, for messages.
+    """
+
+    of: Callable[[nn.Module], float]
+    whole: float
+    what: str = "of the network"
+
+    def share(self, module: nn.Module) -> float:
+        """The share of the unpruned network that is left in `module`."""
+        return self.of(module) / self.whole
+
+
 def check_keep(keep_frac: float) -> None:
-    """Raises what is to be said of a share that is none."""
+    """Raises a RecipeError if `keep_frac` is not in (0, 1]."""
     if not 0 < keep_frac <= 1:
         raise RecipeError(
             Fault(
-                what="Nothing, or more than all, would be kept.",
+                what="`keep` must be in (0, 1].",
                 at="prune.keep",
                 got=str(keep_frac),
-                expected="over 0, and at most 1",
+                expected="a number above 0 and at most 1",
                 fix="set keep = 0.5 for half",
             )
         )
@@ -54,28 +73,23 @@ def check_keep(keep_frac: float) -> None:
 def prune_to(
     keep_frac: float,
     prune: Callable[[float], Pruned],
-    measure: Callable[[nn.Module], float],
+    measure: Measure,
     *,
-    whole: float,
     trials: int = TRIALS,
     close_frac: float = CLOSE_FRAC,
-    what: str = "of the network",
     on_trial: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
 ) -> Found:
-    """The candidate from which least is removed while at most `keep_frac` of `whole` is left.
+    """The largest candidate that keeps at most `keep_frac` of the network.
 
     Args:
-        prune: the network without a share (0 to 1) of what can be removed.
-        measure: of a network, smaller when less of it is left: MACs, parameters, a latency.
-        whole: what the network measures from which nothing has been removed.
-        trials: candidates at most.
-        close_frac: the search ends with a candidate this little under `keep_frac`, a share of it.
-        what: is measured, for messages.
+        prune: returns the network without a share (0-1) of what can be removed.
+        trials: the largest number of candidates.
+        close_frac: the search ends with a candidate smaller than `keep_frac` by at most this share.
         on_trial: called with the number of each candidate and the share that it keeps.
 
     Raises:
-        RecipeError: `keep_frac` is not in (0, 1], or no candidate is so small: the smallest is
-            told, and what stays.
+        RecipeError: `keep_frac` is not in (0, 1], or no candidate is so small; the message names
+            the smallest one and the layers that cannot be pruned.
     """
     check_keep(keep_frac)
     tried: list[tuple[float, float]] = []
@@ -85,7 +99,7 @@ def prune_to(
     def left_without(remove_frac: float) -> float:
         nonlocal best, last
         last = prune(remove_frac)
-        left = measure(last.module) / whole
+        left = measure.share(last.module)
         tried.append((remove_frac, left))
         on_trial(len(tried), left)
         if left <= keep_frac and (best is None or left > best[1]):
@@ -93,14 +107,14 @@ def prune_to(
         return left
 
     if left_without(0.0) > keep_frac and left_without(MOST_REMOVED) <= keep_frac:
-        low, high = 0.0, MOST_REMOVED  # Without `low` too much is left, without `high` not.
+        low, high = 0.0, MOST_REMOVED  # Removing `low` leaves too much, removing `high` does not.
         while len(tried) < trials and best is not None and best[1] < (1 - close_frac) * keep_frac:
             middle = (low + high) / 2
             low, high = (low, middle) if left_without(middle) <= keep_frac else (middle, high)
     if best is None:
         assert last is not None
         least = min(left for _, left in tried)
-        raise RecipeError(unreachable(keep_frac, least, last.untouched, what))
+        raise RecipeError(unreachable(keep_frac, least, last.untouched, measure.what))
     return Found(best[0], best[1], tuple(tried))
 
 
@@ -109,26 +123,24 @@ def drop_to(
     path: str,
     example: Mapping[str, Tensor],
     keep_frac: float,
-    measure: Callable[[nn.Module], float],
+    measure: Measure,
     loss_of: Callable[[nn.Module], float],
     *,
-    whole: float,
-    what: str = "of the network",
     on_trial: Callable[[int, float], None] = lambda number, left: None,  # noqa: ARG005
 ) -> Found:
-    """`module` without as few blocks of the list at `path` as leave at most `keep_frac` of `whole`.
+    """`module` without blocks of the list at `path`, one at a time until `keep_frac` is left.
 
-    One by one goes the block without which the loss is least.
+    Each step removes the block whose removal gives the lowest loss.
 
     Args:
-        loss_of: a network's, on some samples; lower is better.
-        measure, whole, what, tell: see `prune_to`.
+        loss_of: the loss of a network on some samples.
+        measure, on_trial: see `prune_to`.
 
     Raises:
-        RecipeError: `keep_frac` is not in (0, 1], or no more blocks can go.
+        RecipeError: `keep_frac` is not in (0, 1], or no more blocks can be removed.
     """
     check_keep(keep_frac)
-    shorter, left = module, measure(module) / whole
+    shorter, left = module, measure.share(module)
     gone: list[str] = []
     names = list(module.get_submodule(path)._modules)
     tried = [(0.0, left)]
@@ -138,12 +150,12 @@ def drop_to(
         if found is None:
             alone = len(names) == 1
             why = "the last of its list" if alone else "the network does not run without it"
-            held = [Untouched(f"{path}.{name}", why) for name in names]
-            raise RecipeError(unreachable(keep_frac, left, held, what, ways=""))
-        place = list(shorter.get_submodule(path)._modules).index(found[0])
-        gone.append(names.pop(place))
+            kept = [Untouched(f"{path}.{name}", why) for name in names]
+            raise RecipeError(unreachable(keep_frac, left, kept, measure.what, options=""))
+        index = list(shorter.get_submodule(path)._modules).index(found[0])
+        gone.append(names.pop(index))
         shorter = found[1]
-        left = measure(shorter) / whole
+        left = measure.share(shorter)
         tried.append((len(gone) / count, left))
         on_trial(len(tried), left)
     removed = Removal(blocks=((path, tuple(gone)),) if gone else ())
@@ -153,27 +165,33 @@ def drop_to(
 def unreachable(
     keep_frac: float,
     left: float,
-    stay: Sequence[Untouched],
+    untouched: Sequence[Untouched],
     what: str,
-    ways: str = "round_to = 1, ",
+    options: str = "round_to = 1, ",
 ) -> Fault:
-    """What is to be said where of the smallest candidate `left` is left, and `stay` stays."""
-    held = [f"{entry.layer} ({entry.reason})" for entry in stay[:4]]
-    less = left + 0.01
-    fix = f"set keep = {less:.2f}, {ways}or begin with a smaller student"
-    if less > 1:
-        fix = f'set {ways}ignore fewer layers, or set prune.method = "unstructured"'
+    """The fault of a `keep` below the share that the smallest candidate keeps.
+
+    Args:
+        left: the share that the smallest candidate keeps.
+        untouched: the layers and blocks that cannot be pruned.
+        options: keys of [prune] that allow a smaller network.
+    """
+    kept = [f"{entry.layer} ({entry.reason})" for entry in untouched[:4]]
+    possible = left + 0.01
+    fix = f"set keep = {possible:.2f}, {options}or begin with a smaller student"
+    if possible > 1:
+        fix = f'set {options}ignore fewer layers, or set prune.method = "unstructured"'
     return Fault(
-        what=f"So little {what} cannot be kept.",
+        what=f"Pruning cannot keep as little as {keep_frac:g} {what}.",
         at="prune.keep",
-        got=f"{keep_frac:g}; {left:.3f} is left of the smallest candidate",
-        expected=f"at least {left:.3f}" + (f"; what stays: {', '.join(held)}" if held else ""),
+        got=f"{keep_frac:g}; the smallest candidate keeps {left:.3f}",
+        expected=f"at least {left:.3f}" + (f"; not pruned: {', '.join(kept)}" if kept else ""),
         fix=fix,
     )
 
 
 def changed_widths(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
-    """By layer of both, its channels before and after, where the two differ."""
+    """The channels before and after of each layer whose width changed, by layer."""
     wide, narrow = widths(before), widths(after)
     return {
         name: (wide[name], narrow[name])

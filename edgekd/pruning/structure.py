@@ -1,4 +1,4 @@
-"""Whole channels and heads removed from a network, with all that depends on them.
+"""Removes whole channels and heads from a network, with everything that depends on them.
 
 Source: Fang et al. 2023, arXiv:2301.12900; github.com/VainF/Torch-Pruning.
 """
@@ -34,20 +34,20 @@ from edgekd.pruning.importance import GRADIENTS, IMPORTANCES
 from edgekd.system.packages import need
 
 LEAST_KEPT = 0.1
-"""Of a layer, where channels of all layers are ranked together: it could lose every one."""
+"""The smallest share of a layer that is kept if the channels of all layers are ranked together."""
 
-UNRANKED = "the importance has nothing to look at there, such as a batch norm"
+UNRANKED = "the importance needs something that is missing there, such as a batch norm"
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What was taken out of a network: enough to take the same out of another one like it.
+    """What was removed from a network, in enough detail to remove it from an equal network.
 
     Attributes:
-        blocks: module paths of lists, each with the names of the blocks that went.
-        heads: module paths of attention, each with the numbers of the heads that went.
-        channels: module paths of layers, each with the channels that went with all that depends
-            on them, in the order they went.
+        blocks: module paths of lists, each with the names of the removed blocks.
+        heads: module paths of attention, each with the indices of the removed heads.
+        channels: module paths of layers, each with the removed channels, in the order of removal;
+            everything that depends on them is removed too.
     """
 
     blocks: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -55,7 +55,7 @@ class Removal:
     channels: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """This removal as a JSON object."""
         return {
             key: [[path, list(gone)] for path, gone in value] for key, value in vars(self).items()
         }
@@ -73,9 +73,9 @@ class Pruned:
     """A network without some of its channels, heads or blocks.
 
     Attributes:
-        removed: what was taken out.
-        widths: by layer, its channels before and after, where the two differ.
-        untouched: layers whose channels could not be removed.
+        removed: what was removed.
+        widths: the channels before and after of each layer whose width changed, by layer.
+        untouched: the layers whose channels could not be removed.
     """
 
     module: nn.Module
@@ -84,60 +84,79 @@ class Pruned:
     untouched: tuple[Untouched, ...]
 
 
+@dataclass(frozen=True)
+class ChannelOptions:
+    """Which channels of a network are removed.
+
+    Attributes:
+        importance: by what channels are ranked, a name of `IMPORTANCES`.
+        everywhere: whether the channels of all layers are ranked together; otherwise every layer
+            loses the same share.
+        shares: other shares for the groups of these layers.
+        round_to: the kept channels of a layer are a multiple of this, and at least one multiple.
+        ignore: module paths; the layers there and below keep their channels.
+        untouched: the result of `untouchable`, if it is known.
+        gradients: the result of `gradients_of`, for importances that need gradients.
+    """
+
+    importance: str = "l2"
+    everywhere: bool = False
+    shares: Mapping[str, float] | None = None
+    round_to: int | None = None
+    ignore: Sequence[str] = ()
+    untouched: Sequence[Untouched] | None = None
+    gradients: Mapping[str, Tensor] | None = None
+
+
 def prune_channels(
     module: nn.Module,
     example: Mapping[str, Tensor],
     remove_frac: float,
-    *,
-    importance: str = "l2",
-    everywhere: bool = False,
-    shares: Mapping[str, float] | None = None,
-    round_to: int | None = None,
-    ignore: Sequence[str] = (),
-    untouched: Sequence[Untouched] | None = None,
-    gradients: Mapping[str, Tensor] | None = None,
+    options: ChannelOptions | None = None,
 ) -> Pruned:
-    """A copy of `module` without this share of the channels of its layers, in eval mode on the CPU.
+    """A copy of `module` without this share of its channels, in eval mode on the CPU.
 
-    Inputs and outputs keep their shapes. Of attention, whole heads go, in each module its share.
+    Inputs and outputs keep their shapes. Attention loses whole heads, each module the same share.
 
     Args:
         example: inputs by name, batch first.
-        remove_frac: 0 to 1.
-        importance: of what is kept; a name of `IMPORTANCES`.
-        everywhere: whether channels of all layers are ranked together; else the share is each
-            layer's own.
-        shares: other shares for the groups of these layers.
-        round_to: what is kept of a layer is a multiple of this, at least one.
-        ignore: module paths, the layers below which keep their channels.
-        untouched: what `untouchable` found, where it has been asked.
-        gradients: by name of a parameter, what `gradients_of` found, for importances that look
-            at them.
+        remove_frac: 0-1.
 
     Raises:
         RecipeError: a path does not exist, the network cannot be traced, or gradients are missing.
         MissingPackageError: torch-pruning is not installed.
     """
-    measure = IMPORTANCES[importance](need("torch_pruning", extra="prune"))
+    options = options or ChannelOptions()
+    importance, gradients = options.importance, options.gradients
+    score = IMPORTANCES[importance](need("torch_pruning", extra="prune"))
     if importance in GRADIENTS and gradients is None:
         raise RecipeError(_no_gradients(importance))
-    stay = list(untouchable(module, example, ignore) if untouched is None else untouched)
+    untouched = options.untouched
+    kept_whole = list(
+        untouchable(module, example, options.ignore) if untouched is None else untouched
+    )
     pruned = copy.deepcopy(module).eval().cpu()
     for name, parameter in pruned.named_parameters():
         parameter.grad = gradients[name].clone() if gradients is not None else None
-    step = round_to or 1
+    step = options.round_to or 1
     channels: list[tuple[str, tuple[int, ...]]] = []
     with quiet(), followed(module):
-        heads = _without_heads(pruned, example, remove_frac, stay, importance, gradients)
+        heads = _remove_heads(pruned, example, remove_frac, kept_whole, importance, gradients)
         graph = graph_of(pruned, example)
-        groups = groups_of(pruned, graph, [each.layer for each in stay])
-        worth = {group.root: measure(group.whole) for group in groups}
-        scored = [(group, worth[group.root]) for group in groups if worth[group.root] is not None]
-        stay += [Untouched(name, UNRANKED) for name, found in worth.items() if found is None]
+        groups = groups_of(pruned, graph, [entry.layer for entry in kept_whole])
+        scores_of = {group.root: score(group.whole) for group in groups}
+        scored = [
+            (group, scores_of[group.root]) for group in groups if scores_of[group.root] is not None
+        ]
+        kept_whole += [
+            Untouched(name, UNRANKED) for name, each in scores_of.items() if each is None
+        ]
         kept = (
-            _ranked(scored, remove_frac, step)
-            if everywhere
-            else _each_its_share([group for group, _ in scored], shares or {}, remove_frac, step)
+            _kept_globally(scored, remove_frac, step)
+            if options.everywhere
+            else _kept_per_group(
+                [group for group, _ in scored], options.shares or {}, remove_frac, step
+            )
         )
         for (group, scores), count in zip(scored, kept, strict=True):
             gone = group.least(scores, count)
@@ -149,12 +168,12 @@ def prune_channels(
             call(pruned, example)
     for parameter in pruned.parameters():
         parameter.grad = None
-    return _compared(module, pruned, Removal(heads=heads, channels=tuple(channels)), stay)
+    return _result(module, pruned, Removal(heads=heads, channels=tuple(channels)), kept_whole)
 
 
 def _no_gradients(importance: str) -> Fault:
     return Fault(
-        what=f"The importance {importance!r} looks at gradients of the loss.",
+        what=f"The importance {importance!r} needs gradients of the loss.",
         at="prune.importance",
         got="no gradients",
         expected="gradients on some samples",
@@ -162,21 +181,21 @@ def _no_gradients(importance: str) -> Fault:
     )
 
 
-def _compared(
-    module: nn.Module, pruned: nn.Module, removed: Removal, stay: Sequence[Untouched]
+def _result(
+    module: nn.Module, pruned: nn.Module, removed: Removal, kept_whole: Sequence[Untouched]
 ) -> Pruned:
     before, after = widths(module), widths(pruned)
     changed = {name: (before[name], after[name]) for name in after if before[name] != after[name]}
-    told = tuple(each for each in stay if each.reason not in (OUTPUT, HEADS))
-    return Pruned(pruned, removed, changed, told)
+    untouched = tuple(entry for entry in kept_whole if entry.reason not in (OUTPUT, HEADS))
+    return Pruned(pruned, removed, changed, untouched)
 
 
-def _each_its_share(
+def _kept_per_group(
     groups: Sequence[Group], shares: Mapping[str, float], remove_frac: float, round_to: int
 ) -> list[int]:
-    """How many channels each part of each group keeps, each group losing its own share.
+    """The channels that each part of each group keeps if every group loses its own share.
 
-    What rounding takes from one group more, the next loses less: all together lose their share.
+    If rounding removes more of one group, the next loses less, so that the total is right.
     """
     owed, counts = 0.0, []
     for group in groups:
@@ -188,32 +207,34 @@ def _each_its_share(
     return counts
 
 
-def _ranked(scored: Sequence[tuple[Group, Tensor]], remove_frac: float, round_to: int) -> list[int]:
-    """How many channels each part of each group keeps, all channels ranked together."""
+def _kept_globally(
+    scored: Sequence[tuple[Group, Tensor]], remove_frac: float, round_to: int
+) -> list[int]:
+    """The channels that each part of each group keeps if all channels are ranked together."""
     if not scored:
         return []
-    scores = [group.by_part(found) for group, found in scored]
-    together = torch.cat(scores)
-    gone = torch.zeros(len(together))
-    # Of equal channels, those that come first go: as many as are asked for, and no more.
-    gone[together.argsort(stable=True)[: round(remove_frac * len(together))]] = 1.0
+    scores = [group.by_part(score) for group, score in scored]
+    ranked = torch.cat(scores)
+    gone = torch.zeros(len(ranked))
+    # Among equal channels the first ones are removed, exactly as many as requested.
+    gone[ranked.argsort(stable=True)[: round(remove_frac * len(ranked))]] = 1.0
     kept = []
-    for (group, _), ours in zip(scored, gone.split([len(each) for each in scores]), strict=True):
-        share = min(float(ours.mean()), 1 - LEAST_KEPT)
+    for (group, _), part in zip(scored, gone.split([len(each) for each in scores]), strict=True):
+        share = min(float(part.mean()), 1 - LEAST_KEPT)
         kept.append(group.kept(share, round_to))
     return kept
 
 
-def _without_heads(
+def _remove_heads(
     module: nn.Module,
     example: Mapping[str, Tensor],
     remove_frac: float,
-    stay: Sequence[Untouched],
+    kept_whole: Sequence[Untouched],
     importance: str,
     gradients: Mapping[str, Tensor] | None,
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The heads that went out of `module`, by attention module."""
-    whole = {each.layer for each in stay if each.reason == HEADS}
+    """Removes this share of the heads of `module`; the removed heads by attention module."""
+    whole = {entry.layer for entry in kept_whole if entry.reason == HEADS}
     removed = []
     for heads in heads_of(module, graph_of(module, example)) if whole else ():
         count = min(heads.count - 1, round(remove_frac * heads.count))
@@ -226,10 +247,10 @@ def _without_heads(
 
 
 def without(module: nn.Module, example: Mapping[str, Tensor], removed: Removal) -> nn.Module:
-    """A copy of `module` without what `removed` names, in eval mode on the CPU.
+    """A copy of `module` without what `removed` lists, in eval mode on the CPU.
 
     Raises:
-        RecipeError: the module is not one that this was removed from.
+        RecipeError: the module is not equal to the one that this was removed from.
     """
     module = copy.deepcopy(module).eval().cpu()
     with quiet(), followed(module):

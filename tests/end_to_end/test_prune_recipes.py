@@ -96,7 +96,7 @@ def test_a_pruned_student_is_timed_beside_the_unpruned_one_and_ships_if_faster(
         rows["student"]["artifact"]["zipped_bytes"] < rows["unpruned"]["artifact"]["zipped_bytes"]
     )
     folder = Path(result["run"])
-    cut = json.loads((folder / "prune" / "cut" / "cut.json").read_text())
+    cut = json.loads((folder / "prune" / "cut" / "pruned.json").read_text())
     layers = {each["layer"] for each in cut["scanned"]}
     assert "blocks.0.0" in layers
     assert all(len(each["losses"]) == len(each["metrics"]) == 4 for each in cut["scanned"])
@@ -168,7 +168,7 @@ def test_each_pruning_step_keeps_less_and_is_followed_by_recovery(
     assert said.code == 0, said.err
     folder = Path(said.json["run"]) / "prune"
     kept = [
-        json.loads((folder / f"cut-{number}" / "cut.json").read_text())["kept_frac"]
+        json.loads((folder / f"cut-{number}" / "pruned.json").read_text())["kept_frac"]
         for number in (1, 2)
     ]
     assert 0.45 < kept[0] <= 0.5
@@ -227,8 +227,8 @@ def test_keeping_everything_removes_nothing_and_says_so(
         ({"keep": 0.5, "method": "unstructured", "ignore": ["blocs"]}, 2, "did you mean 'blocks'"),
         ({"keep": 0.5, "blocks": "block"}, 2, "did you mean 'blocks'"),
         ({"keep": 0.0001, "blocks": "blocks"}, 2, "the last of its list"),
-        ({"keep": 0.0001, "scope": "global"}, 2, "is left of the smallest candidate"),
-        ({"keep": 0.0001}, 2, "is left of the smallest candidate"),
+        ({"keep": 0.0001, "scope": "global"}, 2, "the smallest candidate keeps"),
+        ({"keep": 0.0001}, 2, "the smallest candidate keeps"),
         ({"keep": 0.5, "ignore": ["stem", "blocks"]}, 2, "stem (asked for)"),
         ({"keep": 0.5, "method": "n-m", "pattern": "1:4"}, 2, "keep = 0.25 for 1:4"),
         ({"keep": 0.5, "method": "n-m", "pattern": "4"}, 2, "pattern"),

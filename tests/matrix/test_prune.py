@@ -13,7 +13,7 @@ import edgekd
 from edgekd.errors import RecipeError
 from edgekd.network.network import Network, as_network
 from edgekd.pruning.importance import IMPORTANCES
-from edgekd.pruning.prune import load_cut, save_cut
+from edgekd.pruning.prune import load_pruned, save_pruned
 from edgekd.recipe.pruning import Prune
 from edgekd.tasks.evaluate import count_macs
 from tests.support.architectures import ARCHITECTURES
@@ -79,8 +79,8 @@ def test_the_same_cut_comes_from_its_folder(
     net: Network, data: edgekd.Data, keys: dict[str, Any], tmp_path: Path
 ) -> None:
     cut = edgekd.prune(net, data, config(**keys))
-    save_cut(cut, tmp_path)
-    again = load_cut(net, tmp_path)
+    save_pruned(cut, tmp_path)
+    again = load_pruned(net, tmp_path)
     assert again.network.weights_digest() == cut.network.weights_digest()
     for name in ("removed", "kept_frac", "trials", "widths", "untouched", "scanned"):
         assert getattr(again, name) == getattr(cut, name), name
@@ -140,7 +140,7 @@ def test_a_latency_is_searched_with_what_measures_it(net: Network, data: edgekd.
             "no weights that can be sparse",
         ),
         ({"method": "n-m", "keep": 1 / 1024, "pattern": "1:1024"}, "multiple of 1024"),
-        ({"keep": 1e-6}, "is left of the smallest candidate"),
+        ({"keep": 1e-6}, "the smallest candidate keeps"),
     ],
 )
 def test_what_cannot_be_cut_is_told(

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgekd.errors import RecipeError
 from edgekd.network.network import Network, as_network
-from edgekd.pruning.search import TRIALS, Found, prune_to
+from edgekd.pruning.search import TRIALS, Found, Measure, prune_to
 from edgekd.pruning.sparsity import (
     apply_masks,
     density,
@@ -19,7 +19,7 @@ from edgekd.pruning.sparsity import (
     n_of_m_masks,
     sparse_weights,
 )
-from edgekd.pruning.structure import Pruned, prune_channels
+from edgekd.pruning.structure import ChannelOptions, Pruned, prune_channels
 from edgekd.tasks.evaluate import count_macs
 
 
@@ -39,9 +39,9 @@ def narrowed(
     **options: Any,
 ) -> Found:
     def prune(remove_frac: float) -> Pruned:
-        return prune_channels(net.module, net.example, remove_frac, **options)
+        return prune_channels(net.module, net.example, remove_frac, ChannelOptions(**options))
 
-    return prune_to(keep, prune, measure, whole=measure(net.module), what=what)
+    return prune_to(keep, prune, Measure(measure, measure(net.module), what))
 
 
 def parameters(module: nn.Module) -> float:
@@ -94,18 +94,18 @@ def test_keeping_all_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])
-def test_a_share_that_is_none_is_told(keep: float) -> None:
+def test_an_invalid_share_is_refused(keep: float) -> None:
     net = network()
-    with pytest.raises(RecipeError, match=r"Nothing, or more than all"):
+    with pytest.raises(RecipeError, match=r"`keep` must be in \(0, 1\]"):
         narrowed(net, keep, parameters)
 
 
-def test_what_no_candidate_reaches_is_told_with_the_best() -> None:
+def test_an_unreachable_share_is_reported_with_the_best_candidate() -> None:
     net = network()
-    with pytest.raises(RecipeError, match="So little parameters cannot be kept") as caught:
-        narrowed(net, 0.3, parameters, "parameters", ignore=["0", "3"])
+    with pytest.raises(RecipeError, match="Pruning cannot keep as little as") as caught:
+        narrowed(net, 0.3, parameters, "of the parameters", ignore=["0", "3"])
     fault = caught.value.faults[0]
-    assert "1.000 is left" in fault.got
+    assert "the smallest candidate keeps 1.000" in fault.got
     assert "0 (asked for)" in fault.expected
 
 

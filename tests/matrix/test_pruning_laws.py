@@ -23,9 +23,9 @@ import edgekd
 from edgekd.errors import ConversionError, RecipeError
 from edgekd.formats import FORMATS
 from edgekd.network.network import Network, as_network, call
-from edgekd.pruning.search import drop_to
+from edgekd.pruning.search import Measure, drop_to
 from edgekd.pruning.sparsity import apply_masks, density, magnitude_masks, n_of_m_masks
-from edgekd.pruning.structure import Pruned, Removal, prune_channels, without
+from edgekd.pruning.structure import ChannelOptions, Pruned, Removal, prune_channels, without
 from edgekd.tasks.evaluate import count_macs
 from tests.support.architectures import ARCHITECTURES
 from tests.support.models import TRAPS, Trap
@@ -87,7 +87,7 @@ def network(name: str) -> Network:
 @functools.cache
 def case(name: str, everywhere: bool = False) -> Case:
     net = network(name)
-    found = prune_channels(net.module, net.example, 0.5, everywhere=everywhere)
+    found = prune_channels(net.module, net.example, 0.5, ChannelOptions(everywhere=everywhere))
     return Case(net, found, left_of(net, found.removed))
 
 
@@ -287,7 +287,7 @@ def test_what_cannot_be_followed_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet", "resnext", "mobilenet-v2", "unet", "vit", "ssd"])
 def test_what_is_left_of_each_layer_is_a_multiple_of_eight(name: str) -> None:
     net = network(name)
-    found = prune_channels(net.module, net.example, 0.5, round_to=8)
+    found = prune_channels(net.module, net.example, 0.5, ChannelOptions(round_to=8))
     assert found.widths
     heads = {f"{path}.{each}" for path, _ in found.removed.heads for each in ("qkv", "proj")}
     for layer, (_, narrow) in found.widths.items():
@@ -319,7 +319,7 @@ def test_two_of_four_stay_out_when_channels_go(name: str) -> None:
     assert len(masks) > 3
     apply_masks(net.module, masks)
     assert density(net.module, masks) == 0.5
-    found = prune_channels(net.module, net.example, 0.5, round_to=4)
+    found = prune_channels(net.module, net.example, 0.5, ChannelOptions(round_to=4))
     left = left_of(net, found.removed)
     weights = dict(found.module.named_parameters())
     for key, kept in masks.items():
@@ -348,9 +348,8 @@ def test_whole_blocks_go_and_the_others_are_as_they_were(name: str, path: str, m
 
     blocks = dict(net.module.get_submodule(path).named_children())
     share = 1 - most * min(map(count, blocks.values())) / count(net.module)
-    found = drop_to(
-        net.module, path, net.example, share + 1e-6, count, loss, whole=count(net.module)
-    )
+    measure = Measure(count, count(net.module))
+    found = drop_to(net.module, path, net.example, share + 1e-6, measure, loss)
     ((where, gone),) = found.pruned.removed.blocks
     assert (where, len(gone)) == (path, most)
     assert found.kept_frac == pytest.approx(share, abs=1e-6)

@@ -12,7 +12,7 @@ from edgekd.errors import RecipeError
 from edgekd.network.network import Network, as_network, call
 from edgekd.pruning.dependencies import untouchable
 from edgekd.pruning.importance import GRADIENTS, IMPORTANCES, gradients_of
-from edgekd.pruning.structure import prune_channels
+from edgekd.pruning.structure import ChannelOptions, prune_channels
 from tests.support.models import TRAPS
 
 
@@ -119,7 +119,7 @@ def test_inputs_and_outputs_keep_their_shapes_and_what_stays_is_told(
 ) -> None:
     net = network(name)
     before = net.weights_digest()
-    found = prune_channels(net.module, net.example, 0.5, everywhere=everywhere)
+    found = prune_channels(net.module, net.example, 0.5, ChannelOptions(everywhere=everywhere))
     ours = as_network(found.module, net.example)
     assert ours.signature == net.signature
     assert net.weights_digest() == before, "the network given is not changed"
@@ -158,7 +158,7 @@ def test_channels_that_do_nothing_are_removed_and_nothing_changes(importance: st
                     tensor[dead] = 0.0  # type: ignore[index]
         module.body[0].weight[:, dead] = 0.0  # type: ignore[union-attr, index]
         module.head.weight[:, dead] = 0.0  # type: ignore[union-attr, index]
-    found = prune_channels(module, net.example, 0.5, importance=importance)
+    found = prune_channels(module, net.example, 0.5, ChannelOptions(importance=importance))
     assert found.widths["stem"] == (8, 4)
     expected = net(net.example)["output"]
     assert torch.allclose(
@@ -180,15 +180,17 @@ def _of(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
 
 def test_layers_that_are_named_keep_their_channels() -> None:
     net = network("residual")
-    assert prune_channels(net.module, net.example, 0.5, ignore=["body"]).widths == {}
+    assert (
+        prune_channels(net.module, net.example, 0.5, ChannelOptions(ignore=["body"])).widths == {}
+    )
     with pytest.raises(RecipeError, match="did you mean 'body'"):
-        prune_channels(net.module, net.example, 0.5, ignore=["boddy"])
+        prune_channels(net.module, net.example, 0.5, ChannelOptions(ignore=["boddy"]))
 
 
 @pytest.mark.parametrize("round_to", [2, 4])
 def test_what_is_kept_is_a_multiple(round_to: int) -> None:
     net = network("two-heads")
-    found = prune_channels(net.module, net.example, 0.3, round_to=round_to)
+    found = prune_channels(net.module, net.example, 0.3, ChannelOptions(round_to=round_to))
     assert all(after % round_to == 0 for _, after in found.widths.values())
 
 
@@ -199,7 +201,9 @@ def test_every_importance_ranks_channels(importance: str) -> None:
     gradients = gradients_of(
         net.module, losses_of(net), squared=GRADIENTS.get(importance) == "squared"
     )
-    found = prune_channels(net.module, net.example, 0.5, importance=importance, gradients=gradients)
+    found = prune_channels(
+        net.module, net.example, 0.5, ChannelOptions(importance=importance, gradients=gradients)
+    )
     ranked = {"stem": (16, 8), "grouped": (32, 16), "last": (16, 8)}
     if importance == "bn-scale":
         told = {each.layer: each.reason for each in found.untouched}
@@ -208,8 +212,8 @@ def test_every_importance_ranks_channels(importance: str) -> None:
             assert "batch norm" in told[without_norm]
     assert found.widths == ranked
     if importance in GRADIENTS:
-        with pytest.raises(RecipeError, match="looks at gradients"):
-            prune_channels(net.module, net.example, 0.5, importance=importance)
+        with pytest.raises(RecipeError, match="needs gradients"):
+            prune_channels(net.module, net.example, 0.5, ChannelOptions(importance=importance))
 
 
 def losses_of(net: Network) -> Callable[[nn.Module], list[Tensor]]:

@@ -30,10 +30,10 @@ from edgekd.pipeline.candidates.train import Distillation, distilled_once
 from edgekd.pruning.blocks import blocks_of
 from edgekd.pruning.dependencies import below, untouchable
 from edgekd.pruning.importance import GRADIENTS
-from edgekd.pruning.prune import PrunedNetwork, counter_of, load_cut, prune, save_cut
-from edgekd.pruning.search import MOST_REMOVED, changed_widths, drop_to, unreachable
+from edgekd.pruning.prune import PrunedNetwork, counter_of, load_pruned, prune, save_pruned
+from edgekd.pruning.search import MOST_REMOVED, Measure, changed_widths, drop_to, unreachable
 from edgekd.pruning.sparsity import apply_masks, density, n_of_m_masks
-from edgekd.pruning.structure import prune_channels
+from edgekd.pruning.structure import ChannelOptions, prune_channels
 from edgekd.recipe.pruning import Prune
 from edgekd.recipe.schema import Recipe
 from edgekd.recipe.training import Distill, Loss
@@ -84,25 +84,26 @@ def preflight(state: PipelineState) -> None:
 
 def _check_reachable(network: Network, config: Prune) -> None:
     """Raises a RecipeError if pruning cannot make `network` as small as requested."""
-    count, what = counter_of(network, config), f"of the {config.measure}"
-    whole, module = count(network.module), network.module
+    count, module = counter_of(network, config), network.module
+    measure = Measure(count, count(module), f"of the {config.measure}")
     if config.blocks is not None:
-        blocks, example = config.blocks, network.example
-        drop_to(module, blocks, example, config.keep, count, lambda _: 0.0, whole=whole, what=what)
+        drop_to(module, config.blocks, network.example, config.keep, measure, lambda _: 0.0)
         return
     stay = untouchable(module, network.example, config.ignore)
     least = prune_channels(
         module,
         network.example,
         MOST_REMOVED,
-        importance="l2" if config.importance in GRADIENTS else config.importance,
-        everywhere=config.scope == "global",
-        round_to=config.round_to,
-        untouched=stay,
+        ChannelOptions(
+            importance="l2" if config.importance in GRADIENTS else config.importance,
+            everywhere=config.scope == "global",
+            round_to=config.round_to,
+            untouched=stay,
+        ),
     )
-    left = count(least.module) / whole
+    left = measure.share(least.module)
     if left > config.keep:
-        raise RecipeError(unreachable(config.keep, left, least.untouched, what))
+        raise RecipeError(unreachable(config.keep, left, least.untouched, measure.what))
 
 
 def _resolved(config: Prune, state: PipelineState) -> Prune:
@@ -171,9 +172,10 @@ def _pruned_once(
     }
 
     def make(folder: Path) -> None:
-        count = measured
-        if count is None and config.method == "structured":
+        measure = Measure(measured, 1.0) if measured else None
+        if measure is None and config.method == "structured":
             count = counter_of(whole, config)
+            measure = Measure(count, count(whole.module))
         pruned = prune(
             student,
             state.data,
@@ -181,16 +183,15 @@ def _pruned_once(
             task=state.task,
             metric=state.recipe.accept.metric,
             seed=run.seed,
-            measure=count,
-            whole=count(whole.module) if count and not measured else 1.0,
+            measure=measure,
             progress=run.progress,
         )
-        save_cut(pruned, folder)
+        save_pruned(pruned, folder)
 
     with one_after_the_first():
         name = _named("cut", number, state.recipe.prune or config)
         folder = run.make("prune", name, key, make).folder
-    return load_cut(student, folder)
+    return load_pruned(student, folder)
 
 
 def _recovered(
