@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgekd import cli
-from tests.support.project import DATA, MODELS, Project, Said, tiny_recipe
+from tests.support.project import DATA, MODELS, Project, CommandResult, tiny_recipe
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is there: workers with as many threads as cores each wait for one another.
@@ -30,13 +30,13 @@ def project(tmp_path: Path) -> Project:
 def edgekd_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     """Calls the program with words, in this process, and returns what it said."""
 
-    def call(*words: object) -> Said:
+    def call(*words: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["edgekd", *map(str, words)])
         cli.printed.clear()
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, err = capfd.readouterr()
-        return Said(code=int(stop.value.code or 0), out=out, err=err)
+        return CommandResult(code=int(stop.value.code or 0), out=out, err=err)
 
     return call

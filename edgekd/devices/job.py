@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +24,8 @@ from edgekd.errors import (
 )
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats.capabilities import agent_runtime
+from edgekd.system.files import path_digest
+from edgekd.system.store import copy_tree
 
 AGENT = ON_DEVICE / "agent.py"
 
@@ -83,59 +88,10 @@ def run_job(url: str, job: Job) -> Report:
         UnreachableError: the device cannot be reached.
         ConversionError: the runtime crashed the agent's process.
     """
-    import json
-    import shutil
-    import tempfile
-
-    import numpy as np
-
-    from edgekd.system.files import path_digest
-    from edgekd.system.store import copy_tree
-
     device = find_device(url)
     with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
         folder = Path(scratch)
-        entries: list[dict[str, Any]] = []
-        for name, path in job.artifacts.items():
-            (folder / name).mkdir()
-            for part in parts(path):
-                target = folder / name / part.name
-                if part.is_dir():
-                    copy_tree(part, target)
-                else:
-                    shutil.copyfile(part, target)
-            entry = {"name": name, "path": f"{name}/{path.name}", "batch": job.batches.get(name, 1)}
-            parameters = job.quantization.get(name)
-            if parameters and job.inputs is not None:  # It takes integers, of its own scale.
-                integers: dict[str, Any] = as_numbers(job.inputs, parameters)
-                np.savez(folder / f"inputs-{name}.npz", **integers)
-                entry["inputs"] = f"inputs-{name}.npz"
-            sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
-            entries.append(
-                {
-                    **entry,
-                    "channels_last": list(job.channels_last.get(name, ())),
-                    "files": {p.relative_to(folder).as_posix(): path_digest(p) for p in sent},
-                }
-            )
-        if job.inputs is not None and not all("inputs" in entry for entry in entries):
-            np.savez(folder / "inputs.npz", **job.inputs)
-        document = {
-            "version": VERSION,
-            "action": job.action,
-            "runtime": job.runtime,
-            "threads": job.threads,
-            "artifacts": entries,
-            "inputs": "inputs.npz" if (folder / "inputs.npz").exists() else None,
-            "providers": list(job.providers),
-            **job.options,
-        }
-        runtime_file = agent_runtime(job.runtime)
-        if runtime_file is not None:
-            shutil.copyfile(runtime_file, folder / "runtime.py")
-            document["runtime_file"] = "runtime.py"
-        (folder / "job.json").write_text(json.dumps(document))
-        shutil.copyfile(AGENT, folder / "agent.py")
+        _write_job(job, folder)
         device.run_agent(url, folder, timeout_s=job.timeout_s)
         report = json.loads((folder / "report.json").read_text())
         if report.get("version") != VERSION:
@@ -152,6 +108,58 @@ def run_job(url: str, job: Job) -> Report:
         report.get("readings", ()),
         report.get("start_ns"),
     )
+
+
+def _write_job(job: Job, folder: Path) -> None:
+    """Write the agent, `job.json` and the files that it names into `folder`."""
+    import numpy as np
+
+    entries = [_write_artifact(job, name, path, folder) for name, path in job.artifacts.items()]
+    if job.inputs is not None and not all("inputs" in entry for entry in entries):
+        np.savez(folder / "inputs.npz", **job.inputs)
+    document = {
+        "version": VERSION,
+        "action": job.action,
+        "runtime": job.runtime,
+        "threads": job.threads,
+        "artifacts": entries,
+        "inputs": "inputs.npz" if (folder / "inputs.npz").exists() else None,
+        "providers": list(job.providers),
+        **job.options,
+    }
+    runtime_file = agent_runtime(job.runtime)
+    if runtime_file is not None:
+        shutil.copyfile(runtime_file, folder / "runtime.py")
+        document["runtime_file"] = "runtime.py"
+    (folder / "job.json").write_text(json.dumps(document))
+    shutil.copyfile(AGENT, folder / "agent.py")
+
+
+def _write_artifact(job: Job, name: str, path: Path, folder: Path) -> dict[str, Any]:
+    """Copy an artifact, and its own inputs if it takes integers; returns its entry in the job."""
+    import numpy as np
+
+    (folder / name).mkdir()
+    for part in parts(path):
+        target = folder / name / part.name
+        if part.is_dir():
+            copy_tree(part, target)
+        else:
+            shutil.copyfile(part, target)
+    entry: dict[str, Any] = {
+        "name": name,
+        "path": f"{name}/{path.name}",
+        "batch": job.batches.get(name, 1),
+        "channels_last": list(job.channels_last.get(name, ())),
+    }
+    parameters = job.quantization.get(name)
+    if parameters and job.inputs is not None:
+        integers: dict[str, Any] = as_numbers(job.inputs, parameters)
+        np.savez(folder / f"inputs-{name}.npz", **integers)
+        entry["inputs"] = f"inputs-{name}.npz"
+    sent = sorted(part for part in (folder / name).rglob("*") if part.is_file())
+    entry["files"] = {p.relative_to(folder).as_posix(): path_digest(p) for p in sent}
+    return entry
 
 
 def _another_version(url: str, version: object) -> Fault:

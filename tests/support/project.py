@@ -136,7 +136,7 @@ class Project:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """The exit code and the output of a command."""
 
     code: int
