@@ -14,8 +14,8 @@ import edgekd
 from edgekd.artifacts.artifact import describe
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
 from edgekd.benchmarking.measure import MeasurementSettings, measure
-from edgekd.conversion import preprocessing as folding
 from edgekd.conversion.export import convert
+from edgekd.conversion.preprocessing import embed_preprocessing
 from edgekd.data import joined
 from edgekd.devices.execution import Ran, run_artifact
 from edgekd.distillation.black_box import BlackBox, load_black_box
@@ -24,8 +24,10 @@ from edgekd.evidence.measurement import Measurement
 from edgekd.formats import FORMATS
 from edgekd.formats.capabilities import integer_io_formats, quantization
 from edgekd.formats.options import ExportOptions
+from edgekd.network.preprocessing import turned
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from edgekd.recipe.benchmark import QUICK
+from edgekd.recipe.preprocessing import Raw
 from edgekd.verification.layer_sensitivity import layer_sensitivity
 from tests.support.models import TRAPS
 from tests.support.project import assert_five_parts
@@ -105,7 +107,7 @@ def test_one_who_knows_the_file_and_its_steps_gets_what_edgekd_gets(three: Any) 
         assert {step.dtype for step in steps.values()} == {io}
         ran = run_artifact(artifact, test, "local")
         assert isinstance(ran, Ran)
-        given = folding.turned(test, artifact.channels_last)
+        given = turned(test, artifact.channels_last)
         for number in range(4):
             feed = {}
             for key, value in given.items():
@@ -189,12 +191,12 @@ def test_it_is_timed_beside_one_of_float_and_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", IO_FORMATS)
 def test_raw_images_and_ids_stay_what_they_are(format: str, tmp_path: Path) -> None:
     network = network_of("residual")
-    raw = folding.Raw(dtype="uint8", scale=1 / 255, mean=[0.5], std=[0.25])
+    raw = Raw(dtype="uint8", scale=1 / 255, mean=[0.5], std=[0.25])
     generator = torch.Generator().manual_seed(6)
     images = torch.randint(0, 256, (32, 3, 8, 8), generator=generator)
     example = {"image": (images[:1] / 255 - 0.5) / 0.25}
     network = edgekd.load_network(network.module, example=example)
-    folded = folding.embed_preprocessing(network, {"image": raw}, "probabilities")
+    folded = embed_preprocessing(network, {"image": raw}, "probabilities")
     samples = [{"image": image[None]} for image in images.permute(0, 2, 3, 1).to(torch.uint8)]
     artifact = written(folded, format, "int8", tmp_path, samples)
     (step,) = artifact.quantization.items()
