@@ -6,16 +6,19 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgekd.calibration.selection import SELECTIONS
+from edgekd.calibration.selection import SELECTIONS, current_name
 from edgekd.errors import Fault, RecipeError, listed, nearest
 from edgekd.system.files import data_folder
 from edgekd.system.toml import read_toml
 
 SOURCES = ("train", "validation", "unlabeled")
-NOT_TOLD = ("name", "frozen")
-LABELLED = ("stratified", "worst-loss")
-"""Selections that look at labels."""
-TEXTS = ("description", "preprocessing", "looked_at", "sha256")
+"""The splits that a set may be drawn from; the test split is for results only."""
+NOT_KEYS = ("name", "frozen")
+"""Attributes of a set that are not keys of its file."""
+LABELLED = ("stratified", "highest-loss")
+"""Selections that need labels."""
+STRINGS = ("description", "preprocessing", "looked_at", "sha256")
+"""Optional keys that are strings."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,14 @@ class CalibrationSet:
     """A set from `calibration/NAME.toml`.
 
     Attributes:
-        source: the split it is drawn from; never the test split.
-        count: how many samples.
+        source: the split it is drawn from, one of `SOURCES`.
+        count: the number of samples.
         selection: one of `SELECTIONS`.
-        licence: of the samples, for the bundle's papers.
-        preprocessing: what was done to the raw data, in words.
-        looked_at: what the selection went by, in words.
-        sha256: of the file of samples, where they are to be these very ones.
-        frozen: that file, `NAME.safetensors` beside the set, where it is there.
+        licence: the licence of the samples, for the bundle's documents.
+        preprocessing: a description of how the raw data was preprocessed.
+        looked_at: a description of the features or losses that the selection used.
+        sha256: the digest of the file of samples; None if other samples are allowed.
+        frozen: the file of samples, `NAME.safetensors` beside the set; None if there is none.
     """
 
     name: str
@@ -45,9 +48,9 @@ class CalibrationSet:
     frozen: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object, which is what the file of the set says, and its name."""
-        told = {key: value for key, value in vars(self).items() if key != "frozen"}
-        return {key: value for key, value in told.items() if value not in (None, "")}
+        """The name of the set and the keys of its file, as a JSON object."""
+        document = {key: value for key, value in vars(self).items() if key != "frozen"}
+        return {key: value for key, value in document.items() if value not in (None, "")}
 
 
 def calibration_names() -> list[str]:
@@ -56,10 +59,10 @@ def calibration_names() -> list[str]:
 
 
 def load_calibration(reference: str, base: Path) -> CalibrationSet:
-    """The set named `reference`, or in the file of that path (relative to `base`).
+    """The shipped set named `reference`, or the set in the file `reference` (relative to `base`).
 
     Raises:
-        RecipeError: there is none, or it is not a valid one.
+        RecipeError: there is no such set, or it is not valid.
     """
     named = reference in calibration_names()
     path = data_folder("calibration") / f"{reference}.toml" if named else base / reference
@@ -67,12 +70,14 @@ def load_calibration(reference: str, base: Path) -> CalibrationSet:
 
 
 def check_calibration(document: dict[str, Any], path: Path) -> CalibrationSet:
-    """The set that `document` describes, which is, or will be, in the file at `path`.
+    """The set that `document` describes, the content of the file at `path`.
 
     Raises:
-        RecipeError: it is not a valid one; all faults are told.
+        RecipeError: it is not valid; all faults are reported.
     """
-    known = [entry.name for entry in fields(CalibrationSet) if entry.name not in NOT_TOLD]
+    if "selection" in document:
+        document = {**document, "selection": current_name(document["selection"])}
+    known = [entry.name for entry in fields(CalibrationSet) if entry.name not in NOT_KEYS]
     faults = [
         _fault(path, key, repr(document[key]), listed(known), nearest(key, known))
         for key in document
@@ -85,12 +90,12 @@ def check_calibration(document: dict[str, Any], path: Path) -> CalibrationSet:
             faults.append(_fault(path, key, repr(value), listed(allowed), close))
     count = document.get("count")
     if not isinstance(count, int) or count < 1:
-        faults.append(_fault(path, "count", repr(count), "a whole number over 0", None))
-    for key in ("licence", *(key for key in TEXTS if key in document)):
+        faults.append(_fault(path, "count", repr(count), "an integer above 0", None))
+    for key in ("licence", *(key for key in STRINGS if key in document)):
         if not isinstance(document.get(key), str):
             faults.append(_fault(path, key, repr(document.get(key)), "a string", None))
     if document.get("source") == "unlabeled" and document.get("selection") in LABELLED:
-        why = f"train or validation, which have the labels that {document['selection']} looks at"
+        why = f"train or validation, which have the labels that {document['selection']} needs"
         faults.append(_fault(path, "source", "'unlabeled'", why, None))
     if faults:
         raise RecipeError(*faults)
@@ -104,5 +109,5 @@ def _fault(path: Path, key: str, got: str, expected: str, close: str | None) -> 
         at=f"{path}:{key}",
         got=got,
         expected=expected,
-        fix=f"did you mean {close!r}?" if close else f"mend {key} in {path}",
+        fix=f"did you mean {close!r}?" if close else f"change {key} in {path}",
     )

@@ -1,7 +1,7 @@
-"""What is wrong with calibration samples, and what is only doubtful.
+"""Checks calibration samples: faults that stop a run, and doubts that are reported.
 
-A quantizer takes whatever it is given: ranges measured on the wrong samples are a file that loads,
-runs and is wrong.
+A quantizer accepts any samples. Ranges measured on wrong ones give a file that loads and runs but
+computes wrong results.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from edgekd.network.dynamic_shapes import fits
 Sample = Mapping[str, Tensor]
 
 FEW = 32
-"""Samples under which a set is doubtful; tools' guides ask for 100 to 500."""
+"""A set with fewer samples is reported; the guides of quantizers ask for 100 to 500."""
 SCALE = 8.0
-"""How far the size of values may be from the training data's: three of eight bits are lost, or
-clipped, beyond it."""
+"""The largest ratio of the values' size to the training data's. Beyond it, three of eight bits are
+lost or clipped."""
 OUTSIDE_FRAC = 1e-3
-"""The share of values outside the training data's range that is told."""
+"""The share of values outside the training data's range above which it is reported."""
 COVERED_FRAC = 0.5
-"""The share of the training data's range under which it is told that samples do not cover it."""
-LOOKED_AT = 1_000_000
-"""Values of an input at most that its size is taken from."""
+"""The share of the training data's range that is covered, below which it is reported."""
+SIZE_VALUES = 1_000_000
+"""The largest number of values of an input that its size is computed from."""
 
 
 def unusable(
@@ -38,12 +38,12 @@ def unusable(
     numbers: Sequence[int] | None = None,
     scheme: str = "int8",
 ) -> list[Fault]:
-    """The faults for which no range can be measured on `samples`, the first kind there is.
+    """The faults that make `samples` unusable for calibration, of the first kind that is found.
 
     Args:
-        specs: of the network's inputs; a sample has each by name, batch first.
-        at: what the samples are, for the message.
-        numbers: of the samples there, where they are not all of them.
+        specs: the network's inputs; a sample has each by name, batch first.
+        at: a name for the samples, for messages.
+        numbers: the indices of the samples in their split, if they are not all of it.
     """
     if not samples:
         return [
@@ -51,7 +51,7 @@ def unusable(
                 what=f"{scheme} needs calibration samples.",
                 at=at,
                 got="none",
-                expected="samples of real inputs, a hundred or so",
+                expected="about a hundred samples of real inputs",
                 fix="give calibration=[{input name: tensor}, ...], "
                 "on the command line --calibration FILE.safetensors",
             )
@@ -95,11 +95,11 @@ def _not_finite(samples: Sequence[Sample], at: str, numbers: Sequence[int]) -> l
         if broken:
             return [
                 Fault(
-                    what="A calibration sample holds a NaN or an infinity.",
+                    what="A calibration sample contains a NaN or an infinity.",
                     at=f"input {name}, {at} samples {broken[:8]}",
                     got=f"{len(broken)} such samples of {len(samples)}",
                     expected="finite values",
-                    fix="mend or remove these samples; ranges measured on them mean nothing",
+                    fix="correct or remove these samples; ranges measured on them are meaningless",
                 )
             ]
     return []
@@ -108,10 +108,10 @@ def _not_finite(samples: Sequence[Sample], at: str, numbers: Sequence[int]) -> l
 def _all_equal(samples: Sequence[Sample], at: str) -> list[Fault]:
     first = samples[0]
     if all(bool((tensor == tensor.reshape(-1)[0]).all()) for tensor in first.values()):
-        told = listed(f"{name} = {float(t.reshape(-1)[0]):g}" for name, t in first.items())
-        got = f"{told} everywhere"
+        values = listed(f"{name} = {float(t.reshape(-1)[0]):g}" for name, t in first.items())
+        got = f"{values} everywhere"
     else:
-        got = "the same sample, again and again"
+        got = "the same sample, repeated"
     equal = all(torch.equal(sample[name], first[name]) for sample in samples[1:] for name in first)
     if not equal or (len(samples) == 1 and not got.endswith("everywhere")):
         return []
@@ -121,24 +121,24 @@ def _all_equal(samples: Sequence[Sample], at: str) -> list[Fault]:
             at=at,
             got=f"{len(samples)} samples: {got}",
             expected="different samples of real inputs",
-            fix="look at what makes them: a loader that returns one buffer, or zeros",
+            fix="check their loader: does it return the same buffer, or zeros?",
         )
     ]
 
 
 def off_scale(samples: Sequence[Sample], seen: Sample, *, at: str) -> list[Fault]:
-    """The faults of inputs whose values are not of the size of those the network was taught with.
+    """The faults of inputs whose values differ in size from those the network was trained on.
 
     Args:
         seen: inputs of the training split, by name, batch first.
     """
     faults = []
-    for name, taught in seen.items():
-        if not taught.is_floating_point():
+    for name, trained in seen.items():
+        if not trained.is_floating_point():
             continue
         values = torch.cat([sample[name].reshape(-1) for sample in samples])
-        pairs = zip(_sizes(values), _sizes(taught), strict=True)
-        ratios = [ours / theirs if theirs else 1.0 for ours, theirs in pairs]
+        pairs = zip(_sizes(values), _sizes(trained), strict=True)
+        ratios = [size / trained_size if trained_size else 1.0 for size, trained_size in pairs]
         if min(ratios) <= SCALE and max(ratios) >= 1 / SCALE:
             continue
         faults.append(
@@ -146,51 +146,52 @@ def off_scale(samples: Sequence[Sample], seen: Sample, *, at: str) -> list[Fault
                 what="The calibration samples are not on the scale of the training data.",
                 at=f"input {name}, {at}",
                 got=f"{_range(values)}, {ratios[0]:.3g} times the training data's size",
-                expected=f"values like the training split's, {_range(taught)}",
-                fix="normalise them as data.load normalises the training split",
+                expected=f"values like the training split's, {_range(trained)}",
+                fix="normalize them as data.load normalizes the training split",
             )
         )
     return faults
 
 
 def doubts(samples: Sequence[Sample], seen: Sample) -> list[str]:
-    """What of `samples` is doubtful, in sentences; see `off_scale`."""
-    found = []
+    """Sentences on what may be wrong with `samples`; for `seen` see `off_scale`."""
+    sentences = []
     if len(samples) < FEW:
-        found.append(
-            f"only {len(samples)} calibration samples: ranges of so few clip what others have"
+        sentences.append(
+            f"only {len(samples)} calibration samples: other inputs may be outside their ranges"
         )
-    earlier: set[bytes] = set()
-    for sample in samples:
-        earlier.add(b"".join(each.contiguous().numpy().tobytes() for each in sample.values()))
-    if len(earlier) < len(samples):
-        again = len(samples) - len(earlier)
-        found.append(f"{again} of {len(samples)} calibration samples are there more than once")
-    for name, taught in seen.items():
+    distinct = {
+        b"".join(tensor.contiguous().numpy().tobytes() for tensor in sample.values())
+        for sample in samples
+    }
+    if len(distinct) < len(samples):
+        repeated = len(samples) - len(distinct)
+        sentences.append(f"{repeated} of {len(samples)} calibration samples are duplicates")
+    for name, trained in seen.items():
         values = torch.cat([sample[name].reshape(-1) for sample in samples]).double()
-        low, high = float(taught.min()), float(taught.max())
+        low, high = float(trained.min()), float(trained.max())
         if values.min() == values.max() and low < high:
-            found.append(f"input {name} is {float(values[0]):g} in all calibration samples")
+            sentences.append(f"input {name} is {float(values[0]):g} in all calibration samples")
             continue
         outside = float(((values < low) | (values > high)).double().mean())
         if outside > OUTSIDE_FRAC:
-            found.append(
+            sentences.append(
                 f"{100 * outside:.1f} % of the calibration values of input {name} lie outside "
-                f"the training split's, {_range(taught)}"
+                f"the training split's, {_range(trained)}"
             )
         if high > low and float(values.max() - values.min()) < COVERED_FRAC * (high - low):
-            found.append(
+            sentences.append(
                 f"the calibration values of input {name}, {_range(values)}, cover less than half "
-                f"of the training split's, {_range(taught)}"
+                f"of the training split's, {_range(trained)}"
             )
-    return found
+    return sentences
 
 
 def _sizes(values: Tensor) -> tuple[float, float]:
-    """The size of all but the largest thousandth, and the mean size: of outliers the one does not
-    change, of values that are mostly zero the other."""
+    """The 99.9th percentile of the magnitude, which outliers do not change, and its mean, which is
+    not zero if most values are."""
     flat = values.reshape(-1)
-    flat = flat[:: max(1, flat.numel() // LOOKED_AT)].abs().double()
+    flat = flat[:: max(1, flat.numel() // SIZE_VALUES)].abs().double()
     most = flat.kthvalue(max(1, round(0.999 * flat.numel()))).values
     return float(most), float(flat.mean())
 

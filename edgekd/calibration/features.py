@@ -1,4 +1,4 @@
-"""What a selection of calibration samples looks at: features of the teacher, the student's loss."""
+"""The features of samples, by which a calibration set is selected."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from edgekd.network.network import Network, call, renamed
 from edgekd.tasks.evaluate import BATCH_SIZE
 
 LAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layers whose input is taken for a network's features, where one is the last that runs."""
+"""Layer types whose input can be the features of a network."""
 
 
 def features_of(
     network: Network, samples: Samples
 ) -> tuple[Float[Tensor, "samples features"], str]:
-    """The features of all `samples` in order, and what they are, in words."""
+    """The features of all samples in order, and a description of them.
+
+    They are the input of the last of these layers that runs, or else the output of the network.
+    """
     module = network.module.cpu()
     mode = module.training
     module.eval()
@@ -27,19 +30,19 @@ def features_of(
             last = _last_layer(module, named)
             if last is None:
                 output = network.signature.output_names[0]
-                found = [
+                batches = [
                     call(module, renamed(samples.take(ids)[0], network))[output].flatten(1)
                     for ids in samples.batches(BATCH_SIZE)
                 ]
-                return torch.cat(found).float(), f"output {output}"
+                return torch.cat(batches).float(), f"output {output}"
             path, layer = last
-            found = [
+            batches = [
                 _input_of(layer, module, renamed(samples.take(ids)[0], network))
                 for ids in samples.batches(BATCH_SIZE)
             ]
     finally:
         module.train(mode)
-    return torch.cat(found).float(), f"the input of layer {path}"
+    return torch.cat(batches).float(), f"the input of layer {path}"
 
 
 def _last_layer(module: nn.Module, inputs: Inputs) -> tuple[str, nn.Module] | None:
@@ -59,14 +62,14 @@ def _last_layer(module: nn.Module, inputs: Inputs) -> tuple[str, nn.Module] | No
 
 
 def _input_of(layer: nn.Module, module: nn.Module, inputs: Inputs) -> Tensor:
-    """What `layer` takes in a call of `module`, its mean over all axes but batch and features."""
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    """The input of `layer` in a call of `module`, averaged over all but batch and features."""
+    captured: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
     try:
         call(module, inputs)
     finally:
         handle.remove()
-    found = seen[-1].float()
+    features = captured[-1].float()
     if isinstance(layer, nn.Linear):
-        return found.reshape(len(found), -1, found.shape[-1]).mean(1)
-    return found.flatten(2).mean(2)
+        return features.reshape(len(features), -1, features.shape[-1]).mean(1)
+    return features.flatten(2).mean(2)

@@ -19,8 +19,6 @@ from edgekd.network.sample_files import read_samples
 from edgekd.system.files import path_digest
 
 FILE = "calibration.safetensors"
-
-
 RECORD = "calibration.json"
 
 
@@ -36,10 +34,10 @@ def calibration_samples(
     """The calibration samples for `network`, a batch of one each, in the order quantizers get them.
 
     Args:
-        features, losses: of all samples, where the selection looks at them.
+        features, losses: of all samples, if the selection needs them.
 
     Raises:
-        RecipeError: there are too few samples, or nothing can be measured on the selected ones.
+        RecipeError: there are too few samples, or the selected ones are unusable.
     """
     if calibration.count > len(samples):
         raise RecipeError(
@@ -62,16 +60,16 @@ def calibration_samples(
         seed=seed,
     )
     inputs, _ = samples.take(torch.tensor(ids))
-    found = tuple(single(inputs))
+    selected = tuple(single(inputs))
     specs = network.signature.inputs
-    faults = unusable(found, specs, at=calibration.source, numbers=ids)
+    faults = unusable(selected, specs, at=calibration.source, numbers=ids)
     if faults:
         raise RecipeError(*faults)
-    return found
+    return selected
 
 
 def check_digest(chosen: CalibrationSet, path: Path) -> None:
-    """Raises where the samples at `path` are not those that the set was made of."""
+    """Raises a RecipeError if the samples at `path` are not those that the set was made of."""
     if chosen.sha256 is not None and chosen.sha256 != path_digest(path):
         raise RecipeError(
             Fault(
@@ -79,15 +77,15 @@ def check_digest(chosen: CalibrationSet, path: Path) -> None:
                 at=f"calibration set {chosen.name!r}: sha256",
                 got=path_digest(path),
                 expected=chosen.sha256,
-                fix="use the data it was made of, or put the new digest into the set",
+                fix="use the data it was made of, or write the new digest into the set",
             )
         )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `freeze` wrote of a set beside its samples."""
-    told: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return told
+    """The record of a frozen set that is stored beside its samples."""
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return record
 
 
 def read_frozen_samples(chosen: CalibrationSet, path: Path, network: Network) -> tuple[Inputs, ...]:
@@ -98,11 +96,11 @@ def read_frozen_samples(chosen: CalibrationSet, path: Path, network: Network) ->
     if not faults and len(samples) != chosen.count:
         faults = [
             Fault(
-                what="The calibration set's file has not as many samples as the set.",
+                what="The calibration set's file has the wrong number of samples.",
                 at=at,
                 got=f"{len(samples)} samples",
                 expected=f"count = {chosen.count}",
-                fix="make the set again: edgekd calibrate RECIPE",
+                fix="create the set again: edgekd calibrate RECIPE",
             )
         ]
     if faults:

@@ -55,7 +55,7 @@ def calibrate(
     """Freeze a calibration set: NAME.toml and the exact samples beside it.
 
     The selection k-centre spreads the samples over the teacher's features. The selection
-    worst-loss takes the samples with the highest loss of the student. Both train the network that
+    highest-loss takes the samples with the highest loss of the student. Both train the network that
     they need first, as a run does.
     """
     from edgekd.cli.progress import Shown

@@ -23,7 +23,7 @@ STAGES = (
 """The stages of a run, in order."""
 
 KINDS = ("folder", "archive", "android", "swift", "linux")
-SELECTIONS = ("random", "stratified", "first", "k-centre", "worst-loss")
+SELECTIONS = ("random", "stratified", "first", "k-centre", "highest-loss")
 TASKS = ("classification", "regression", "embedding", "segmentation", "token-classification")
 
 

@@ -13,6 +13,7 @@ import tomli_w
 
 from edgekd.calibration.calibration_set import CalibrationSet, check_calibration, load_calibration
 from edgekd.calibration.frozen_samples import read_record
+from edgekd.calibration.selection import current_name
 from edgekd.errors import Fault, RecipeError
 from edgekd.pipeline.candidates.calibrate import freeze
 from edgekd.pipeline.plan import check
@@ -36,7 +37,7 @@ class CalibrationOptions:
         name: the name of the set; SELECTION-COUNT if None.
         source: the split to select from: train, validation or unlabeled.
         count: the number of samples.
-        selection: random, stratified, first, k-centre or worst-loss.
+        selection: random, stratified, first, k-centre or highest-loss.
         licence: the licence of the samples.
         out: the folder of the set; `calibration` beside the recipe if None.
         overwrite: whether to replace a set of that name.
@@ -94,6 +95,7 @@ def calibrate(
             unusable for calibration.
     """
     options = _with_deprecated(options or CalibrationOptions(), deprecated)
+    options = replace(options, selection=current_name(options.selection))
     path = Path(recipe)
     # The recipe may name the very set that is being made.
     plan = check(path, (*settings, "quantize.calibration=random-128"))
@@ -146,7 +148,7 @@ def _with_deprecated(options: CalibrationOptions, fields: dict[str, Any]) -> Cal
 
 def _last_stage(recipe: Recipe, selection: str) -> str | None:
     """The stage that finishes the network which `selection` uses; None if it uses none."""
-    if selection == "worst-loss":
+    if selection == "highest-loss":
         return "fold"
     if selection != "k-centre":
         return None

@@ -47,7 +47,7 @@ def calibrate(edgekd_cli: Any, project: Project, *args: object) -> Any:
         ("random", None),
         ("stratified", None),
         ("k-centre", "the input of layer 3 of the teacher"),
-        ("worst-loss", "the loss of the student against the labels"),
+        ("highest-loss", "the loss of the student against the labels"),
     ],
 )
 def test_a_recipe_that_names_a_made_set_gets_exactly_its_samples(
@@ -137,7 +137,7 @@ def test_changed_samples_are_an_error(project: Project, edgekd_cli: Any) -> None
     card.write_text(card.read_text().replace("count = 40", "count = 41"))
     said = edgekd_cli(*run)
     assert said.code == 2
-    assert "has not as many samples" in said.err
+    assert "has the wrong number of samples" in said.err
     assert_five_parts(said.err)
 
 
@@ -175,7 +175,7 @@ def test_doubts_about_samples_are_in_the_row_and_in_the_log(
 def test_a_set_that_cannot_be_made_is_an_error(project: Project, edgekd_cli: Any) -> None:
     runs = ("--runs", project.folder / "runs")
     for args, message in (
-        (("--selection", "best"), "random, stratified, first, k-centre or worst-loss"),
+        (("--selection", "best"), "random, stratified, first, k-centre or highest-loss"),
         (("--source", "test"), "train, validation or unlabeled"),
         (("--source", "unlabeled"), "The data has no unlabeled split"),
         (("--count", 4000), "fewer samples than the calibration set asks for"),

@@ -37,7 +37,7 @@ def selection_key(state: PipelineState, selection: str) -> Any:
     """What the features of a selection depend on, as a JSON document."""
     if selection == "k-centre":
         return teacher_key(_feature_network(state)[0])
-    return network_key(state.student) if selection == "worst-loss" else None
+    return network_key(state.student) if selection == "highest-loss" else None
 
 
 def selection_features(
@@ -58,7 +58,7 @@ def selection_features(
             return features, None, f"{layer} of the {whose}"
         batches = [outputs_on(teacher, samples.take(ids)[0]) for ids in samples.batches(FILE_BATCH)]
         return torch.cat(batches).flatten(1), None, f"the output of {teacher.reference}"
-    if selection == "worst-loss":
+    if selection == "highest-loss":
         output = state.student.signature.output_names[0]
         outputs, labels = outputs_of(state.student.module, samples)[output], samples.labels()
         losses = [

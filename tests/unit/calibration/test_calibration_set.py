@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from edgekd.calibration.calibration_set import CalibrationSet, calibration_names, load_calibration
+from edgekd.calibration.calibration_set import (
+    CalibrationSet,
+    calibration_names,
+    check_calibration,
+    load_calibration,
+)
 from edgekd.calibration.checks import doubts, off_scale, unusable
 from edgekd.calibration.features import features_of
 from edgekd.calibration.frozen_samples import calibration_samples
@@ -21,7 +26,7 @@ from edgekd.network.network import as_network
 from tests.support.project import assert_five_parts
 
 NETWORK = as_network(nn.Linear(2, 3), torch.zeros(1, 2))
-NEEDS = [("stratified", "labels"), ("k-centre", "features"), ("worst-loss", "losses")]
+NEEDS = [("stratified", "labels"), ("k-centre", "features"), ("highest-loss", "losses")]
 LABELS = torch.tensor([0] * 80 + [1] * 15 + [2] * 5)
 
 
@@ -76,8 +81,16 @@ def test_k_centre_covers_what_chance_leaves_out() -> None:
     assert {i % 5 for i in k_centre(twins, 5)} == set(range(5))
 
 
-def test_worst_loss_takes_the_largest_in_order() -> None:
-    ids = select(100, 5, "worst-loss", seed=0, losses=GIVEN["losses"])
+def test_a_selection_is_accepted_by_its_old_name() -> None:
+    losses = GIVEN["losses"]
+    by_old_name = select(100, 5, "worst-loss", seed=0, losses=losses)
+    assert by_old_name == select(100, 5, "highest-loss", seed=0, losses=losses)
+    keys = {"source": "train", "count": 5, "selection": "worst-loss", "licence": "CC0-1.0"}
+    assert check_calibration(keys, Path("old.toml")).selection == "highest-loss"
+
+
+def test_highest_loss_takes_the_largest_in_order() -> None:
+    ids = select(100, 5, "highest-loss", seed=0, losses=GIVEN["losses"])
     assert GIVEN["losses"][list(ids)].tolist() == sorted(GIVEN["losses"].tolist())[:-6:-1]
 
 
@@ -100,7 +113,7 @@ WRONG: dict[str, tuple[list[dict[str, Tensor]], str]] = {
     "missing": ([{"image": NORMAL[:1]}], "got:      inputs image"),
     "constant": (of(torch.full((9, 2), 0.5)), "input = 0.5 everywhere"),
     "one zero": (of(torch.zeros(1, 2)), "input = 0 everywhere"),
-    "equal": (of(NORMAL[:1].expand(9, 2)), "the same sample, again and again"),
+    "equal": (of(NORMAL[:1].expand(9, 2)), "the same sample, repeated"),
 }
 
 
@@ -140,7 +153,7 @@ def test_a_forgotten_normalisation_is_an_error(factor: float) -> None:
     ("samples", "told"),
     [
         (NORMAL[:9], "only 9 calibration samples"),
-        (torch.cat([NORMAL[:60], NORMAL[:5]]), "5 of 65 calibration samples are there more than"),
+        (torch.cat([NORMAL[:60], NORMAL[:5]]), "5 of 65 calibration samples are duplicates"),
         (2 * NORMAL[:64], "% of the calibration values of input input lie outside"),
         (0.1 * NORMAL[:64], "cover less than half"),
         (torch.zeros(64, 2), "input input is 0 in all calibration samples"),
@@ -185,10 +198,10 @@ def test_too_few_and_broken_samples_are_told() -> None:
     [
         ('source = "test"', "train, validation or unlabeled"),
         ('souce = "train"', "did you mean 'source'?"),
-        ("count = 0", "a whole number over 0"),
+        ("count = 0", "an integer above 0"),
         ("count = 3", "licence"),
         ("sha256 = 3", "a string"),
-        ('source = "unlabeled"\nselection = "worst-loss"', "which have the labels"),
+        ('source = "unlabeled"\nselection = "highest-loss"', "which have the labels"),
     ],
 )
 def test_a_wrong_set_is_told(tmp_path: Path, text: str, told: str) -> None:
