@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgekd import cli
-from tests.support.project import DATA, MODELS, Project, CommandResult, tiny_recipe
+from tests.support.project import DATA, MODELS, CommandResult, Project, tiny_recipe
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is there: workers with as many threads as cores each wait for one another.

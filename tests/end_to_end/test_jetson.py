@@ -103,7 +103,7 @@ def test_a_failure_of_trtexec_is_an_outcome(
 ) -> None:
     artifact = edgekd.export(network, format="onnx", out=tmp_path / "build")
     job = Job("run", "litert", {"it": artifact.path}, 1, {"it": 1})
-    with pytest.raises(RefusedError, match="TensorRT does not take") as stop:
+    with pytest.raises(RefusedError, match="TensorRT cannot take") as stop:
         run_job(url_of(jetson), job)
     assert_five_parts(str(stop.value))
     job = replace(job, runtime="onnxruntime")
