@@ -1,6 +1,6 @@
-"""Preprocessing as part of the network: a raw image in, probabilities out, wherever it runs.
+"""Embeds preprocessing and softmax into a network: a raw image in, probabilities out.
 
-What an app would do before a model, and might do otherwise than training did, is done by the file.
+The file then does what an app would do before the model, and cannot differ from training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgekd.recipe.preprocessing import Head, Raw
 
 
 class Folded(nn.Module):
-    """A network with its preprocessing before it and its softmax behind it."""
+    """A network with its preprocessing in front and its softmax behind."""
 
     def __init__(self, network: Network, raw: Mapping[str, Raw], outputs: Head) -> None:
         super().__init__()
@@ -32,24 +32,24 @@ class Folded(nn.Module):
         self.softmax = outputs == "probabilities"
         self.names = tuple(network.signature.input_names)
         for number, entry in enumerate(raw.values()):
-            mean, std = (torch.tensor(each).double() for each in (entry.mean, entry.std))
-            # One multiplication and one subtraction, computed here once.
+            mean, std = (torch.tensor(values).double() for values in (entry.mean, entry.std))
+            # At run time it is one multiplication and one subtraction.
             self.register_buffer(f"factor_{number}", (entry.scale / std).float())
             self.register_buffer(f"offset_{number}", (mean / std).float())
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        given = dict(zip(self.names, tensors, strict=True))
+        inputs = dict(zip(self.names, tensors, strict=True))
         for number, (name, entry) in enumerate(self.raw.items()):
             factor, offset = getattr(self, f"factor_{number}"), getattr(self, f"offset_{number}")
-            value = given[name].to(torch.float32)
+            value = inputs[name].to(torch.float32)
             if entry.layout == "nhwc":
                 value = value.permute(0, 3, 1, 2)
-            given[name] = value * _by_channel(factor, value) - _by_channel(offset, value)
-        found = call(self.module, given)
-        first = next(iter(found))
+            inputs[name] = value * _by_channel(factor, value) - _by_channel(offset, value)
+        outputs = call(self.module, inputs)
+        first = next(iter(outputs))
         if self.softmax:
-            found[first] = found[first].softmax(-1)
-        return found
+            outputs[first] = outputs[first].softmax(-1)
+        return outputs
 
 
 def _by_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -61,15 +61,25 @@ def _by_channel(values: Tensor, like: Tensor) -> Tensor:
 def embed_preprocessing(
     network: Network, inputs: Mapping[str, Raw], outputs: Head = "logits"
 ) -> Network:
-    """`network` with what `inputs` say before it, and softmax over its first output's last axis.
+    """`network` with the preprocessing of `inputs` embedded, and softmax over the last axis of its
+    first output if `outputs` is "probabilities".
+
+    Args:
+        inputs: the raw form of each input to embed, by name.
+        outputs: "logits" or "probabilities".
+
+    Returns:
+        The network, whose inputs are raw.
 
     Raises:
-        RecipeError: there is no such input, it is no image, or it has other channels.
+        RecipeError: there is no such input, it is not an image, or it has other channels.
     """
     if network.dynamic:
-        got = f"free sizes {listed(each.name for each in network.dynamic)}"
-        expected = "a network of fixed sizes"
-        raise RecipeError(_fault(next(iter(inputs), "outputs"), got, expected, "fold or declare"))
+        got = f"dynamic dimensions {listed(dim.name for dim in network.dynamic)}"
+        expected = "a network with static shapes"
+        raise RecipeError(
+            _fault(next(iter(inputs), "outputs"), got, expected, "remove one of the two")
+        )
     shapes = {spec.name: spec.shape for spec in network.signature.inputs}
     for name, raw in inputs.items():
         if name not in shapes:
@@ -85,32 +95,34 @@ def embed_preprocessing(
             raise RecipeError(_fault(name, got, expected, "give one for each channel"))
     example = unprepared(network.example, inputs)
     module = Folded(network, inputs, outputs).eval()
-    made = {name: raw.model_dump() for name, raw in inputs.items()}
-    lineage = {**network.lineage, "folded": {"inputs": made, "outputs": outputs}}
-    made_of = as_network(module, example, lineage)
+    tables = {name: raw.model_dump() for name, raw in inputs.items()}
+    lineage = {**network.lineage, "folded": {"inputs": tables, "outputs": outputs}}
+    embedded = as_network(module, example, lineage)
     images = [name for name, raw in inputs.items() if raw.layout == "nhwc"]
-    first, *others = made_of.signature.outputs
+    first, *others = embedded.signature.outputs
     signature = Signature(
         tuple(
             replace(spec, layout=NHWC) if spec.name in images else spec
-            for spec in made_of.signature.inputs
+            for spec in embedded.signature.inputs
         ),
         (replace(first, meaning=outputs), *others),
     )
-    return replace(made_of, signature=signature)
+    return replace(embedded, signature=signature)
 
 
 def unprepared(inputs: Mapping[str, Tensor], raw: Mapping[str, Raw]) -> Inputs:
-    """Prepared inputs, batch first, as what a camera would have given: rounded where it is whole.
+    """Preprocessed inputs, batch first, turned back into raw ones; integer types are rounded.
 
     Raises:
-        RecipeError: a value lies outside of what the type holds, so that mean, std and scale are
-            not those the data was prepared with.
+        RecipeError: a value lies outside the range of its type, so mean, std and scale are not
+            those that the data was preprocessed with.
     """
-    found = dict(inputs)
+    result = dict(inputs)
     for name, entry in raw.items():
-        value = found[name].double()
-        mean, std = (torch.tensor(each, dtype=torch.float64) for each in (entry.mean, entry.std))
+        value = result[name].double()
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64) for values in (entry.mean, entry.std)
+        )
         value = (value * _by_channel(std, value) + _by_channel(mean, value)) / entry.scale
         if entry.layout == "nhwc":
             value = value.permute(0, 2, 3, 1)
@@ -121,13 +133,13 @@ def unprepared(inputs: Mapping[str, Tensor], raw: Mapping[str, Raw]) -> Inputs:
                 expected = "0 to 255: the mean, std and scale that the data was prepared with"
                 raise RecipeError(_fault(name, got, expected, "copy them from data.load"))
             value = value.round().clamp(0, 255).to(torch.uint8)
-        found[name] = value.to(getattr(torch, entry.dtype)).contiguous()
-    return found
+        result[name] = value.to(getattr(torch, entry.dtype)).contiguous()
+    return result
 
 
 def _fault(name: str, got: str, expected: str, fix: str) -> Fault:
     return Fault(
-        what="Preprocessing cannot be folded into the network.",
+        what="The preprocessing cannot be embedded into the network.",
         at=f"export.inputs.{name}",
         got=got,
         expected=expected,
@@ -136,7 +148,7 @@ def _fault(name: str, got: str, expected: str, fix: str) -> Fault:
 
 
 class Unprepared:
-    """A dataset whose inputs are what a camera would have given."""
+    """A dataset whose inputs are raw again."""
 
     def __init__(
         self, dataset: Dataset, names: tuple[str, ...], raw: Mapping[str, Raw], labelled: bool
@@ -151,12 +163,12 @@ class Unprepared:
         first = item[0] if isinstance(item, list | tuple) else item
         named = dict(first) if isinstance(first, Mapping) else {self.names[0]: first}
         batch = {name: torch.as_tensor(value)[None] for name, value in named.items()}
-        made = {name: value[0] for name, value in unprepared(batch, self.raw).items()}
-        return (made, item[1]) if self.labelled else made
+        raw = {name: value[0] for name, value in unprepared(batch, self.raw).items()}
+        return (raw, item[1]) if self.labelled else raw
 
 
 def unprepared_data(data: Data, names: tuple[str, ...], raw: Mapping[str, Raw]) -> Data:
-    """`data` with its inputs as a camera would have given them; views are made no more."""
+    """`data` with raw inputs, without augmentation."""
 
     def split(dataset: Dataset, labelled: bool = True) -> Dataset:
         if is_plain(dataset) and len(names) == 1:
@@ -175,7 +187,7 @@ def unprepared_data(data: Data, names: tuple[str, ...], raw: Mapping[str, Raw]) 
 
 
 def logits_of(network: Network) -> Network:
-    """`network` without the softmax that was made part of it, which is what is distilled."""
+    """`network` without an embedded softmax: distillation takes logits."""
     if not isinstance(network.module, Folded) or not network.module.softmax:
         return network
     module = copy.deepcopy(network.module)

@@ -1,4 +1,4 @@
-"""Teachers of which only the outputs are known: model files, and tables of outputs."""
+"""Black-box teachers, which have outputs alone: model files, and tables of outputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from edgekd.system.packages import missing
 FILES = (".onnx", ".tflite", ".xml")
 TABLE = "outputs:"
 SPLITS = ("train", "validation", "test", "unlabeled")
-FREE_BATCH = 256
-"""Samples at once for a file whose batch size is free."""
+DYNAMIC_BATCH = 256
+"""Samples at once for a file with a dynamic batch size."""
 
 
 def is_black_box(reference: str) -> bool:
@@ -45,7 +45,7 @@ def load_black_box(
         device: where the file is run.
 
     Raises:
-        RecipeError: there is no such file, or it cannot be read.
+        RecipeError: there is no such file, or it cannot be loaded.
         MissingPackageError: the file's runtime is not installed.
     """
     path = existing(base / reference.removeprefix(TABLE), at)
@@ -70,7 +70,7 @@ def load_black_box(
             )
         )
     inputs = tuple(
-        _input(name, _as_given(shape) if name in artifact.channels_last else shape, dtype)
+        _input(name, _as_nchw(shape) if name in artifact.channels_last else shape, dtype)
         for name, shape, dtype in result["inputs"]
     )
     artifact = read_quantization(artifact)
@@ -81,17 +81,17 @@ def load_black_box(
     return BlackBox(reference, artifact, inputs, tuple(result["outputs"]), device)
 
 
-def _as_given(shape: list[Any]) -> list[Any]:
-    """The NCHW of the NHWC that a file takes."""
+def _as_nchw(shape: list[Any]) -> list[Any]:
+    """The NCHW shape of an input that the file takes as NHWC."""
     return [shape[0], shape[3], *shape[1:3]]
 
 
 @dataclass(frozen=True)
 class FileInput:
-    """An input of a model file: its name, its shape with None where a size is free, its dtype.
+    """An input of a model file: its name, its shape with None for a dynamic dimension, its dtype.
 
-    An image that the file takes as NHWC has the shape it is given in, NCHW; whole numbers that
-    stand for real ones have the dtype of those.
+    An image that the file takes as NHWC has the shape NCHW here, in which it is passed; an integer
+    input that stands for real values has the data type float32.
     """
 
     name: str
@@ -109,9 +109,9 @@ class BlackBox:
     """A model file that is run in its own runtime.
 
     Attributes:
-        reference: as the recipe names it.
-        inputs, output_names: as the file has them.
-        device: where it is run.
+        reference: its name in the recipe.
+        inputs, output_names: those of the file.
+        device: the device that runs it.
     """
 
     reference: str
@@ -122,7 +122,7 @@ class BlackBox:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What it is, for the key of what is made with it."""
+        """Its identity, for the keys of results that depend on it."""
         return {
             "reference": self.reference,
             "sha256": self.artifact.sha256,
@@ -131,7 +131,7 @@ class BlackBox:
 
     @property
     def batch_size(self) -> int | None:
-        """The batch size the file was written for; None where it is free."""
+        """The batch size that the file was written for; None if it is dynamic."""
         return self.inputs[0].shape[0]
 
     def outputs(self, inputs: Inputs) -> Tensor:
@@ -143,7 +143,7 @@ class BlackBox:
         """
         named = self._named(inputs)
         count = len(next(iter(named.values())))
-        size = self.batch_size or min(FREE_BATCH, count)
+        size = self.batch_size or min(DYNAMIC_BATCH, count)
         # The last sample is repeated to fill a batch.
         ids = np.minimum(np.arange(-(-count // size) * size), count - 1)
         job = Job(
@@ -161,13 +161,13 @@ class BlackBox:
         if verdict:
             error: EdgekdError = failure_error(verdict, self.artifact)
             raise error
-        found = report.outputs["teacher"][self.output_names[0]]
-        if len(found) != len(ids):
-            raise RecipeError(_no_batch(self, found.shape, len(ids)))
-        return torch.from_numpy(np.asarray(found[:count], dtype=np.float32))
+        outputs = report.outputs["teacher"][self.output_names[0]]
+        if len(outputs) != len(ids):
+            raise RecipeError(_no_batch(self, outputs.shape, len(ids)))
+        return torch.from_numpy(np.asarray(outputs[:count], dtype=np.float32))
 
     def _named(self, inputs: Inputs) -> dict[str, Any]:
-        """The inputs under the file's names: its own, or else in order."""
+        """The inputs by the file's names: by name if the names are equal, else in order."""
         names = [entry.name for entry in self.inputs]
         given = (
             dict(inputs)
@@ -206,13 +206,13 @@ def _fits(entry: FileInput, tensor: Tensor) -> bool:
 
 
 def _shape(shape: Any) -> str:
-    """Without the batch."""
+    """A shape without its batch, as text."""
     return "x".join("?" if size is None else str(size) for size in tuple(shape)[1:]) or "scalar"
 
 
 def _no_batch(teacher: BlackBox, shape: tuple[int, ...], count: int) -> Fault:
     return Fault(
-        what="The teacher's output has no sample for each sample.",
+        what="The teacher's output has another number of samples than its input.",
         at=f"{teacher.reference}, output {teacher.output_names[0]}",
         got=f"shape {shape} for {count} samples",
         expected="an output whose first axis is the batch",
@@ -231,7 +231,7 @@ class OutputsTable:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What it is, for the key of what is made with it."""
+        """Its identity, for the keys of results that depend on it."""
         return {"reference": self.reference, "sha256": self.sha256}
 
     @property
@@ -243,7 +243,7 @@ class OutputsTable:
         """The outputs of the samples of `split`, in float32.
 
         Raises:
-            RecipeError: it has none for this split.
+            RecipeError: it has no outputs for this split.
         """
         if split not in self.tables:
             raise RecipeError(
@@ -258,10 +258,10 @@ class OutputsTable:
         return self.tables[split].float()
 
     def check(self, data: Data) -> None:
-        """Finds out whether there is a finite row for each sample of the data.
+        """Checks that there is a finite row for each sample of the data.
 
         Raises:
-            RecipeError: there is not; all faults are told.
+            RecipeError: there is not; the error has all faults.
         """
         needed = ["train"] + (["unlabeled"] if data.unlabeled is not None else [])
         faults: list[Fault] = []
@@ -277,7 +277,7 @@ class OutputsTable:
             if len(rows) != len(dataset):
                 faults.append(
                     Fault(
-                        what=f"The table's {split!r} is not of this data.",
+                        what=f"The table's split {split!r} does not match this data.",
                         at=self.at,
                         got=f"{len(rows)} rows",
                         expected=f"{len(dataset)} rows, one for each sample, in order",
@@ -288,7 +288,7 @@ class OutputsTable:
             if len(bad):
                 faults.append(
                     Fault(
-                        what=f"The table's {split!r} has outputs that are not finite.",
+                        what=f"The table's split {split!r} has outputs that are not finite.",
                         at=self.at,
                         got=f"{len(bad)} rows, the first {bad[:5].tolist()}",
                         expected="finite numbers",
@@ -313,7 +313,7 @@ def _load_table(path: Path, reference: str, at: str) -> OutputsTable:
     except (SafetensorError, OSError, ValueError) as error:
         raise RecipeError(
             Fault(
-                what="This is no table of outputs.",
+                what="This file is not a table of outputs.",
                 at=at,
                 got=str(error),
                 expected="a .safetensors with 'train', samples x classes, and for other splits "

@@ -1,1 +1,1 @@
-"""Fake quantization in torch: where each format rounds, simulated with gradients."""
+"""Fake quantization in torch: simulates the quantizer of a format, with gradients."""

@@ -1,4 +1,4 @@
-"""Rounding to a quantizer's grid and back, through which a gradient passes: fake quantization.
+"""Fake quantization: rounding to a quantizer's grid and back, with a gradient.
 
 Inside the range the gradient is that of the identity, outside it is zero: the straight-through
 estimator.
@@ -18,10 +18,10 @@ LEVELS = 255
 
 
 def activation_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The step, and the code of zero, of a uint8 grid over `low` to `high` that has a true zero.
+    """The scale and the zero point of a uint8 grid over `low` to `high` on which zero is exact.
 
-    The step is that of the range widened to hold zero; the zero is moved to the nearest code, so
-    one end may be cut by half a step.
+    The range is widened to hold zero, and the zero point is rounded to the nearest code, so one end
+    may be clipped by half a step.
     Source: Jacob et al. 2018, arXiv:1712.05877, section 3.1; so do ONNX Runtime and LiteRT.
     """
     low, high = low.clamp(max=0), high.clamp(min=0)
@@ -32,7 +32,7 @@ def activation_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def widened_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, but the zero is put on a code by moving one end outwards, as NNCF does.
+    """The same, but one end is moved outwards until zero is on a code, as NNCF does.
 
     Source: `tune_range` in nncf/quantization/fake_quantize.py, NNCF 3.4.
     """
@@ -46,9 +46,9 @@ def widened_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    """`value` on the grid of `step` and `zero`: at most half a step off inside the range.
+    """`value` rounded to the grid of `step` and `zero`: at most half a step off inside the range.
 
-    Where these are of several channels, each is on a grid of its own, along the second axis.
+    If these have several values, each channel of the second axis has its own grid.
     """
     if step.ndim:
         return torch.fake_quantize_per_channel_affine(value, step, zero, 1, 0, LEVELS)
@@ -56,7 +56,7 @@ def fake_activation(value: Tensor, step: Tensor, zero: Tensor) -> Tensor:
 
 
 def fake_weight(weight: Tensor, axis: int, codes: WeightCodes) -> Tensor:
-    """`weight` on symmetric grids, one for each channel along `axis`: at most half a step off."""
+    """`weight` rounded to symmetric grids, one per channel of `axis`: at most half a step off."""
     axis %= weight.ndim
     magnitude = weight.detach().abs().amax([each for each in range(weight.ndim) if each != axis])
     magnitude = torch.maximum(magnitude, magnitude.max() * codes.least_frac)

@@ -1,4 +1,4 @@
-"""Operators as runtimes see them: several simple ones in place of one."""
+"""Decomposes composite operators into those that a runtime quantizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Attention as the products and the softmax that exporters write for it."""
+    """Attention as the matrix products and the softmax that exporters write for it."""
     if is_causal or enable_gqa:
         return NotImplemented
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -40,22 +40,22 @@ ATTENTION = {aten.scaled_dot_product_attention.default: attention}
 
 
 def decompose_composites(module: GraphModule, names: frozenset[str]) -> None:
-    """Replaces the operators `names` of `module` by what they are made of, where that is known."""
+    """Replaces the composite operators `names` of `module` by simple ones, where they are known."""
     graph = module.graph
     for node in list(graph.nodes):
-        spelled = _SPELLED.get(operator(node)) if operator(node) in names else None
-        if spelled is None:
+        decompose = _DECOMPOSITIONS.get(operator(node)) if operator(node) in names else None
+        if decompose is None:
             continue
 
         def add(target: Any, *args: Any, before: Node = node) -> Node:
-            made = graph.call_function(target, args)
-            made.meta["val"] = before.meta["val"]
-            return made
+            added = graph.call_function(target, args)
+            added.meta["val"] = before.meta["val"]
+            return added
 
         with graph.inserting_before(node):
-            made = spelled(node, add)
-        if made is not None:
-            node.replace_all_uses_with(made)
+            last = decompose(node, add)
+        if last is not None:
+            node.replace_all_uses_with(last)
             graph.erase_node(node)
     module.recompile()
 
@@ -77,13 +77,13 @@ def _hardsigmoid(node: Node, add: Add) -> Node:
 
 
 def _linear(node: Node, add: Add) -> Node | None:
-    """Of more than two axes it is a matrix product and a sum; of two it is one operator."""
+    """With more than two axes it is a matrix product and a sum; with two it is one operator."""
     if len(node.args) < 3 or node.args[2] is None or node.meta["val"].ndim == 2:
         return None
     return add(aten.add.Tensor, add(aten.linear.default, *node.args[:2]), node.args[2])
 
 
-_SPELLED: dict[str, Callable[[Node, Add], Node | None]] = {
+_DECOMPOSITIONS: dict[str, Callable[[Node, Add], Node | None]] = {
     "hardswish": _hardswish,
     "silu": _silu,
     "hardsigmoid": _hardsigmoid,

@@ -28,13 +28,13 @@ SAME = frozenset(
     | {"dropout", "clone", "alias", "max_pool1d", "max_pool2d", "expand", "pixel_shuffle", "pad"}
     | {"constant_pad_nd", "upsample_nearest2d", "narrow", "t", "detach", "channel_shuffle"}
 )
-"""What only moves or picks values: the grid before it is the grid behind it."""
+"""Operators that only move or pick values: their output is on the grid of their input."""
 RECTIFIED = frozenset({"relu", "relu6", "hardtanh", "clamp"})
-"""What runtimes fuse with the operator before it: the grid is that of its output."""
+"""Activations that runtimes fuse with the operator before: the grid is that of their output."""
 
 
 def operator(node: Node) -> str:
-    """The name of what `node` computes: "conv2d", "add", "relu"; "" of an input or a weight."""
+    """The name of the operator of `node`: "conv2d", "add", "relu"; "" for an input or a weight."""
     if node.op != "call_function":
         return ""
     packet = getattr(node.target, "overloadpacket", node.target)
@@ -42,27 +42,27 @@ def operator(node: Node) -> str:
 
 
 def is_real(node: Node) -> bool:
-    """Whether `node` gives one tensor of real numbers."""
+    """Whether the output of `node` is one tensor of real numbers."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def refusals(graph: Graph, rules: QuantizerRules) -> list[str]:
-    """The operators of `graph` that cannot be simulated by `rules`."""
+    """The operators of `graph` that the simulation of `rules` does not cover."""
     return sorted({operator(node) for node in graph.nodes} & rules.refused)
 
 
 @dataclass(frozen=True)
 class QuantizerPlacement:
-    """What is rounded.
+    """Where quantizers are inserted.
 
     Attributes:
-        grids: by node whose output is put on a grid, the number of the grid.
-        fixed: by number of a grid, its range where that is always the same.
-        weights: by node that gives a weight, the axis of its channels.
-        readers: the operators that read a grid; None: all.
-        outputs: the grids of what the network gives.
-        channels: by number of a grid that is one for each channel, how many.
+        grids: the number of the grid of each node whose output is quantized.
+        fixed: the range of each grid whose range is constant, by number.
+        weights: the channel axis of each node that is a weight.
+        readers: the operators that read quantized values; None: all.
+        outputs: the numbers of the grids of the network's outputs.
+        channels: the number of channels of each grid that is per channel, by number.
     """
 
     grids: Mapping[Node, int]
@@ -74,8 +74,8 @@ class QuantizerPlacement:
 
 
 def place_quantizers(graph: Graph, rules: QuantizerRules) -> QuantizerPlacement:
-    """What the quantizer of `rules` rounds in `graph`, an exported program with its shapes."""
-    found = _Marks(rules)
+    """Where the quantizer of `rules` inserts quantizers into `graph`, a program with shapes."""
+    marks = _Marks(rules)
     weights: dict[Node, int] = {}
     for node in graph.nodes:
         name = operator(node)
@@ -86,33 +86,33 @@ def place_quantizers(graph: Graph, rules: QuantizerRules) -> QuantizerPlacement:
             gives = False
         if takes:
             for source in _operands(node, name):
-                found.mark(source)
+                marks.mark(source)
         if gives and is_real(node):
-            found.mark(node)
+            marks.mark(node)
             if name == "cat" and rules.joined:
-                found.join(node)
+                marks.join(node)
         elif name in AVERAGES and rules.averages:
-            found.follow(node)
+            marks.follow(node)
         elif name in RECTIFIED and rules.rectified:
-            found.rectify(node)
+            marks.rectify(node)
     if rules.summed:
-        found.grids = {n: k for n, k in found.grids.items() if not _only_summed(n)}
+        marks.grids = {n: k for n, k in marks.grids.items() if not _only_summed(n)}
     readers = rules.inputs | SAME | {"cat"} if rules.inputs else None
     outputs = frozenset(
         number
-        for node, number in found.grids.items()
+        for node, number in marks.grids.items()
         if any(user.op == "output" for user in node.users)
     )
     channels = {
         number: int(node.meta["val"].shape[1])
-        for node, number in found.grids.items()
+        for node, number in marks.grids.items()
         if rules.by_channel and all(_is_depthwise(user) for user in node.users)
     }
-    return QuantizerPlacement(found.grids, found.fixed, weights, readers, outputs, channels)
+    return QuantizerPlacement(marks.grids, marks.fixed, weights, readers, outputs, channels)
 
 
 def _operands(node: Node, name: str) -> Iterator[Node]:
-    """What of a node's inputs is an activation: not its weight, bias or statistics."""
+    """The inputs of a node that are activations: not its weight, bias or statistics."""
     first = node.args[0]
     if name == "cat":
         yield from (each for each in first if isinstance(each, Node))  # type: ignore[union-attr]
@@ -128,7 +128,7 @@ def _only_summed(node: Node) -> bool:
 
 
 def _is_depthwise(node: Node) -> bool:
-    """Whether `node` is a convolution of one channel each."""
+    """Whether `node` is a depthwise convolution."""
     groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
     weight = node.args[1] if operator(node) in CONVOLUTIONS else None
     return isinstance(weight, Node) and groups == weight.meta["val"].shape[0] != 1
@@ -139,7 +139,7 @@ def _is_weight(node: Any) -> bool:
 
 
 class _Marks:
-    """The grids found so far."""
+    """The grids that were assigned so far."""
 
     def __init__(self, rules: QuantizerRules) -> None:
         self.rules = rules
@@ -148,15 +148,15 @@ class _Marks:
         self.count = 0
 
     def source(self, node: Node) -> Node:
-        """Where the values of `node` come from, past what only moves them."""
+        """The node whose values `node` gives, past operators that only move them."""
         while operator(node) in SAME and isinstance(node.args[0], Node):
             node = node.args[0]
         return node
 
     def mark(self, node: Node, number: int | None = None) -> None:
-        """Puts what `node` gives on a grid, its own unless `number` is given."""
+        """Puts the output of `node` on a grid, its own unless `number` is given."""
         node = self.source(node)
-        # Constants of sums and products are rounded too; they are small against what they join.
+        # Constants of sums and products are rounded too; their error is small and left out.
         if node in self.grids or node.op == "get_attr" or not is_real(node):
             return
         if number is None:
@@ -170,19 +170,20 @@ class _Marks:
             self.fixed[number] = self.rules.fixed[operator(node)]
 
     def join(self, node: Node) -> None:
-        """Puts what `node` concatenates, and nothing else reads, on its grid."""
+        """Puts the inputs of the concatenation `node` that nothing else reads on its grid."""
         for each in _operands(node, "cat"):
             if len(each.users) == 1 and each in self.grids:
                 self.grids[each] = self.grids[node]
 
     def follow(self, node: Node) -> None:
-        """Keeps `node` on the grid of what it takes, if that is on one."""
+        """Puts `node` on the grid of its input, if that has one."""
         source = self.source(node.args[0])  # type: ignore[arg-type]
         if source in self.grids:
             self.grids[node] = self.grids[source]
 
     def rectify(self, node: Node) -> None:
-        """Moves the grid before an activation behind it, where nothing else reads what is there."""
+        """Moves the grid from the input of an activation to its output, if nothing else reads that
+        input."""
         before = node.args[0]
         assert isinstance(before, Node)
         if self.source(before) not in self.grids:

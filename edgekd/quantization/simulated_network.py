@@ -1,4 +1,4 @@
-"""A network as its int8 file will compute it, in torch, with gradients."""
+"""Simulates in torch, with gradients, what a network's int8 file will compute."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from edgekd.quantization.fusion_patterns import ATTENTION, decompose_composites
 from edgekd.quantization.quantizer_placement import operator, place_quantizers
 
 CHUNK = 64
-"""Calibration samples at once."""
+"""Calibration samples in one batch."""
 
 REFRESH_EVERY = 8
-"""Steps of an optimizer between two measurements of the ranges: on 128 samples and batches as
-large, 4 % of the time."""
+"""Optimizer steps between two measurements of the ranges: 4 % of the time with 128 samples and
+batches of that size."""
 
-OURS = "module."
-"""Before the names of a network's weights in its program."""
+WEIGHT_PREFIX = "module."
+"""Prefix of the names of a network's weights in its program."""
 
 
 class Named(nn.Module):
-    """A network's module, in eval mode, that takes its inputs in order and names its outputs."""
+    """A network's module in eval mode, with inputs in order and outputs by name."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -47,16 +47,16 @@ class Named(nn.Module):
 def program_of(network: Network) -> tuple[GraphModule, bool]:
     """The operators of `network` in eval mode as a graph, and whether it takes batches of any size.
 
-    One that took the batch of its example for a constant is of a batch of one. Weights are named as
-    in the network's module, behind "module.".
+    If torch.export takes the batch of the example for a constant, the graph has a batch of one.
+    Weights have their names in the network's module, behind "module.".
 
     Raises:
-        Exception: whatever torch.export raises of a network that is no program.
+        Exception: whatever torch.export raises for a network that it cannot export.
     """
     module, inputs = Named(network), list(network.example.items())
-    free = {(name, axis) for each in network.dynamic for name, axis in each.axes.items()}
+    dynamic = {(name, axis) for dim in network.dynamic for name, axis in dim.axes.items()}
     sizes = tuple(
-        {a: torch.export.Dim.AUTO for a in range(value.ndim) if a == 0 or (name, a) in free}
+        {a: torch.export.Dim.AUTO for a in range(value.ndim) if a == 0 or (name, a) in dynamic}
         for name, value in inputs
     )
     two = tuple(torch.cat([value[:1], value[:1]]) for _, value in inputs)
@@ -64,7 +64,7 @@ def program_of(network: Network) -> tuple[GraphModule, bool]:
     try:
         with torch.no_grad():
             program(*(torch.cat([value, value[:1]]) for value in two))
-    except (RuntimeError, AssertionError):  # What torch.export took for a constant, it insists on.
+    except (RuntimeError, AssertionError):  # torch.export took the batch for a constant.
         one = tuple(value[:1] for _, value in inputs)
         return _plain(torch.export.export(module, one, strict=False)), False
     return program, True
@@ -78,9 +78,9 @@ def _plain(program: Any) -> GraphModule:
 
 
 class Grid(nn.Module):
-    """A place where activations are rounded, and their range.
+    """An activation quantizer and its range.
 
-    While it is observing it widens its range by what passes, otherwise it rounds that.
+    While it observes, it widens its range by the values that pass; otherwise it rounds them.
     """
 
     low: Tensor
@@ -113,25 +113,25 @@ class Grid(nn.Module):
 
     @property
     def range(self) -> tuple[Tensor, Tensor]:
-        """What the grid is over."""
+        """The range of the grid, with headroom."""
         room = self.headroom * (self.high - self.low)
-        # What is never negative stays so.
+        # A range that is never negative stays so.
         return self.low - room * (self.low < 0), self.high + room
 
     def observe(self) -> None:
-        """From now on it observes, and has seen nothing yet."""
+        """Starts to observe, from an empty range."""
         self.observing = True
         if not self.fixed:
             self.low.zero_()
             self.high.zero_()
 
     def round(self) -> None:
-        """From now on it rounds."""
+        """Starts to round."""
         self.observing = False
 
 
 class WeightGrid(nn.Module):
-    """A place where a weight is rounded, each channel on its grid."""
+    """A weight quantizer, with a grid per channel."""
 
     def __init__(self, axis: int, codes: WeightCodes) -> None:
         super().__init__()
@@ -141,24 +141,24 @@ class WeightGrid(nn.Module):
         return weight if self.observing else fake_weight(weight, self.axis, self.codes)
 
     def observe(self) -> None:
-        """From now on it rounds nothing."""
+        """Stops to round."""
         self.observing = True
 
     def round(self) -> None:
-        """From now on it rounds."""
+        """Starts to round."""
         self.observing = False
 
 
 class FakeQuantizedModule(nn.Module):
-    """A network whose weights and activations are rounded where a format's quantizer rounds them.
+    """A network with fake quantizers where a format's quantizer inserts its own.
 
-    It stays in eval mode: what its file will compute is what is trained. Its ranges are the true
-    minima and maxima of the network in float over the calibration samples, as the quantizer will
+    It stays in eval mode, because training must see what the file computes. Its ranges are the true
+    minima and maxima of the float network over the calibration samples, as the quantizer will
     measure them, at the last `refresh`.
 
     Args:
-        network: with its batch norms folded.
-        calibration: inputs by name, batch first.
+        network: a network with folded batch norms.
+        calibration: samples, inputs by name, batch first.
     """
 
     steps: Tensor
@@ -190,12 +190,12 @@ class FakeQuantizedModule(nn.Module):
 
     @property
     def grids(self) -> list[Grid | WeightGrid]:
-        """All places where something is rounded."""
+        """All quantizers."""
         return [each for each in self.modules() if isinstance(each, Grid | WeightGrid)]
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Measures the ranges anew, of the weights as they are now."""
+        """Measures the ranges again with the present weights."""
         grids, device = self.grids, self.steps.device
         for grid in grids:
             grid.observe()
@@ -205,31 +205,31 @@ class FakeQuantizedModule(nn.Module):
             grid.round()
 
     def tick(self) -> None:
-        """Counts a step of an optimizer; from time to time the ranges are measured anew."""
+        """Counts an optimizer step, and measures the ranges again every `REFRESH_EVERY` steps."""
         self.steps += 1
         if int(self.steps) % REFRESH_EVERY == 0:
             self.refresh()
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights by their names in the network's module; of shared ones, one name."""
+        """The weights by their names in the network's module; a shared weight has one name."""
         return {
-            name.removeprefix(OURS): value.detach().cpu().clone()
+            name.removeprefix(WEIGHT_PREFIX): value.detach().cpu().clone()
             for name, value in self.program.state_dict().items()
-            if name.startswith(OURS)
+            if name.startswith(WEIGHT_PREFIX)
         }
 
 
 def _place(program: GraphModule, rules: QuantizerRules) -> None:
-    """Puts the grids of `rules` into `program`."""
-    found = place_quantizers(program.graph, rules)
-    for number in sorted(set(found.grids.values())):
-        headroom = rules.headroom if number in found.outputs else 0.0
-        channels = found.channels.get(number)
-        grid = Grid(rules.widened, found.fixed.get(number), headroom, channels)
+    """Inserts the quantizers of `rules` into `program`."""
+    placement = place_quantizers(program.graph, rules)
+    for number in sorted(set(placement.grids.values())):
+        headroom = rules.headroom if number in placement.outputs else 0.0
+        channels = placement.channels.get(number)
+        grid = Grid(rules.widened, placement.fixed.get(number), headroom, channels)
         program.add_submodule(f"grid_{number}", grid)
-    for node, number in found.grids.items():
-        _behind(node, f"grid_{number}", found.readers)
-    for number, (node, axis) in enumerate(found.weights.items()):
+    for node, number in placement.grids.items():
+        _behind(node, f"grid_{number}", placement.readers)
+    for number, (node, axis) in enumerate(placement.weights.items()):
         program.add_submodule(f"weight_grid_{number}", WeightGrid(axis, rules.codes))
         _behind(node, f"weight_grid_{number}", WEIGHTED)
     program.graph.lint()
@@ -237,7 +237,7 @@ def _place(program: GraphModule, rules: QuantizerRules) -> None:
 
 
 def _behind(node: Node, target: str, readers: frozenset[str] | None) -> None:
-    """Puts the module `target` behind `node`, before its users; of some operators, if given."""
+    """Inserts the module `target` between `node` and its users, or those in `readers`."""
     users = [user for user in node.users if readers is None or operator(user) in readers]
     with node.graph.inserting_after(node):
         put = node.graph.call_module(target, (node,))

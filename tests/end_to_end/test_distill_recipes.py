@@ -196,7 +196,7 @@ def test_a_teacher_can_be_a_file(project: Project, edgekd_cli: Any) -> None:
         ({"load": "teacher.onnx"}, "There is no file"),
         ({"load": "outputs:there.safetensors", "train": {"epochs": 1}}, "cannot be trained"),
         ({"load": "outputs:there.safetensors"}, "has no outputs for augmented views"),
-        ({"load": "outputs:short.safetensors"}, "is not of this data"),
+        ({"load": "outputs:short.safetensors"}, "does not match this data"),
     ],
 )
 def test_an_unsuitable_teacher_file_is_an_error(

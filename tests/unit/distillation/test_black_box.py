@@ -157,9 +157,9 @@ def test_a_table_teaches_as_its_teacher_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "told"),
     [
-        ({"test": torch.zeros(40, 3)}, "no table of outputs"),
-        ({"train": torch.zeros(40)}, "no table of outputs"),
-        ({"train": torch.zeros(40, 3), "other": torch.zeros(1, 1)}, "no table of outputs"),
+        ({"test": torch.zeros(40, 3)}, "not a table of outputs"),
+        ({"train": torch.zeros(40)}, "not a table of outputs"),
+        ({"train": torch.zeros(40, 3), "other": torch.zeros(1, 1)}, "not a table of outputs"),
         ({"train": torch.zeros(39, 3)}, "39 rows"),
         ({"train": torch.full((40, 3), float("nan"))}, "not finite"),
         ({"train": torch.zeros(40, 3), "test": torch.zeros(7, 3)}, "7 rows"),
@@ -181,7 +181,7 @@ def test_a_table_that_does_not_fit_is_told(
 
 def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "out.safetensors").write_bytes(b"garbage!")
-    with pytest.raises(RecipeError, match="no table of outputs"):
+    with pytest.raises(RecipeError, match="not a table of outputs"):
         load_black_box("outputs:out.safetensors", base=tmp_path)
 
 
