@@ -56,7 +56,7 @@ def check_exportable(format: str, options: ExportOptions) -> None:
                 what=f"{format} has no method {method!r} for {scheme}.",
                 at="method",
                 got=repr(method),
-                expected=listed(methods) or f"no method: {scheme} is written in one way",
+                expected=listed(methods) if methods else f"no method: {scheme} has one way",
                 fix="leave the method out: the first that suits the network is taken",
             )
         )
