@@ -1,4 +1,4 @@
-"""The weighted terms of a distillation loss: what each compares, tried before any work."""
+"""The weighted terms of a distillation loss, tried before any work."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from edgekd.training.distributed import gathered, world
 from edgekd.training.loop import Batch
 
 OUTPUTS = ("student_logits", "teacher_logits", "student_outputs", "teacher_outputs")
-"""What a loss may compare without being told where it is: the first output of a network."""
+"""The inputs of a loss that need no layer: they are the first output of a network."""
 
 Observe = Callable[[Sequence[str], str], dict[str, Tensor]]
-"""The tensors of a network on some samples, by the outputs or layers asked for, and the recipe's
-key that asks; the first output of the network is "" too."""
+"""Returns tensors of a network on some samples by tap, given taps (outputs or layers, "" is the
+first output) and the recipe's key that names them."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Term:
     """One weighted loss.
 
     Attributes:
-        name: the method's, numbered where it is used again.
+        name: the name of the method, numbered if it is used again.
         at: the loss's key in the recipe.
-        task: whose hard loss it may be, and which tokens or pixels count.
+        task: the task, which has the hard loss and marks ignored tokens or pixels.
         inputs: the names of the tensors that `function` compares, in order.
-        taps: by those names, but for labels, the output or layer; "" is the first output.
-        projectors: by those names, what the student's tensor goes through.
+        taps: the output or layer of each of them except labels; "" is the first output.
+        projectors: the modules that project the student's tensors, by the same names.
     """
 
     name: str
@@ -49,28 +49,28 @@ class Term:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether only samples with labels take part."""
+        """Whether only labelled samples are used."""
         return "labels" in self.inputs
 
     @property
     def relates_samples(self) -> bool:
-        """Whether the loss of a batch is not the mean of that of its samples."""
+        """Whether the loss of a batch differs from the mean loss of its samples."""
         if self.loss.method == "hard":
             return self.task.relates_samples
         return relates_samples(self.function)
 
     def of_student(self, name: str) -> bool:
-        """Whether the tensor `name` is one of the student's."""
+        """Whether the tensor `name` comes from the student."""
         return name.startswith("student") or self.loss.source == "student"
 
     def key(self, name: str) -> str:
-        """What the student's tensor `name` is called among those of an `Observed` student."""
+        """The name of the student's tensor `name` among the outputs of `Observed`."""
         return f"{self.name}/{name}"
 
     def value(
         self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch
     ) -> Tensor:
-        """The weighted loss of `batch`, which grows over the epochs of the warm-up."""
+        """The weighted loss of a batch; the weight grows over the epochs of the warm-up."""
         labels = batch.labels
         count = batch.whole_labelled if self.needs_labels else batch.whole
         own = len(batch.ids) if not self.needs_labels else 0 if labels is None else len(labels)
@@ -88,36 +88,37 @@ class Term:
         if self.relates_samples and processes > 1:
             tensors = [gathered(tensor, count) for tensor in tensors]
         if not len(tensors[0]):
-            # Of no sample: zero, yet a function of the student, as other processes' are.
+            # Without samples the loss is zero, but has a gradient, as in the other processes.
             loss = torch.stack([tensor.sum() for tensor in tensors if tensor.is_floating_point()])
             return loss.sum() * 0.0
         loss = self.weight(batch.epoch) * self.compared(tensors, labels)
         if processes > 1 and self.relates_samples:
-            # Its value is whole, its gradient only that of our own rows: gradients are averaged.
+            # The value is that of all rows, the gradient that of this process's, to be averaged.
             return loss + (processes - 1) * (loss - loss.detach())
         return loss * (own * processes / count) if processes > 1 else loss
 
     def compared(self, tensors: Sequence[Tensor], labels: Tensor | None) -> Tensor:
-        """The loss of the tensors, by `inputs`; of logits, where every token or pixel has its own,
-        the mean over those that count.
+        """The loss of tensors in the order of `inputs`.
+
+        For the logits of a dense task it is the mean over tokens or pixels, without ignored ones.
 
         Args:
-            labels: of the first samples; their ignored places do not count.
+            labels: of the first samples; they mark the ignored tokens or pixels.
         """
         logits = [name for name in self.inputs if name.endswith("_logits")]
         if self.task.dense and logits and self.loss.method != "hard":
-            tensors = self._places(tensors, labels)
+            tensors = self._rows(tensors, labels)
             if not len(tensors[0]):
                 return tensors[0].sum() * 0.0
         return self.function(*tensors, **self.loss.options)
 
-    def _places(self, tensors: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
+    def _rows(self, tensors: Sequence[Tensor], labels: Tensor | None) -> list[Tensor]:
         rows = [
             self.task.rows(tensor) if name.endswith("_logits") else tensor.reshape(-1)
             for name, tensor in zip(self.inputs, tensors, strict=True)
         ]
         known = 0 if labels is None else labels.numel()
-        # Rows of several processes, which no labels here belong to, all count.
+        # Rows gathered from several processes have no labels here: none is ignored.
         if labels is None or (self.relates_samples and world()[1] > 1) or known > len(rows[0]):
             return rows
         keep = torch.ones(len(rows[0]), dtype=torch.bool, device=rows[0].device)
@@ -125,16 +126,16 @@ class Term:
         return [each[keep] for each in rows]
 
     def weight(self, epoch: int) -> float:
-        """The weight in the `epoch`, from 0."""
+        """The weight in an epoch, from 0."""
         warm_up = self.loss.warmup_epochs
         return self.loss.weight * (min(1.0, (epoch + 1) / warm_up) if warm_up else 1.0)
 
 
 def plan_terms(losses: Sequence[Loss], task: Task) -> list[Term]:
-    """The terms of `losses`, named; what they compare is named, and not yet looked for.
+    """The terms of `losses`, with the names of the layers they compare, which are not resolved yet.
 
     Raises:
-        RecipeError: a loss is not told which layers to compare; all faults are told.
+        RecipeError: a loss is unknown or lacks the layers it compares; all faults are reported.
     """
     terms: list[Term] = []
     faults: list[Fault] = []
@@ -173,7 +174,7 @@ def _taps(loss: Loss, inputs: Sequence[str], at: str) -> dict[str, str]:
         if layers is None or len(layers) != len(names):
             raise RecipeError(
                 Fault(
-                    what=f"{loss.method} is not told what to compare of the {role}.",
+                    what=f"{loss.method} needs the layers of the {role} to compare.",
                     at=f"{at}.{role}_layer",
                     got="nothing" if layers is None else f"{len(layers)} layers",
                     expected=f"an output or module path for {', '.join(names) or 'nothing'}",
@@ -194,7 +195,8 @@ def tried(
         seed: of the projectors' weights.
 
     Raises:
-        RecipeError: a tap does not exist, or a loss does not take what it is given; all are told.
+        RecipeError: a tap does not exist, or a loss does not accept its tensors; all faults are
+            reported.
     """
     ready: list[Term] = []
     faults: list[Fault] = []
@@ -204,8 +206,8 @@ def tried(
             for name, tap in term.taps.items():
                 role = name.partition("_")[0]
                 observe = student if term.of_student(name) else teacher
-                found = observe([tap], f"{term.at}.{role}_layer")[tap].detach()
-                seen[name] = found.to(torch.promote_types(found.dtype, torch.float32))
+                tensor = observe([tap], f"{term.at}.{role}_layer")[tap].detach()
+                seen[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed((seed + number) % 2**63)
                 ready.append(_projected(term, seen))
@@ -217,7 +219,7 @@ def tried(
 
 
 def _projected(term: Term, seen: Mapping[str, Tensor]) -> Term:
-    """The term with its projectors; without any, where the loss takes the tensors as they are."""
+    """The term with its projectors; with none if the loss accepts the tensors as they are."""
     kind = term.loss.projector
     if kind == "auto":
         kind = "generative" if term.loss.method == "masked_generative" else "none"
@@ -248,7 +250,7 @@ def _projected(term: Term, seen: Mapping[str, Tensor]) -> Term:
 
 
 def _refusal(term: Term, seen: Mapping[str, Tensor]) -> Exception | None:
-    """What `term` raises on these tensors, or None."""
+    """The error that `term` raises on these tensors, or None."""
     try:
         term.compared([seen[name] for name in term.inputs], seen.get("labels"))
     except (ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
@@ -269,18 +271,18 @@ def _does_not_fit(term: Term, seen: Mapping[str, Tensor], error: Exception) -> F
                 fix="give the student as many classes as the teacher",
             )
     return Fault(
-        what=f"{term.loss.method} does not take what it is to compare.",
+        what=f"{term.loss.method} does not accept the tensors it compares.",
         at=term.at,
         got=shapes,
         expected=f"needs {error}" if isinstance(error, KeyError) else str(error),
-        fix="name other layers or another projector, or mend its options",
+        fix="name other layers or another projector, or change its options",
     )
 
 
 def outputs_only(reference: str, tap: str, at: str) -> Fault:
-    """The fault of a loss that looks into a teacher that is a file."""
+    """The fault of a loss that needs a layer of a teacher that is a file."""
     return Fault(
-        what="Of a teacher that is a file, only the output is known.",
+        what="Only the output of a teacher that is a file is known.",
         at=at,
         got=f"{tap!r} of {reference}",
         expected="losses that compare outputs: soft_target, dist, decoupled, ...",

@@ -1,7 +1,7 @@
-"""A teacher's outputs on disk: computed once for each view of the data, compact, memory-mapped.
+"""A cache of a teacher's outputs on disk: one per view of the data, compact and memory-mapped.
 
-A view is kept in shards, each a `.npy` of one row of bytes a sample, written whole or not at all,
-with a sha256 beside it. A build that was killed goes on with the shards that are not there.
+A view is stored in shards. Each is a `.npy` file with one row of bytes per sample, written
+atomically, with its sha256 beside it. A build that was killed continues with the missing shards.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from edgekd.tasks.evaluate import BATCH_SIZE
 CacheFormat = Literal["int8", "top-k", "fp16", "fp32"]
 
 SHARD_BYTES = 16 * 2**20
-"""A shard has as many batches as fit into this, and at least one."""
+"""The size of a shard, which has at least one batch."""
 
 MOST_SHARDS = 256
-"""A view has no more, in larger shards: each that is open holds one of some 1,024 descriptors."""
+"""The largest number of shards of a view: each open one takes one of some 1,024 descriptors."""
 
 DECODED_BYTES = 256 * 2**20
-"""A view no larger than this as float32 is decoded whole, so that a step only indexes it."""
+"""A view up to this size in float32 is decoded as a whole, so that a step only indexes it."""
 
 LARGEST = {"fp16": float(np.finfo(np.float16).max), "int8": float(np.finfo(np.float32).max) / 4}
-"""The largest magnitude a format keeps; in int8, the range of a row is to be a float32."""
+"""The largest magnitude that a format stores; in int8, the range of a row must be a float32."""
 
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the outputs of a sample lie in bytes, and the samples in shards."""
+    """The layout of outputs in bytes, and of samples in shards."""
 
     count: int
     format: CacheFormat
@@ -53,17 +53,17 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """The values of a vector, which lie on the last axis."""
+        """The number of values of a vector, which is the last axis."""
         return self.shape[-1] if self.shape else 1
 
     @property
     def k(self) -> int:
-        """The values of a vector that top-k keeps."""
+        """The number of values of a vector that top-k stores."""
         return min(self.top_k, self.width)
 
     @cached_property
     def row_bytes(self) -> int:
-        """The bytes of a sample."""
+        """The size of a sample in bytes."""
         vector = {
             "int8": 8 + self.width,
             "top-k": 4 + self.k * (4 + int(_index_type(self.width).itemsize)),
@@ -74,19 +74,19 @@ class Layout:
 
     @cached_property
     def shard_rows(self) -> int:
-        """The samples of a shard, whole batches, so that no value depends on who computed it."""
+        """The number of samples of a shard: whole batches, whichever process computes them."""
         few = -(-self.count // (BATCH_SIZE * MOST_SHARDS))
         return max(1, SHARD_BYTES // (self.row_bytes * BATCH_SIZE), few) * BATCH_SIZE
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
-        """Of each shard the first sample, and the one after its last."""
+        """The first sample of each shard, and the one after its last."""
         starts = range(0, self.count, self.shard_rows)
         return [(start, min(self.count, start + self.shard_rows)) for start in starts]
 
     def document(self) -> dict[str, Any]:
-        """What `meta.json` says, with the digest of the rest."""
-        told = {
+        """The content of `meta.json`, with a digest of the rest."""
+        document = {
             "version": VERSION,
             "count": self.count,
             "format": self.format,
@@ -94,7 +94,7 @@ class Layout:
             "shape": list(self.shape),
             "shard_rows": self.shard_rows,
         }
-        return {**told, "digest": digest(told)}
+        return {**document, "digest": digest(document)}
 
     def encoded(self, values: Any) -> Any:
         """Float32 outputs of some samples as bytes, samples x row_bytes."""
@@ -102,7 +102,7 @@ class Layout:
         return codes.reshape(len(values), self.row_bytes)
 
     def decoded(self, codes: Any) -> Any:
-        """The outputs in float32 that `codes` stand for."""
+        """The outputs in float32 that `codes` encode."""
         vectors = math.prod(self.shape[:-1])
         flat = np.ascontiguousarray(codes)
         flat = flat.reshape(len(codes) * vectors, self.row_bytes // vectors)
@@ -110,25 +110,25 @@ class Layout:
 
 
 class TeacherOutputs:
-    """The outputs of a teacher for each sample in each view.
+    """The cached outputs of a teacher for each sample in each view.
 
     Args:
         count: the number of samples.
-        compute: (view, ids) to these samples' outputs in this view, samples first, on the CPU.
-        folder: for these very outputs alone; without it they are kept in memory, as compact.
-        format: "int8" codes between the smallest and the largest of a vector, off by at most half a
-            step, (largest - smallest) / 510, so that one far value costs its whole vector; "top-k"
-            the k largest of a vector exactly, the rest at the uniform value that keeps their joint
-            probability at temperature 1; "fp16"; or "fp32", exact. A vector is what lies on the
-            last axis.
-        top_k: k; a vector of no more values is kept exactly.
-        tell: called with (view, samples computed, samples) after each shard.
-        share: the number of this process and how many build together; each has its own shards.
+        compute: returns the outputs for (view, ids), samples first, on the CPU.
+        folder: a folder for these outputs only; they are kept in memory, encoded, if None.
+        format: how a vector, the last axis of the outputs, is encoded. "int8" stores codes between
+            its smallest and largest value, with an error of at most (largest - smallest) / 510, so
+            that one outlier affects the whole vector. "top-k" stores the k largest values exactly
+            and gives the others the value that keeps their total probability at temperature 1.
+            "fp16" rounds, "fp32" is exact.
+        top_k: k; a vector with at most k values is stored exactly.
+        progress: called with (view, samples computed, samples) after each shard.
+        share: the number of this process and the number of processes that build the cache.
         barrier: waits for the other processes.
 
     Raises:
-        RecipeError: what is in the folder is not what was written there, it cannot be written, or
-            the outputs cannot be kept: not finite, too large for the format, of several shapes.
+        RecipeError: the folder was changed or cannot be written, or the outputs cannot be cached:
+            not finite, too large for the format, or of several shapes.
     """
 
     def __init__(
@@ -159,25 +159,25 @@ class TeacherOutputs:
 
     @property
     def layout(self) -> Layout:
-        """How the outputs are kept, known once a view was asked for."""
+        """The layout of the outputs, which is known after the first call of `rows`."""
         assert self.known is not None
         return self.known
 
     def rows(self, view: int, ids: Tensor) -> Tensor:
         """The outputs of the samples `ids` in `view`, in float32 on the CPU.
 
-        The first time a view is asked for, all of it is computed that is not there.
+        The first call for a view computes its missing shards.
         """
         if self.decoded is not None and self.decoded[0] == view:
             return self.decoded[1].index_select(0, ids)
         if view not in self.built:
             self._build(view)
         if self.folder is not None and self.opened != view:
-            self.shards.clear()  # Those of the view before are still on disk.
+            self.shards.clear()  # The shards of the previous view are still on disk.
         self.opened, shape = view, (self.count, *self.layout.shape)
         if 4 * math.prod(shape) > DECODED_BYTES:
             return torch.from_numpy(self.layout.decoded(self._gathered(view, ids.numpy())))
-        self.decoded = None  # Its memory is free for this view.
+        self.decoded = None  # Frees the memory of the previous view.
         whole = np.empty(shape, np.float32)
         for number, span in enumerate(self.layout.spans):
             whole[slice(*span)] = self.layout.decoded(self._shard(view, number))
@@ -185,7 +185,7 @@ class TeacherOutputs:
         return self.decoded[1].index_select(0, ids)
 
     def _build(self, view: int) -> None:
-        """Computes the shards of `view` that are not there and are ours."""
+        """Computes the missing shards of `view` that this process is responsible for."""
         first = self._learn_layout(view)
         for i in range(self.share[0], len(self.layout.spans), self.share[1]):
             if self.folder is not None and self._path(view, i).exists():
@@ -201,7 +201,7 @@ class TeacherOutputs:
         self.built.add(view)
 
     def _learn_layout(self, view: int) -> Tensor | None:
-        """Finds out the shape of an output; the first batch's, where they had to be computed."""
+        """Learns the shape of the outputs; returns the first batch if it was computed."""
         if self.known is not None:
             return None
         path = self.folder / "meta.json" if self.folder is not None else None
@@ -218,15 +218,17 @@ class TeacherOutputs:
 
     def _read_layout(self, path: Path) -> Layout:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            layout = Layout(self.count, self.format, self.top_k, tuple(found["shape"]))
-            ours = layout.document()
+            document = json.loads(path.read_text(encoding="utf-8"))
+            layout = Layout(self.count, self.format, self.top_k, tuple(document["shape"]))
+            expected = layout.document()
         except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
-        other = [name for name in ours if found.get(name) != ours[name]]
-        if other:  # The digest is the last, and as good as any other where it is alone.
-            says = (f"{name} {found.get(name)}, not {ours[name]}" for name in other[:-1] or other)
-            raise _damaged(path, "; ".join(says))
+        wrong = [name for name in expected if document.get(name) != expected[name]]
+        if wrong:  # The digest, which is last, is named only if nothing else is wrong.
+            differences = (
+                f"{name} {document.get(name)}, not {expected[name]}" for name in wrong[:-1] or wrong
+            )
+            raise _damaged(path, "; ".join(differences))
         return layout
 
     def _path(self, view: int, number: int) -> Path:
@@ -234,7 +236,7 @@ class TeacherOutputs:
         return self.folder / f"view-{view:04}" / f"{number:05}.npy"
 
     def _sha(self, view: int, number: int, content: Any) -> str:
-        """The sha256 of a shard and of what it is to hold, so that no other passes for it."""
+        """The sha256 of a shard's bytes, layout, view and number: shards are not mixed up."""
         sha = hashlib.sha256(digest([self.layout.document(), view, number]).encode())
         sha.update(content)
         return sha.hexdigest()
@@ -252,29 +254,29 @@ class TeacherOutputs:
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Tells a write that fails, for instance on a full disk."""
+        """Reports a write that fails, for instance on a full disk."""
         try:
             yield
         except OSError as error:
-            kept = len(list((self.folder or path.parent).glob("view-*/*.npy")))
+            count = len(list((self.folder or path.parent).glob("view-*/*.npy")))
             fault = Fault(
                 what="A teacher's outputs cannot be written.",
                 at=str(path),
                 got=f"{type(error).__name__}: {error}",
-                expected="room on the disk",
-                fix=f"make room and run again: it goes on from the {kept} shards that are there",
+                expected="free space on the disk",
+                fix=f"free some space and run again: it continues after the {count} shards on disk",
             )
             raise RecipeError(fault) from error
 
     def _shard(self, view: int, number: int) -> Any:
-        """The bytes of a shard, memory-mapped, and checked when it is first opened."""
+        """The bytes of a shard, memory-mapped, and verified when it is first opened."""
         if (view, number) not in self.shards:
             path = self._path(view, number)
             try:
                 if (view, number) not in self.intact:
-                    told = path.with_suffix(".sha256").read_text(encoding="utf-8")
-                    if told != self._sha(view, number, path.read_bytes()):
-                        raise ValueError("its bytes are not those that were written")
+                    expected = path.with_suffix(".sha256").read_text(encoding="utf-8")
+                    if expected != self._sha(view, number, path.read_bytes()):
+                        raise ValueError("its sha256 is not that of the file beside it")
                 rows = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise _damaged(path, f"{type(error).__name__}: {error}") from error
@@ -284,23 +286,23 @@ class TeacherOutputs:
 
     def _gathered(self, view: int, ids: Any) -> Any:
         """The bytes of the samples `ids`."""
-        found = np.empty((len(ids), self.layout.row_bytes), dtype=np.uint8)
-        places = ids // self.layout.shard_rows
-        for number in np.unique(places):
-            ours = places == number
-            within = ids[ours] - number * self.layout.shard_rows
-            found[ours] = self._shard(view, int(number))[within]
-        return found
+        rows = np.empty((len(ids), self.layout.row_bytes), dtype=np.uint8)
+        numbers = ids // self.layout.shard_rows
+        for number in np.unique(numbers):
+            chosen = numbers == number
+            within = ids[chosen] - number * self.layout.shard_rows
+            rows[chosen] = self._shard(view, int(number))[within]
+        return rows
 
     def _encoded(self, view: int, ids: Tensor, outputs: Any) -> Any:
-        """The bytes of the outputs of the samples `ids`, a row each."""
+        """The encoded outputs of the samples `ids`, one row each."""
         if outputs.shape[1:] != self.layout.shape or len(outputs) != len(ids):
             fault = Fault(
-                what="A teacher's outputs change their shape.",
+                what="A teacher's outputs differ in shape between samples.",
                 at=f"view {view}, samples {int(ids[0])} to {int(ids[-1])}",
                 got=str(tuple(outputs.shape)),
                 expected=str((len(ids), *self.layout.shape)),
-                fix='a teacher of one output shape, or teacher_outputs = "live"',
+                fix='use a teacher with one output shape, or set teacher_outputs = "live"',
             )
             raise RecipeError(fault)
         values = outputs.detach().float().numpy()
@@ -309,7 +311,7 @@ class TeacherOutputs:
 
 
 def _index_type(width: int) -> Any:
-    """Indices are whole numbers: float16 cannot tell 2,048 from 2,049."""
+    """The dtype of indices; float16 cannot represent 2,049."""
     return np.dtype(np.uint16 if width <= 2**16 else np.uint32)
 
 
@@ -321,15 +323,15 @@ def _to_int8(rows: Any, _: int) -> Any:
     low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
     step = (high.astype(np.float64) - low) / 255
     codes = np.rint((rows - low.astype(np.float64)) / np.where(step > 0, step, 1.0))
-    ends = np.concatenate([low, step.astype(np.float32)], axis=1)
-    return np.concatenate([_bytes(ends), codes.astype(np.uint8)], axis=1)
+    header = np.concatenate([low, step.astype(np.float32)], axis=1)
+    return np.concatenate([_bytes(header), codes.astype(np.uint8)], axis=1)
 
 
 def _from_int8(flat: Any, width: int, _: int) -> Any:
-    ends = np.ascontiguousarray(flat[:, :8]).view(np.float32)
+    header = np.ascontiguousarray(flat[:, :8]).view(np.float32)
     values = flat[:, 8 : 8 + width].astype(np.float32)
-    np.multiply(values, ends[:, 1:], out=values)
-    return np.add(values, ends[:, :1], out=values)
+    np.multiply(values, header[:, 1:], out=values)
+    return np.add(values, header[:, :1], out=values)
 
 
 def _to_top(rows: Any, k: int) -> Any:
@@ -348,9 +350,9 @@ def _to_top(rows: Any, k: int) -> Any:
 def _from_top(flat: Any, width: int, k: int) -> Any:
     rest = np.ascontiguousarray(flat[:, :4]).view(np.float32)
     values = np.ascontiguousarray(flat[:, 4 : 4 + 4 * k]).view(np.float32)
-    places = np.ascontiguousarray(flat[:, 4 + 4 * k :]).view(_index_type(width))
+    indices = np.ascontiguousarray(flat[:, 4 + 4 * k :]).view(_index_type(width))
     rows = np.repeat(rest, width, axis=1)
-    np.put_along_axis(rows, places.astype(np.int64), values, axis=1)
+    np.put_along_axis(rows, indices.astype(np.int64), values, axis=1)
     return rows
 
 
@@ -371,29 +373,30 @@ _DECODE: dict[str, Callable[[Any, int, int], Any]] = {
 def _damaged(path: Path, got: str) -> RecipeError:
     lost = path.parent if path.name == "meta.json" else path
     fault = Fault(
-        what="The cache of a teacher's outputs is not what was written.",
+        what="The cache of a teacher's outputs is damaged.",
         at=str(path),
         got=got,
-        expected="the file this cache wrote",
-        fix=f"delete {lost}: it is computed again",
+        expected="the file as this cache wrote it",
+        fix=f"delete {lost}; it will be computed again",
     )
     return RecipeError(fault)
 
 
 def _check_values(view: int, ids: Tensor, values: Any, format: str) -> None:
-    """Finds out whether the outputs of the samples `ids`, samples x values, can be kept."""
+    """Checks that the outputs of the samples `ids`, samples x values, can be cached."""
     most = LARGEST.get(format, float(np.finfo(np.float32).max))
     finite = bool(np.isfinite(values).all())
     bad = np.abs(values) > most if finite else ~np.isfinite(values)
     if not bad.any():
         return
-    known = "are too large for the cache" if finite else "are not finite numbers"
-    who = ids[torch.from_numpy(bad.any(1))].tolist()
+    problem = "are too large for the cache" if finite else "are not finite numbers"
+    samples = ids[torch.from_numpy(bad.any(1))].tolist()
+    more = f" and {len(samples) - 8} more" if samples[8:] else ""
     fault = Fault(
-        what=f"A teacher's outputs {known}.",
-        at=f"view {view}, samples {who[:8]}" + (f" and {len(who) - 8} more" if who[8:] else ""),
+        what=f"A teacher's outputs {problem}.",
+        at=f"view {view}, samples {samples[:8]}{more}",
         got=f"{values[bad][0]:g}",
         expected=f"finite numbers, at most {most:g} in magnitude in {format}",
-        fix='set cache_format = "fp32"' if finite else "look at the teacher on these samples",
+        fix='set cache_format = "fp32"' if finite else "check the teacher on these samples",
     )
     raise RecipeError(fault)

@@ -1,4 +1,4 @@
-"""The state of an interrupted training on disk: written atomically, checked, the last two kept."""
+"""Checkpoints of a training run: written atomically, verified, the last two kept."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from edgekd.system.files import written_atomically
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one in `path` is kept."""
+    """The path of the checkpoint before the one in `path`."""
     return path.with_name(f"{path.stem}-previous{path.suffix}")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` to `path`, whole or not at all; what was there becomes `previous(path)`.
+    """Writes `state` to `path` atomically; the file that was there becomes `previous(path)`.
 
-    The file is the sha256 of the rest, and the rest is torch's own format.
+    The file begins with the sha256 of the rest, which has torch's own format.
 
     Raises:
-        RecipeError: it cannot be written, for instance to a full disk; the earlier one is as it
-            was.
+        RecipeError: it cannot be written, for instance to a full disk; the earlier checkpoint is
+            unchanged.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -42,19 +42,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
                 what="A checkpoint cannot be written.",
                 at=str(path),
                 got=f"{type(error).__name__}: {error}",
-                expected=f"room for {len(payload) + 32:,} bytes",
-                fix=f"make room and run again: it goes on from {earlier}"
+                expected=f"{len(payload) + 32:,} bytes of free space",
+                fix=f"free some space and run again: it continues from {earlier}"
                 if earlier.exists()
-                else "make room and run again",
+                else "free some space and run again",
             )
         ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state in `path`, or in `previous(path)` where only that one is there, or None.
+    """The state in `path`, or in `previous(path)` if only that file exists, or None.
 
     Raises:
-        RecipeError: it is not what was written; deleting it leaves the one before to go on from.
+        RecipeError: the file is damaged; without it, training continues from the one before.
     """
     found = next((entry for entry in (path, previous(path)) if entry.exists()), None)
     if found is None:
@@ -62,7 +62,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content = found.read_bytes()
         if hashlib.sha256(content[32:]).digest() != content[:32]:
-            raise ValueError("its contents are not those that were written")
+            raise ValueError("its sha256 does not match its contents")
         state: dict[str, Any] = torch.load(
             io.BytesIO(content[32:]), map_location="cpu", weights_only=True
         )
@@ -73,14 +73,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def unreadable(path: Path, error: Exception) -> RecipeError:
     """The fault of a checkpoint that cannot be used."""
-    back = previous(path)
-    where = f"go on from {back.name}" if back != path and back.exists() else "train from the start"
+    earlier = previous(path)
+    continues = earlier != path and earlier.exists()
+    then = f"continue from {earlier.name}" if continues else "train from the start"
     return RecipeError(
         Fault(
             what="The checkpoint of an interrupted training cannot be read.",
             at=str(path),
             got=f"{type(error).__name__}: {error}",
-            expected="the checkpoint this very training wrote",
-            fix=f"delete {path} to {where}",
+            expected="a checkpoint that this training wrote",
+            fix=f"delete {path} to {then}",
         )
     )

@@ -1,6 +1,6 @@
-"""Several processes that train one network: which one this is, and what the others hold.
+"""Distributed training: several processes that train one network.
 
-They are started by `torchrun`, or by `edgekd run` for a recipe that asks for several devices.
+They are started by `torchrun`, or by `edgekd run` if the recipe asks for several devices.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, distributed
 from edgekd.errors import Fault, RecipeError
 from edgekd.recipe.training import Training
 
-PATIENCE = timedelta(days=2)
-"""How long a process waits for the others: one may train a teacher, or ask it for its outputs."""
+TIMEOUT = timedelta(days=2)
+"""How long a process waits for the others, one of which may train a teacher in the meantime."""
 
 
 def launched() -> int:
-    """The number of processes that the launcher of this one started; 1 without a launcher."""
+    """The number of processes that the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -32,7 +32,7 @@ _ALONE = ContextVar("alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While open, what is trained meets no other process: they have ended, or do something else."""
+    """Keeps this process from joining others, which have ended or do something else."""
     before = _ALONE.set(True)
     try:
         yield
@@ -41,35 +41,34 @@ def alone() -> Iterator[None]:
 
 
 def join() -> None:
-    """Meets the other processes, where a launcher started several; does nothing the second time,
-    and where this one is `alone`."""
+    """Joins the other processes that a launcher started, once; does nothing inside `alone`."""
     if launched() > 1 and not distributed.is_initialized() and not _ALONE.get():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=TIMEOUT)
 
 
 def leave() -> None:
-    """Ends what `join` began, where it did."""
+    """Leaves the process group that `join` created, if there is one."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def world() -> tuple[int, int]:
-    """The number of this process, from 0, and how many there are."""
+    """The number of this process, from 0, and the number of processes."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def wait() -> None:
-    """Waits until every process is here."""
+    """Waits until every process reaches this call."""
     if world()[1] > 1:
         distributed.barrier()
 
 
 @contextmanager
 def one_after_the_first() -> Iterator[None]:
-    """While open in the first process, the others wait to open theirs."""
+    """Runs the block in the first process before the others run theirs."""
     number, _ = world()
     if number:
         wait()
@@ -79,36 +78,36 @@ def one_after_the_first() -> Iterator[None]:
 
 
 def agreed(value: bool) -> bool:
-    """What the first process says."""
+    """The first process's `value`, in every process."""
     if world()[1] == 1:
         return value
-    told = torch.tensor(int(value))
-    distributed.broadcast(told, src=0)
-    return bool(told)
+    shared = torch.tensor(int(value))
+    distributed.broadcast(shared, src=0)
+    return bool(shared)
 
 
 def part_of(count: int, number: int, processes: int) -> int:
-    """How many of `count` things dealt one by one the process `number` has."""
+    """The number of samples of the process `number` if `count` are distributed round-robin."""
     return (count - number + processes - 1) // processes
 
 
-def gathered(ours: Tensor, count: int) -> Tensor:
-    """The rows of all processes, `count` of them dealt one by one, in the order of the processes.
+def gathered(own: Tensor, count: int) -> Tensor:
+    """The `count` rows of all processes, in the order of the processes.
 
-    A gradient reaches our own rows. All processes compute the same of the same rows, so that the
-    sum of what each finds for its own is the whole gradient.
+    Only this process's rows have a gradient. All processes compute the same loss of the same rows,
+    so that their gradients add up to the whole gradient.
     """
     number, processes = world()
     if processes == 1:
-        return ours
+        return own
     most = part_of(count, 0, processes)
-    padded = ours.new_zeros((most, *ours.shape[1:]))
-    padded[: len(ours)] = ours.detach()
+    padded = own.new_zeros((most, *own.shape[1:]))
+    padded[: len(own)] = own.detach()
     rows = [torch.empty_like(padded) for _ in range(processes)]
     distributed.all_gather(rows, padded)
-    found = [row[: part_of(count, place, processes)] for place, row in enumerate(rows)]
-    found[number] = ours
-    return torch.cat(found)
+    parts = [part[: part_of(count, rank, processes)] for rank, part in enumerate(rows)]
+    parts[number] = own
+    return torch.cat(parts)
 
 
 def summed(values: Tensor) -> Tensor:
@@ -120,25 +119,25 @@ def summed(values: Tensor) -> Tensor:
 
 
 def check_precision(training: Training, at: str = "distill") -> None:
-    """Finds out whether a training can compute as it is asked to here.
+    """Checks that this machine can train in the requested precision.
 
     Raises:
-        RecipeError: it cannot.
+        RecipeError: it is fp16, and there is no accelerator.
     """
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError(
             Fault(
-                what="float16 cannot be trained in on a CPU.",
+                what="A CPU cannot train in float16.",
                 at=f"{at}.precision",
                 got="'fp16', and no accelerator here",
                 expected="fp32 or bf16 on a CPU",
-                fix='set precision = "fp32": on most CPUs it is the faster one too',
+                fix='set precision = "fp32", which is also faster on most CPUs',
             )
         )
 
 
 def fabric_of(training: Training, processes: int) -> Any:
-    """Who moves tensors to the device, casts them and averages the gradients of the processes."""
+    """A Fabric that moves and casts tensors and averages the gradients of the processes."""
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
@@ -152,12 +151,12 @@ def fabric_of(training: Training, processes: int) -> Any:
         precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[training.precision],
     )
     if processes > 1:
-        fabric.launch()  # Starts nothing: a launcher has started us.
+        fabric.launch()  # Starts no process: the launcher has started them.
     return fabric
 
 
 def too_few(samples: int, size: int, processes: int) -> Fault:
-    """The fault of batches that cannot be dealt to so many processes."""
+    """The fault of batches that are too small for the number of processes."""
     return Fault(
         what=f"There are too few samples for {processes} processes.",
         at="distill.devices",

@@ -186,7 +186,7 @@ def test_a_teacher_can_be_a_file(project: Project, edgekd_cli: Any) -> None:
     project.write(document)
     refused = edgekd_cli("check", project.recipe)
     assert refused.code == 2
-    assert "only the output is known" in refused.err
+    assert "Only the output of a teacher that is a file is known" in refused.err
     assert "distill.losses[2].teacher_layer" in refused.err
 
 

@@ -202,7 +202,7 @@ def test_only_outputs_of_a_file_can_be_compared(tmp_path: Path) -> None:
     config = SOFT.model_copy(
         update={"losses": Distill.model_validate({"epochs": 1, "losses": [hint]}).losses}
     )
-    with pytest.raises(RecipeError, match="only the output is known") as caught:
+    with pytest.raises(RecipeError, match="Only the output of a teacher that is a file is known") as caught:
         edgekd.distill(teacher, _student(), images(), config)
     assert caught.value.faults[0].at == "distill.losses[0].teacher_layer"
 

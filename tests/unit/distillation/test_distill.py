@@ -107,12 +107,12 @@ def test_a_layer_that_does_not_exist_is_told_with_the_nearest(key: str) -> None:
 
 
 def test_a_loss_of_features_needs_its_layers() -> None:
-    with pytest.raises(RecipeError, match="not told what to compare of the student"):
+    with pytest.raises(RecipeError, match="hint needs the layers of the student to compare"):
         edgekd.distill(network(8), network(4), images(), config({"method": "hint"}))
 
 
 def test_without_a_projector_features_of_another_shape_are_refused() -> None:
-    with pytest.raises(RecipeError, match="hint does not take what it is to compare") as caught:
+    with pytest.raises(RecipeError, match="hint does not accept the tensors it compares") as caught:
         edgekd.distill(network(8), network(4), images(), config({**HINT, "projector": "none"}))
     assert "(4, 4, 6, 6)" in caught.value.faults[0].got
     assert "(4, 8, 6, 6)" in caught.value.faults[0].got
@@ -263,7 +263,7 @@ def test_without_a_compiler_it_is_trained_uncompiled_and_said(
 def test_float16_on_a_cpu_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is an accelerator")
-    with pytest.raises(RecipeError, match="float16 cannot be trained in on a CPU"):
+    with pytest.raises(RecipeError, match="A CPU cannot train in float16"):
         edgekd.distill(network(8), network(4), images(), config(SOFT, precision="fp16"))
 
 

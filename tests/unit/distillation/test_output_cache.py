@@ -231,7 +231,7 @@ def test_a_process_that_ended_in_its_build_is_gone_on_from(stop: str, tmp_path: 
     else:
         assert "A teacher's outputs cannot be written." in done.stderr
         assert "File too large" in done.stderr
-        assert "it goes on from the 2 shards that are there" in done.stderr
+        assert "it continues after the 2 shards on disk" in done.stderr
     assert len(shards(folder)) == 2
     found = all_of(cache(z, folder, asked))
     assert asked == list(range(2 * 3 * 64, 1000))
@@ -264,10 +264,10 @@ def test_a_damaged_shard_is_told_and_deleting_it_mends(
     before = all_of(cache(z, tmp_path))
     path = tmp_path / "view-0000/00001.npy"
     damage(path)
-    with pytest.raises(RecipeError, match="is not what was written") as caught:
+    with pytest.raises(RecipeError, match="is damaged") as caught:
         all_of(cache(z, tmp_path))
     assert caught.value.faults[0].at == str(path)
-    assert caught.value.faults[0].fix == f"delete {path}: it is computed again"
+    assert caught.value.faults[0].fix == f"delete {path}; it will be computed again"
     path.unlink()
     assert torch.equal(all_of(cache(z, tmp_path)), before)
 
@@ -280,7 +280,7 @@ def test_a_shard_of_another_place_is_no_shard_of_this(tmp_path: Path) -> None:
         contents = [path.read_bytes() for path in paths]
         for path, content in zip(paths, reversed(contents), strict=True):
             path.write_bytes(content)
-    with pytest.raises(RecipeError, match="not those that were written"):
+    with pytest.raises(RecipeError, match="sha256 is not that of the file"):
         all_of(cache(z, tmp_path))
 
 
@@ -289,9 +289,9 @@ def test_a_shard_of_another_place_is_no_shard_of_this(tmp_path: Path) -> None:
 )
 def test_a_folder_of_something_else_is_told(meta: str, tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(meta)
-    with pytest.raises(RecipeError, match="is not what was written") as caught:
+    with pytest.raises(RecipeError, match="is damaged") as caught:
         all_of(cache(logits(100, 10), tmp_path))
-    assert caught.value.faults[0].fix == f"delete {tmp_path}: it is computed again"
+    assert caught.value.faults[0].fix == f"delete {tmp_path}; it will be computed again"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_folder_of_something_else_is_told(meta: str, tmp_path: Path) -> None:
 def test_a_cache_of_other_settings_is_told(ours: dict[str, Any], said: str, tmp_path: Path) -> None:
     z = logits(100, 10)
     all_of(cache(z, tmp_path, format="top-k", top_k=4))
-    with pytest.raises(RecipeError, match="is not what was written") as caught:
+    with pytest.raises(RecipeError, match="is damaged") as caught:
         all_of(cache(z[: ours.pop("count", 100)], tmp_path, **ours))
     assert caught.value.faults[0].got.startswith(said)
 
@@ -316,7 +316,7 @@ def test_a_meta_file_whose_shape_changed_is_told(tmp_path: Path) -> None:
     all_of(cache(z, tmp_path, format="fp32"))
     path = tmp_path / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "shape": [6, 4]}))
-    with pytest.raises(RecipeError, match="is not what was written") as caught:
+    with pytest.raises(RecipeError, match="is damaged") as caught:
         all_of(cache(z, tmp_path, format="fp32"))
     assert caught.value.faults[0].got.startswith("digest ")
 
@@ -339,7 +339,7 @@ def test_outputs_that_change_their_shape_are_told() -> None:
     def compute(view: int, ids: Tensor) -> Tensor:  # noqa: ARG001
         return torch.zeros(len(ids), 3 if int(ids[0]) == 0 else 4)
 
-    with pytest.raises(RecipeError, match="change their shape") as caught:
+    with pytest.raises(RecipeError, match="differ in shape") as caught:
         all_of(TeacherOutputs(200, compute, None))
     assert caught.value.faults[0].at == "view 0, samples 64 to 127"
 

@@ -42,7 +42,7 @@ def test_a_harmed_checkpoint_is_told_and_the_earlier_one_is_usable(
     with pytest.raises(RecipeError, match="cannot be read") as caught:
         load_checkpoint(path)
     assert_five_parts(str(caught.value))
-    assert f"delete {path} to go on from {previous(path).name}" in str(caught.value)
+    assert f"delete {path} to continue from {previous(path).name}" in str(caught.value)
     path.unlink()
     assert load_checkpoint(path)["weights"][0] == 0.0
 
