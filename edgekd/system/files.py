@@ -1,9 +1,11 @@
-"""Files and folders: digests, atomic writes, and the package's data."""
+"""Files and folders: digests, durable atomic writes, and the package's data."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgekd.system.disk_errors import disk_errors_name
+
 PACKAGE = Path(__file__).parents[1]
+
+DRAFT = ".draft-"
+"""The prefix of temporary folders beside what is written; a killed process leaves them."""
 
 
 def data_folder(name: str) -> Path:
@@ -51,17 +58,83 @@ def path_bytes(path: Path) -> int:
     return sum(entry.stat().st_size for entry in files)
 
 
+def fsync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's entries, are on the disk."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # pragma: no cover
+        return  # Windows cannot open folders.
+    with disk_errors_name(path):
+        file = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # A file system without it.
+                raise
+        finally:
+            os.close(file)
+
+
+def make_folders(folder: Path) -> None:
+    """Creates `folder` and its missing parents, durably.
+
+    Raises:
+        FileExistsError, NotADirectoryError: a file is in the way.
+    """
+    missing = [entry for entry in (folder, *folder.parents) if not entry.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in missing:
+        fsync(entry.parent)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Moves a file, link or folder from `draft` to `path`, where it then is complete and durable.
+
+    All bytes are on the disk before the name exists, so that a power failure leaves either what was
+    at `path` before or the whole of what is there now. A folder takes the place of a folder.
+
+    Raises:
+        IsADirectoryError: `draft` is no folder, and a folder is at `path`; it is left as it is.
+    """
+    folder = draft.is_dir() and not draft.is_symlink()
+    for entry in [*draft.rglob("*"), draft] if folder else [draft]:
+        if not entry.is_symlink():
+            fsync(entry)
+    if path.is_dir() and not path.is_symlink():
+        if not folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        old = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
+        path.replace(old / "old")
+        try:
+            draft.replace(path)
+        except BaseException:
+            (old / "old").replace(path)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    else:
+        draft.replace(path)
+    fsync(path.parent)
+
+
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`: moved onto it after success, removed after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    """A temporary path beside `path`: published as `path` after success, removed after an error.
+
+    Raises:
+        OSError: the file system refuses it; the error names `path`.
+    """
+    make_folders(path.parent)
+    with disk_errors_name(path):
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
+        except OSError as error:
+            error.filename = str(path)
+            raise
     try:
-        draft = scratch / path.name
-        yield draft
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        draft.replace(path)
+        with disk_errors_name(path, scratch):
+            draft = scratch / path.name
+            yield draft
+            publish(draft, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

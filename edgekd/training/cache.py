@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,19 @@ def trained_once(
         for path in folder.glob("checkpoint*.pt"):
             path.unlink()
 
-    if together and world()[1] > 1 and not agreed(run.has(stage, key)) and world()[0]:
-        # The first process takes part below, where it writes what all have come to.
-        work_on(run.scratch(stage, key))
-    spawned = together and run.spawn is not None and not run.has(stage, key)
-    if spawned and run.spawn is not None:
-        run.spawn()
-        assert run.has(stage, key), "the processes trained something else"
-    with one_after_the_first():
-        made = run.make(stage, name, key, make)
+    shared, first = together and world()[1] > 1, not world()[0]
+    # Under one lock from the decision to the result: were another run to store it in between, the
+    # first process would take it, and the others would train without the first.
+    with run.locked(stage, key) if shared and first else nullcontext():
+        if shared and not agreed(first and run.has(stage, key)) and not first:
+            # The first process takes part below, where it writes what all have come to.
+            work_on(run.scratch(stage, key))
+        spawned = together and run.spawn is not None and not run.has(stage, key)
+        if spawned and run.spawn is not None:
+            run.spawn()
+            assert run.has(stage, key), "the processes trained something else"
+        with one_after_the_first():
+            made = run.make(stage, name, key, make)
     if spawned and run.reused:
         run.reused.pop()  # It was made now, though not by this process.
     module = copy.deepcopy(network.module)
