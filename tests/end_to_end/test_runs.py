@@ -104,7 +104,7 @@ def test_an_optional_target_does_not_fail_the_run_if_it_cannot_be_judged(
     said = edgekd_cli("run", project.write(document), "--out", out, "--json")
     assert said.code == 0
     assert said.json["rows"][-1]["outcome"] == "undecided"
-    assert "latency_p90_ms: it was not timed" in said.json["rows"][-1]["detail"]
+    assert "latency_p90_ms: not timed" in said.json["rows"][-1]["detail"]
     document["targets"][1]["budget"] = {"size_bytes": 10}
     said = edgekd_cli("run", project.write(document), "--out", out)
     assert said.code == 8
@@ -309,7 +309,7 @@ def test_check_previews_the_files_of_the_untrained_student(
     assert "iphone-15-coreml fp32" in said.out
     assert "    refused: " in said.out
     assert "The Neural Engine computes in float16" in said.out
-    assert "to do: choose fp16 or int8 for this target" in said.out
+    assert "fix: choose fp16 or int8 for this target" in said.out
     assert "fp16 is storage only" in said.out
     assert not (project.folder / "runs").exists()
     rows = edgekd_cli("check", project.recipe, "--lint", "--json").json["lint"]
