@@ -14,12 +14,12 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from edgekd.bundles.android_test import write_golden_test
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import camel, quoted, snake, titled
+from edgekd.bundles.identifiers import camel, snake, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.bundles.quoting import quoted_java, xml_text
 from edgekd.errors import ConversionError, Fault
 from edgekd.system.files import write_text
 from edgekd.system.process import run_process
@@ -76,7 +76,12 @@ def pack(bundle: Path, manifest: Manifest, out: Path) -> None:
 
 def asset(manifest: Manifest, model: Model) -> str:
     """The path of the model among the app's assets."""
-    return f"{snake(manifest.name)}/{model.target}/{model.entry.rpartition('/')[2]}"
+    return f"{snake(manifest.name)}/{model.target}/{_within(model, model.entry)}"
+
+
+def _within(model: Model, path: str) -> str:
+    """`path` relative to the folder of the model's files."""
+    return path.removeprefix(f"models/{model.target}/")
 
 
 def _archive(
@@ -86,9 +91,9 @@ def _archive(
         jar = Path(scratch) / "classes.jar"
         write_zip(jar, classes)
         contents: dict[str, bytes | Path] = {"classes.jar": jar.read_bytes()}
-    folder = asset(manifest, model).rpartition("/")[0]
+    folder = f"{snake(manifest.name)}/{model.target}"
     for file in model.files:
-        contents[f"assets/{folder}/{file.path.rpartition('/')[2]}"] = bundle / file.path
+        contents[f"assets/{folder}/{_within(model, file.path)}"] = bundle / file.path
     contents[f"assets/{folder}/manifest.json"] = bundle / "manifest.json"
     if manifest.labels:
         contents[f"assets/{folder}/labels.txt"] = bundle / "labels.txt"
@@ -232,19 +237,18 @@ CHUNK = 8000
 def _class(manifest: Manifest, model: Model, package: str, title: str) -> str:
     labels = "\n".join(manifest.labels)
     chunks = [labels[i : i + CHUNK] for i in range(0, len(labels), CHUNK)] or [""]
-    entry = next(file for file in model.files if file.path == model.entry)
     return CLASS.format(
         package=package,
         name=camel(title),
-        bundle=quoted(manifest.name),
-        version=quoted(manifest.version),
-        target=quoted(model.target),
-        format=quoted(model.format),
-        scheme=quoted(model.scheme),
-        asset=quoted(asset(manifest, model)),
-        sha256=quoted(entry.sha256),
-        size=entry.size_bytes,
-        labels=", ".join(map(quoted, chunks)),
+        bundle=quoted_java(manifest.name),
+        version=quoted_java(manifest.version),
+        target=quoted_java(model.target),
+        format=quoted_java(model.format),
+        scheme=quoted_java(model.scheme),
+        asset=quoted_java(asset(manifest, model)),
+        sha256=quoted_java(model.entry_file.sha256),
+        size=model.entry_file.size_bytes,
+        labels=", ".join(map(quoted_java, chunks)),
         tensors=_tensors("input", model.inputs) + "\n" + _tensors("output", model.outputs),
     )
 
@@ -254,10 +258,10 @@ def _tensors(role: str, tensors: list[Tensor]) -> str:
     parameters = [tensor.quantization for tensor in tensors]
     return TENSORS.format(
         role=role,
-        names=", ".join(quoted(tensor.name) for tensor in tensors),
+        names=", ".join(quoted_java(tensor.name) for tensor in tensors),
         shapes=", ".join(f"{{{shape}}}" for shape in shapes),
-        types=", ".join(quoted(tensor.dtype) for tensor in tensors),
-        layouts=", ".join(quoted(tensor.layout or "") for tensor in tensors),
+        types=", ".join(quoted_java(tensor.dtype) for tensor in tensors),
+        layouts=", ".join(quoted_java(tensor.layout or "") for tensor in tensors),
         scales=", ".join(f"{entry.scale!r}f" if entry else "1f" for entry in parameters),
         zeros=", ".join(str(entry.zero_point if entry else 0) for entry in parameters),
     )
@@ -266,7 +270,7 @@ def _tensors(role: str, tensors: list[Tensor]) -> str:
 def _pom(manifest: Manifest, group: str, title: str) -> str:
     licence = manifest.licences.model
     licences = (
-        f"  <licenses><license><name>{escape(licence)}</name></license></licenses>\n"
+        f"  <licenses><license><name>{xml_text(licence)}</name></license></licenses>\n"
         if licence
         else ""
     )
@@ -274,10 +278,10 @@ def _pom(manifest: Manifest, group: str, title: str) -> str:
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<project xmlns="http://maven.apache.org/POM/4.0.0">\n'
         "  <modelVersion>4.0.0</modelVersion>\n"
-        f"  <groupId>{escape(group)}</groupId>\n  <artifactId>{escape(title)}</artifactId>\n"
+        f"  <groupId>{xml_text(group)}</groupId>\n  <artifactId>{xml_text(title)}</artifactId>\n"
         f"  <version>{manifest.version}</version>\n  <packaging>aar</packaging>\n"
-        f"  <name>{escape(title)}</name>\n"
-        f"  <description>{escape(manifest.description)}</description>\n{licences}</project>\n"
+        f"  <name>{xml_text(title)}</name>\n"
+        f"  <description>{xml_text(manifest.description)}</description>\n{licences}</project>\n"
     )
 
 
@@ -285,7 +289,7 @@ def _metadata(manifest: Manifest, group: str, title: str) -> str:
     version = manifest.version
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<metadata>\n'
-        f"  <groupId>{escape(group)}</groupId>\n  <artifactId>{escape(title)}</artifactId>\n"
+        f"  <groupId>{xml_text(group)}</groupId>\n  <artifactId>{xml_text(title)}</artifactId>\n"
         f"  <versioning>\n    <latest>{version}</latest>\n    <release>{version}</release>\n"
         f"    <versions><version>{version}</version></versions>\n  </versioning>\n</metadata>\n"
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edgekd.bundles.identifiers import quoted
 from edgekd.bundles.manifest import Model
+from edgekd.bundles.quoting import quoted_java
 from edgekd.system.files import write_text
 
 TEST = """\
@@ -180,7 +180,10 @@ def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: 
         shape = ", ".join(str(size or 1) for size in tensor.shape)
         inputs.append(
             put.format(
-                name=quoted(tensor.name), file=quoted(file), shape=shape, type=JAVA[tensor.dtype]
+                name=quoted_java(tensor.name),
+                file=quoted_java(file),
+                shape=shape,
+                type=JAVA[tensor.dtype],
             )
         )
     for number, tensor in enumerate(model.outputs):
@@ -191,7 +194,7 @@ def write_golden_test(bundle: Path, model: Model, package: str, name: str, out: 
         name=name,
         count=golden.count,
         imports=imports,
-        files=", ".join(map(quoted, outputs)),
+        files=", ".join(map(quoted_java, outputs)),
         tolerances=", ".join(
             repr(golden.outputs[tensor.name].max_abs_error) for tensor in model.outputs
         ),

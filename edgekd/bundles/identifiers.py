@@ -1,14 +1,26 @@
-"""Identifiers and string literals of the generated languages."""
+"""Identifiers of the generated languages."""
 
 from __future__ import annotations
 
-import json
 import keyword
 import re
 from collections.abc import Collection, Iterable, Iterator
 
 from edgekd.bundles.manifest import Manifest, Model
 from edgekd.recipe.bundle import JAVA_WORDS
+
+CLASSES = frozenset(
+    """
+    Any Array Boolean Bool Bundle ByteArrayOutputStream ByteBuffer ByteOrder Character Class CoreML
+    Data Double Exception Float Foundation HashMap IOException InputStream InstrumentationRegistry
+    Int Integer Interpreter Long MLDictionaryFeatureProvider MLFeatureValue MLModel
+    MLModelConfiguration MLMultiArray MLMultiArrayDataType Map MessageDigest NSNumber
+    NoSuchAlgorithmException Object OnnxJavaType OnnxTensor OrtEnvironment OrtSession Override
+    Package PackageDescription Protocol Self String StringBuilder Swift System Tensor Test Type URL
+    XCTest XCTestCase
+    """.lower().split()
+)
+"""The classes that the generated code of Java and Swift uses, in lower case."""
 
 
 def words(name: str) -> list[str]:
@@ -17,9 +29,10 @@ def words(name: str) -> list[str]:
 
 
 def camel(name: str) -> str:
-    """`keyword-spotter` as `KeywordSpotter`, never with a leading digit."""
+    """`keyword-spotter` as `KeywordSpotter`: no leading digit, no class that the code uses."""
     identifier = "".join(part[0].upper() + part[1:] for part in words(name))
-    return identifier if identifier[:1].isalpha() else f"Model{identifier}"
+    valid = identifier[:1].isalpha() and identifier.lower() not in CLASSES
+    return identifier if valid else f"Model{identifier}"
 
 
 def snake(name: str) -> str:
@@ -49,30 +62,6 @@ def titled(manifest: Manifest, formats: Collection[str]) -> Iterator[tuple[str, 
             title = f"{manifest.name}-{model.target}-{number}"
         taken |= {snake(title), camel(title).lower()}
         yield title, model
-
-
-def quoted(text: str) -> str:
-    """`text` as an ASCII string literal of Java."""
-    return json.dumps(text)
-
-
-def swift_quoted(text: str) -> str:
-    """`text` as a string literal of Swift: `\\u{...}` escapes, and no `\\(...)` interpolation."""
-    plain = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return (
-        '"'
-        + "".join(plain.get(c) or (c if " " <= c <= "~" else f"\\u{{{ord(c):x}}}") for c in text)
-        + '"'
-    )
-
-
-def c_quoted(text: str) -> str:
-    """`text` as a UTF-8 string literal of C, without trigraphs or open-ended escapes."""
-    parts = []
-    for byte in text.encode():
-        c = chr(byte)
-        parts.append(f"\\{c}" if c in '\\"?' else c if " " <= c <= "~" else f"\\{byte:03o}")
-    return '"' + "".join(parts) + '"'
 
 
 def rows(entries: Iterable[str], indent: str = "    ") -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from edgekd.bundles.archive import files_under
 from edgekd.bundles.folder import SIGNATURE, SUMS, sums
 from edgekd.bundles.manifest import MANIFEST, Manifest, Model, read_manifest
+from edgekd.bundles.model_card import LABELS
 from edgekd.errors import Fault, RecipeError, listed
 from edgekd.system.files import path_digest
 
@@ -57,9 +62,21 @@ def integrity(bundle: Path) -> list[Fault]:
     faults += [
         _fault(bundle / MANIFEST, got, expected) for got, expected in _contradictions(manifest)
     ]
+    if manifest.labels and LABELS not in {file.path for file in manifest.other_files}:
+        faults.append(_fault(bundle / LABELS, "no such file", "the labels of the manifest"))
+    if not faults and manifest.labels and _labels(bundle) != manifest.labels:
+        faults.append(_fault(bundle / LABELS, "other labels", "those of the manifest"))
+    named = re.fullmatch(r".+-([0-9]+\.[0-9]+\.[0-9]+)(\.zip)?", bundle.name)
+    if named and named[1] != manifest.version:
+        got = f"the folder of version {named[1]}"
+        faults.append(_fault(bundle, got, f"{manifest.name}-{manifest.version}"))
     if not faults and (SUMS not in files or files[SUMS].read_bytes() != sums(bundle).encode()):
         faults.append(_fault(bundle / SUMS, "other checksums", "those of the bundle's files"))
     return faults
+
+
+def _labels(bundle: Path) -> list[str]:
+    return (bundle / LABELS).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
 
 def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -68,7 +85,7 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if count > 1:
             yield f"{count} models of {target}", "one model per target"
     for model in manifest.models:
-        for got, expected in _contradictions_of(model):
+        for got, expected in (*_contradictions_of(model), *_golden_sizes(model, manifest)):
             yield f"{model.target}: {got}", expected
 
 
@@ -95,6 +112,28 @@ def _contradictions_of(model: Model) -> Iterator[tuple[str, str]]:
         for path in given.values():
             if not path.startswith("golden/"):
                 yield f"golden vector {path}", "a file in golden/"
+
+
+def _golden_sizes(model: Model, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Golden vectors that are not listed, or do not hold `count` tensors of their shape."""
+    sizes = {file.path: file.size_bytes for file in manifest.other_files}
+    vectors = dict(model.golden.inputs)
+    vectors |= {name: output.path for name, output in model.golden.outputs.items()}
+    for tensor in (*model.inputs, *model.outputs):
+        path = vectors.get(tensor.name)
+        if path is None:
+            continue  # reported with the names
+        if path not in sizes:
+            yield f"golden vector {path}", "a file that the manifest lists in other_files"
+            continue
+        known = math.prod(size for size in tensor.shape[1:] if size is not None)
+        sample_bytes = known * np.dtype(tensor.dtype).itemsize
+        count, dynamic = model.golden.count, None in tensor.shape[1:]
+        all_bytes = count * sample_bytes
+        fits = sizes[path] % all_bytes == 0 if dynamic and all_bytes else sizes[path] == all_bytes
+        if not fits:
+            shape = [count, *("any" if size is None else size for size in tensor.shape[1:])]
+            yield f"golden vector {path} of {sizes[path]} bytes", f"{tensor.dtype} of shape {shape}"
 
 
 def _kind(entry: Path) -> str:

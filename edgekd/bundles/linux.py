@@ -12,8 +12,9 @@ import shutil
 from pathlib import Path
 
 from edgekd.bundles.archive import write_zip
-from edgekd.bundles.identifiers import c_quoted, snake, titled
+from edgekd.bundles.identifiers import snake, titled
 from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.bundles.quoting import metadata_line, quoted_c, quoted_cmake
 from edgekd.system.files import write_text
 
 FORMATS: tuple[str, ...] = ("litert", "onnx", "openvino", "ncnn")
@@ -74,11 +75,11 @@ endif()
 
 def _config(manifest: Manifest) -> str:
     prefix = snake(manifest.name)
-    lines = [
-        f'set({prefix}_MODEL_{snake(title).upper()} "${{{prefix}_PREFIX}}/share/{manifest.name}/'
-        f'{model.entry}")'
-        for title, model in titled(manifest, FORMATS)
-    ]
+    lines = []
+    for title, model in titled(manifest, FORMATS):
+        path = quoted_cmake(f"/share/{manifest.name}/{model.entry}").removeprefix('"')
+        variable = f"{prefix}_MODEL_{snake(title).upper()}"
+        lines.append(f'set({variable} "${{{prefix}_PREFIX}}{path})')
     return CONFIG.format(name=manifest.name, prefix=prefix, models="\n".join(lines))
 
 
@@ -93,11 +94,11 @@ def _header(manifest: Manifest) -> str:
     ]
     base = snake(manifest.name).upper()
     lines += [
-        f"#define {base}_NAME {c_quoted(manifest.name)}",
-        f"#define {base}_VERSION {c_quoted(manifest.version)}",
+        f"#define {base}_NAME {quoted_c(manifest.name)}",
+        f"#define {base}_VERSION {quoted_c(manifest.version)}",
         f"#define {base}_LABEL_COUNT {len(manifest.labels)}",
         f"static const char *const {snake(manifest.name)}_labels[] = {{",
-        *(f"  {c_quoted(label)}," for label in manifest.labels),
+        *(f"  {quoted_c(label)}," for label in manifest.labels),
         "  0",
         "};",
     ]
@@ -105,14 +106,14 @@ def _header(manifest: Manifest) -> str:
         name = snake(title)
         # With one model its title is the bundle's name, whose macros are above.
         upper = f"{name.upper()}_MODEL"
-        entry = next(file for file in model.files if file.path == model.entry)
+        entry = model.entry_file
         lines += [
             "",
-            f"#define {upper}_TARGET {c_quoted(model.target)}",
-            f"#define {upper}_FORMAT {c_quoted(model.format)}",
-            f"#define {upper}_SCHEME {c_quoted(model.scheme)}",
-            f"#define {upper}_PATH {c_quoted(f'share/{manifest.name}/{model.entry}')}",
-            f"#define {upper}_SHA256 {c_quoted(entry.sha256)}",
+            f"#define {upper}_TARGET {quoted_c(model.target)}",
+            f"#define {upper}_FORMAT {quoted_c(model.format)}",
+            f"#define {upper}_SCHEME {quoted_c(model.scheme)}",
+            f"#define {upper}_PATH {quoted_c(f'share/{manifest.name}/{model.entry}')}",
+            f"#define {upper}_SHA256 {quoted_c(entry.sha256)}",
             f"#define {upper}_BYTES {entry.size_bytes}L",
         ]
         for role, tensors in (("INPUT", model.inputs), ("OUTPUT", model.outputs)):
@@ -126,12 +127,12 @@ def _constants(name: str, tensor: Tensor) -> list[str]:
     quantization = tensor.quantization
     shape = ", ".join(str(-1 if size is None else size) for size in tensor.shape)
     return [
-        f"#define {name}_NAME {c_quoted(tensor.name)}",
-        f"#define {name}_TYPE {c_quoted(tensor.dtype)}",
+        f"#define {name}_NAME {quoted_c(tensor.name)}",
+        f"#define {name}_TYPE {quoted_c(tensor.dtype)}",
         f"#define {name}_RANK {len(tensor.shape)}",
         f"#define {name}_SHAPE {{{shape}}}",
-        f"#define {name}_LAYOUT {c_quoted(tensor.layout or '')}",
-        f"#define {name}_MEANING {c_quoted(tensor.meaning or '')}",
+        f"#define {name}_LAYOUT {quoted_c(tensor.layout or '')}",
+        f"#define {name}_MEANING {quoted_c(tensor.meaning or '')}",
         f"#define {name}_SCALE {quantization.scale if quantization else 0.0!r}",
         f"#define {name}_ZERO_POINT {quantization.zero_point if quantization else 0}",
     ]
@@ -184,7 +185,7 @@ def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Pat
     shipped = manifest.model_copy(update={"models": models, "other_files": others})
     text = shipped.model_dump_json(indent=2, exclude=shipped.unwritten)
     contents[f"{package}/manifest.json"] = f"{text}\n".encode()
-    summary = " ".join(manifest.description.split()) or f"A {manifest.task} model"
+    summary = metadata_line(manifest.description or f"A {manifest.task} model")
     info = f"{stem}.dist-info"
     lines = [
         "Metadata-Version: 2.1",
@@ -194,7 +195,7 @@ def _write_wheel(bundle: Path, manifest: Manifest, models: list[Model], out: Pat
         "Requires-Python: >=3.8",
     ]
     if manifest.licences.model:
-        lines.append(f"License: {' '.join(manifest.licences.model.split())}")
+        lines.append(f"License: {metadata_line(manifest.licences.model)}")
     contents[f"{info}/METADATA"] = ("\n".join(lines) + "\n").encode()
     contents[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: edgekd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,16 +17,25 @@ from pydantic import (
     ValidationError,
 )
 
+from edgekd.bundles.quoting import CONTROLS
 from edgekd.errors import Fault, RecipeError
 from edgekd.recipe.bundle import Android, Licences, Preprocessing
 from edgekd.recipe.preprocessing import Raw
 from edgekd.recipe.table import Frac
 from edgekd.recipe.validation import validation_faults
+from edgekd.system.strict_json import read_json
 
 MANIFEST = "manifest.json"
 SCHEMA = "manifest.schema.json"
 SCHEMA_VERSION = 1
 """It grows when readers of the previous version would misread a new manifest."""
+
+
+FAULT_LIMIT = 50
+"""The most faults that one message lists."""
+PATH_LENGTH = 1024
+PATH_PATTERN = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"
+"""A path of the bundle is a part of generated code, in every language."""
 
 
 def inside(path: str) -> str:
@@ -35,17 +44,25 @@ def inside(path: str) -> str:
     Raises:
         ValueError: it leads outside, or is not a plain relative path.
     """
-    pure = PurePosixPath(path)
-    if (
-        not path
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in path
-        or ":" in path
-        or pure.as_posix() != path
-    ):
-        raise ValueError(f"a path inside the bundle, its parts joined by /, not {path!r}")
+    parts = path.split("/")
+    plain = re.fullmatch("[A-Za-z0-9._/-]+", path) and len(path) <= PATH_LENGTH
+    if not plain or any(not part.strip(".") or len(part) > 255 for part in parts):
+        raise ValueError(
+            f"a path inside the bundle, its parts joined by /, not {path[:PATH_LENGTH]!r}; "
+            "a part has letters, digits, '.', '_' and '-'"
+        )
     return path
+
+
+def one_line(text: str) -> str:
+    """`text`, if it is one line.
+
+    Raises:
+        ValueError: it has a line end or another control character.
+    """
+    if CONTROLS.search(text):
+        raise ValueError(f"one line without control characters, not {text!r}")
+    return text
 
 
 def renamed_role(role: object) -> object:
@@ -53,11 +70,22 @@ def renamed_role(role: object) -> object:
     return "qat" if role == "quantized" else role
 
 
-Inside = Annotated[str, AfterValidator(inside)]
+Inside = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": PATH_PATTERN, "maxLength": PATH_LENGTH}),
+    AfterValidator(inside),
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME_LENGTH = 80
+"""The longest name; file names of packages hold two of them, and end in 255 characters."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=NAME_LENGTH)]
 """A name for a folder, a package or a class."""
 Text = Annotated[str, Field(min_length=1)]
+ShortText = Annotated[str, Field(max_length=4096)]
+"""Text that becomes a string constant; one of Java has at most 65,535 bytes."""
+Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Label = Annotated[str, Field(min_length=1), AfterValidator(one_line)]
+"""A line of labels.txt."""
 Dtype = Literal[
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64",
@@ -73,24 +101,25 @@ class Entry(BaseModel):
 class Quantization(Entry):
     """Scale and zero point of an integer tensor: value = scale * (number - zero_point)."""
 
-    scale: Annotated[float, Field(gt=0)]
-    zero_point: int
+    scale: Annotated[float, Field(ge=2**-149, le=3.4e38, description="a 32-bit float")]
+    zero_point: Int32
 
 
 class Tensor(Entry):
     """One input or output of a model."""
 
-    name: Text
+    name: Annotated[ShortText, Field(min_length=1)]
     shape: Annotated[
-        list[Annotated[int, Field(ge=0)] | None],
-        Field(description="batch first; null for a dynamic dimension"),
+        list[Annotated[int, Field(ge=0, le=2**31 - 1)] | None],
+        Field(max_length=64, description="batch first; null for a dynamic dimension"),
     ]
     dtype: Annotated[Dtype, Field(description="numpy dtype in the file")]
     layout: Annotated[
-        str | None, Field(description="axes, such as batch height width channels")
+        ShortText | None, Field(description="axes, such as batch height width channels")
     ] = None
     meaning: Annotated[
-        str | None, Field(description="meaning of the values, such as logits or probabilities")
+        ShortText | None,
+        Field(description="meaning of the values, such as logits or probabilities"),
     ] = None
     quantization: Annotated[
         Quantization | None, Field(description="null if the tensor is not quantized")
@@ -117,7 +146,7 @@ class Expected(Entry):
 class Golden(Entry):
     """Real inputs, and the model's outputs in its own runtime when it was bundled."""
 
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1, le=2**31 - 1)]
     inputs: Annotated[
         dict[str, Inside], Field(description="files by input; little-endian, row-major")
     ]
@@ -223,6 +252,29 @@ class Model(Entry):
         Routed | None, Field(description="confidence threshold of a model cascade, with [route]")
     ] = None
 
+    @property
+    def entry_file(self) -> File:
+        """The file that the runtime loads.
+
+        Raises:
+            RecipeError: the entry is a folder.
+        """
+        for file in self.files:
+            if file.path == self.entry:
+                return file
+        raise RecipeError(entry_fault(self, "a file"))
+
+
+def entry_fault(model: Model, expected: str) -> Fault:
+    """The fault of a model whose entry is not of the kind that its format has."""
+    return Fault(
+        what=f"The model of {model.target} is not a {model.format} model.",
+        at=f"{MANIFEST}: models, {model.target}, entry",
+        got=model.entry,
+        expected=expected,
+        fix="get the bundle from its source again, or build it again: edgekd run RECIPE",
+    )
+
 
 class Lineage(Entry):
     """The origin of the models."""
@@ -243,12 +295,16 @@ class Manifest(Entry):
     schema_version: Annotated[int, Field(ge=1)]
     name: Name
     version: Annotated[
-        str, Field(pattern=r"^\d+\.\d+\.\d+$", description="three numbers, major.minor.patch")
+        str,
+        Field(
+            pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$",
+            description="three numbers, major.minor.patch",
+        ),
     ]
     description: str = ""
     task: Text
     metric: Text
-    labels: Annotated[list[Text], Field(description="in the order of the first output")] = Field(
+    labels: Annotated[list[Label], Field(description="in the order of the first output")] = Field(
         default_factory=list
     )
     preprocessing: Annotated[
@@ -301,7 +357,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.is_symlink():
             raise ValueError("a symbolic link")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        document = read_json(path)
         version = document["schema_version"]
         if not isinstance(version, int) or isinstance(version, bool):
             raise ValueError(f"schema_version = {version!r}")
@@ -331,8 +387,14 @@ def read_manifest(folder: Path) -> Manifest:
         faults = validation_faults(error, Manifest, document, str(path), noun="manifest")
         # Manifests are not written by hand.
         again = "get the bundle from its source again, or build it again: edgekd run RECIPE"
-        raise RecipeError(*(replace(fault, fix=again) for fault in faults)) from None
+        raise RecipeError(
+            *(
+                replace(fault, got=_shortened(fault.got), fix=again)
+                for fault in faults[:FAULT_LIMIT]
+            )
+        ) from None
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is not a number in JSON")
+def _shortened(text: str) -> str:
+    """`text` without its middle, if it is long: a manifest holds values of any length."""
+    return text if len(text) <= 1000 else f"{text[:500]} ... {text[-500:]}"

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from pydantic import BaseModel
 
 from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.bundles.quoting import markdown_line
 from edgekd.errors import listed
 
 LABELS = "labels.txt"
 
 
-def _plain(text: object) -> str:
-    """`text` with everything escaped that Markdown or HTML would interpret."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
-    return escaped.replace("&", "&amp;")
-
-
 def card_lines(manifest: Manifest) -> Iterator[str]:
     """The lines of the model card, in Markdown."""
-    yield f"# {_plain(manifest.name)} {manifest.version}"
+    yield f"# {markdown_line(manifest.name)} {manifest.version}"
     yield ""
-    yield _plain(manifest.description or f"A {manifest.task} model, exported by edgekd.")
+    yield markdown_line(manifest.description or f"A {manifest.task} model, exported by edgekd.")
     yield ""
     yield from _models(manifest)
     yield from _usage(manifest)
@@ -34,14 +28,15 @@ def card_lines(manifest: Manifest) -> Iterator[str]:
 def _models(manifest: Manifest) -> Iterator[str]:
     yield "## What ships"
     yield ""
-    yield f"| target | file | precision | bytes | {_plain(manifest.metric)} | p50 ms | where |"
+    metric = markdown_line(manifest.metric)
+    yield f"| target | file | precision | bytes | {metric} | p50 ms | where |"
     yield "|---|---|---|---:|---:|---:|---|"
     yield from (_row(model) for model in manifest.models)
     yield ""
     for model in manifest.models:
-        yield f"- {_plain(model.target)}: {_plain(model.why)}"
+        yield f"- {markdown_line(model.target)}: {markdown_line(model.why)}"
     for target, reason in manifest.left_out.items():
-        yield f"- {_plain(target)} has no model: {_plain(reason)}"
+        yield f"- {markdown_line(target)} has no model: {markdown_line(reason)}"
     yield ""
     yield "`where` is where the figures were measured: on the device itself, on this host in its "
     yield "place, on an emulator (no latency), or in a reference evaluator."
@@ -59,19 +54,19 @@ def _usage(manifest: Manifest) -> Iterator[str]:
         alike.setdefault("\n".join(lines), []).append(model.target)
     for description, targets in alike.items():
         if len(alike) > 1:
-            yield f"On {_plain(listed(targets))}:"
+            yield f"On {markdown_line(listed(targets))}:"
             yield ""
         yield description
         yield ""
     for name, raw in manifest.folded.items():
-        yield f"- preprocessing embedded in the file, of {_plain(name)}: {_keys(raw)}"
+        yield f"- preprocessing embedded in the file, of {markdown_line(name)}: {_keys(raw)}"
     for name, steps in manifest.preprocessing.items():
-        yield f"- preprocessing in the app, of {_plain(name)}: {_keys(steps)}"
+        yield f"- preprocessing in the app, of {markdown_line(name)}: {_keys(steps)}"
     if not manifest.preprocessing and not manifest.folded:
         yield "- no preprocessing is stated: inputs are those of the recipe's data"
     for model in manifest.models:
         if model.routing is not None:
-            yield f"- routing on {_plain(model.target)}: {_plain(model.routing.why)}"
+            yield f"- routing on {markdown_line(model.target)}: {markdown_line(model.routing.why)}"
     if manifest.labels:
         yield f"- {len(manifest.labels)} labels in `{LABELS}`, one per line, in output order"
     yield ""
@@ -84,20 +79,22 @@ def _origin(manifest: Manifest) -> Iterator[str]:
     for role, figures in (("teacher", lineage.teacher), ("student", lineage.student)):
         if figures:
             text = ", ".join(f"{k} {v:g}" for k, v in figures.items() if isinstance(v, int | float))
-            yield f"- {role}: {text}"
+            yield f"- {role}: {markdown_line(text)}"
     yield f"- recipe sha256 `{lineage.recipe_sha256}`"
     yield f"- data sha256 `{lineage.data_sha256}`"
     tools = lineage.tools.items()
-    yield "- exported with " + ", ".join(f"{_plain(tool)} {version}" for tool, version in tools)
+    yield "- exported with " + ", ".join(
+        markdown_line(f"{tool} {version}") for tool, version in tools
+    )
     for role, licence in manifest.licences:
-        yield f"- licence of the {role}: {_plain(licence or 'not stated')}"
+        yield f"- licence of the {role}: {markdown_line(licence or 'not stated')}"
     yield ""
 
 
 def _keys(table: BaseModel) -> str:
     """The keys of a table that are not at their default, and their values."""
     values = table.model_dump(exclude_defaults=True).items()
-    return ", ".join(f"{key} {_plain(value)}" for key, value in values)
+    return ", ".join(f"{key} {markdown_line(value)}" for key, value in values)
 
 
 def _tensor(tensor: Tensor) -> str:
@@ -105,8 +102,8 @@ def _tensor(tensor: Tensor) -> str:
     shape = " x ".join("any" if size is None else str(size) for size in tensor.shape)
     quantization = tensor.quantization
     parts = [
-        f"{_plain(tensor.name)}: {shape} {tensor.dtype}",
-        *(_plain(text) for text in (tensor.layout, tensor.meaning) if text),
+        f"{markdown_line(tensor.name)}: {shape} {tensor.dtype}",
+        *(markdown_line(text) for text in (tensor.layout, tensor.meaning) if text),
         *(
             [f"value = {quantization.scale:g} * (number - {quantization.zero_point})"]
             if quantization
@@ -120,7 +117,7 @@ def _row(model: Model) -> str:
     agreement, measurement = model.evidence.agreement, model.evidence.measurement
     metric, p50_ms = agreement and agreement.metric, measurement and measurement.p50_ms
     cells = [
-        _plain(model.target),
+        markdown_line(model.target),
         f"`{model.entry}`",
         model.scheme,
         f"{model.size_bytes:,}",

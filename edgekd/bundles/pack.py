@@ -78,9 +78,7 @@ def opened(path: Path) -> Iterator[Path]:
         yield find(path)
         return
     with tempfile.TemporaryDirectory(prefix="edgekd-bundle-") as scratch:
-        unpack(path, Path(scratch))
-        manifests = sorted(Path(scratch).glob(f"*/{MANIFEST}"))
-        yield find(manifests[0].parent if manifests else Path(scratch))
+        yield find(unpack(path, Path(scratch)))
 
 
 def pack(path: Path, kind: str, out: Path | None = None, group: str | None = None) -> Path:

@@ -11,8 +11,10 @@ import struct
 from pathlib import Path
 
 from edgekd.bundles.archive import files_under, write_zip
-from edgekd.bundles.identifiers import camel, rows, swift_quoted, titled
-from edgekd.bundles.manifest import Manifest, Model, Tensor
+from edgekd.bundles.identifiers import camel, rows, titled
+from edgekd.bundles.manifest import Manifest, Model, Tensor, entry_fault
+from edgekd.bundles.quoting import quoted_swift
+from edgekd.errors import RecipeError
 from edgekd.system.files import path_digest, write_json, write_text
 
 FORMATS: tuple[str, ...] = ("coreml",)
@@ -89,7 +91,7 @@ public enum {name} {{
 
   /// The model's URL in this package.
   public static var url: URL {{
-    Bundle.module.url(forResource: "Resources/{file}", withExtension: nil)!
+    Bundle.module.url(forResource: {file}, withExtension: nil)!
   }}
 
   /// Compiles and loads the model; keep the result.
@@ -158,17 +160,19 @@ def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, fo
     sources, tests = folder / "Sources" / name, folder / "Tests" / f"{name}Tests"
     resources, golden = sources / "Resources", tests / "Golden"
     file = model.entry.rpartition("/")[2]
+    if not (bundle / model.entry).is_dir():
+        raise RecipeError(entry_fault(model, "a folder: a Core ML package"))
     shutil.copytree(bundle / model.entry, resources / file)
     shutil.copyfile(bundle / "manifest.json", resources / "manifest.json")
     write_text(folder / "Package.swift", PACKAGE.format(name=name))
     accessor = ACCESSOR.format(
         name=name,
-        file=file,
-        bundle=swift_quoted(manifest.name),
-        version=swift_quoted(manifest.version),
-        target=swift_quoted(model.target),
-        scheme=swift_quoted(model.scheme),
-        labels=rows(map(swift_quoted, manifest.labels)),
+        file=quoted_swift(f"Resources/{file}"),
+        bundle=quoted_swift(manifest.name),
+        version=quoted_swift(manifest.version),
+        target=quoted_swift(model.target),
+        scheme=quoted_swift(model.scheme),
+        labels=rows(map(quoted_swift, manifest.labels)),
         inputs=rows(map(_tensor, model.inputs)),
         outputs=rows(map(_tensor, model.outputs)),
     )
@@ -179,12 +183,12 @@ def _write_package(bundle: Path, manifest: Manifest, model: Model, name: str, fo
         file = f"input_{number}.bin"
         _widen(bundle / model.golden.inputs[tensor.name], tensor, golden / file)
         shape = _sizes(bundle / model.golden.inputs[tensor.name], tensor, model.golden.count)
-        given = f"{swift_quoted(tensor.name)}, [{shape}], {TYPES.get(tensor.dtype, '.int32')}"
+        given = f"{quoted_swift(tensor.name)}, [{shape}], {TYPES.get(tensor.dtype, '.int32')}"
         inputs.append(f'({given}, "{file}")')
     for number, tensor in enumerate(model.outputs):
         file, expected = f"output_{number}.bin", model.golden.outputs[tensor.name]
         _widen(bundle / expected.path, tensor, golden / file)
-        outputs.append(f'({swift_quoted(tensor.name)}, "{file}", {expected.max_abs_error})')
+        outputs.append(f'({quoted_swift(tensor.name)}, "{file}", {expected.max_abs_error})')
     test = TESTS.format(
         name=name,
         count=model.golden.count,
@@ -209,9 +213,9 @@ def _sizes(source: Path, tensor: Tensor, count: int) -> str:
 
 def _tensor(tensor: Tensor) -> str:
     shape = ", ".join("nil" if size is None else str(size) for size in tensor.shape)
-    name, kind = swift_quoted(tensor.name), swift_quoted(tensor.dtype)
+    name, kind = quoted_swift(tensor.name), quoted_swift(tensor.dtype)
     layout, meaning = (
-        "nil" if text is None else swift_quoted(text) for text in (tensor.layout, tensor.meaning)
+        "nil" if text is None else quoted_swift(text) for text in (tensor.layout, tensor.meaning)
     )
     return (
         f"Tensor(name: {name}, shape: [{shape}], type: {kind}, "

@@ -121,7 +121,7 @@ def _expected(detail: ErrorDetails, model: type[BaseModel], location: list[Any])
         return _PATTERNS.get(context["pattern"]) or _described(model, location)
     if kind == "literal_error":
         return f"one of {context['expected']}"
-    return detail["msg"].removeprefix("Input should be ")
+    return detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _nearest_literal(detail: ErrorDetails, got: Any) -> str | None:

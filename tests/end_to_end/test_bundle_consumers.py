@@ -19,7 +19,6 @@ import yaml
 
 import edgekd
 from edgekd.bundles import pack as packing
-from edgekd.bundles.identifiers import quoted
 from edgekd.bundles.manifest import read_manifest
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import FORMATS
@@ -189,7 +188,7 @@ def test_maven_resolves_the_archive_and_a_jvm_reads_it(
         archive.extractall(tmp_path / "aar")
     classes = str(tmp_path / "aar" / "classes.jar")
     name = "TinyX86CpuLitert"
-    labels = ", ".join(map(quoted, LABELS))
+    labels = ", ".join(map(quoted_java, LABELS))
     (tmp_path / "Main.java").write_text(
         PROGRAM.format(package="tiny_x86_cpu_litert", name=name, labels=labels)
     )

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from edgekd.artifacts.signature import Signature
 from edgekd.bundles import bundle_options, find_bundle, packs_format
+from edgekd.bundles.manifest import NAME_LENGTH
+from edgekd.bundles.quoting import CONTROLS
 from edgekd.errors import Fault, listed, nearest, unknown
 from edgekd.formats import format_names
 from edgekd.pipeline.candidates.state import DeploymentTarget
 from edgekd.recipe.bundle import Bundle, group_fault
 from edgekd.recipe.schema import Recipe
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-VERSION = re.compile(r"\d+\.\d+\.\d+")
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Line separators, and characters that XML does not allow."""
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LENGTH - 1}}}")
+VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
 
 
 def option_faults(
@@ -34,6 +34,14 @@ def option_faults(
             expected="a version of the form major.minor.patch",
             fix='write version = "1.0.0"',
         )
+    if not NAME.fullmatch(recipe.name):
+        yield Fault(
+            what="The recipe's name is too long for the packages of a bundle.",
+            at="name",
+            got=repr(recipe.name),
+            expected=f"at most {NAME_LENGTH} characters",
+            fix="write a shorter name",
+        )
     group = group_fault("bundle.android.group", options.android.group)
     if group and "android" in options.kinds:
         yield group
@@ -43,7 +51,8 @@ def option_faults(
                 what="A target's name is not a valid name of files and packages in the bundle.",
                 at="targets",
                 got=repr(deployment.target.name),
-                expected="letters, digits, '.', '_' and '-', the first a letter or digit",
+                expected=f"at most {NAME_LENGTH} letters, digits, '.', '_' and '-', the first a "
+                "letter or digit",
                 fix="rename the profile's file",
             )
     yield from _embedded_twice(recipe, options)
@@ -105,7 +114,7 @@ def _label_faults(options: Bundle, base: Path) -> Iterator[Fault]:
             fix="give a path relative to the recipe",
         )
         return
-    bad = [label for label in labels if not label.strip() or CONTROL.search(label)]
+    bad = [label for label in labels if not label.strip() or CONTROLS.search(label)]
     if bad:
         yield Fault(
             what="A label is empty or contains a control character.",
@@ -120,7 +129,7 @@ def _text_faults(options: Bundle) -> Iterator[Fault]:
     texts = {"description": options.description.replace("\n", " ")}
     texts |= {f"licences.{role}": licence or "" for role, licence in options.licences}
     for key, text in texts.items():
-        if CONTROL.search(text):
+        if CONTROLS.search(text):
             yield Fault(
                 what="A text of the bundle has characters that XML does not allow.",
                 at=f"bundle.{key}",

@@ -17,7 +17,7 @@ import torch
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from edgekd.bundles import BUNDLES, android, folder, identifiers
+from edgekd.bundles import BUNDLES, android, folder, identifiers, quoting
 from edgekd.bundles import golden_vectors as golden
 from edgekd.bundles import pack as packing
 from edgekd.bundles.archive import files_under, write_zip
@@ -323,14 +323,11 @@ def test_names_in_generated_code_are_valid_identifiers(tmp_path: Path) -> None:
 
 def test_strings_in_generated_code_are_escaped() -> None:
     nasty = 'a"b\\(x)\n\r\t??/*/ü\u2028\x07'
-    assert (
-        identifiers.swift_quoted(nasty).count('"') - identifiers.swift_quoted(nasty).count('\\"')
-        == 2
-    )
-    assert "\\\\(x)" in identifiers.swift_quoted(nasty)
-    assert identifiers.c_quoted(nasty).isascii()
-    assert "??" not in identifiers.c_quoted(nasty)
-    assert identifiers.quoted(nasty).isascii()
+    assert quoting.quoted_swift(nasty).count('"') - quoting.quoted_swift(nasty).count('\\"') == 2
+    assert "\\\\(x)" in quoting.quoted_swift(nasty)
+    assert quoting.quoted_c(nasty).isascii()
+    assert "??" not in quoting.quoted_c(nasty)
+    assert quoting.quoted_java(nasty).isascii()
 
 
 def test_a_c_compiler_reads_the_strings_back(tmp_path: Path) -> None:
