@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekd.artifacts.card import card_signature, read_card
 from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.artifacts.signature import Signature
 from edgekd.errors import Fault, RecipeError, listed
@@ -149,13 +149,18 @@ def load_artifact(path: Path | str) -> Artifact:
     if not path.exists():
         raise RecipeError(_fault(path, "it does not exist", "check the path"))
     card_path = (path if path.is_dir() and path.suffix not in SUFFIXES else path.parent) / CARD
-    card = _read_card(card_path) if card_path.exists() else None
+    card = read_card(card_path) if card_path.exists() else None
     if card and ((path.is_dir() and path.suffix not in SUFFIXES) or path.name == card["path"]):
+        file = card_path.parent / card["path"]
+        if not file.exists():
+            raise RecipeError(
+                _fault(file, "it does not exist", f"put it beside {card_path}, or export it again")
+            )
         artifact = describe(
-            card_path.parent / card["path"],
+            file,
             card["format"],
             card["scheme"],
-            Signature.from_json(card["signature"]) if card["signature"] else None,
+            card_signature(card),
             card["lineage"],
             card.get("zipped_bytes"),
         )
@@ -173,23 +178,6 @@ def load_artifact(path: Path | str) -> Artifact:
     if path.suffix not in SUFFIXES:
         raise RecipeError(_fault(path, "an unknown kind of file", "name the model file itself"))
     return describe(path, SUFFIXES[path.suffix], None)
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = card["path"], card["format"], card["scheme"], card["sha256"], card["signature"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            Fault(
-                what=f"{path} is not an artifact's card.",
-                at=str(path),
-                got=repr(error),
-                expected="the artifact.json that edgekd export writes",
-                fix="export it again, or delete artifact.json to take the file as it is",
-            )
-        ) from error
-    return card
 
 
 def _fault(path: Path, got: str, fix: str) -> Fault:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgekd.errors import RecipeError, unknown
 from edgekd.formats import coreml, litert, ncnn, onnx, openvino
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from edgekd.formats.lint import LintFinding
     from edgekd.formats.options import ExportOptions
     from edgekd.formats.reference import Reference
-    from edgekd.network.architecture import Word
+    from edgekd.network.architecture import Family
     from edgekd.network.network import Network
     from edgekd.recipe.bundle import Preprocessing
 
@@ -113,7 +114,7 @@ class OptionalMembers(Protocol):
     SYSTEMS: tuple[str, ...]
     ACCELERATORS: tuple[str, ...]
     METHODS: Mapping[str, Mapping[str, str]]
-    RANKING: Mapping[str, Mapping[Word, tuple[str, ...]]]
+    RANKING: Mapping[str, Mapping[Family, tuple[str, ...]]]
     FALLBACKS: Mapping[str, tuple[str, ...]]
     SAMPLED_METHODS: tuple[str, ...]
     REDUCE_RANGE: tuple[str, ...]
@@ -189,11 +190,13 @@ def find_format(name: str) -> Format:
     """The format `name`: of this table, or an installed package's entry point `edgekd.formats`.
 
     Raises:
-        KeyError: there is no such format.
+        RecipeError: there is no such format.
     """
     if name in FORMATS:
         return FORMATS[name]
     entries = {entry.name: entry for entry in entry_points(group="edgekd.formats")}
+    if name not in entries:
+        raise RecipeError(unknown("format", name, format_names(), "format"))
     module: Format = entries[name].load()
     return module
 

@@ -20,6 +20,7 @@ import yaml
 import edgekd
 from edgekd.bundles import pack as packing
 from edgekd.bundles.manifest import read_manifest
+from edgekd.bundles.quoting import quoted_java
 from edgekd.evidence.outcome import Outcome
 from edgekd.formats import FORMATS
 from tests.support.project import DATA, MODELS, assert_five_parts, tiny_recipe
