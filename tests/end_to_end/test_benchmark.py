@@ -466,7 +466,7 @@ def test_two_files_are_compared_and_the_claim_is_printed(
     assert str(larger.path) in slower
     assert "): slower;" in slower
     assert "times its p50 (" in same
-    assert "none under 1 % is" in same
+    assert "differences under 1 %" in same
     assert result.out.count("QUICK: a first impression") == 3
 
 

@@ -193,6 +193,7 @@ def _judged(
     key = {
         "artifacts": {name: artifact.sha256 for name, artifact in artifacts.items()},
         "target": [target.machine, target.evidence],
+        "device": device,
         "threads": target.threads,
         "facts": device_facts(),
         "runtime": tool_versions(find_format(target.format).PACKAGES),
