@@ -17,11 +17,12 @@ from edgekd.cli.calibration import calibrate, sensitivity
 from edgekd.cli.files import export, verify
 from edgekd.cli.init import init
 from edgekd.cli.machines import devices, doctor, targets
-from edgekd.cli.options import Verbose, print_json, printed, verbose, with_verbose
+from edgekd.cli.options import Verbose, echo, print_json, printed, verbose, with_verbose
 from edgekd.cli.recipes import check, explain, report, route, run, schema
 from edgekd.cli.timing import benchmark
 from edgekd.cli.usage import usage_fault
 from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError
+from edgekd.system.disk_errors import disk_errors_explained
 from edgekd.system.version import VERSION
 
 COMMANDS = (
@@ -61,7 +62,7 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"edgekd {VERSION}")
+        echo(f"edgekd {VERSION}")
         raise typer.Exit
 
 
@@ -109,8 +110,9 @@ def main() -> None:
     printed.clear()
     verbose.clear()
     try:
-        _answer_targets(sys.argv[1:])
-        code = app(standalone_mode=False, prog_name="edgekd")
+        with disk_errors_explained():
+            _answer_targets(sys.argv[1:])
+            code = app(standalone_mode=False, prog_name="edgekd")
         if code == INTERRUPTED:  # typer returns this after Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import shlex
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +37,15 @@ from edgekd.pruning.derive_student import derived
 from edgekd.recipe.routing import Route
 from edgekd.recipe.schema import Recipe, Student, TeacherTable
 from edgekd.recipe.training import MoreTeacher
-from edgekd.report import read_run, write_report
+from edgekd.report import read_run
 from edgekd.report.junit import cases, junit, summary
+from edgekd.system.disk_errors import disk_errors_explained
 from edgekd.system.environment import environment
 from edgekd.system.files import digest, write_json, write_text
 from edgekd.system.import_string import call_user, resolve, sources_digest
 from edgekd.system.notebook_progress import default_progress
 from edgekd.system.packages import missing
+from edgekd.system.process import run_process
 from edgekd.system.progress import Progress
 from edgekd.system.store import Run, mark_latest, open_run
 from edgekd.training.distributed import join, launched, leave, world
@@ -73,34 +78,41 @@ def run(
     if until is not None and until not in STAGES:
         raise RecipeError(unknown("stage", until, STAGES, "--until"))
     plan = check(path, settings, base)
-    recipe = plan.recipe
-    check_processes(recipe)
+    check_processes(plan.recipe)
     join()
-    if world()[0]:
-        return _take_part(plan, Path(out), until)
-    opened = open_run(Path(out), recipe.name, recipe.seed, progress or default_progress())
-    document = recipe.model_dump(exclude_none=True)
-    write_text(opened.folder / "recipe.toml", tomli_w.dumps(document))
-    facts = {**environment(), "recipe_folder": str(plan.base.resolve())}
-    write_json(opened.folder / "environment.json", facts)
-    try:
-        if processes(recipe) > 1 and launched() == 1:
-            spawn = partial(
-                train_in_processes, plan, Path(path), settings, opened, last_together(until)
-            )
-            opened = replace(opened, spawn=spawn)
-        state = run_stages(initial_state(plan, opened), opened, until)
-    except BaseException:
-        with opened.log.open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
-        raise
-    result = _conclude(state, opened, until)
-    write_json(opened.folder / "result.json", result.to_json())
+    with disk_errors_explained():
+        if world()[0]:
+            return _take_part(plan, Path(out), until)
+        opened = open_run(
+            Path(out), plan.recipe.name, plan.recipe.seed, progress or default_progress()
+        )
+        try:
+            result = _run_plan(plan, Path(path), settings, opened, until)
+        except BaseException:
+            # A full disk must not hide the error by one of its own.
+            with suppress(OSError), opened.log.open("a", encoding="utf-8") as log:
+                log.write(traceback.format_exc())
+            raise
+        write_json(opened.folder / "result.json", result.to_json())
+        _write_summaries(opened, result)
+        mark_latest(opened)
     if until is None:
-        _write_report(opened)
-    _write_summaries(opened, result)
-    mark_latest(opened)
+        _draw_report(opened)
     return result
+
+
+def _run_plan(
+    plan: Plan, path: Path, settings: Sequence[str], run: Run, until: str | None
+) -> RunResult:
+    """The result of the stages up to `until`; the recipe and the environment are written first."""
+    document = plan.recipe.model_dump(exclude_none=True)
+    write_text(run.folder / "recipe.toml", tomli_w.dumps(document))
+    facts = {**environment(), "recipe_folder": str(plan.base.resolve())}
+    write_json(run.folder / "environment.json", facts)
+    if processes(plan.recipe) > 1 and launched() == 1:
+        spawn = partial(train_in_processes, plan, path, settings, run, last_together(until))
+        run = replace(run, spawn=spawn)
+    return _conclude(run_stages(initial_state(plan, run), run, until), run, until)
 
 
 def route(
@@ -130,13 +142,36 @@ def route(
     )
 
 
-def _write_report(run: Run) -> None:
-    """Writes `report.html`, or reports how to install what draws it."""
-    absent = missing(("vl_convert",), extra="report")
-    if absent is not None:
-        run.progress("report", f"no report.html: {absent.fix}")
-        return
-    write_report([run.folder], run.folder / "report.html")
+def _draw_report(run: Run) -> None:
+    """Draws `report.html`, or reports why it cannot be drawn; the run keeps its verdict.
+
+    Another process draws it: the renderer is a browser engine in C++, which ends its process when
+    it runs out of memory.
+    """
+    argv = [sys.executable, "-m", "edgekd.cli", "report", str(run.folder)]
+    line = None
+    try:
+        absent = missing(("vl_convert",), extra="report")
+        if absent is not None:
+            line = f"no report.html: {absent.fix}"
+        else:
+            done = run_process(argv, timeout_s=REPORT_S)
+            if done.code is None:
+                line = _not_drawn(run, f"it takes more than {REPORT_S:.0f} s")
+            elif done.code:
+                line = _not_drawn(run, f"exit code {done.code}: {done.last_lines}")
+    except Exception as error:  # noqa: BLE001  the results are written, whatever this one is
+        line = _not_drawn(run, f"{type(error).__name__}: {error}")
+    if line is not None:
+        with suppress(OSError):  # The log may be what cannot be written.
+            run.progress("report", line)
+
+
+def _not_drawn(run: Run, reason: str) -> str:
+    return (
+        f"the report is not drawn ({' '.join(reason.split())}); all results are written. Draw it "
+        f"again with: edgekd report {shlex.quote(str(run.folder))}"
+    )
 
 
 def _write_summaries(run: Run, result: RunResult) -> None:
@@ -146,6 +181,9 @@ def _write_summaries(run: Run, result: RunResult) -> None:
     text = summary(result.name, result.metric, result.rows, ships)
     write_text(run.folder / "summary.md", text)
 
+
+REPORT_S = 600.0
+"""The time limit of drawing a report, which takes seconds."""
 
 TOGETHER = ("train", "distill", "prune", "quantize")
 """The stages that several processes run together."""

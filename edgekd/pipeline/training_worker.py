@@ -12,12 +12,15 @@ from edgekd.errors import EdgekdError
 from edgekd.pipeline.launch import MARK, helper_run
 from edgekd.pipeline.plan import check
 from edgekd.pipeline.run import initial_state, run_stages
+from edgekd.system.disk_errors import disk_errors_explained
+from edgekd.system.lifetime import end_with_parent
 from edgekd.system.store import Run
 from edgekd.training.distributed import join, leave, world
 
 
 def main(job: dict[str, Any]) -> int:
     """Runs the training stages of a run that another process began; returns the exit code."""
+    end_with_parent()
     try:
         plan = check(job["recipe"], job["settings"])
         join()
@@ -26,7 +29,8 @@ def main(job: dict[str, Any]) -> int:
             run = Run(
                 Path(job["folder"]), Path(job["store"]), plan.recipe.seed, _progress, reused=[]
             )
-        run_stages(initial_state(plan, run), run, job["until"])
+        with disk_errors_explained():
+            run_stages(initial_state(plan, run), run, job["until"])
         leave()
     except EdgekdError as error:
         faults = [asdict(fault) for fault in error.faults]
