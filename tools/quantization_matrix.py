@@ -53,7 +53,7 @@ from edgekd.formats.options import ExportOptions
 from edgekd.formats.quantization_methods import methods_of
 from edgekd.network.architecture import architecture_of
 from edgekd.network.network import Network, call
-from edgekd.network.preprocessing import turned
+from edgekd.network.preprocessing import to_nhwc
 from edgekd.recipe.benchmark import Protocol
 from edgekd.system.output import output_to
 from edgekd.system.process import run_process
@@ -209,7 +209,7 @@ def measure(name: str, format: str, out: Path) -> list[Row]:
                 artifact = convert(network, format, samples, folder, options)
             row |= {"seconds": time.perf_counter() - start, "size_bytes": artifact.size_bytes}
             if method == "plain" and format == "litert":
-                turned_inputs = turned(inputs, artifact.channels_last)
+                turned_inputs = to_nhwc(inputs, artifact.channels_last)
                 row |= integer_fidelity(artifact.path, turned_inputs, expected)
             else:
                 row |= fidelity(artifact, inputs, expected)
@@ -243,7 +243,7 @@ def default_call(
     if format == "coreml":  # coremltools' default precision is float16.
         source = convert(network, format, (), folder / "half", ExportOptions(scheme="fp16"))
     path = folder / f"model{FORMATS[format].SUFFIX}"
-    samples = [turned(sample, source.channels_last) for sample in samples]
+    samples = [to_nhwc(sample, source.channels_last) for sample in samples]
     with output_to(folder / "log.txt"):
         DEFAULT_CALLS[format](source.path, samples, path)
     lineage = {"channels_last": list(source.channels_last)}

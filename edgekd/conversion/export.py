@@ -24,7 +24,7 @@ from edgekd.formats.options import ExportKeywords, ExportOptions
 from edgekd.formats.quantization_methods import suited_method, uses_samples
 from edgekd.network.network import Exportable, Network
 from edgekd.network.preprocessing import channels_last as turn_channels
-from edgekd.network.preprocessing import images_of, turned
+from edgekd.network.preprocessing import images_of, to_nhwc
 from edgekd.network.source_location import origin
 from edgekd.system.files import written_atomically
 from edgekd.system.output import last_lines, output_to
@@ -105,7 +105,7 @@ def convert(
     images = channels_last_inputs(network, format, options.channels_last)
     if images:
         network = turn_channels(network, images)
-        calibration = [turned(sample, images) for sample in calibration]
+        calibration = [to_nhwc(sample, images) for sample in calibration]
     module = find_format(format)
     folder.mkdir(parents=True, exist_ok=True)
     log = log or folder / LOG

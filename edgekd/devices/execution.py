@@ -19,7 +19,7 @@ from edgekd.evidence.sqnr import sqnr_db
 from edgekd.formats import find_format
 from edgekd.formats.capabilities import reference_evaluator
 from edgekd.formats.reference import UnknownOperatorError
-from edgekd.network.preprocessing import turned
+from edgekd.network.preprocessing import to_nhwc
 from edgekd.system.packages import tool_versions
 
 
@@ -100,7 +100,7 @@ def _by_reference(
     except (ValueError, OSError) as error:
         return Verdict(Outcome.LOAD_FAILED, str(error))
     count = len(next(iter(inputs.values())))
-    inputs = turned(inputs, artifact.channels_last)
+    inputs = to_nhwc(inputs, artifact.channels_last)
     try:
         batches = [
             program({name: tensor[i : i + batch] for name, tensor in inputs.items()})

@@ -19,7 +19,7 @@ from edgekd.artifacts.weights import NamedTensors, StoredWeights, count_weights
 from edgekd.errors import listed
 from edgekd.formats import find_format, format_names
 from edgekd.formats.capabilities import member, operator_roles
-from edgekd.network.preprocessing import turned
+from edgekd.network.preprocessing import to_nhwc
 
 
 def _formats_with(name: str) -> list[str]:
@@ -91,6 +91,6 @@ def quantized_tensors(path: Path, format: str) -> dict[str, str]:
 
 def as_taken(artifact: Artifact, inputs: Mapping[str, Tensor]) -> NamedTensors:
     """A network's `inputs` as the file takes them: images in its layout, values as its integers."""
-    arrays = {n: t.numpy() for n, t in turned(inputs, artifact.channels_last).items()}
+    arrays = {n: t.numpy() for n, t in to_nhwc(inputs, artifact.channels_last).items()}
     numbers = as_numbers(arrays, artifact.quantization)
     return {name: torch.from_numpy(value) for name, value in numbers.items()}

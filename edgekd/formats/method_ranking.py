@@ -23,7 +23,7 @@ def ranked_methods(
         methods: the methods that the format has; the ranking is reduced to these.
     """
     by_kind = member(format, "RANKING", {}).get(scheme)
-    ranked = by_kind[kind.word] if by_kind else tuple(methods)
+    ranked = by_kind[kind.family] if by_kind else tuple(methods)
     # Where all weights are large, or all small, it gives the file of "weights", or of no scheme.
     useless = () if kind.uneven else ("large-weights",)
     return tuple(name for name in ranked if name in methods and name not in useless)

@@ -1,4 +1,4 @@
-"""What a network computes on the way: outputs and inner layers by name, and their projectors."""
+"""Activations of a network: its outputs and inner layers by name, and projectors of them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edgekd.network.network import call
 
 
 def watch(
-    module: nn.Module, layers: Sequence[str], seen: dict[str, Tensor]
+    module: nn.Module, layers: Sequence[str], captured: dict[str, Tensor]
 ) -> list[RemovableHandle]:
-    """From now on, a call of `module` leaves the outputs of its `layers` in `seen`.
+    """Registers hooks that store the outputs of `layers` in `captured` at each call of `module`.
 
-    Of a layer that returns several tensors, the first is meant.
+    If a layer returns several tensors, the first is stored.
     """
 
-    def kept(name: str) -> Any:
+    def store(name: str) -> Any:
         def hook(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-            seen[name] = _first_tensor(output)
+            captured[name] = _first_tensor(output)
 
         return hook
 
-    return [module.get_submodule(name).register_forward_hook(kept(name)) for name in layers]
+    return [module.get_submodule(name).register_forward_hook(store(name)) for name in layers]
 
 
 def _first_tensor(output: Any) -> Tensor:
@@ -46,27 +46,30 @@ def layers_of(module: nn.Module) -> list[str]:
 def observe(
     module: nn.Module, inputs: Mapping[str, Tensor], taps: Sequence[str], *, at: str = "layer"
 ) -> dict[str, Tensor]:
-    """The tensors that `taps` name, each an output of `module` or else one of its layers.
+    """The tensors that `taps` name, each an output of `module` or the output of a layer.
 
     Raises:
         RecipeError: there is no such output or layer, or the layer was not called.
     """
     known = set(layers_of(module))
     layers = [name for name in taps if name in known]
-    seen: dict[str, Tensor] = {}
-    handles = watch(module, layers, seen)
+    captured: dict[str, Tensor] = {}
+    handles = watch(module, layers, captured)
     try:
         outputs = call(module, inputs)
     finally:
         for handle in handles:
             handle.remove()
     for name in taps:
-        if name not in outputs and name not in seen:
-            raise RecipeError(_no_tap(module, name, list(outputs), at, called=name not in layers))
-    return {name: outputs[name] if name in outputs else seen[name] for name in taps}
+        if name not in outputs and name not in captured:
+            fault = _missing_tap(module, name, list(outputs), at, called=name not in layers)
+            raise RecipeError(fault)
+    return {name: outputs[name] if name in outputs else captured[name] for name in taps}
 
 
-def _no_tap(module: nn.Module, name: str, outputs: list[str], at: str, *, called: bool) -> Fault:
+def _missing_tap(
+    module: nn.Module, name: str, outputs: list[str], at: str, *, called: bool
+) -> Fault:
     known = [*outputs, *layers_of(module)]
     close = nearest(name, known)
     return Fault(
@@ -81,13 +84,13 @@ def _no_tap(module: nn.Module, name: str, outputs: list[str], at: str, *, called
 
 
 class Observed(nn.Module):
-    """A student in training: it also gives the tensors that losses ask for, projected.
+    """A student in training that also returns the tensors that losses compare, projected.
 
-    The student inside is the one that is returned in the end; projectors are dropped with this.
+    The projectors are trained with the student and dropped with this module.
 
     Args:
-        taps: by the name to give it, the output or layer.
-        projectors: by the same names, what to put a tensor through.
+        taps: the output or layer of each returned tensor, by its name.
+        projectors: the modules that project these tensors, by the same names.
     """
 
     def __init__(
@@ -102,40 +105,39 @@ class Observed(nn.Module):
         self.input_names = tuple(input_names)
         self.taps = dict(taps)
         self.projectors = nn.ModuleList(projectors.values())
-        self.places = {name: place for place, name in enumerate(projectors)}
-        self.seen: dict[str, Tensor] = {}
+        self.projector_index = {name: index for index, name in enumerate(projectors)}
+        self.captured: dict[str, Tensor] = {}
         known = set(layers_of(student))
         layers = [name for name in dict.fromkeys(taps.values()) if name in known]
-        self.handles = watch(student, layers, self.seen)
+        self.handles = watch(student, layers, self.captured)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         named = dict(zip(self.input_names, inputs, strict=True))
         outputs = call(self.student, named)
-        found = dict(outputs)
+        tensors = dict(outputs)
         for name, tap in self.taps.items():
-            value = outputs[tap] if tap in outputs else self.seen[tap]
-            found[name] = (
-                self.projectors[self.places[name]](value) if name in self.places else value
-            )
-        return found
+            value = outputs[tap] if tap in outputs else self.captured[tap]
+            index = self.projector_index.get(name)
+            tensors[name] = value if index is None else self.projectors[index](value)
+        return tensors
 
     def release(self) -> None:
-        """Lets go of the student: nothing watches its layers any more."""
+        """Removes the hooks from the student."""
         for handle in self.handles:
             handle.remove()
-        self.seen.clear()
+        self.captured.clear()
 
 
 def projector(kind: str, student: Tensor, teacher: Tensor) -> nn.Module:
-    """A module that gives a student's feature the shape of its teacher's.
+    """A module that projects a student's feature to the shape of its teacher's.
 
     Args:
         kind: "linear" (a 1x1 convolution, or a linear layer over features), "regressor" (FitNets:
             with batch norm and ReLU) or "generative" (MGD: masked, then restored by two
             convolutions).
-        student, teacher: examples, batch first: batch x features, batch x tokens x features,
-            batch x channels x space. Maps of another size are average-pooled to the teacher's;
-            of two three-dimensional ones, the axis whose sizes are equal is that of the positions.
+        student, teacher: examples, batch first: batch x features, batch x tokens x features, or
+            batch x channels x space. Maps of another size are average-pooled to the teacher's.
+            Three-dimensional features with an equal axis 1 are batch x tokens x features.
 
     Raises:
         ValueError: the two have different numbers of axes.
@@ -145,7 +147,7 @@ def projector(kind: str, student: Tensor, teacher: Tensor) -> nn.Module:
     """
     if student.ndim != teacher.ndim or student.ndim < 2:
         raise ValueError(
-            f"a projector needs features of as many axes, got {tuple(student.shape)} "
+            f"a projector needs features with the same number of axes, got {tuple(student.shape)} "
             f"and {tuple(teacher.shape)}"
         )
     tokens = student.ndim == 3 and student.shape[1] == teacher.shape[1]
@@ -179,7 +181,7 @@ _LAYERS: dict[int, tuple[Any, Any]] = {
 
 
 class Resize(nn.Module):
-    """Average-pools a map to the size of another; a smaller one is repeated."""
+    """Average-pools a map to the size of another; values of a smaller map are repeated."""
 
     def __init__(self, size: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What kind of network it is, as far as that decides how it is best quantized."""
+"""The architecture family of a network, which decides how it is quantized."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 if TYPE_CHECKING:
     from edgekd.network.network import Network
 
-Word = Literal["attention", "recurrent", "depthwise", "convolutional", "dense"]
+Family = Literal["attention", "recurrent", "depthwise", "convolutional", "dense"]
 
 SMALL, LARGE = 512, 2048
-"""Elements of a weight: with fewer than SMALL it is seldom worth rounding, and coremltools rounds
-none with fewer than LARGE unless told to."""
+"""Numbers of elements. Weights below SMALL are seldom worth quantizing; by default coremltools does
+not quantize weights below LARGE."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a network computes with.
+    """The kinds of layers in a network that matter for quantization.
 
     Attributes:
-        attention: products of activations with a softmax, or layer norm: a few values are so large
-            that ranges of whole tensors leave nothing for the others.
+        attention: softmax attention or layer normalization, whose activation outliers leave little
+            resolution for the other values of a tensor.
         recurrent: GRU or LSTM.
-        depthwise: convolutions of one channel each.
-        convolutional: convolutions of any sort.
-        uneven: weights of 2048 elements or more, and others of 512 or more.
+        depthwise: depthwise convolutions.
+        convolutional: convolutions of any kind.
+        uneven: some weights with 2,048 elements or more, and some with 512 to 2,047.
     """
 
     attention: bool = False
@@ -40,40 +40,41 @@ class Architecture:
     uneven: bool = False
 
     @property
-    def word(self) -> Word:
-        """The one of these that decides; "dense" where there is none."""
-        words: tuple[Word, ...] = ("attention", "recurrent", "depthwise", "convolutional")
-        return next((word for word in words if getattr(self, word)), "dense")
+    def family(self) -> Family:
+        """The architecture family: the first of these that applies, or "dense"."""
+        families: tuple[Family, ...] = ("attention", "recurrent", "depthwise", "convolutional")
+        return next((family for family in families if getattr(self, family)), "dense")
 
 
 def architecture_of(network: Network) -> Architecture:
-    """The kind of `network`, from the operators it runs on its example."""
+    """The architecture of `network`, from the operators that it runs on its example."""
     from edgekd.network.network import call
 
     module = copy.deepcopy(network.module).cpu().eval()
-    seen = _Seen()
-    with torch.no_grad(), seen:
+    recorder = _OperatorRecorder()
+    with torch.no_grad(), recorder:
         call(module, dict(network.example))
-    names = {*seen.names, *_of_programs(module)}
+    names = {*recorder.names, *_program_operators(module)}
 
-    def has(*words: str) -> bool:
-        return any(word in name for word in words for name in names)
+    def has(*parts: str) -> bool:
+        return any(part in name for part in parts for name in names)
 
     attends = has("scaled_dot_product") or (has("softmax") and has("bmm", "baddbmm"))
-    layers = {type(each) for each in module.modules()}
-    sizes = [each.numel() for each in module.parameters() if each.ndim > 1]
+    layers = {type(layer) for layer in module.modules()}
+    sizes = [parameter.numel() for parameter in module.parameters() if parameter.ndim > 1]
     return Architecture(
         attention=attends or has("layer_norm", "rms_norm"),
-        recurrent=has("lstm", "gru", "rnn") or any(issubclass(each, nn.RNNBase) for each in layers),
-        depthwise=seen.depthwise,
+        recurrent=has("lstm", "gru", "rnn")
+        or any(issubclass(layer, nn.RNNBase) for layer in layers),
+        depthwise=recorder.depthwise,
         convolutional=has("convolution"),
         uneven=any(size >= LARGE for size in sizes)
         and any(SMALL <= size < LARGE for size in sizes),
     )
 
 
-class _Seen(TorchDispatchMode):
-    """The names of the operators that ran while it was on."""
+class _OperatorRecorder(TorchDispatchMode):
+    """Records the names of the operators that run inside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,9 +91,9 @@ class _Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _of_programs(module: nn.Module) -> set[str]:
-    """The operators in the graphs of exported programs in `module`; run, they come in parts."""
-    graphs = [each.graph for each in module.modules() if isinstance(each, torch.fx.GraphModule)]
+def _program_operators(module: nn.Module) -> set[str]:
+    """The operators in the graphs of exported programs in `module`, which run decomposed."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
     return {
         str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"
     }

@@ -1,4 +1,4 @@
-"""Sizes of inputs that are free: what a user declares, and how an example comes to another size."""
+"""Dynamic dimensions: their declaration, and examples of other sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sized = Mapping[str, Tensor]
 
 
 def size_of(dynamic: DynamicDim, inputs: Sized) -> int:
-    """The free size that `inputs` have."""
+    """The size of the dynamic dimension in `inputs`."""
     name, axis = next(iter(dynamic.axes.items()))
     return int(inputs[name].shape[axis])
 
@@ -23,67 +23,69 @@ def size_of(dynamic: DynamicDim, inputs: Sized) -> int:
 def resized(
     inputs: Sized, sizes: Mapping[str, int], dynamic: Sequence[DynamicDim]
 ) -> dict[str, Tensor]:
-    """`inputs` with the sizes in `sizes`, by name; what is more is repeated from the start."""
-    made = dict(inputs)
-    for each in dynamic:
-        if each.name not in sizes:
+    """`inputs` with other sizes, by name of the dimension; larger ones repeat the values."""
+    result = dict(inputs)
+    for dim in dynamic:
+        if dim.name not in sizes:
             continue
-        for name, axis in each.axes.items():
-            places = torch.arange(sizes[each.name]) % made[name].shape[axis]
-            made[name] = made[name].index_select(axis, places).contiguous()
-    return made
+        for name, axis in dim.axes.items():
+            index = torch.arange(sizes[dim.name]) % result[name].shape[axis]
+            result[name] = result[name].index_select(axis, index).contiguous()
+    return result
 
 
 def other_sizes(inputs: Sized, dynamic: Sequence[DynamicDim]) -> list[dict[str, int]]:
-    """Two further settings of the free sizes: the least of all, and larger ones than `inputs` have.
+    """Two more settings of the dynamic dimensions: the smallest sizes, and larger than in `inputs`.
 
-    Large limits are not gone to: what holds at three sizes holds at more.
+    Three sizes are enough to show that a dimension is dynamic, so very large ones are not tried.
     """
     small, large = {}, {}
-    for each in dynamic:
-        now = size_of(each, inputs)
-        small[each.name] = each.least if each.least != now else min(each.least + 1, each.most)
-        large[each.name] = min(each.most, max(2 * now, now + 3))
-        if large[each.name] in (now, small[each.name]):
-            large[each.name] = max(each.least, (each.least + each.most) // 2)
+    for dim in dynamic:
+        now = size_of(dim, inputs)
+        small[dim.name] = dim.least if dim.least != now else min(dim.least + 1, dim.most)
+        large[dim.name] = min(dim.most, max(2 * now, now + 3))
+        if large[dim.name] in (now, small[dim.name]):
+            large[dim.name] = max(dim.least, (dim.least + dim.most) // 2)
     return [small, large]
 
 
-def declared(inputs: Sized, dynamic: Sequence[DynamicDim]) -> None:
-    """Raises where what is declared does not fit `inputs`.
+def check_dynamic_dims(inputs: Sized, dynamic: Sequence[DynamicDim]) -> None:
+    """Checks that the declared dynamic dimensions fit `inputs`.
 
     Raises:
-        RecipeError: a size is of no input or axis, or the example's lies outside of it.
+        RecipeError: an input or axis does not exist, or the example's size is out of range.
     """
-    for each in dynamic:
-        at = f"dynamic.{each.name}"
-        for name, axis in each.axes.items():
+    for dim in dynamic:
+        at = f"dynamic.{dim.name}"
+        for name, axis in dim.axes.items():
             if name not in inputs:
                 expected = listed(inputs)
                 raise RecipeError(_fault(at, f"input {name!r}", expected, "name one of the inputs"))
             if not 0 <= axis < inputs[name].ndim:
                 got, expected = f"axis {axis} of {name}", f"0 to {inputs[name].ndim - 1}"
                 raise RecipeError(_fault(at, got, expected, "count axes from 0, batch first"))
-        sizes = {int(inputs[name].shape[axis]) for name, axis in each.axes.items()}
+        sizes = {int(inputs[name].shape[axis]) for name, axis in dim.axes.items()}
         now = min(sizes, default=0)
-        if len(sizes) != 1 or not each.least <= now <= each.most or each.least >= each.most:
-            got = (
-                f"{each.least} to {each.most}, and {listed(map(str, sorted(sizes)))} in the example"
-            )
-            expected = "a range of at least two sizes that the example's lies in"
+        if len(sizes) != 1 or not dim.least <= now <= dim.most or dim.least >= dim.most:
+            got = f"{dim.least} to {dim.most}, and {listed(map(str, sorted(sizes)))} in the example"
+            expected = "a range of at least two sizes that includes the example's size"
             raise RecipeError(_fault(at, got, expected, "write tokens = { min = 8, max = 64 }"))
 
 
 def _fault(at: str, got: str, expected: str, fix: str) -> Fault:
     return Fault(
-        what="A free size is not one of the network.", at=at, got=got, expected=expected, fix=fix
+        what="A dynamic dimension does not fit the network.",
+        at=at,
+        got=got,
+        expected=expected,
+        fix=fix,
     )
 
 
-def freed(
+def with_dynamic_dims(
     specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]
 ) -> tuple[TensorSpec, ...]:
-    """`specs` with None at the sizes that differ from those in `shapes`."""
+    """`specs` with None for the dimensions whose size differs in `shapes`."""
     return tuple(
         replace(
             spec,
@@ -97,37 +99,37 @@ def freed(
 
 
 def fits(shape: Sequence[int], spec: TensorSpec, *, but_batch: bool = False) -> bool:
-    """Whether a tensor of `shape` is one that `spec` describes."""
+    """Whether a tensor of `shape` fits `spec`."""
     first = 1 if but_batch else 0
     return len(shape) == len(spec.shape) and all(
-        wanted is None or size == wanted
-        for size, wanted in zip(shape[first:], spec.shape[first:], strict=True)
+        expected is None or size == expected
+        for size, expected in zip(shape[first:], spec.shape[first:], strict=True)
     )
 
 
-def parse_dynamic(words: Sequence[str]) -> tuple[DynamicDim, ...]:
-    """The free sizes in `words`, "tokens=8..64@ids:1,mask:1" each.
+def parse_dynamic(args: Sequence[str]) -> tuple[DynamicDim, ...]:
+    """The dynamic dimensions that `args` describe, each like "tokens=8..64@ids:1,mask:1".
 
     Raises:
-        RecipeError: a word is not of this form.
+        RecipeError: an argument does not have this form.
     """
-    found = []
-    for word in words:
-        name, _, rest = word.partition("=")
-        limits, _, places = rest.partition("@")
+    dims = []
+    for arg in args:
+        name, _, rest = arg.partition("=")
+        limits, _, axes = rest.partition("@")
         least, _, most = limits.partition("..")
-        pairs = [place.rpartition(":") for place in places.split(",") if place]
+        pairs = [axis.rpartition(":") for axis in axes.split(",") if axis]
         numbers = [least, most, *(axis for _, _, axis in pairs)]
         if not name or not pairs or not all(number.isdigit() for number in numbers):
             raise RecipeError(
                 Fault(
-                    what=f"{word!r} is no free size.",
+                    what=f"{arg!r} does not describe a dynamic dimension.",
                     at="--dynamic",
-                    got=repr(word),
+                    got=repr(arg),
                     expected="NAME=LEAST..MOST@INPUT:AXIS,INPUT:AXIS",
                     fix="write it like --dynamic tokens=8..64@ids:1,mask:1",
                 )
             )
-        axes = {each: int(axis) for each, _, axis in pairs}
-        found.append(DynamicDim(name, int(least), int(most), axes))
-    return tuple(found)
+        by_input = {given: int(axis) for given, _, axis in pairs}
+        dims.append(DynamicDim(name, int(least), int(most), by_input))
+    return tuple(dims)

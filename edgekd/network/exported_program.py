@@ -1,4 +1,4 @@
-"""A network as torch.export wrote it."""
+"""A network that was loaded from a torch.export archive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.network.pt2_archive import check_archive
 
 
 class Program(nn.Module):
-    """An exported program as a module: it has one mode, and takes its inputs as it was exported."""
+    """An exported program as a module; its mode and the form of its inputs are fixed."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Program(nn.Module):
         return self.program(*inputs)
 
     def has(self, signature: Signature) -> bool:
-        """Whether it takes these inputs, by name, and returns these outputs, as a dict."""
+        """Whether it takes the inputs of `signature` by name and returns its outputs as a dict."""
         spec = self.exported.call_spec.out_spec
         names = list(spec.context) if spec is not None and spec.type is dict else []
         return list(self.keywords) == signature.input_names and names == signature.output_names

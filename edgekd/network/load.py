@@ -37,7 +37,7 @@ def load_module(
         at: the recipe's key, for messages.
 
     Raises:
-        RecipeError: nothing is there, it fails, it is no module, or the weights do not fit.
+        RecipeError: the reference does not exist, fails or is no module, or the weights do not fit.
         MissingPackageError: timm or transformers is not installed.
     """
     base = base or Path()
@@ -53,7 +53,7 @@ def load_module(
         folder = existing(base / reference.removeprefix("hf:"), at)
 
         def from_pretrained(**keys: Any) -> Any:
-            # Importing it may fail too: transformers loads what it needs when it is asked for it.
+            # transformers imports what it needs at this point, which may fail.
             keys |= {"local_files_only": True, "trust_remote_code": False}
             return transformers.AutoModel.from_pretrained(folder, **keys)
 
@@ -91,15 +91,15 @@ def load_network(
     base: Path | None = None,
     dynamic: Sequence[DynamicDim] = (),
 ) -> Network:
-    """The network that `reference` names, or the module given.
+    """The network that `reference` names, or that a module is.
 
     Args:
         reference: see `load_module`.
-        example: inputs by name or in order, batch first; a `.pt2` brings its own.
-        dynamic: sizes that may differ from call to call, which files are to take too.
+        example: inputs by name or in order, batch first; a `.pt2` file has its own.
+        dynamic: the dynamic dimensions of the inputs, which files keep dynamic.
 
     Raises:
-        RecipeError: see `load_module`; or there is no example, or the module does not take it.
+        RecipeError: see `load_module`; or there is no example, or the module does not accept it.
     """
     if isinstance(reference, nn.Module):
         module, lineage = reference, {"reference": type(reference).__qualname__}
@@ -155,7 +155,7 @@ def _load_weights(module: nn.Module, path: Path, at: str) -> None:
                 what=f"The weights in {path} do not fit the network.",
                 at=at,
                 got=str(error).strip().replace("\n", " ")[:500],
-                expected="a state dict of this very network, in safetensors or readable with "
+                expected="a state dict of this network, in safetensors or readable with "
                 "torch.load(weights_only=True)",
                 fix="save them with safetensors.torch.save_file(module.state_dict(), path)",
             )

@@ -1,4 +1,4 @@
-"""A network: a torch module with names for what goes in and comes out, and where it came from."""
+"""A network: a torch module with a signature of named inputs and outputs, and its lineage."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from torch import Tensor, nn
 from edgekd.artifacts.signature import DynamicDim, Signature, TensorSpec
 from edgekd.data import Inputs
 from edgekd.errors import Fault, RecipeError
-from edgekd.network.dynamic_shapes import declared, freed, other_sizes, resized
+from edgekd.network.dynamic_shapes import (
+    check_dynamic_dims,
+    other_sizes,
+    resized,
+    with_dynamic_dims,
+)
 from edgekd.network.source_location import origin
 
 
 def renamed(inputs: Mapping[str, Tensor], network: Network) -> Inputs:
-    """The inputs under the names that `network` has for them: its own, or else in order.
+    """The inputs under the input names of `network`: the same names, or else in the same order.
 
     Raises:
-        RecipeError: it takes other inputs.
+        RecipeError: the network takes a different number of inputs.
     """
     names = network.signature.input_names
     if set(names) == set(inputs):
@@ -32,7 +37,7 @@ def renamed(inputs: Mapping[str, Tensor], network: Network) -> Inputs:
     if len(names) != len(inputs):
         raise RecipeError(
             Fault(
-                what="The teacher's inputs are not the student's.",
+                what="The teacher's inputs differ from the student's.",
                 at="teacher.load",
                 got=", ".join(names),
                 expected=f"{len(inputs)} inputs: {', '.join(inputs)}",
@@ -43,7 +48,7 @@ def renamed(inputs: Mapping[str, Tensor], network: Network) -> Inputs:
 
 
 def network_key(network: Network) -> dict[str, Any]:
-    """What a network is, as part of the key of what is made from it."""
+    """The identity of a network, as part of the key of what is made from it."""
     return {
         "lineage": dict(network.lineage),
         "weights": network.weights_digest(),
@@ -61,11 +66,11 @@ class Network:
     """A module that takes and returns named tensors.
 
     Attributes:
-        module: in whatever mode and on whatever device its owner keeps it.
-        signature: names, shapes (those of the example) and dtypes.
+        module: the torch module; its owner decides its mode and device.
+        signature: names, dtypes, and shapes as in the example; dynamic dimensions are None.
         example: inputs that fit the signature.
         lineage: where the module and its weights came from.
-        free: sizes of inputs that may differ from call to call; None in the signature's shapes.
+        dynamic: the dynamic dimensions of the inputs.
     """
 
     module: nn.Module
@@ -98,10 +103,10 @@ class Network:
         example: Example | None = None,
         lineage: Mapping[str, Any] | None = None,
     ) -> Network:
-        """Another module with this one's inputs; its outputs are found out.
+        """Another module with the same inputs; its outputs are taken from a call.
 
         Raises:
-            RecipeError: the module does not take them.
+            RecipeError: the module does not accept them.
         """
         return as_network(module, example or self.example, lineage or self.lineage, self.dynamic)
 
@@ -119,11 +124,11 @@ def weights_digest(module: nn.Module) -> str:
 def call(
     module: nn.Module, inputs: Mapping[str, Tensor], *, names_of: nn.Module | None = None
 ) -> dict[str, Tensor]:
-    """The outputs of `module` by name: a dict's keys, a named tuple's fields, else "output" or
-    "output_0", "output_1", ...; inputs are passed by name where `forward` has these names.
+    """The outputs of `module` by name: the keys of a dict, the fields of a named tuple, or else
+    "output", or "output_0", "output_1", ... Inputs are passed by name if `forward` has the names.
 
     Args:
-        names_of: whose `forward` has the names, where `module` is a wrapper around it.
+        names_of: the module whose `forward` has the names, if `module` is a wrapper around it.
     """
     names = _forward_names(names_of or module)
     if set(inputs) <= set(names):
@@ -138,12 +143,12 @@ def _named(result: Any) -> dict[str, Tensor]:
         return {str(name): value for name, value in result.items() if isinstance(value, Tensor)}
     if hasattr(result, "_asdict"):
         return _named(result._asdict())
-    found = enumerate(result) if isinstance(result, Sequence) else ()
-    return {f"output_{i}": value for i, value in found if isinstance(value, Tensor)}
+    values = enumerate(result) if isinstance(result, Sequence) else ()
+    return {f"output_{i}": value for i, value in values if isinstance(value, Tensor)}
 
 
 def _forward_names(module: nn.Module) -> tuple[str, ...]:
-    own = vars(module).get("forward")  # Some libraries put another one on the object.
+    own = vars(module).get("forward")  # Some libraries set another one on the object.
     return _names_of(type(module).forward)[1:] if own is None else _names_of(own)
 
 
@@ -155,7 +160,7 @@ def _names_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def name_inputs(module: nn.Module, example: Example | Tensor) -> dict[str, Tensor]:
-    """`example` by name: its own names, or those of the arguments of `forward`."""
+    """`example` by name: its own names, or the argument names of `forward`."""
     if isinstance(example, Mapping):
         return dict(example)
     tensors = (example,) if isinstance(example, Tensor) else tuple(example)
@@ -171,26 +176,26 @@ def as_network(
     lineage: Mapping[str, Any] | None = None,
     dynamic: Sequence[DynamicDim] = (),
 ) -> Network:
-    """`module` with the signature that `example` shows; the module itself is left as it is.
+    """`module` with the signature of a call with `example`; the module is not changed.
 
     Args:
-        free: sizes that may differ; they are tried.
+        dynamic: the dynamic dimensions; the module is called at other sizes of them too.
 
     Raises:
-        RecipeError: the module does not take the example, or not at another of the free sizes;
-            it has weights without values, or returns no tensor.
+        RecipeError: the module does not accept the example, or another size of a dynamic
+            dimension; it has weights without values, or returns no tensor.
     """
     named = name_inputs(module, example)
     _check_values(module, named)
     named = {name: tensor.cpu() for name, tensor in named.items()}
-    declared(named, dynamic)
+    check_dynamic_dims(named, dynamic)
     others = (
         [resized(named, sizes, dynamic) for sizes in other_sizes(named, dynamic)] if dynamic else []
     )
     try:
         with torch.no_grad():
-            still = copy.deepcopy(module).eval().cpu()
-            outputs, *found = [call(still, each) for each in (named, *others)]
+            copied = copy.deepcopy(module).eval().cpu()
+            outputs, *other_outputs = [call(copied, sample) for sample in (named, *others)]
     except Exception as error:
         raise RecipeError(_misfit(module, named, error)) from error
     if not outputs:
@@ -198,19 +203,19 @@ def as_network(
             Fault(
                 what="The network returns no tensor.",
                 at=f"network, module {type(module).__name__}",
-                got="nothing, or other things than tensors",
+                got="no output, or outputs that are not tensors",
                 expected="a tensor, or a tuple, dict or named tuple of tensors",
                 fix="return the tensors that an app will read",
             )
         )
     inputs = tuple(_spec(name, tensor) for name, tensor in named.items())
-    given = tuple(_spec(name, tensor) for name, tensor in outputs.items())
-    for ins, outs in zip(others, found, strict=True):
-        inputs = freed(inputs, {name: tensor.shape for name, tensor in ins.items()})
-        given = freed(given, {name: tensor.shape for name, tensor in outs.items()})
+    results = tuple(_spec(name, tensor) for name, tensor in outputs.items())
+    for sample, result in zip(others, other_outputs, strict=True):
+        inputs = with_dynamic_dims(inputs, {name: value.shape for name, value in sample.items()})
+        results = with_dynamic_dims(results, {name: value.shape for name, value in result.items()})
     return Network(
         module=module,
-        signature=Signature(inputs=inputs, outputs=given),
+        signature=Signature(inputs=inputs, outputs=results),
         example=named,
         lineage=lineage or {},
         dynamic=tuple(dynamic),
@@ -218,22 +223,22 @@ def as_network(
 
 
 def _check_values(module: nn.Module, example: Mapping[str, Tensor]) -> None:
-    """Raises where weights or examples are shapes without values."""
+    """Raises a RecipeError if weights or examples are on the meta device, without values."""
     states = module.state_dict(keep_vars=True)
-    held = {
+    tensors = {
         **{f"network, {name}": tensor for name, tensor in states.items()},
         **{f"example, input {name}": tensor for name, tensor in example.items()},
     }
-    empty = [each for each, tensor in held.items() if getattr(tensor, "is_meta", False)]
+    empty = [name for name, tensor in tensors.items() if getattr(tensor, "is_meta", False)]
     if empty:
         more = f"; so are {len(empty) - 1} more" if len(empty) > 1 else ""
         raise RecipeError(
             Fault(
-                what="The network, or its example, is on no device.",
+                what="The network or its example has no values.",
                 at=empty[0],
                 got=f"device meta: a shape without values{more}",
                 expected="tensors with values",
-                fix="load the weights, or make it outside torch.device('meta')",
+                fix="load the weights, or create it outside torch.device('meta')",
             )
         )
 
@@ -243,10 +248,10 @@ def _misfit(module: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -
     other = next((dtype for dtype in floats if dtype is not torch.float32), None)
     convert = f"the weights are {other}: convert them first, module.float(); or " if other else ""
     return Fault(
-        what="The network does not take its example inputs.",
+        what="The network does not accept its example inputs.",
         at=f"network, {origin(error) or type(module).__name__}",
         got=f"{type(error).__name__}: {error}",
-        expected="inputs of the shapes and dtypes that `forward` takes",
+        expected="inputs of the shapes and dtypes that `forward` accepts",
         fix=f"{convert}give an example that fits, batch first; inputs given: {_shapes(inputs)}",
     )
 
@@ -262,9 +267,9 @@ def _shapes(inputs: Mapping[str, Tensor]) -> str:
 
 
 class Exportable(nn.Module):
-    """A copy of a network's module, in eval mode on the CPU, that takes and returns named tensors.
+    """A copy of a network's module for converters, in eval mode on the CPU.
 
-    What converters are given: inputs by keyword, outputs as a dict in the signature's order.
+    It takes inputs by keyword and returns outputs as a dict in the signature's order.
     """
 
     def __init__(self, network: Network) -> None:

@@ -12,13 +12,11 @@ from edgekd.data import Inputs
 from edgekd.network.network import Network, call
 
 NHWC = "batch height width channels"
-
-
 NCHW = "batch channels height width"
 
 
 class ChannelsLast(nn.Module):
-    """A network that takes some images with their channels last."""
+    """A network that takes some images in NHWC, channels last."""
 
     def __init__(self, network: Network, images: tuple[str, ...]) -> None:
         super().__init__()
@@ -34,7 +32,7 @@ class ChannelsLast(nn.Module):
 
 
 def images_of(network: Network) -> tuple[str, ...]:
-    """The inputs that are images, one, three or four channels first, and were not folded."""
+    """The inputs that are NCHW images of 1, 3 or 4 channels, without embedded preprocessing."""
     folds = network.lineage.get("folded", {}).get("inputs", {})
     return tuple(
         spec.name
@@ -45,19 +43,19 @@ def images_of(network: Network) -> tuple[str, ...]:
 
 
 def channels_last(network: Network, images: tuple[str, ...]) -> Network:
-    """`network` taking the inputs `images` as NHWC, which is how cameras and LiteRT have them."""
-    example = turned(network.example, images)
+    """`network` with the inputs `images` in NHWC, the layout of cameras and LiteRT."""
+    example = to_nhwc(network.example, images)
     lineage = {"network_sha256": network.weights_digest(), **network.lineage}
-    made = network.like(ChannelsLast(network, images).eval(), example, lineage)
+    wrapped = network.like(ChannelsLast(network, images).eval(), example, lineage)
     inputs = tuple(
-        replace(spec, layout=NHWC if spec.name in images else told.layout, meaning=told.meaning)
-        for spec, told in zip(made.signature.inputs, network.signature.inputs, strict=True)
+        replace(spec, layout=NHWC if spec.name in images else old.layout, meaning=old.meaning)
+        for spec, old in zip(wrapped.signature.inputs, network.signature.inputs, strict=True)
     )
-    return replace(made, signature=Signature(inputs, network.signature.outputs))
+    return replace(wrapped, signature=Signature(inputs, network.signature.outputs))
 
 
-def turned(inputs: Mapping[str, Tensor], images: Sequence[str]) -> Inputs:
-    """`inputs` with the channels of `images` last, which are NCHW as networks take them."""
+def to_nhwc(inputs: Mapping[str, Tensor], images: Sequence[str]) -> Inputs:
+    """`inputs` with `images` converted from NCHW to NHWC."""
     return {
         name: value.permute(0, 2, 3, 1).contiguous() if name in images else value
         for name, value in inputs.items()

@@ -1,4 +1,4 @@
-"""Inputs, shapes and budgets as the command line gives them."""
+"""Reads samples from .safetensors and .npz files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]
     """The samples in `path`, a batch of one each: tensors by input name, samples first.
 
     Args:
-        names: what the inputs are called, where that is known.
+        names: the names of the inputs, if they are known.
 
     Raises:
         RecipeError: the file cannot be read, is empty, its tensors differ in length, or have
@@ -26,13 +26,13 @@ def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]
         tensors = _read(path)
         counts = {name: len(tensor) for name, tensor in tensors.items()}
         if not counts or not min(counts.values()):
-            raise ValueError("there is no sample in it")
+            raise ValueError("it has no samples")
         if len(set(counts.values())) > 1:
             raise ValueError(f"its tensors differ in length: {counts}")
     except Exception as error:
         raise RecipeError(
             Fault(
-                what=f"{path} holds no samples.",
+                what=f"{path} has no samples that can be read.",
                 at=str(path),
                 got=f"{type(error).__name__}: {error}",
                 expected="a .safetensors or .npz with one array per input name, samples first",
@@ -43,7 +43,7 @@ def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]
     if absent:
         raise RecipeError(
             Fault(
-                what=f"The samples in {path} are not of these inputs.",
+                what=f"The samples in {path} lack inputs of the network.",
                 at=f"{path}, {absent[0]}",
                 got=f"tensors {listed(tensors)}",
                 expected=f"tensors {listed(names or ())}",

@@ -1,4 +1,4 @@
-"""Where in a network an error came from: the module, and the user's own line."""
+"""The source location of an error in a network: the module, and the line of the user's code."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Origin:
 
     Attributes:
         module: its path, or the type of the network itself.
-        place: file and line, of the innermost line that is not torch's own; empty where all are.
-        line: what stands there.
+        place: file and line number of the innermost line outside torch; empty if there is none.
+        line: the source code of that line.
     """
 
     module: str
@@ -33,18 +33,18 @@ class Origin:
 
 
 def origin(error: BaseException, wrapper: type[nn.Module] | None = None) -> Origin | None:
-    """Where `error`, or what it was raised from, came out of a network; None where of none.
+    """The location in a network of `error` or of its causes; None if they have none.
 
     Args:
-        wrapper: what the network was called through, as its attribute `module`; without one the
-            first module that was called is the network.
+        wrapper: the type of the module that holds the network as its attribute `module`; without
+            one, the first module that was called is the network.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        found = _innermost(seen, wrapper)
-        if found is not None:
-            return found
-        seen = seen.__cause__ or seen.__context__
+    current: BaseException | None = error
+    while current is not None:
+        location = _innermost(current, wrapper)
+        if location is not None:
+            return location
+        current = current.__cause__ or current.__context__
     return None
 
 
@@ -68,7 +68,7 @@ def _innermost(error: BaseException, wrapper: type[nn.Module] | None) -> Origin 
 
 
 def _is_method(owner: nn.Module, code: CodeType) -> bool:
-    """Whether `code` is of a method of `owner`, not of a function that was given it."""
+    """Whether `code` belongs to a method of `owner`, not to a function that takes it."""
     return getattr(getattr(type(owner), code.co_name, None), "__code__", None) is code
 
 

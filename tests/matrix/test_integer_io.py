@@ -24,7 +24,7 @@ from edgekd.evidence.measurement import Measurement
 from edgekd.formats import FORMATS
 from edgekd.formats.capabilities import integer_io_formats, quantization
 from edgekd.formats.options import ExportOptions
-from edgekd.network.preprocessing import turned
+from edgekd.network.preprocessing import to_nhwc
 from edgekd.pipeline.candidates.mixed_precision import layers_of
 from edgekd.recipe.benchmark import QUICK
 from edgekd.recipe.preprocessing import Raw
@@ -107,7 +107,7 @@ def test_one_who_knows_the_file_and_its_steps_gets_what_edgekd_gets(three: Any) 
         assert {step.dtype for step in steps.values()} == {io}
         ran = run_artifact(artifact, test, "local")
         assert isinstance(ran, Ran)
-        given = turned(test, artifact.channels_last)
+        given = to_nhwc(test, artifact.channels_last)
         for number in range(4):
             feed = {}
             for key, value in given.items():

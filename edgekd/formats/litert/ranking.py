@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgekd.network.architecture import Word
+from edgekd.network.architecture import Family
 
-RANKING: Mapping[str, Mapping[Word, tuple[str, ...]]] = {
+RANKING: Mapping[str, Mapping[Family, tuple[str, ...]]] = {
     "int8": {
         "attention": ("linear", "linear-moving-average"),
         "recurrent": ("linear", "min-max"),

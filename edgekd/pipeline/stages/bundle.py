@@ -34,7 +34,7 @@ from edgekd.errors import ConversionError, Fault, MissingPackageError, RecipeErr
 from edgekd.evidence.candidate import Candidate
 from edgekd.formats import find_format
 from edgekd.formats.capabilities import embed, quantization
-from edgekd.network.preprocessing import NCHW, images_of, turned
+from edgekd.network.preprocessing import NCHW, images_of, to_nhwc
 from edgekd.pipeline.candidates.bundle_checks import network_faults, option_faults
 from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState, Scored
 from edgekd.recipe.bundle import Bundle
@@ -140,7 +140,7 @@ def _model(
     # The file's own dtypes: some formats store the network's 64-bit tensors in 32 bits.
     given = {
         name: values.to(getattr(torch, ran.dtypes[name].rstrip("_")))
-        for name, values in _numbers(turned(inputs, artifact.channels_last), params).items()
+        for name, values in _numbers(to_nhwc(inputs, artifact.channels_last), params).items()
     }
     outputs = _numbers(ran.outputs, params)
     target = state.deployment(candidate).target

@@ -109,7 +109,7 @@ def test_weights_that_no_runtime_takes_are_all_told(tmp_path: Path) -> None:
 def test_an_example_that_does_not_fit_is_told_with_its_module_and_line(
     wrong: Callable[[nn.Module, Tensor], Tensor], at: str
 ) -> None:
-    with pytest.raises(RecipeError, match="does not take its example") as caught:
+    with pytest.raises(RecipeError, match="does not accept its example") as caught:
         network(wrong)
     assert f"network, {at}" in str(caught.value)
     assert ("test_exportability.py:" in str(caught.value)) == at.endswith(", ")
@@ -167,7 +167,7 @@ def test_weights_of_another_data_type_than_the_example_are_told() -> None:
 def test_tensors_without_values_are_told() -> None:
     inner = network(lambda _, x: x).module
     inner[0][0].to("meta")
-    with pytest.raises(RecipeError, match="on no device") as caught:
+    with pytest.raises(RecipeError, match="has no values") as caught:
         edgekd.load_network(inner, example=ONES)
     assert "network, 0.0.weight" in str(caught.value)
     assert "1 more" in str(caught.value)

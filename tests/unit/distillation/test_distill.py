@@ -193,7 +193,7 @@ def test_a_teacher_of_other_inputs_is_refused() -> None:
             return (a + b).flatten(1)[:, :3]
 
     two = as_network(Two(), (torch.zeros(1, 1, 6, 6), torch.zeros(1, 1, 6, 6)))
-    with pytest.raises(RecipeError, match="teacher's inputs are not the student's"):
+    with pytest.raises(RecipeError, match="teacher's inputs differ from the student's"):
         edgekd.distill(two, network(4), images(), config(SOFT))
 
 

@@ -47,7 +47,7 @@ TABLES = [(name, scheme) for name, module in FORMATS.items() for scheme in modul
 def test_a_networks_kind_is_found_from_what_it_computes(name: str) -> None:
     trap = TRAPS[name]
     example = trap.draw(1, torch.Generator().manual_seed(0))
-    assert architecture_of(edgekd.load_network(trap.build(), example=example)).word == WORDS[name]
+    assert architecture_of(edgekd.load_network(trap.build(), example=example)).family == WORDS[name]
 
 
 def test_a_softmax_at_the_end_is_no_attention() -> None:

@@ -24,7 +24,7 @@ class Counted(nn.Module):
         return {"all": (ids * mask).float(), "sum": (ids * mask).sum(1).float()}
 
 
-def test_the_signature_says_what_is_free() -> None:
+def test_the_signature_has_the_dynamic_dimensions() -> None:
     network = load_network(Counted(), example=EXAMPLE, dynamic=(TOKENS,))
     assert [spec.shape for spec in network.signature.inputs] == [(1, None)] * 2
     assert [spec.shape for spec in network.signature.outputs] == [(1, None), (1,)]
@@ -32,7 +32,7 @@ def test_the_signature_says_what_is_free() -> None:
         refuse_dynamic_shapes(network, "litert")
     assert_five_parts(str(raised.value))
     refuse_dynamic_shapes(network, "onnx")
-    with pytest.raises(RecipeError, match="fixed sizes"):
+    with pytest.raises(RecipeError, match="static shapes"):
         embed_preprocessing(network, {"ids": Raw(layout="same")})
 
 
@@ -74,10 +74,10 @@ def test_what_is_no_size_of_the_inputs_is_told(free: DynamicDim) -> None:
     assert_five_parts(str(raised.value))
 
 
-def test_a_network_that_takes_one_size_is_told() -> None:
+def test_a_network_that_accepts_one_size_only_is_refused() -> None:
     linear = nn.Linear(12, 2)
     free = DynamicDim("width", 4, 32, {"x": 1})
-    with pytest.raises(RecipeError, match="does not take"):
+    with pytest.raises(RecipeError, match="does not accept"):
         load_network(linear, example={"x": torch.zeros(1, 12)}, dynamic=(free,))
 
 

@@ -45,7 +45,7 @@ def test_inputs_are_named_after_forward_s_arguments() -> None:
 
 
 def test_an_example_that_does_not_fit_is_told_with_its_shape() -> None:
-    with pytest.raises(RecipeError, match="does not take its example") as caught:
+    with pytest.raises(RecipeError, match="does not accept its example") as caught:
         load_network(nn.Linear(4, 2), example=torch.zeros(1, 5))
     assert "(1, 5)" in str(caught.value)
 

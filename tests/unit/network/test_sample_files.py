@@ -41,7 +41,7 @@ def test_samples_are_read_from_both_kinds_of_file(tmp_path: Path) -> None:
 def test_samples_of_other_inputs_are_told(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2, 1), "more": torch.zeros(2, 1)}, tmp_path / "s.safetensors")
     assert [list(each) for each in read_samples(tmp_path / "s.safetensors", ["x"])] == [["x"]] * 2
-    with pytest.raises(RecipeError, match="not of these inputs") as caught:
+    with pytest.raises(RecipeError, match="lack inputs of the network") as caught:
         read_samples(tmp_path / "s.safetensors", ["ids", "x"])
     assert_five_parts(str(caught.value))
     assert "s.safetensors, ids" in str(caught.value)
@@ -53,7 +53,7 @@ def test_files_without_samples_are_told(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     for name in ("uneven.safetensors", "empty.safetensors", "text.npz", "objects.npz", "none.npz"):
-        with pytest.raises(RecipeError, match="holds no samples"):
+        with pytest.raises(RecipeError, match="has no samples that can be read"):
             read_samples(tmp_path / name)
 
 
@@ -63,7 +63,7 @@ def test_a_budget_is_read_and_its_faults_told() -> None:
     for word, told in (
         ("latency_p90=5", "did you mean 'latency_p90_ms'?"),
         ("size_bytes=many", "--budget size_bytes=5"),
-        ("size_bytes=-1", "a number over 0"),
+        ("size_bytes=-1", "a positive number"),
     ):
         with pytest.raises(RecipeError) as caught:
             parse_budget([word])
