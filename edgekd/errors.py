@@ -9,10 +9,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import ClassVar
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters except tab and line feed, halves of surrogate pairs, which no terminal shows,
+and characters that reverse the direction of text."""
+
+
+def printable(text: str) -> str:
+    """`text` with each character that would control a terminal as its escape, such as `\\x1b`.
+
+    Texts of boards and of other people's files pass it before they are printed.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Fault:
     fix: str
 
     def __str__(self) -> str:
-        return (
+        return printable(
             f"{self.what}\n  at:       {self.at}\n  got:      {self.got}\n"
             f"  expected: {self.expected}\n  fix:      {self.fix}"
         )

@@ -21,7 +21,7 @@ from edgekd.cli.options import Verbose, echo, print_json, printed, verbose, with
 from edgekd.cli.recipes import check, explain, report, route, run, schema
 from edgekd.cli.timing import benchmark
 from edgekd.cli.usage import usage_fault
-from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError
+from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError, printable
 from edgekd.system.disk_errors import disk_errors_explained
 from edgekd.system.version import VERSION
 
@@ -172,7 +172,7 @@ def _print_traceback(error: EdgekdError) -> None:
     import traceback
 
     if error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
+        sys.stderr.write(printable("".join(traceback.format_exception(error.__cause__))))
     if error.__traceback__ is not None:
         sys.stderr.write("Traceback (most recent call last):\n")
         traceback.print_tb(error.__traceback__)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.cli.completion import KINDS, kinds
-from edgekd.cli.options import AsJson, console, print_json, say_next
+from edgekd.cli.options import AsJson, console, echo, print_json, say_next
 from edgekd.errors import Fault, RecipeError, listed
 
 
@@ -98,14 +98,15 @@ def _print_bundle(
 
     lines = list(_bundle_lines(document, kind, verified_by))
     for line in lines or manifest_lines(str(document["bundle"]), manifest):
-        typer.echo(line)
+        echo(line)
 
 
 def _bundle_lines(
     document: Mapping[str, Any], kind: str | None, verified_by: Path | None
 ) -> Iterator[str]:
     if "signature" in document:
-        yield f"signed by {verified_by}"
+        manifest = document["manifest"]
+        yield f"signed by {verified_by}: {manifest['name']} {manifest['version']}"
     if "signed" in document:
         yield f"signed: {document['signed']}"
     if "package" in document:

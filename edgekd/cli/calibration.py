@@ -16,6 +16,7 @@ from edgekd.cli.options import (
     Samples,
     Settings,
     Weights,
+    echo,
     print_json,
     say_next,
 )
@@ -80,8 +81,8 @@ def calibrate(
         print_json({**result.calibration.to_json(), **paths, "doubts": list(result.doubts)})
         return
     for sentence in result.doubts:
-        typer.echo(f"doubtful: {sentence}")
-    typer.echo(f"{result.calibration.count} samples: {result.samples}")
+        echo(f"doubtful: {sentence}")
+    echo(f"{result.calibration.count} samples: {result.samples}")
     path = result.path
     if path.resolve().is_relative_to(recipe.parent.resolve()):
         path = path.resolve().relative_to(recipe.parent.resolve())
@@ -110,5 +111,5 @@ def sensitivity(
         print_json([layer.to_json() for layer in layers])
         return
     for line in noise_lines(layers):
-        typer.echo(line)
+        echo(line)
     say_next("try another --method of edgekd export, or more samples; edgekd run tries all methods")

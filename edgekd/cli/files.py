@@ -16,6 +16,7 @@ from edgekd.cli.options import (
     Device,
     Samples,
     Weights,
+    echo,
     print_json,
     say_next,
 )
@@ -126,7 +127,7 @@ def export(
         print_json({**artifact.to_json(), "path": str(artifact.path)})
     else:
         for line in artifact_lines(artifact):
-            typer.echo(line)
+            echo(line)
         given = f" --weights {weights}" if weights else ""
         say_next(f"edgekd verify {artifact.path.parent} --against {model}{given} --samples FILE")
 
@@ -169,7 +170,7 @@ def verify(
         print_json({**agreement.to_json(), "layers": [vars(layer) for layer in compared]})
     else:
         for line in (*layer_lines(compared), *agreement_lines(agreement)):
-            typer.echo(line)
+            echo(line)
         if passed:
             say_next(_after_verify(artifact, device, agreement.evidence))
     if not passed:

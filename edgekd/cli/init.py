@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.cli import completion
-from edgekd.cli.options import AsJson, print_json, say_next
+from edgekd.cli.options import AsJson, echo, print_json, say_next
 from edgekd.errors import listed
 
 TaskName = Annotated[
@@ -115,9 +115,9 @@ def init(
     if as_json:
         print_json({"recipe": str(path), "stages": list(plan.stages)})
         return
-    typer.echo(f"written: {path}")
+    echo(f"written: {path}")
     for line in plan_lines(plan):
-        typer.echo(line)
+        echo(line)
     say_next(
         f"edgekd run {path}; to see what a target runs badly first: edgekd check {path} --lint"
     )
@@ -135,7 +135,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
         while given[key] is None and key not in answers:
             answer = typer.prompt(question, default=default, err=True).strip()
             if known and answer not in known:
-                typer.echo(f"  one of: {', '.join(known)}", err=True)
+                echo(f"  one of: {', '.join(known)}", err=True)
                 continue
             answers[key] = answer or None
 
@@ -145,7 +145,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 answers[key] = float(answer) if answer else None
             except ValueError:
-                typer.echo("  a number, such as 2.5", err=True)
+                echo("  a number, such as 2.5", err=True)
 
     ask("task", f"task ({', '.join(TASKS)})", "classification", list(TASKS))
     ask("data", "data: a callable that returns edgekd.Data, e.g. data.py:load")
@@ -158,7 +158,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
         question = f"largest accepted drop of {task.default_metric} against the teacher, {unit}"
         ask_number("max_drop", question, str(SHARE_DROP) if share else "")
     if not given["targets"]:
-        typer.echo(f"targets: {', '.join(target_names())}", err=True)
+        echo(f"targets: {', '.join(target_names())}", err=True)
         names = typer.prompt("targets, separated by spaces", default="x86-cpu-onnx", err=True)
         answers["targets"] = names.split()
     ask_number("latency_p90_ms", "largest p90 latency in milliseconds; empty for no limit")

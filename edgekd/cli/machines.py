@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgekd.cli import completion
-from edgekd.cli.options import AsJson, print_json, say_next
+from edgekd.cli.options import AsJson, echo, print_json, say_next
 from edgekd.errors import Fault, RecipeError
 
 
@@ -35,10 +34,10 @@ def targets(
         print_json(asdict(profiles[0]) if name else [asdict(target) for target in profiles])
         return
     for target in profiles:
-        typer.echo(target_line(target))
+        echo(target_line(target))
     if name:
         for line in target_lines(profiles[0], list(SCHEMES)):
-            typer.echo(line)
+            echo(line)
         say_next(f'in the recipe: [[targets]] name = "{profiles[0].name}"')
     else:
         say_next("edgekd targets NAME")
@@ -54,9 +53,9 @@ def doctor(as_json: AsJson = False) -> None:
         return
     for finding in findings:
         mark = "ok     " if finding.works else "missing"
-        typer.echo(f"{mark} {finding.name:10} {finding.detail}")
+        echo(f"{mark} {finding.name:10} {finding.detail}")
         if finding.fix:
-            typer.echo(f"        fix: {finding.fix}")
+            echo(f"        fix: {finding.fix}")
     missing = [finding.name for finding in findings if not finding.works]
     say_next(
         f"edgekd init; if you need {', '.join(missing)}, apply the fix above first"
@@ -99,7 +98,7 @@ def devices(
     from edgekd.formats import find_format
 
     def log(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
+        echo(line, err=True)
 
     if action != "setup" or not (device == "emulated" or device.startswith("ssh://")):
         raise RecipeError(

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekd.errors import printable
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a TOML file.")]
 Settings = Annotated[
@@ -85,9 +87,14 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
+def echo(line: str, *, err: bool = False) -> None:
+    """Prints one line of text on stdout, or on stderr, without control characters."""
+    typer.echo(printable(line), err=err)
+
+
 def say_next(step: str) -> None:
     """Prints the last line of a command: what to do next."""
-    sys.stdout.write(f"next: {step}\n")
+    echo(f"next: {step}")
 
 
 def console() -> Any:

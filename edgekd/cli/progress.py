@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from edgekd.cli.options import verbose
+from edgekd.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBars
@@ -49,7 +50,7 @@ class Shown:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[item]}"),
+            TextColumn("{task.fields[item]}", markup=False),
             console=Console(file=self.stream),
         )
         self.progress.start()
@@ -68,6 +69,7 @@ class Shown:
     def draw(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
         """Moves the bar of `stage`, and completes the bars of the stages before it."""
         assert self.progress is not None
+        item = printable(item)
         if stage not in self.tasks:
             for task in self.progress.tasks:
                 full = task.total or 1
@@ -85,9 +87,9 @@ class Shown:
             return
         self.last = stage
         count = f" {done}/{total}" if total else ""
-        self.stream.write(f"{stage}{count}: {item}\n")
+        self.stream.write(printable(f"{stage}{count}: {item}") + "\n")
 
     def write_all(self, stage: str, item: str, done: int = 0, total: int = 0) -> None:
         """Writes every step with its time."""
         count = f" {done}/{total}" if total else ""
-        self.stream.write(f"{datetime.now():%H:%M:%S} {stage}{count} {item}\n")
+        self.stream.write(f"{datetime.now():%H:%M:%S} {stage}{count} {printable(item)}\n")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from edgekd.cli.completion import STAGES, stages
-from edgekd.cli.options import AsJson, RecipePath, Settings, console, print_json, say_next
-from edgekd.errors import listed
+from edgekd.cli.options import AsJson, RecipePath, Settings, console, echo, print_json, say_next
+from edgekd.errors import listed, printable
 
 
 def run(
@@ -60,7 +60,8 @@ def run(
     else:
         shown = console()
         for part in (*before_table(result), table(result), *after_table(result)):
-            shown.print(part, soft_wrap=isinstance(part, str))
+            text = printable(part) if isinstance(part, str) else part
+            shown.print(text, soft_wrap=isinstance(part, str))
     error = failure(result)
     if error is not None:
         raise error
@@ -106,7 +107,7 @@ def check(
         )
     else:
         for line in (*preview_lines(previewed), *plan_lines(plan)):
-            typer.echo(line)
+            echo(line)
         say_next(f"edgekd run {recipe}")
 
 
@@ -126,7 +127,7 @@ def explain(
     width = max(len(value.key) for value in values)
     for value in values:
         meaning = f"  # {value.meaning}" if value.meaning and value.origin == "default" else ""
-        typer.echo(f"{value.origin:10} {value.key:{width}} = {value.value!r}{meaning}")
+        echo(f"{value.origin:10} {value.key:{width}} = {value.value!r}{meaning}")
     say_next(f"edgekd check {recipe}; try another value with --set KEY=VALUE")
 
 
@@ -166,7 +167,7 @@ def route(
         print_json({"run": str(result.folder), "routes": routes})
     else:
         for line in route_lines(result):
-            typer.echo(line)
+            echo(line)
         say_next(
             f"edgekd report {result.folder}; the app reads the threshold from the bundle's manifest"
         )
@@ -190,7 +191,7 @@ def report(
     if as_json:
         print_json({"report": str(path)})
     else:
-        typer.echo(str(path))
+        echo(str(path))
         say_next("open the file in a browser; it loads nothing from the network")
 
 

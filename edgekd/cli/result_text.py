@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from edgekd.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -107,7 +109,8 @@ def table(result: RunResult) -> Table:
         ships = "ships" if choice and choice.ships(row) else ""
         cells = _cells(row, pruned=bool(result.pruning))
         cells += [f"{row.instructions:,}" if row.instructions else ""] * counted
-        shown.add_row(row.target if row.target != last else "", *cells, ships)
+        target = row.target if row.target != last else ""
+        shown.add_row(*map(printable, (target, *cells, ships)))
         last = row.target
     return shown
 
@@ -242,7 +245,7 @@ def changes_table(changes: Sequence[Change]) -> Table:
         figures = [_figure(a), _figure(b)]
         end = ("WORSE" if change.worse else "") + (f" {change.told}" if change.told else "")
         target = change.target if change.target != last else ""
-        shown.add_row(target, change.figure, *figures, grown, end.strip())
+        shown.add_row(*map(printable, (target, change.figure, *figures, grown, end.strip())))
         last = change.target
     return shown
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.options import AsJson, Device, Weights, print_json, say_next
+from edgekd.cli.options import AsJson, Device, Weights, echo, print_json, say_next
 from edgekd.errors import Fault
 
 BudgetLimits = Annotated[
@@ -178,11 +178,11 @@ def _print(artifacts: Sequence[Any], measured: Sequence[Any], verdicts: Sequence
                 [f"{artifact.path}: {verdict.outcome.value}, not measured: {verdict.detail}"]
             )
         for line in lines:
-            typer.echo(line)
+            echo(line)
     for artifact, result in zip(artifacts, measured, strict=True):
         if isinstance(result, Measurement):
             for line in comparison_lines(artifact.path, result):
-                typer.echo(line)
+                echo(line)
 
 
 def _write_summaries(
