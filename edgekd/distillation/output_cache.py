@@ -1,7 +1,8 @@
 """A cache of a teacher's outputs on disk: one per view of the data, compact and memory-mapped.
 
 A view is stored in shards. Each is a `.npy` file with one row of bytes per sample, written
-atomically, with its sha256 beside it. A build that was killed continues with the missing shards.
+atomically, with its sha256 beside it. A build that was killed continues with the missing shards. A
+process reads its shards of a view once before it uses them, and computes damaged ones again.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekd.distillation.output_codec import DECODE, ENCODE, index_type
 from edgekd.errors import Fault, RecipeError
-from edgekd.system.files import digest, write_json, write_text, written_atomically
+from edgekd.system.files import digest, make_folders, write_json, write_text, written_atomically
+from edgekd.system.lock import locked
 from edgekd.tasks.evaluate import BATCH_SIZE
 
 CacheFormat = Literal["int8", "top-k", "fp16", "fp32"]
@@ -66,7 +69,7 @@ class Layout:
         """The size of a sample in bytes."""
         vector = {
             "int8": 8 + self.width,
-            "top-k": 4 + self.k * (4 + int(_index_type(self.width).itemsize)),
+            "top-k": 4 + self.k * (4 + int(index_type(self.width).itemsize)),
             "fp16": 2 * self.width,
             "fp32": 4 * self.width,
         }
@@ -98,7 +101,7 @@ class Layout:
 
     def encoded(self, values: Any) -> Any:
         """Float32 outputs of some samples as bytes, samples x row_bytes."""
-        codes = _ENCODE[self.format](values.reshape(-1, self.width), self.k)
+        codes = ENCODE[self.format](values.reshape(-1, self.width), self.k)
         return codes.reshape(len(values), self.row_bytes)
 
     def decoded(self, codes: Any) -> Any:
@@ -106,7 +109,7 @@ class Layout:
         vectors = math.prod(self.shape[:-1])
         flat = np.ascontiguousarray(codes)
         flat = flat.reshape(len(codes) * vectors, self.row_bytes // vectors)
-        return _DECODE[self.format](flat, self.width, self.k).reshape(len(codes), *self.shape)
+        return DECODE[self.format](flat, self.width, self.k).reshape(len(codes), *self.shape)
 
 
 class TeacherOutputs:
@@ -123,12 +126,13 @@ class TeacherOutputs:
             "fp16" rounds, "fp32" is exact.
         top_k: k; a vector with at most k values is stored exactly.
         progress: called with (view, samples computed, samples) after each shard.
+        report: called with a line about each damaged file, which is computed again.
         share: the number of this process and the number of processes that build the cache.
         barrier: waits for the other processes.
 
     Raises:
-        RecipeError: the folder was changed or cannot be written, or the outputs cannot be cached:
-            not finite, too large for the format, or of several shapes.
+        RecipeError: the folder changes during the run or cannot be written, or the outputs cannot be
+            cached: not finite, too large for the format, or of several shapes.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class TeacherOutputs:
         format: CacheFormat = "int8",
         top_k: int = 16,
         progress: Callable[[int, int, int], None] = lambda view, done, total: None,  # noqa: ARG005
+        report: Callable[[str], None] = lambda line: None,  # noqa: ARG005
         share: tuple[int, int] = (0, 1),
         barrier: Callable[[], None] = lambda: None,
     ) -> None:
@@ -148,7 +153,8 @@ class TeacherOutputs:
         if folder is None and share[1] > 1:
             raise ValueError("processes share what they compute in a folder, and there is none")
         self.count, self.compute, self.folder = count, compute, folder
-        self.format, self.top_k, self.progress = format, top_k, progress
+        self.format, self.top_k = format, top_k
+        self.progress, self.report = progress, report
         self.share, self.barrier = share, barrier
         self.known: Layout | None = None
         self.shards: dict[tuple[int, int], Any] = {}
@@ -188,7 +194,7 @@ class TeacherOutputs:
         """Computes the missing shards of `view` that this process is responsible for."""
         first = self._learn_layout(view)
         for i in range(self.share[0], len(self.layout.spans), self.share[1]):
-            if self.folder is not None and self._path(view, i).exists():
+            if self.folder is not None and self._is_intact(view, i):
                 continue
             start, end = self.layout.spans[i]
             parts = []
@@ -207,7 +213,8 @@ class TeacherOutputs:
         path = self.folder / "meta.json" if self.folder is not None else None
         if path is not None and path.exists():
             self.known = self._read_layout(path)
-            return None
+            if self.known is not None:
+                return None
         ids = torch.arange(min(BATCH_SIZE, self.count))
         outputs = self.compute(view, ids)
         self.known = Layout(self.count, self.format, self.top_k, tuple(outputs.shape[1:]))
@@ -216,20 +223,39 @@ class TeacherOutputs:
                 write_json(path, self.known.document())
         return outputs
 
-    def _read_layout(self, path: Path) -> Layout:
+    def _read_layout(self, path: Path) -> Layout | None:
+        """The layout of the shards that are there; None if it is damaged and learned again."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             layout = Layout(self.count, self.format, self.top_k, tuple(document["shape"]))
-            expected = layout.document()
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-            raise _damaged(path, f"{type(error).__name__}: {error}") from error
-        wrong = [name for name in expected if document.get(name) != expected[name]]
-        if wrong:  # The digest, which is last, is named only if nothing else is wrong.
-            differences = (
-                f"{name} {document.get(name)}, not {expected[name]}" for name in wrong[:-1] or wrong
-            )
-            raise _damaged(path, "; ".join(differences))
-        return layout
+            if document == layout.document():
+                return layout
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+            pass
+        self._report_damage(path)
+        return None
+
+    def _report_damage(self, path: Path) -> None:
+        name = path.relative_to(self.folder) if self.folder is not None else path
+        self.report(
+            f"the stored outputs of the teacher do not match their digest ({name.as_posix()}); "
+            "they are computed again"
+        )
+
+    def _is_intact(self, view: int, number: int) -> bool:
+        """Whether a shard is there, undamaged; reads all of it unless this process did before."""
+        path = self._path(view, number)
+        if (view, number) in self.intact or not path.exists():
+            return (view, number) in self.intact
+        try:
+            expected = path.with_suffix(".sha256").read_text(encoding="utf-8")
+            if expected == self._sha(view, number, path.read_bytes()):
+                self.intact.add((view, number))
+                return True
+        except (OSError, ValueError):
+            pass
+        self._report_damage(path)
+        return False
 
     def _path(self, view: int, number: int) -> Path:
         assert self.folder is not None
@@ -248,9 +274,12 @@ class TeacherOutputs:
         path, buffer = self._path(view, number), io.BytesIO()
         np.save(buffer, codes, allow_pickle=False)
         with self._writing(path):
-            write_text(path.with_suffix(".sha256"), self._sha(view, number, buffer.getbuffer()))
-            with written_atomically(path) as draft:
-                draft.write_bytes(buffer.getbuffer())
+            make_folders(path.parent)
+            # Another run may store the same shard: its two files must not mix with these.
+            with locked(path.parent / "write.lock", lambda: None):
+                write_text(path.with_suffix(".sha256"), self._sha(view, number, buffer.getbuffer()))
+                with written_atomically(path) as draft:
+                    draft.write_bytes(buffer.getbuffer())
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
@@ -310,74 +339,13 @@ class TeacherOutputs:
         return self.layout.encoded(values)
 
 
-def _index_type(width: int) -> Any:
-    """The dtype of indices; float16 cannot represent 2,049."""
-    return np.dtype(np.uint16 if width <= 2**16 else np.uint32)
-
-
-def _bytes(columns: Any) -> Any:
-    return np.ascontiguousarray(columns).view(np.uint8)
-
-
-def _to_int8(rows: Any, _: int) -> Any:
-    low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
-    step = (high.astype(np.float64) - low) / 255
-    codes = np.rint((rows - low.astype(np.float64)) / np.where(step > 0, step, 1.0))
-    header = np.concatenate([low, step.astype(np.float32)], axis=1)
-    return np.concatenate([_bytes(header), codes.astype(np.uint8)], axis=1)
-
-
-def _from_int8(flat: Any, width: int, _: int) -> Any:
-    header = np.ascontiguousarray(flat[:, :8]).view(np.float32)
-    values = flat[:, 8 : 8 + width].astype(np.float32)
-    np.multiply(values, header[:, 1:], out=values)
-    return np.add(values, header[:, :1], out=values)
-
-
-def _to_top(rows: Any, k: int) -> Any:
-    width, rest = rows.shape[1], np.zeros((len(rows), 1))
-    largest = np.sort(np.argpartition(-rows, k - 1, axis=1)[:, :k], axis=1)
-    tail = rows.astype(np.float64)
-    np.put_along_axis(tail, largest, -np.inf, axis=1)
-    if width > k:
-        top = tail.max(1, keepdims=True)
-        rest = top + (np.log(np.exp(tail - top).sum(1, keepdims=True)) - np.log(width - k))
-    values = np.take_along_axis(rows, largest, axis=1)
-    parts = [rest.astype(np.float32), values, largest.astype(_index_type(width))]
-    return np.concatenate([_bytes(part) for part in parts], axis=1)
-
-
-def _from_top(flat: Any, width: int, k: int) -> Any:
-    rest = np.ascontiguousarray(flat[:, :4]).view(np.float32)
-    values = np.ascontiguousarray(flat[:, 4 : 4 + 4 * k]).view(np.float32)
-    indices = np.ascontiguousarray(flat[:, 4 + 4 * k :]).view(_index_type(width))
-    rows = np.repeat(rest, width, axis=1)
-    np.put_along_axis(rows, indices.astype(np.int64), values, axis=1)
-    return rows
-
-
-_ENCODE: dict[str, Callable[[Any, int], Any]] = {
-    "int8": _to_int8,
-    "top-k": _to_top,
-    "fp16": lambda rows, _: _bytes(rows.astype(np.float16)),
-    "fp32": lambda rows, _: _bytes(rows),
-}
-_DECODE: dict[str, Callable[[Any, int, int], Any]] = {
-    "int8": _from_int8,
-    "top-k": _from_top,
-    "fp16": lambda flat, *_: flat.view(np.float16).astype(np.float32),
-    "fp32": lambda flat, *_: flat.view(np.float32).copy(),
-}
-
-
 def _damaged(path: Path, got: str) -> RecipeError:
-    lost = path.parent if path.name == "meta.json" else path
     fault = Fault(
         what="The cache of a teacher's outputs is damaged.",
         at=str(path),
         got=got,
         expected="the file as this cache wrote it",
-        fix=f"delete {lost}; it will be computed again",
+        fix="run again: it is computed again",
     )
     return RecipeError(fault)
 

@@ -135,6 +135,7 @@ class Teachers:
             format=config.cache_format,
             top_k=config.cache_top_k,
             progress=progress,
+            report=options.log,
             # In memory, every process holds all outputs.
             share=world() if cache is not None else (0, 1),
             barrier=wait,
