@@ -131,7 +131,7 @@ class TeacherOutputs:
         barrier: waits for the other processes.
 
     Raises:
-        RecipeError: the folder changes during the run or cannot be written, or the outputs cannot be
+        RecipeError: the folder changes during the run or cannot be written, or outputs cannot be
             cached: not finite, too large for the format, or of several shapes.
     """
 
