@@ -1,4 +1,4 @@
-"""Data: what a recipe's `data.load` returns, and how samples and views are drawn from it."""
+"""Data: the splits that a recipe's `data.load` returns, and batches and views of their samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Inputs = dict[str, Tensor]
 """Input tensors by name, batch first."""
 
 Augment = Callable[[Inputs, Int[Tensor, " batch"]], Inputs]
-"""A random view of a batch, a pure function of the batch and of one seed a sample."""
+"""An augmentation: a random view of a batch, a pure function of it and of one seed per sample."""
 
 
 class Dataset(Protocol):
@@ -36,15 +36,15 @@ class Data:
     """The splits of a recipe.
 
     Attributes:
-        train: items with targets, to learn from.
-        validation: items with targets, by which candidates are chosen.
-        test: items with targets, only ever reported on.
-        unlabeled: items that are inputs alone; they take part in losses that need no label.
-        augment: called with a batch of inputs and one 63-bit seed a sample, uniform and made from
-            (run seed, epoch, sample); it must draw all randomness from those seeds, so that an
-            interrupted run sees the very same views again and a teacher's outputs can be kept.
-        slices: groups of the test split by name, each its samples' numbers, or a truth value for
-            every sample; they may overlap, and `accept.slices` judges the worst of them.
+        train: items with targets, for training.
+        validation: items with targets, for choosing between candidates.
+        test: items with targets, for results only.
+        unlabeled: items without targets; losses that need no label use them too.
+        augment: called with a batch of inputs and one uniform 63-bit seed per sample, a function of
+            (run seed, epoch, sample). All randomness must come from these seeds, so that an
+            interrupted run sees the same views again and a teacher's outputs can be cached.
+        slices: groups of the test split by name: the indices of their samples, or a boolean for
+            every sample. They may overlap; `accept.slices` judges the worst of them.
     """
 
     train: Dataset
@@ -55,25 +55,25 @@ class Data:
     slices: Mapping[str, Any] = field(default_factory=dict)
 
     def slice_ids(self) -> dict[str, Int[Tensor, " samples"]]:
-        """The numbers of the test split's samples in each slice.
+        """The indices of the test split's samples in each slice.
 
         Raises:
-            RecipeError: a slice has no sample, or is none of the test split; all faults are told.
+            RecipeError: a slice is empty or does not fit the test split; all faults are reported.
         """
-        found: dict[str, Tensor] = {}
+        ids: dict[str, Tensor] = {}
         faults = []
         for name, given in self.slices.items():
             try:
-                found[name] = _ids(torch.as_tensor(given), len(self.test))
+                ids[name] = _ids(torch.as_tensor(given), len(self.test))
             except (ValueError, TypeError, RuntimeError) as error:
-                faults.append(_no_slice(name, error, len(self.test)))
+                faults.append(_slice_fault(name, error, len(self.test)))
         if faults:
             raise RecipeError(*faults)
-        return found
+        return ids
 
 
 def _ids(given: Tensor, count: int) -> Tensor:
-    """The numbers that `given`, numbers or truth values, stands for; ValueError where none."""
+    """The indices that `given`, indices or booleans, selects; a ValueError if it selects none."""
     if given.dtype == torch.bool and given.shape == (count,):
         given = given.nonzero()[:, 0]
     if given.dtype == torch.bool or given.is_floating_point() or given.ndim != 1:
@@ -81,18 +81,18 @@ def _ids(given: Tensor, count: int) -> Tensor:
     if not len(given):
         raise ValueError("no sample")
     if int(given.min()) < 0 or int(given.max()) >= count:
-        raise ValueError(f"numbers from {int(given.min())} to {int(given.max())}")
+        raise ValueError(f"indices from {int(given.min())} to {int(given.max())}")
     ids: Tensor = given.to(torch.int64).unique()
     return ids
 
 
-def _no_slice(name: str, error: Exception, count: int) -> Fault:
+def _slice_fault(name: str, error: Exception, count: int) -> Fault:
     return Fault(
-        what=f"The slice {name!r} is none of the test split.",
+        what=f"The slice {name!r} does not fit the test split.",
         at=f"data.load, slices[{name!r}]",
         got=str(error),
-        expected=f"numbers from 0 to {count - 1}, or {count} truth values, at least one sample",
-        fix="return edgekd.Data(..., slices={name: which test samples}) with such values",
+        expected=f"indices from 0 to {count - 1}, or {count} booleans, at least one sample",
+        fix="return edgekd.Data(..., slices={name: indices of test samples})",
     )
 
 
@@ -109,11 +109,11 @@ class Samples:
 
     @property
     def in_memory(self) -> bool:
-        """Whether all items are there without any of them being made."""
+        """Whether all items are tensors in memory, so that none has to be computed."""
         return is_plain(self.dataset)
 
     def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
-        """The inputs and targets of the items `ids`; tensors in memory are not collated."""
+        """The inputs and targets of the items `ids`; tensors in memory are indexed directly."""
         if is_plain(self.dataset):
             columns = [column[ids] for column in self.dataset.tensors]
             item: Any = columns if len(columns) > 1 else columns[0]
@@ -138,7 +138,7 @@ class Samples:
         if set(named) != set(self.input_names):
             raise RecipeError(
                 Fault(
-                    what="The data's inputs are not the network's.",
+                    what="The data's inputs differ from the network's.",
                     at="data.load",
                     got=", ".join(map(str, named)),
                     expected=", ".join(self.input_names),
@@ -150,7 +150,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Samples with labels and, numbered after them, samples without."""
+    """Labelled samples, and after them unlabelled samples."""
 
     labelled: Samples
     unlabelled: Samples
@@ -159,13 +159,13 @@ class Mixed:
         return len(self.labelled) + len(self.unlabelled)
 
     def take(self, ids: Int[Tensor, " batch"]) -> tuple[Inputs, Tensor | None]:
-        """The inputs of the items `ids`, those with labels first, and the labels of these."""
-        own = ids < len(self.labelled)
+        """The inputs of the items `ids`, labelled ones first, and the labels of these."""
+        labelled = ids < len(self.labelled)
         parts = [
             source.take(chosen)
             for source, chosen in (
-                (self.labelled, ids[own]),
-                (self.unlabelled, ids[~own] - len(self.labelled)),
+                (self.labelled, ids[labelled]),
+                (self.unlabelled, ids[~labelled] - len(self.labelled)),
             )
             if len(chosen)
         ]
@@ -177,14 +177,14 @@ class Mixed:
 
 
 def labelled_count(samples: Samples | Mixed) -> int:
-    """How many of `samples`, the first ones, have labels."""
+    """The number of labelled samples, which come first."""
     if isinstance(samples, Mixed):
         return len(samples.labelled)
     return len(samples) if samples.labelled else 0
 
 
 def is_plain(dataset: Dataset) -> TypeGuard[TensorDataset]:
-    """Whether indexing its tensors gives the items: a subclass may do more to them."""
+    """Whether indexing its tensors gives the items; a subclass may change them."""
     return type(dataset) is TensorDataset and len(dataset.tensors) <= 2
 
 
@@ -193,7 +193,7 @@ def _bare(item: Any) -> Any:
 
 
 def view_seeds(seed: int, epoch: int, ids: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """One uniform 63-bit seed a sample, a function of (seed, epoch, sample id) alone.
+    """One uniform 63-bit seed per sample, a function of (seed, epoch, sample id).
 
     Source: the finalizer of SplitMix64, Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195.
     """
@@ -205,7 +205,7 @@ def view_seeds(seed: int, epoch: int, ids: Int[Tensor, " batch"]) -> Int[Tensor,
 
 
 def _wrap(value: int) -> int:
-    """`value`, an unsigned 64-bit number, as the signed one of the same bits."""
+    """`value`, an unsigned 64-bit integer, as the signed integer with the same bits."""
     return value - 2**64 if value >= 2**63 else value
 
 
@@ -228,7 +228,8 @@ def joined(samples: Sequence[Inputs]) -> Inputs:
 def fingerprint(dataset: Dataset | None) -> str | None:
     """A digest of the dataset's length and values.
 
-    All of a TensorDataset is read; of any other, 64 items spread evenly, since items may be costly.
+    A TensorDataset is read completely; of other datasets, 64 evenly spaced items, which may be
+    expensive to compute.
     """
     if dataset is None:
         return None

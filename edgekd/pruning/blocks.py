@@ -1,9 +1,9 @@
-"""Whole blocks removed: depth pruning.
+"""Removes whole blocks (depth pruning).
 
-A block can go where its output has the shape of its input, and something leads around it.
+A block can be removed if its output has the shape of its input, best if it has a skip connection.
 
-Source: Men et al. 2024, arXiv:2403.03853 (ShortGPT), for the removal of whole layers by what the
-network does without them; Veit et al. 2016, arXiv:1605.06431, for residual networks.
+Source: Men et al. 2024, arXiv:2403.03853 (ShortGPT), for the removal of whole layers by the effect
+on the network; Veit et al. 2016, arXiv:1605.06431, for residual networks.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def blocks_of(module: nn.Module, path: str, at: str, whose: str = "network") -> 
 
 
 def drop_blocks(blocks: nn.Module, names: Collection[str]) -> None:
-    """Takes the blocks of these names out of a list; numbered ones are numbered anew."""
+    """Removes the blocks with these names from a list and renumbers the others."""
     kept = [(name, block) for name, block in blocks._modules.items() if name not in names]
     numbered = all(name.isdecimal() for name, _ in kept)
     blocks._modules.clear()
-    for place, (name, block) in enumerate(kept):
-        blocks._modules[str(place) if numbered else name] = block
+    for number, (name, block) in enumerate(kept):
+        blocks._modules[str(number) if numbered else name] = block
 
 
 def least_block(
@@ -59,9 +59,9 @@ def least_block(
     example: Mapping[str, Tensor],
     loss_of: Callable[[nn.Module], float],
 ) -> tuple[str, nn.Module, float] | None:
-    """The block whose absence costs least: its name, the network without it, and the loss then.
+    """The block whose removal gives the lowest loss: its name, the network without it, the loss.
 
-    None where no block can go: the network does not run without, or gives outputs of other shapes.
+    None if no block can be removed: the network fails without it, or its outputs change in shape.
     """
     with torch.no_grad():
         shapes = {name: value.shape for name, value in call(module, example).items()}

@@ -1,8 +1,8 @@
-"""What depends on a layer's channels, and which layers have to keep theirs.
+"""Traces the dependencies of a layer's channels, and finds the layers that must keep theirs.
 
-Torch-Pruning follows the dependencies. What it follows wrongly (some splits, shuffles and recurrent
-layers) is found out before anything is removed: each group of channels is tried alone, and must
-leave what a network does in which the same channels are zero.
+Torch-Pruning traces the dependencies. To find those it traces wrongly (some splits, shuffles and
+recurrent layers), each group of channels is removed alone, on trial: the network must compute the
+same as one with these channels set to zero.
 
 Source: Fang et al. 2023, arXiv:2301.12900; github.com/VainF/Torch-Pruning.
 """
@@ -29,39 +29,39 @@ from edgekd.pruning.importance import IMPORTANCES
 from edgekd.system.packages import need
 
 TOLERANCE = 1e-4
-"""Most relative difference between a pruned and a masked network: another order of sums."""
+"""The largest relative difference between a pruned and a masked network: sums differ in order."""
 
 TRACING = (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError,
            ArithmeticError, AssertionError, NotImplementedError)  # fmt: skip
-"""What tracing, or a network that was pruned wrongly, raises."""
+"""The errors of tracing, and of a network that was pruned wrongly."""
 
 
-MOST_FOLLOWED = 2**22
-"""Channels, over all layers of a group, after which it is taken for one without end: channels that
-are split and shuffled several times are followed round and round, until the memory is full."""
+MAX_TRACED = 2**22
+"""The largest number of channels over all layers of a group. Channels that are split and shuffled
+several times would otherwise be traced in circles until the memory is full."""
 
 
 @dataclass(frozen=True)
 class Untouched:
-    """A layer whose channels stay, and why."""
+    """A layer that keeps its channels, and the reason."""
 
     layer: str
     reason: str
 
 
 OUTPUT = "its channels are those of an output"
-HEADS = "its heads go whole"
+HEADS = "its heads are removed as a whole"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels of several layers that go together.
+    """Channels of several layers that must be removed together.
 
     Attributes:
-        root: the layer that gives them.
+        root: the layer that produces them.
         whole: Torch-Pruning's group of all of them.
-        parts: in how many parts they are, all of which have to stay equally wide: those of grouped
-            convolutions and norms, and of heads.
+        parts: the number of parts that must stay equally wide: the groups of convolutions and
+            normalizations, and the heads of attention.
     """
 
     root: str
@@ -70,28 +70,28 @@ class Group:
 
     @property
     def width(self) -> int:
-        """The channels of one part."""
+        """The number of channels of one part."""
         return len(self.whole[0].idxs) // self.parts
 
     def kept(self, remove_frac: float, round_to: int = 1) -> int:
-        """How many channels a part keeps without this share: all of them a multiple, if any."""
+        """The channels that a part keeps without this share, in multiples of `round_to`."""
         step = math.lcm(round_to, self.parts) // self.parts
         if remove_frac <= 0 or step >= self.width:
             return self.width
         return min(self.width, max(step, round(self.width * (1 - remove_frac) / step) * step))
 
     def least(self, scores: Tensor, kept: int) -> list[int]:
-        """The channels that go where each part keeps so many: those of the lowest scores."""
+        """The channels with the lowest scores, which are removed if each part keeps `kept`."""
         order = self.by_part(scores).argsort(stable=True)[: self.width - kept].tolist()
-        return sorted(part * self.width + each for part in range(self.parts) for each in order)
+        return sorted(part * self.width + index for part in range(self.parts) for index in order)
 
     def by_part(self, scores: Tensor) -> Tensor:
-        """The mean score over the parts, in which the same channels go."""
+        """The mean score over the parts, which lose the same channels."""
         return scores.detach().cpu().view(self.parts, -1).mean(0)
 
 
 def groups_of(module: nn.Module, graph: Any, stay: Sequence[str]) -> list[Group]:
-    """The groups of channels of `module` that may go, those of the layers in `stay` left out."""
+    """The groups of channels of `module` that may be removed, without the layers in `stay`."""
     layers = dict(module.named_modules())
     names = {layer: name for name, layer in layers.items()}
     found = []
@@ -119,7 +119,7 @@ def _parts(graph: Any, whole: Any) -> int:
 
 
 def without_channels(graph: Any, group: Group, channels: Sequence[int]) -> Any:
-    """Torch-Pruning's group of these channels of `group` alone; its `prune()` takes them out."""
+    """Torch-Pruning's group of only these channels of `group`; its `prune()` removes them."""
     root = group.whole[0].dep
     return graph.get_pruning_group(root.target.module, root.handler, list(channels))
 
@@ -127,7 +127,7 @@ def without_channels(graph: Any, group: Group, channels: Sequence[int]) -> Any:
 def untouchable(
     module: nn.Module, example: Mapping[str, Tensor], ignore: Sequence[str] = ()
 ) -> list[Untouched]:
-    """The layers of `module` whose channels have to stay, each with the reason.
+    """The layers of `module` that must keep their channels, each with the reason.
 
     Raises:
         RecipeError: a path in `ignore` does not exist, or the network cannot be traced.
@@ -141,17 +141,17 @@ def untouchable(
             found.setdefault(names[layer], OUTPUT)
         for layer, name in names.items():
             if isinstance(layer, nn.RNNBase):
-                found.setdefault(name, "a recurrent layer, whose channels are not followed")
+                found.setdefault(name, "a recurrent layer, whose channels cannot be traced")
         for heads in heads_of(module, graph):
-            why = _tried_heads(module, example, heads) or HEADS
+            why = _heads_refusal(module, example, heads) or HEADS
             for name in heads.projections:
                 found.setdefault(name, why)
-        found.update(_not_followed(module, graph, found))
+        found.update(_untraceable(module, graph, found))
         roots = [group.root for group in groups_of(module, graph, list(found))]
     for root in roots:
-        # The first half, and the last: what only some channels show is no accident then.
+        # Both halves are tried: an error may show only for some channels.
         for sign in (1.0, -1.0):
-            reason = _tried(module, example, root, list(found), sign)
+            reason = _group_refusal(module, example, root, list(found), sign)
             if reason is not None:
                 found[root] = reason
                 break
@@ -159,7 +159,7 @@ def untouchable(
 
 
 def output_layers(module: nn.Module, example: Mapping[str, Tensor]) -> list[nn.Module]:
-    """The layers whose channels are those of an output of `module`."""
+    """The layers whose channels are the channels of an output of `module`."""
     ends = [node for node in graph_of(module, example).module2node.values() if not node.outputs]
     found: list[nn.Module] = []
     seen: set[int] = set()
@@ -176,7 +176,7 @@ def output_layers(module: nn.Module, example: Mapping[str, Tensor]) -> list[nn.M
 
 
 def below(module: nn.Module, path: str) -> list[str]:
-    """The paths of the layer at `path` and of all below it.
+    """The paths of the layer at `path` and of all layers below it.
 
     Raises:
         RecipeError: there is no such layer.
@@ -197,15 +197,15 @@ def below(module: nn.Module, path: str) -> list[str]:
 
 
 def graph_of(module: nn.Module, example: Mapping[str, Tensor]) -> Any:
-    """Torch-Pruning's graph of what depends on what in `module`."""
+    """Torch-Pruning's dependency graph of `module`."""
     pruning = need("torch_pruning", extra="prune")
     return pruning.DependencyGraph().build_dependency(
         module, example_inputs=dict(example), forward_fn=call
     )
 
 
-def _not_followed(module: nn.Module, graph: Any, stay: Mapping[str, str]) -> dict[str, str]:
-    """By layer, why the library cannot say what depends on its channels."""
+def _untraceable(module: nn.Module, graph: Any, stay: Mapping[str, str]) -> dict[str, str]:
+    """The layers whose dependencies Torch-Pruning cannot trace, with the reasons."""
     found = {}
     for name, width in widths(module).items():
         layer = module.get_submodule(name)
@@ -215,77 +215,79 @@ def _not_followed(module: nn.Module, graph: Any, stay: Mapping[str, str]) -> dic
         try:
             graph.get_pruning_group(layer, remove, list(range(width)))
         except TRACING as error:
-            found[name] = f"what depends on them is not followed: {type(error).__name__}: {error}"
+            found[name] = f"what depends on them cannot be traced: {type(error).__name__}: {error}"
     return found
 
 
-def _tried_heads(module: nn.Module, example: Mapping[str, Tensor], heads: Heads) -> str | None:
-    """Why half the heads cannot be removed, or None."""
+def _heads_refusal(module: nn.Module, example: Mapping[str, Tensor], heads: Heads) -> str | None:
+    """The reason why half of the heads cannot be removed, or None."""
     numbers = list(range(heads.count // 2))
     pruned, masked = copy.deepcopy(module), masked_heads(module, heads, numbers)
     try:
         remove_heads(pruned, heads, numbers)
         with torch.no_grad():
-            return _differing(call(pruned, example), call(masked, example), exact=True)
+            return _difference(call(pruned, example), call(masked, example), exact=True)
     except TRACING as error:
         return f"its module does not run with fewer heads: {type(error).__name__}: {error}"
 
 
-def _tried(
+def _group_refusal(
     module: nn.Module, example: Mapping[str, Tensor], root: str, stay: Sequence[str], sign: float
 ) -> str | None:
-    """Why half the channels of the group of `root` cannot be removed, or None."""
+    """The reason why half of the channels of the group of `root` cannot be removed, or None."""
     magnitude = IMPORTANCES["l2"](need("torch_pruning", extra="prune"))
     pruned, masked = copy.deepcopy(module), copy.deepcopy(module)
     with quiet():
         try:
             graph = graph_of(pruned, example)
             names = {layer: name for name, layer in pruned.named_modules()}
-            group = next(each for each in groups_of(pruned, graph, stay) if each.root == root)
-            magnitude(group.whole)  # Raises where the group's channels are not those of its layers.
+            groups = groups_of(pruned, graph, stay)
+            group = next(group for group in groups if group.root == root)
+            magnitude(group.whole)  # Raises if the group's channels are not those of its layers.
             scores = sign * torch.arange(len(group.whole[0].idxs), dtype=torch.float32)
             channels = group.least(scores, max(1, group.width // 2))
             some = without_channels(graph, group, channels)
             if not channels or not graph.check_pruning_group(some):
                 return "half of them cannot be removed"
             exact = True
-            for dep, places in some:
-                exact &= _mask(masked, names.get(dep.target.module), dep, places)
+            for dep, indices in some:
+                exact &= _mask(masked, names.get(dep.target.module), dep, indices)
             some.prune()
             with torch.no_grad():
-                return _differing(call(pruned, example), call(masked, example), exact=exact)
+                return _difference(call(pruned, example), call(masked, example), exact=exact)
         except TRACING as error:
-            return f"what depends on them is not followed: {type(error).__name__}: {error}"
+            return f"what depends on them cannot be traced: {type(error).__name__}: {error}"
 
 
-def _differing(
-    left: Mapping[str, Tensor], zeroed: Mapping[str, Tensor], *, exact: bool
+def _difference(
+    pruned: Mapping[str, Tensor], masked: Mapping[str, Tensor], *, exact: bool
 ) -> str | None:
     """How the outputs of a pruned network differ from those of the masked one, or None."""
-    for name, ours in left.items():
-        theirs = zeroed[name]
-        if ours.shape != theirs.shape:
-            return f"the output {name!r} would be {tuple(ours.shape)}"
-        if exact and not _close(ours, theirs):
-            return "without them the network is not what it is with them at zero"
+    for name, output in pruned.items():
+        expected = masked[name]
+        if output.shape != expected.shape:
+            return f"the output {name!r} would be {tuple(output.shape)}"
+        if exact and not _close(output, expected):
+            return "removing them gives other outputs than setting them to zero"
     return None
 
 
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    if not ours.is_floating_point():
+def _close(output: Tensor, expected: Tensor) -> bool:
+    if not output.is_floating_point():
         return True
-    # Of how much they vary, as a large constant hides nothing; and what adding it rounds away.
-    spread = float(theirs.std(correction=0))
-    rounded = float(theirs.abs().max()) * 10 * torch.finfo(theirs.dtype).eps
-    return float((ours - theirs).abs().max()) <= TOLERANCE * spread + rounded
+    # Relative to how much the values vary, so that a large constant hides no difference; plus the
+    # rounding error of adding that constant.
+    spread = float(expected.std(correction=0))
+    rounding = float(expected.abs().max()) * 10 * torch.finfo(expected.dtype).eps
+    return float((output - expected).abs().max()) <= TOLERANCE * spread + rounding
 
 
-def _mask(module: nn.Module, name: str | None, dep: Any, places: Sequence[Any]) -> bool:
-    """Zeroes the channels that `dep` removes; whether that is what their absence comes to."""
+def _mask(module: nn.Module, name: str | None, dep: Any, indices: Sequence[Any]) -> bool:
+    """Zeroes the channels that `dep` removes; whether that is equivalent to removing them."""
     if name is None:
         return not isinstance(dep.target.module, nn.Parameter)
     layer = module.get_submodule(name)
-    ids = [int(getattr(place, "idx", place)) for place in places]
+    ids = [int(getattr(index, "idx", index)) for index in indices]
     out = "out_channels" in dep.handler.__name__
     with torch.no_grad():
         if isinstance(layer, _ConvNd | nn.Linear):
@@ -310,12 +312,12 @@ def _mask(module: nn.Module, name: str | None, dep: Any, places: Sequence[Any]) 
                 if key.startswith("weight_ih_l0"):
                     tensor[:, ids] = 0.0
             return True
-    # Without parameters there is nothing to zero; a norm over the channels sees their absence.
+    # A layer without parameters has nothing to zero; a norm over the channels is not equivalent.
     return not list(layer.parameters())
 
 
 def widths(module: nn.Module) -> dict[str, int]:
-    """By module path, the number of channels a layer gives."""
+    """The number of output channels of each layer, by module path."""
     found: dict[str, int] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, _ConvNd):
@@ -327,14 +329,14 @@ def widths(module: nn.Module) -> dict[str, int]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the library's warnings, which trying finds out too, and with an end to its work."""
+    """Silences Torch-Pruning's warnings, since trials find the errors, and limits its tracing."""
     group = need("torch_pruning.dependency.group", extra="prune").Group
     add = group.add_dep
 
     def add_few(self: Any, dep: Any, idxs: Any) -> None:
-        self.followed = getattr(self, "followed", 0) + len(idxs)
-        if self.followed > MOST_FOLLOWED:
-            raise RuntimeError(f"more than {MOST_FOLLOWED:,} channels seem to depend on them")
+        self.traced = getattr(self, "traced", 0) + len(idxs)
+        if self.traced > MAX_TRACED:
+            raise RuntimeError(f"more than {MAX_TRACED:,} channels seem to depend on them")
         add(self, dep, idxs)
 
     group.add_dep = add_few
@@ -348,29 +350,29 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def followed(module: nn.Module) -> Iterator[None]:
-    """Tells a network that cannot be traced, and where in it that is."""
+    """Reports a network that cannot be traced, and the module where tracing fails."""
     try:
         yield
     except TRACING as error:
         raise RecipeError(
             Fault(
-                what="What depends on the channels of the network cannot be followed.",
-                at=_place_of(error, module),
+                what="The dependencies of the network's channels cannot be traced.",
+                at=_module_of(error, module),
                 got=f"{type(error).__name__}: {error}",
-                expected="a network that torch-pruning traces; its forward may not branch on data",
+                expected="a network that torch-pruning can trace: no data-dependent control flow",
                 fix='name this part in prune.ignore, or set prune.method = "unstructured"',
             )
         ) from error
 
 
-def _place_of(error: Exception, module: nn.Module) -> str:
+def _module_of(error: Exception, module: nn.Module) -> str:
     """The innermost module whose forward raised `error`."""
     known = {type(part): path for path, part in reversed(list(module.named_modules())) if path}
-    place, frame = type(module).__name__, error.__traceback__
+    name, frame = type(module).__name__, error.__traceback__
     while frame is not None:
         owner = frame.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module) and frame.tb_frame.f_code.co_name == "forward":
             path = known.get(type(owner))
-            place = f"{path} ({type(owner).__name__})" if path else type(owner).__name__
+            name = f"{path} ({type(owner).__name__})" if path else type(owner).__name__
         frame = frame.tb_next
-    return place
+    return name

@@ -1,7 +1,7 @@
-"""Whole heads removed from attention.
+"""Removes whole heads from attention.
 
-A channel of one head alone cannot go: the heads would have other widths, or softmax another scale.
-A whole head can, where the module splits its channels by a number of heads that it holds.
+A single channel of a head cannot be removed: heads would differ in width, or softmax in scale. A
+whole head can be removed if the module stores its number of heads and splits its channels by it.
 
 Source: Michel, Levy, Neubig 2019, arXiv:1905.10650.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.pruning.importance import worth_of
+from edgekd.pruning.importance import weight_importance
 
 COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
-"""What modules call their number of heads."""
+"""The names that modules give their number of heads."""
 
 PROJECTIONS = (
     ("qkv",),
@@ -33,10 +33,10 @@ PROJECTIONS = (
     ("q", "k", "v"),
     ("wq", "wk", "wv"),
 )
-"""What they call the linear layers that give queries, keys and values: timm, HF, diffusers."""
+"""The names of the layers that compute queries, keys and values: timm, Transformers, diffusers."""
 
 WIDTHS = ("all_head_size", "inner_dim", "attn_dim", "attention_dim")
-"""What they call the width of all heads together."""
+"""The names of the width of all heads together."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Heads:
 
     Attributes:
         module: its path.
-        count: of the heads.
-        projections: the paths of the layers that give queries, keys and values.
-        out: the path of the layer that reads them all.
+        count: the number of heads.
+        projections: the paths of the layers that compute queries, keys and values.
+        out: the path of the layer that reads all heads.
     """
 
     module: str
@@ -57,7 +57,7 @@ class Heads:
 
 
 def heads_of(module: nn.Module, graph: Any) -> list[Heads]:
-    """The attention modules whose heads can be told apart by their names.
+    """The attention modules whose layers have one of the known names.
 
     Args:
         graph: Torch-Pruning's dependency graph of `module`.
@@ -76,7 +76,7 @@ def heads_of(module: nn.Module, graph: Any) -> list[Heads]:
                 continue
             parts = 3 if len(names) == 1 else 1
             width = layers[0].out_features // parts
-            if any(each.out_features != parts * width for each in layers) or width % count:
+            if any(layer.out_features != parts * width for layer in layers) or width % count:
                 continue
             out = _reader(layers[-1], width, graph)
             if out is not None:
@@ -88,7 +88,7 @@ def heads_of(module: nn.Module, graph: Any) -> list[Heads]:
 
 
 def _reader(layer: nn.Module, width: int, graph: Any) -> nn.Linear | None:
-    """The one linear layer that reads what comes of `layer`, `width` wide."""
+    """The only linear layer that reads the outputs of `layer`, if it is `width` wide."""
     nodes, seen, found = [graph.module2node[layer]], set(), []
     while nodes:
         node = nodes.pop()
@@ -104,13 +104,13 @@ def _reader(layer: nn.Module, width: int, graph: Any) -> nn.Linear | None:
 
 
 def remove_heads(module: nn.Module, heads: Heads, numbers: Sequence[int]) -> None:
-    """Takes these heads out of `module`, counted from 0."""
+    """Removes the heads with these indices from `module`."""
     attention, out = module.get_submodule(heads.module), module.get_submodule(heads.out)
     assert isinstance(out, nn.Linear)
     kept = [number for number in range(heads.count) if number not in set(numbers)]
     width = out.in_features
-    each = width // heads.count
-    columns = torch.cat([torch.arange(n * each, (n + 1) * each) for n in kept])
+    size = width // heads.count
+    columns = torch.cat([torch.arange(n * size, (n + 1) * size) for n in kept])
     for path in heads.projections:
         layer = module.get_submodule(path)
         assert isinstance(layer, nn.Linear)
@@ -142,14 +142,14 @@ def _part(whole: Tensor, ids: Tensor, axis: int) -> nn.Parameter:
 
 
 def masked_heads(module: nn.Module, heads: Heads, numbers: Sequence[int]) -> nn.Module:
-    """A copy of `module` in which nothing reads these heads."""
+    """A copy of `module` in which the outputs of these heads have no effect."""
     masked = copy.deepcopy(module)
     out = masked.get_submodule(heads.out)
     assert isinstance(out, nn.Linear)
-    each = out.in_features // heads.count
+    size = out.in_features // heads.count
     with torch.no_grad():
         for number in numbers:
-            out.weight[:, number * each : (number + 1) * each] = 0.0
+            out.weight[:, number * size : (number + 1) * size] = 0.0
     return masked
 
 
@@ -160,17 +160,17 @@ def least_heads(
     importance: str,
     gradients: Mapping[str, Tensor] | None,
 ) -> list[int]:
-    """The `count` heads that are worth least: the sum over all weights that give or read them."""
+    """The `count` least important heads, by the sum over the weights that compute or read them."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.zeros(heads.count)
     for path in (*heads.projections, heads.out):
         layer = module.get_submodule(path)
         assert isinstance(layer, nn.Linear)
         gradient = None if gradients is None else gradients.get(f"{path}.weight")
-        worth = worth_of(importance, layer.weight.detach().cpu(), gradient, generator)
+        values = weight_importance(importance, layer.weight.detach().cpu(), gradient, generator)
         if path == heads.out:
-            scores += worth.sum(0).view(heads.count, -1).sum(1)
+            scores += values.sum(0).view(heads.count, -1).sum(1)
         else:
             parts = 3 if len(heads.projections) == 1 else 1
-            scores += worth.sum(1).view(parts, heads.count, -1).sum((0, 2))
+            scores += values.sum(1).view(parts, heads.count, -1).sum((0, 2))
     return sorted(scores.argsort(stable=True)[:count].tolist())

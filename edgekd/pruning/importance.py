@@ -1,4 +1,4 @@
-"""What makes a channel worth keeping, over all layers that depend on it."""
+"""Measures of the importance of a channel, over all layers that depend on it."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ IMPORTANCES: dict[str, Callable[[Any], Any]] = {
     "hessian": lambda pruning: pruning.importance.GroupHessianImportance(),
     "random": lambda pruning: pruning.importance.RandomImportance(),
 }
-"""By name, a maker of the library's measure. `random` is the control: what a good one must beat."""
+"""Torch-Pruning's measures by name. `random` is the baseline that a good one must beat."""
 
 GRADIENTS: dict[str, Literal["mean", "squared"]] = {"taylor": "mean", "hessian": "squared"}
-"""Importances that look at gradients of the loss, and which."""
+"""Importances that need gradients of the loss: their mean, or the mean of their squares."""
 
 
 def gradients_of(
     module: nn.Module, losses_of: Callable[[nn.Module], Iterable[Tensor]], *, squared: bool = False
 ) -> dict[str, Tensor]:
-    """By name of a parameter, its mean gradient; `squared`: the mean of its squares.
+    """The mean gradient of each parameter, by name.
 
     Args:
-        losses_of: the losses of a module on some samples, one by one; of one sample each where
-            the squares are asked for: the diagonal of the empirical Fisher information.
+        losses_of: yields the losses of a module on some batches; on single samples if `squared`.
+        squared: whether to average the squared gradients instead, the diagonal of the empirical
+            Fisher information.
     """
     module = copy.deepcopy(module).eval()
     parameters = dict(module.named_parameters())
     sums = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
     count = 0
-    for each in parameters.values():
-        each.requires_grad_(True)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
     for loss in losses_of(module):
-        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, found, strict=True):
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 sums[name] += gradient**2 if squared else gradient
         count += 1
     return {name: (total / max(1, count)).cpu() for name, total in sums.items()}
 
 
-def worth_of(
+def weight_importance(
     importance: str, weight: Tensor, gradient: Tensor | None, generator: torch.Generator
 ) -> Tensor:
-    """How much each single weight is worth by an importance, where the library is not asked."""
+    """The importance of each single weight, without Torch-Pruning."""
     if importance == "random":
         return torch.rand(weight.shape, generator=generator)
     if importance == "taylor" and gradient is not None:

@@ -1,7 +1,7 @@
-"""Single weights set to zero: the smallest everywhere, or n of every m in a row.
+"""Sets single weights to zero: the smallest ones, or all but n of every m in a row.
 
-Such a network has the shape it had. It is smaller where a file is compressed, and faster only where
-a runtime skips zeros: most do not.
+The shapes do not change. The network is smaller only in a compressed file, and faster only in a
+runtime that skips zeros, which most do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekd.errors import Fault, RecipeError
 
 
 def sparse_weights(module: nn.Module, ignore: Sequence[str] = ()) -> dict[str, Tensor]:
-    """By name, the weights that are made sparse: those of linear layers and convolutions."""
+    """The weights that can be made sparse, by name: those of linear layers and convolutions."""
     found = {}
     for name, layer in module.named_modules():
         skipped = any(name == path or name.startswith(f"{path}.") for path in ignore)
@@ -26,7 +26,7 @@ def sparse_weights(module: nn.Module, ignore: Sequence[str] = ()) -> dict[str, T
 
 
 def uses_of(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    """By name of a weight, how often each of its values is multiplied in one run.
+    """How often each value of a weight is multiplied in one run, by name of the weight.
 
     Args:
         run: calls `module` with one sample.
@@ -35,10 +35,10 @@ def uses_of(module: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
-        channels = places.shape[1] if isinstance(layer, _ConvNd) else places.shape[-1]
+        values = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+        channels = values.shape[1] if isinstance(layer, _ConvNd) else values.shape[-1]
         name = f"{names[layer]}.weight" if names[layer] else "weight"
-        found[name] = found.get(name, 0) + places.numel() // channels
+        found[name] = found.get(name, 0) + values.numel() // channels
 
     layers = [layer for layer in names if isinstance(layer, nn.Linear | _ConvNd)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -59,11 +59,11 @@ def magnitude_masks(
     ignore: Sequence[str] = (),
     costs: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
-    """By name of a weight, where it is kept: all but this share, the smallest in magnitude.
+    """Masks of the kept values by name of a weight: all but this share, smallest in magnitude.
 
     Args:
-        everywhere: whether the weights of all layers are ranked together; else each layer's own.
-        costs: what each value of a weight counts, by the weight's name; 1 without it.
+        everywhere: whether the weights of all layers are ranked together, or each layer's alone.
+        costs: the cost of each value of a weight, by name of the weight; 1 if None.
 
     Source: Han et al. 2015, arXiv:1506.02626.
     """
@@ -82,7 +82,7 @@ def magnitude_masks(
 
 
 def _largest(values: Tensor, remove_frac: float, cost: Tensor | None = None) -> Tensor:
-    """True but for the smallest: exactly the share that is asked for, also among equal ones."""
+    """True except for the smallest values, exactly the requested share even among equal ones."""
     order = values.detach().abs().flatten().cpu().argsort(stable=True)
     kept = torch.ones(values.numel(), dtype=torch.bool)
     gone = round(remove_frac * values.numel())
@@ -93,7 +93,7 @@ def _largest(values: Tensor, remove_frac: float, cost: Tensor | None = None) -> 
 
 
 def kept_frac(masks: Mapping[str, Tensor], costs: Mapping[str, float] | None = None) -> float:
-    """The share of the masked weights that is kept (0 to 1), each counted as in `costs`."""
+    """The share of the masked weights that is kept (0-1), weighted by `costs`."""
     counts = {name: 1.0 if costs is None else float(costs.get(name, 0.0)) for name in masks}
     whole = sum(counts[name] * mask.numel() for name, mask in masks.items())
     kept = sum(counts[name] * int(mask.sum()) for name, mask in masks.items())
@@ -103,9 +103,9 @@ def kept_frac(masks: Mapping[str, Tensor], costs: Mapping[str, float] | None = N
 def n_of_m_masks(
     module: nn.Module, n: int, m: int, *, ignore: Sequence[str] = ()
 ) -> dict[str, Tensor]:
-    """By name of a weight, where it is kept: the n largest of every m along the inputs.
+    """Masks of the kept values by name of a weight: the n largest of every m along the inputs.
 
-    Weights whose inputs are no multiple of m are left whole, and have no mask.
+    A weight whose inputs are not a multiple of m is not pruned, and has no mask.
 
     Raises:
         RecipeError: not 0 < n < m.
@@ -115,7 +115,7 @@ def n_of_m_masks(
     if not 0 < n < m:
         raise RecipeError(
             Fault(
-                what="This is no pattern of n kept of m.",
+                what="This is not a pattern of n of m kept values.",
                 at="prune.pattern",
                 got=f"{n}:{m}",
                 expected="0 < n < m, such as 2:4",
@@ -124,7 +124,7 @@ def n_of_m_masks(
         )
     masks = {}
     for name, tensor in sparse_weights(module, ignore).items():
-        # Inputs last: a convolution's are ordered as its matrix product takes them.
+        # The inputs are moved last, in the order of a convolution's matrix product.
         rows = tensor.detach().abs().movedim(1, -1)
         if rows.shape[-1] % m:
             continue
@@ -136,7 +136,7 @@ def n_of_m_masks(
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Sets to zero what the masks do not keep."""
+    """Sets the values that the masks do not keep to zero."""
     weights = dict(module.named_parameters())
     with torch.no_grad():
         for name, kept in masks.items():
@@ -144,7 +144,7 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def density(module: nn.Module, names: Iterable[str] | None = None) -> float:
-    """The share of weights that are not zero, of linear layers and convolutions (0 to 1)."""
+    """The share of the weights of linear layers and convolutions that are not zero (0-1)."""
     weights = sparse_weights(module)
     chosen = [weights[name] for name in (weights if names is None else names)]
     return sum(int((tensor != 0).sum()) for tensor in chosen) / sum(t.numel() for t in chosen)

@@ -18,10 +18,10 @@ HISTORY = "history.jsonl"
 
 
 def recorder(run: Run, stage: str, folder: Path) -> EpochProgress:
-    """Who is told of each epoch: the run, a line of JSON, and TensorBoard or MLflow where they are.
+    """A callback that records each epoch in the run's progress, a JSON lines file and loggers.
 
-    Of several processes, the first alone tells. TensorBoard's files lie in `folder`. MLflow is told
-    where the environment variable MLFLOW_TRACKING_URI says to which one.
+    Only the first of several processes records. TensorBoard is used if it is installed, with its
+    files in `folder`; MLflow if the environment variable MLFLOW_TRACKING_URI is set too.
     """
     if world()[0]:
         return no_epoch_progress
@@ -41,8 +41,8 @@ def recorder(run: Run, stage: str, folder: Path) -> EpochProgress:
         mlflow = need("mlflow", extra="logs")
         client = mlflow.MlflowClient()
         project = run.folder.parent.name
-        found = client.get_experiment_by_name(project)
-        experiment = found.experiment_id if found else client.create_experiment(project)
+        known = client.get_experiment_by_name(project)
+        experiment = known.experiment_id if known else client.create_experiment(project)
         name = f"{run.folder.name}/{stage}"
         started = client.create_run(experiment, run_name=name).info.run_id
 

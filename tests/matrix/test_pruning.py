@@ -141,5 +141,5 @@ def test_two_of_four_along_the_inputs() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2)])
 def test_a_pattern_that_is_none_is_told(n: int, m: int) -> None:
-    with pytest.raises(RecipeError, match="no pattern of n kept of m"):
+    with pytest.raises(RecipeError, match="not a pattern of n of m kept values"):
         n_of_m_masks(network().module, n, m)

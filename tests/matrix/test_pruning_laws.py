@@ -280,7 +280,7 @@ def test_multiply_accumulates_are_as_many_as_predicted(name: str, everywhere: bo
 @pytest.mark.parametrize("name", UNTRACEABLE)
 def test_what_cannot_be_followed_is_refused(name: str) -> None:
     net = network(name)
-    with pytest.raises(RecipeError, match="cannot be followed"):
+    with pytest.raises(RecipeError, match="cannot be traced"):
         prune_channels(net.module, net.example, 0.5)
 
 

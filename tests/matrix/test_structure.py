@@ -239,7 +239,7 @@ def test_a_network_that_cannot_be_traced_is_told() -> None:
 
     with torch.no_grad():
         module = Branching().eval()
-    with pytest.raises(RecipeError, match="cannot be followed") as caught:
+    with pytest.raises(RecipeError, match="cannot be traced") as caught:
         prune_channels(module, {"x": torch.zeros(1, 4)}, 0.5)
     assert "Branching" in caught.value.faults[0].at
 
@@ -268,11 +268,11 @@ def test_channels_that_are_shuffled_twice_are_not_followed_for_ever() -> None:
     found = prune_channels(net.module, net.example, 0.5)
     assert found.widths == {}
     assert found.untouched
-    assert all("not followed" in entry.reason for entry in found.untouched)
+    assert all("cannot be traced" in entry.reason for entry in found.untouched)
 
 
 def test_channels_that_are_shuffled_more_often_are_told_with_the_way_that_works() -> None:
     net = as_network(Shuffles(3).eval(), torch.randn(1, 3, 8, 8))
-    with pytest.raises(RecipeError, match="cannot be followed") as caught:
+    with pytest.raises(RecipeError, match="cannot be traced") as caught:
         prune_channels(net.module, net.example, 0.5)
     assert "unstructured" in caught.value.faults[0].fix

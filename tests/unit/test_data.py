@@ -47,7 +47,7 @@ def test_unlabelled_items_are_inputs_alone() -> None:
 
 
 def test_inputs_of_other_names_are_told() -> None:
-    with pytest.raises(RecipeError, match="inputs are not the network's"):
+    with pytest.raises(RecipeError, match="inputs differ from the network's"):
         Samples(Items(), ("image",)).take(torch.tensor([0]))
 
 

@@ -271,7 +271,7 @@ def test_a_slice_that_is_none_is_told(given: object) -> None:
     test = torch.utils.data.TensorDataset(torch.zeros(5, 1), torch.zeros(5).long())
     with pytest.raises(RecipeError, match="The slice 'odd'") as caught:
         Data(test, test, test, slices={"odd": given}).slice_ids()
-    assert "0 to 4, or 5 truth values" in caught.value.faults[0].expected
+    assert "0 to 4, or 5 booleans" in caught.value.faults[0].expected
 
 
 def test_a_metric_that_is_not_defined_on_a_slice_is_none() -> None:
