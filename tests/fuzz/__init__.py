@@ -1,0 +1,1 @@
+"""Fuzz tests: readers of foreign files and texts return a value or an error of five parts."""
