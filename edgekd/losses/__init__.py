@@ -1,7 +1,7 @@
-"""Distillation methods: plain functions of tensors, one file each, named as in their papers.
+"""Distillation losses: plain functions of tensors, one file each, named as in their papers.
 
-A method's positional arguments say what it compares (`student_logits`, `teacher_logits`, `labels`),
-its keyword-only arguments are its options in a recipe.
+The positional arguments of a loss name the tensors it compares (`student_logits`, `teacher_logits`,
+`labels`); its keyword-only arguments are its options in a recipe.
 """
 
 import inspect
@@ -61,8 +61,8 @@ RELATES_SAMPLES = frozenset(
         "contrastive",
     }
 )
-"""Methods whose loss of a batch is not the mean of that of its samples: of several processes that
-train one student, each needs the samples of all."""
+"""Losses of a batch that differ from the mean loss of its samples. If several processes train one
+student, each of them needs the samples of all."""
 
 
 def relates_samples(function: Callable[..., Tensor]) -> bool:
@@ -109,7 +109,7 @@ def loss_names() -> list[str]:
 
 
 def options_of(function: Callable[..., Tensor]) -> dict[str, bool]:
-    """The keyword-only arguments of `function`, and whether each must be given."""
+    """The keyword-only arguments of `function`, and whether each is required."""
     parameters = inspect.signature(function).parameters.values()
     return {
         entry.name: entry.default is inspect.Parameter.empty
@@ -119,7 +119,7 @@ def options_of(function: Callable[..., Tensor]) -> dict[str, bool]:
 
 
 def input_names(function: Callable[..., Tensor]) -> list[str]:
-    """The positional arguments of `function`: what it compares."""
+    """The positional arguments of `function`: the tensors it compares."""
     parameters = inspect.signature(function).parameters.values()
     return [entry.name for entry in parameters if entry.kind is not inspect.Parameter.KEYWORD_ONLY]
 

@@ -1,4 +1,4 @@
-"""MiniLM: how tokens attend to each other."""
+"""MiniLM's attention relation: divergence of attention distributions."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,16 +16,16 @@ def attention_relation(
     heads: int | None = None,
 ) -> Float[Tensor, ""]:
     """The divergence of the student's attention from the teacher's, softmax(Q K^T / sqrt(d)), in
-    nats, the mean over samples, heads and tokens. Widths may differ, the number of heads not.
+    nats, averaged over samples, heads and tokens. Widths may differ, the number of heads may not.
 
     Args:
-        student_queries and the others: batch x heads x tokens x width, or, with `heads`, batch x
-            tokens x features.
-        heads: into how many heads features are split; the same for student and teacher.
+        student_queries, student_keys, teacher_queries, teacher_keys: batch x heads x tokens x
+            width, or, with `heads`, batch x tokens x features.
+        heads: the number of heads that features are split into, for student and teacher.
 
     Raises:
-        ValueError: samples, heads or tokens differ, a network's queries are not of the width of
-            its keys, or features do not split into the heads.
+        ValueError: samples, heads or tokens differ, a network's queries and keys differ in width,
+            or features cannot be split into the heads.
 
     Source: Wang et al. 2020, arXiv:2002.10957, equation 7.
     """

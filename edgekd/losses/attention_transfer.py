@@ -1,4 +1,4 @@
-"""Attention transfer: where a network looks."""
+"""Attention transfer: squared difference of spatial attention maps."""
 
 import math
 from collections.abc import Callable
@@ -16,28 +16,28 @@ def attention_transfer(
     *,
     power: float = 2,
 ) -> Float[Tensor, ""]:
-    """The mean squared difference of two attention maps: over the channels, the mean of
-    |features|^power at each position, each sample's map of length 1.
+    """The mean squared difference of two attention maps: at each position the mean over channels of
+    |features|^power, with each sample's map normalized to length 1.
 
-    The larger of the two maps is average-pooled to the smaller.
+    The larger of the two maps is average-pooled to the size of the smaller.
 
     Args:
-        power: p, 1 or more; the paper's is 2.
+        power: p, 1 or more; the paper uses 2.
 
     Raises:
-        ValueError: `power` is under 1 or infinite, or these are not two maps of the same samples.
+        ValueError: `power` is below 1 or infinite, or these are not two maps of the same samples.
 
     Source: Zagoruyko, Komodakis 2017, arXiv:1612.03928, equation 2, by the authors' code, which
         takes the mean over positions and batch.
     """
-    # Under 1 the gradient has no bound at zero, where half of the features after a ReLU are.
+    # Below 1 the gradient is unbounded at zero, where half of the features after a ReLU are.
     if not 1 <= power < math.inf:
         raise ValueError(f"power must be 1 or more and finite, got {power}")
     check_same_batch(student_features, teacher_features)
     if student_features.ndim != teacher_features.ndim or student_features.ndim < 3:
         raise ValueError(
             f"student features {tuple(student_features.shape)} and teacher features "
-            f"{tuple(teacher_features.shape)} are not maps of as many axes"
+            f"{tuple(teacher_features.shape)} are not maps with the same number of axes"
         )
     with in_full(student_features, teacher_features) as (student, teacher):
         ours, theirs = (_attention(features, power) for features in (student, teacher))
@@ -47,8 +47,8 @@ def attention_transfer(
 
 
 def _attention(features: Tensor, power: float) -> Tensor:
-    """At each position the mean over the channels of |features|^power, each sample's by a factor of
-    its own: none that changes the loss, and one by which no power of large features overflows."""
+    """The mean over channels of |features|^power at each position, scaled per sample. The scale
+    does not change the loss and prevents an overflow of large features."""
     largest = features.detach().abs().flatten(1).amax(1).clamp(min=1.0)
     scaled = features / largest.reshape(-1, *[1] * (features.ndim - 1))
     return scaled.abs().pow(power).mean(1)

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation, over the samples of a batch."""
+"""Contrastive representation distillation (InfoNCE) over the samples of a batch."""
 
 import torch
 from jaxtyping import Float
@@ -14,18 +14,18 @@ def contrastive(
     *,
     temperature: float = 0.07,
 ) -> Float[Tensor, ""]:
-    """InfoNCE: the cross-entropy, in nats a sample, of finding a sample's own teacher feature among
-    those of the batch, by cosine similarity over `temperature`.
+    """InfoNCE: the cross-entropy, in nats per sample, of identifying a sample's own teacher feature
+    among those of the batch, by cosine similarity divided by `temperature`.
 
-    It relates the samples of a batch; more of them are more negatives. Its minimum is not zero.
-    Where the student's features are the teacher's, it is the mean of
-    log(sum_j exp((cos(t_i, t_j) - 1) / temperature)): the least of all pairings of these features
-    with samples, though not of all students, as one can still turn away from the negatives. Over
-    all students and teachers of N samples, the least is
+    The loss relates the samples of a batch; a larger batch has more negatives. Its minimum is not
+    zero. If the student's features equal the teacher's, it is the mean of
+    log(sum_j exp((cos(t_i, t_j) - 1) / temperature)). That is the minimum over all pairings of
+    these features with samples, but not over all students, which can move away from the negatives.
+    Over all students and teachers of N samples, the minimum is
     log(1 + (N - 1) exp(-N / (N - 1) / temperature)), where both are the same regular simplex.
 
     Args:
-        temperature: over 0.
+        temperature: positive.
 
     Raises:
         ValueError: `temperature` is not positive, or these are not features of one shape.

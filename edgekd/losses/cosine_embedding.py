@@ -1,4 +1,4 @@
-"""DistilBERT's loss of directions."""
+"""DistilBERT's cosine loss of hidden states."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +10,7 @@ def cosine_embedding(
     student_features: Float[Tensor, "batch ... features"],
     teacher_features: Float[Tensor, "batch ... features"],
 ) -> Float[Tensor, ""]:
-    """One minus the cosine between the two features, along the last axis; the mean.
+    """One minus the cosine of the two features along the last axis, averaged.
 
     Raises:
         ValueError: the shapes differ.

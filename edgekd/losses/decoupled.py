@@ -17,22 +17,21 @@ def decoupled(
     alpha: float,
     beta: float,
 ) -> Float[Tensor, ""]:
-    """Soft targets taken apart: alpha times the divergence of the label's probability against all
-    others, beta times that among the others, in nats a sample, times T^2.
+    """Decoupled soft targets: alpha times the divergence of the label's probability against all
+    others, plus beta times the divergence among the others, in nats per sample, times T^2.
 
-    The usual soft target is alpha = 1 and beta = 1 - the teacher's probability of the label. The
-    probability of all others is a logsumexp of their logits, so that a label that is far ahead
-    gives no logarithm of zero.
+    The usual soft target has alpha = 1 and beta = 1 - the teacher's probability of the label. The
+    probability of the others is a logsumexp of their logits, so that no logarithm of zero occurs.
 
     Args:
         labels: classes, from 0.
-        temperature: T, over 0.
+        temperature: T, positive.
         alpha, beta: weights of the target class and of the other classes; the paper uses 1 and 8.
 
     Raises:
-        ValueError: `temperature` is not positive, the shapes differ or are not batch x classes, of
-            two classes or more, or labels are not one class a sample. Whether they are classes is
-            looked at on the CPU alone: on an accelerator the look would wait for the device.
+        ValueError: `temperature` is not positive, the shapes differ or are not batch x classes with
+            two classes or more, or labels are not one class per sample. The range of labels is
+            checked on the CPU only, since the check would synchronize an accelerator.
 
     Source: Zhao et al. 2022, arXiv:2203.08679, equation 7.
     """
@@ -52,9 +51,9 @@ def decoupled(
             _parts(logits / temperature, labels, target) for logits in (student, teacher)
         )
         binary = (theirs.exp() * (theirs - ours)).sum(1)
-        # The label has no place among the others: its probability there is zero.
-        apart = theirs_rest.exp() * (theirs_rest - ours_rest).masked_fill(target, 0.0)
-        return (alpha * binary + beta * apart.sum(1)).mean() * temperature**2
+        # The label is not among the others: its probability there is zero.
+        among_rest = theirs_rest.exp() * (theirs_rest - ours_rest).masked_fill(target, 0.0)
+        return (alpha * binary + beta * among_rest.sum(1)).mean() * temperature**2
 
 
 def _parts(logits: Tensor, labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""FitNets: hints from an inner layer."""
+"""FitNets' hints: mean squared difference of an inner layer."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,13 +10,13 @@ from edgekd.losses._tensors import check_same_shape, in_full
 def hint(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
-    """The mean squared difference of two features of one shape.
+    """The mean squared difference of two features of the same shape.
 
     Raises:
-        ValueError: the shapes differ; a projector gives the student's the teacher's shape.
+        ValueError: the shapes differ; use a projector.
 
-    Source: Romero et al. 2015, arXiv:1412.6550, equation 3; the mean over all values, not half of
-        the sum.
+    Source: Romero et al. 2015, arXiv:1412.6550, equation 3, with the mean over all values instead
+        of half the sum.
     """
     check_same_shape(student_features, teacher_features, "features")
     with in_full(student_features, teacher_features) as (student, teacher):

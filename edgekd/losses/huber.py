@@ -1,4 +1,4 @@
-"""Outputs of a regression, compared by a loss that outliers do not rule."""
+"""Huber loss of the outputs of a regression, which is robust to outliers."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,10 +13,10 @@ def huber(
     *,
     delta: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Half the squared difference of two outputs up to `delta`, linear beyond; the mean.
+    """Half the squared difference of two outputs up to `delta`, linear beyond it, averaged.
 
     Args:
-        delta: over 0, in the outputs' unit.
+        delta: positive, in the outputs' unit.
 
     Raises:
         ValueError: `delta` is not positive, or the shapes differ.

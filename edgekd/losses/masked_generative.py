@@ -9,11 +9,11 @@ from edgekd.losses._tensors import check_same_shape, in_full
 def masked_generative(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
-    """The squared difference of the teacher's feature and what was generated of the student's
-    masked one; the sum over a sample, the mean over the batch.
+    """The squared difference of the teacher's feature and the feature generated from the student's
+    masked one, summed over a sample and averaged over the batch.
 
-    Masking and generating is the work of the projector "generative", which is the default for this
-    loss; here the two are compared.
+    The projector "generative", the default for this loss, masks the student's feature and generates
+    from it.
 
     Raises:
         ValueError: the shapes differ.

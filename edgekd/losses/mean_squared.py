@@ -1,4 +1,4 @@
-"""Outputs of a regression or an embedding, compared by squares."""
+"""Mean squared difference of the outputs of a regression or an embedding."""
 
 from jaxtyping import Float
 from torch import Tensor

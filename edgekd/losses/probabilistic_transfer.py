@@ -12,10 +12,10 @@ EPSILON = 1e-7
 def probabilistic_transfer(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
-    """The divergence of the student's probabilities of one sample given another from the teacher's:
-    cosine similarities, moved to 0-1, each row divided by its sum; the mean over batch^2.
+    """The divergence of the student's conditional probabilities of samples from the teacher's:
+    cosine similarities shifted to 0-1 and divided by their row's sum. The mean is over batch^2.
 
-    It relates the samples of a batch.
+    The loss relates the samples of a batch.
 
     Raises:
         ValueError: these are not features of the same samples.

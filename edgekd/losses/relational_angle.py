@@ -10,11 +10,11 @@ from edgekd.losses._tensors import check_same_batch, directions, in_full
 def relational_angle(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
-    """The smooth L1 difference of the cosines of the angles that all triples of samples form; the
-    mean over all triples, those with a sample twice included.
+    """The smooth L1 difference of the cosines of the angles between all triples of samples,
+    averaged over all triples, including those with a sample twice.
 
-    It relates the samples of a batch, and takes memory for batch^2 x features and batch^3 values.
-    Samples that are equal but for rounding have no direction to each other, and no gradient by it.
+    The loss relates the samples of a batch, and needs memory for batch^2 x features and batch^3
+    values. Samples that are equal up to rounding have no direction, and no gradient from it.
 
     Raises:
         ValueError: these are not features of the same samples.
@@ -27,7 +27,7 @@ def relational_angle(
 
 
 def _cosines(features: Tensor) -> Tensor:
-    """For each sample, the cosines of the angles at it between all pairs of others."""
+    """The cosines of the angles at each sample between all pairs of other samples."""
     flat = features.flatten(1)
     centred = flat - flat.mean(0)
     units = directions(centred[None] - centred[:, None], of=flat[:, None])

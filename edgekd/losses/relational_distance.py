@@ -11,11 +11,11 @@ from edgekd.losses._tensors import ROUNDINGS, check_same_batch, in_full
 def relational_distance(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
-    """The smooth L1 difference of the distances between all samples of the batch, those of each
-    network divided by their mean; the mean over all pairs, those of a sample with itself included.
+    """The smooth L1 difference of the distances between all samples of the batch, divided by their
+    mean in each network, averaged over all pairs, including those of a sample with itself.
 
-    It relates the samples of a batch. Features are centred, and distances are those of differences,
-    so that a common offset costs no digits; one that is only rounding of the features is zero.
+    The loss relates the samples of a batch. Features are centred and subtracted, so that a common
+    offset costs no precision; a distance below the rounding error of the features is zero.
 
     Raises:
         ValueError: these are not features of the same samples.
@@ -28,10 +28,10 @@ def relational_distance(
 
 
 def _distances(features: Tensor) -> Tensor:
-    """The distances of all samples, divided by the mean of those that are not zero."""
+    """The distances between all samples, divided by the mean of those that are not zero."""
     flat = features.flatten(1)
     centred = flat - flat.mean(0)
-    # By differences, not by inner products; of equal samples the gradient is zero.
+    # From differences, not from inner products; equal samples have gradient zero.
     distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist")
     rounding = ROUNDINGS * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat, dim=1)
     apart = distances > torch.maximum(rounding[:, None], rounding)

@@ -10,9 +10,9 @@ def similarity_preserving(
     student_features: Float[Tensor, "batch ..."], teacher_features: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, ""]:
     """The squared difference of the two matrices of inner products between all samples of the
-    batch, each row of length 1; the sum, divided by batch^2.
+    batch, with rows normalized to length 1, summed and divided by batch^2.
 
-    It relates the samples of a batch.
+    The loss relates the samples of a batch.
 
     Raises:
         ValueError: these are not features of the same samples.

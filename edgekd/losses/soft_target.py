@@ -12,14 +12,14 @@ def soft_target(
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Divergence of the softened student from the softened teacher, in nats a sample, times T^2.
+    """Divergence of the softened student from the softened teacher, in nats per sample, times T^2.
 
-    T^2 / N * sum_i KL(softmax(t_i / T) || softmax(s_i / T)); the factor keeps the size of the
-    gradient when T changes, whatever other terms stand beside this one. No gradient reaches the
-    teacher. Computed in float32 or better, also under autocast.
+    T^2 / N * sum_i KL(softmax(t_i / T) || softmax(s_i / T)). The factor T^2 keeps the size of the
+    gradient if T changes. No gradient reaches the teacher. The loss is computed in float32 or
+    better, also under autocast.
 
     Args:
-        temperature: T, over 0; larger shows more of the teacher's small probabilities.
+        temperature: T, positive; a larger T emphasizes the teacher's small probabilities.
 
     Raises:
         ValueError: `temperature` is not positive, or the shapes differ.

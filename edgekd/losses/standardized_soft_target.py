@@ -17,22 +17,22 @@ def standardized_soft_target(
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """The soft-target loss of logits that have mean 0 and deviation 1 over the classes.
+    """The soft-target loss of logits standardized to mean 0 and deviation 1 over the classes.
 
-    A student only has to match the shape of a sample's logits: but for EPSILON, the loss does not
-    change under a positive affine map of them.
+    A student only has to match the shape of a sample's logits: except for EPSILON, the loss is
+    invariant to a positive affine map of them.
 
     Args:
-        temperature: T, over 0; the base temperature of the paper.
+        temperature: T, positive; the base temperature of the paper.
 
     Raises:
-        ValueError: `temperature` is not positive, or the shapes differ or are not batch x classes,
-            of two classes or more.
+        ValueError: `temperature` is not positive, or the shapes differ or are not batch x classes
+            with two classes or more.
 
     Source: Sun et al. 2024, arXiv:2403.01427, algorithm 1;
         github.com/sunshangquan/logit-standardization-KD.
-    Differs: from the paper as its code does, by the unbiased deviation (over classes - 1) and by
-        EPSILON; from both, logits that are constant but for rounding become zero, at no gradient.
+    Differs: from the paper, like its code, by the unbiased deviation (over classes - 1) and by
+        EPSILON; from both, logits that are constant up to rounding become zero without a gradient.
     """
     check_positive(temperature=temperature)
     check_logits(student_logits, teacher_logits)
@@ -41,7 +41,7 @@ def standardized_soft_target(
 
 
 def _standard(logits: Tensor) -> Tensor:
-    """Of mean 0 and deviation 1; constant logits become zero."""
+    """Logits with mean 0 and deviation 1; constant logits become zero."""
     centred = above_rounding(logits - logits.mean(1, keepdim=True), of=logits)
     deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
     degrees: float = (logits.shape[1] - 1) ** 0.5

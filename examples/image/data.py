@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels, few of them with their label; they come with scikit-learn.
+"""Handwritten digits of 8 x 8 pixels from scikit-learn, few of them labelled.
 
 Source: Alpaydin, Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", CC BY 4.0.
 """
@@ -14,15 +14,15 @@ import edgekd
 
 
 def digits(labelled: int = 100, seed: int = 0, unlabelled: bool = True) -> edgekd.Data:
-    """`labelled` digits to learn from and about a thousand without label; 400 to test on.
+    """`labelled` digits and about a thousand unlabelled ones for training, and 400 for testing.
 
     Args:
-        unlabelled: whether those without label are there.
+        unlabelled: whether to include the unlabelled digits.
     """
     images, labels = load_digits(return_X_y=True)
     image = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16.0
     label = torch.tensor(labels)
-    # The last ones, which scikit-learn's own examples test on too: no near copy is on both sides.
+    # Tests on the last ones, as scikit-learn's examples do: no near copy is in both parts.
     test, rest = torch.arange(1397, len(label)), torch.arange(1397)
     order = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))]
     validation, train, others = order[:200], order[200 : 200 + labelled], order[200 + labelled :]
@@ -37,7 +37,7 @@ def digits(labelled: int = 100, seed: int = 0, unlabelled: bool = True) -> edgek
 
 
 def shift(inputs: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
-    """Each image moved by up to one pixel each way, as its seed says."""
+    """Each image shifted by up to one pixel in each direction, given by its seed."""
     down, right = seeds % 3, seeds // 3 % 3
     rows, columns = down[:, None] + torch.arange(8), right[:, None] + torch.arange(8)
     moved = {}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """Two convolutions and what goes past them.
+    """Two convolutions with a skip connection.
 
     Source: He et al. 2016, arXiv:1512.03385, figure 2.
     """
@@ -17,15 +17,15 @@ class Residual(nn.Module):
         self.second = nn.Sequential(
             nn.Conv2d(outs, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs)
         )
-        self.past = nn.Conv2d(ins, outs, 1, stride, bias=False) if ins != outs else nn.Identity()
+        self.skip = nn.Conv2d(ins, outs, 1, stride, bias=False) if ins != outs else nn.Identity()
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.second(self.first(x)) + self.past(x))
+        return self.relu(self.second(self.first(x)) + self.skip(x))
 
 
 class DigitNet(nn.Module):
-    """Stages of convolutions, the mean over the image, and one linear layer."""
+    """Stages of convolutions, global average pooling and a linear layer."""
 
     def __init__(self, stages: nn.Sequential, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def _convolution(ins: int, outs: int, size: int, stride: int = 1, groups: int = 
 
 
 def _separable(ins: int, outs: int, stride: int = 1) -> nn.Sequential:
-    """One filter a channel, then a mixing of the channels.
+    """A depthwise convolution followed by a pointwise one.
 
     Source: Howard et al. 2017, arXiv:1704.04861, section 3.1.
     """
@@ -60,6 +60,6 @@ def teacher() -> nn.Module:
 
 
 def student() -> nn.Module:
-    """Three depthwise-separable convolutions behind a full one."""
+    """A full convolution followed by three depthwise-separable ones."""
     parts = [_separable(16, 24, 2), _separable(24, 32), _separable(32, 48)]
     return DigitNet(nn.Sequential(_convolution(1, 16, 3), *parts), 48)

@@ -32,7 +32,7 @@ def signals(seed: int = 42, validation_count: int = 500) -> edgekd.Data:
 
 
 def shift(inputs: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
-    """Each signal rotated by as many steps as its seed says: the digit may be anywhere in it."""
+    """Each signal rotated by as many steps as its seed gives: the digit may be anywhere."""
     steps = torch.arange(LENGTH) - (seeds % LENGTH)[:, None]
     index = (steps % LENGTH)[:, None, :]
     return {name: signal.gather(2, index.expand_as(signal)) for name, signal in inputs.items()}

