@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edgekd.devices.emulation import EMULATION, userland
 from edgekd.devices.emulation import setup as userland_setup
+from edgekd.devices.reply_values import MisfitError, as_object, read_json
+from edgekd.devices.transport.url import split_url
 from edgekd.errors import (
     ConversionError,
     Fault,
@@ -130,7 +131,7 @@ def core_of(url: str) -> str:
     Raises:
         RecipeError: there is no such emulated core.
     """
-    core = urlsplit(url).netloc
+    core = split_url(url).netloc
     if core in userland.CORES:
         return core
     close = nearest(core, list(userland.CORES))
@@ -152,15 +153,23 @@ def _escaped(path: Path) -> str:
 def _label(folder: Path, core: str, device: userland.Userland) -> None:
     """Mark the report as emulated, and remove figures of the emulator itself."""
     path = folder / "report.json"
-    report = json.loads(path.read_text())
-    for result in report["results"].values():
-        for name in [name for name in result if name.endswith("_ns")]:
-            del result[name]
+    try:
+        report = as_object(read_json(path), "report.json")
+        results = as_object(report.get("results"), "results")
+        facts = as_object(report.get("device"), "device")
+    except MisfitError:  # `read_report` refuses it.
+        return
+    report["results"] = {
+        artifact: {name: value for name, value in result.items() if not name.endswith("_ns")}
+        if isinstance(result, dict)
+        else result
+        for artifact, result in results.items()
+    }
     report["peak_memory_bytes"] = report["start_ns"] = None
     report["readings"] = []
     report["device"] = {
         name: value
-        for name, value in report["device"].items()
+        for name, value in facts.items()
         if name not in ("before", "after", "governor", "cpu_count", "kernel")
     }
     report["device"]["emulated"] = core

@@ -24,6 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.devices.on_device.agent import VERSION
+from edgekd.devices.reply_values import (
+    MisfitError,
+    as_list,
+    as_number,
+    as_object,
+    as_time,
+    is_count,
+    read_json,
+    short,
+)
+from edgekd.devices.reply_values import cleaned as as_clean
 from edgekd.errors import Fault, RecipeError
 from edgekd.system.files import path_digest
 
@@ -101,38 +112,55 @@ def _result(model: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(_fault(path, f"{type(error).__name__}: {error}")) from error
-    problem = _problem(document)
-    if problem is not None:
-        raise RecipeError(_fault(path, problem))
-    figures: dict[str, Any] = document
-    return figures
+        document = as_object(read_json(path), "the file")
+        _check(document)
+        cleaned: dict[str, Any] = as_clean(document, "the file")
+    except ValueError as error:
+        raise RecipeError(_fault(path, str(error))) from error
+    return cleaned
 
 
-def _problem(document: Any) -> str | None:
-    """Why the file is not valid, or None."""
-    if not isinstance(document, dict) or document.get("format") != "edgekd-figures":
-        return 'no "format": "edgekd-figures"'
-    if document.get("version") != 1:
-        return f"version {document.get('version')!r}"
+def _check(document: Mapping[str, Any]) -> None:
+    """Compare the document with its format.
+
+    Raises:
+        MisfitError: it is another one.
+    """
+    if document.get("format") != "edgekd-figures":
+        raise MisfitError('no "format": "edgekd-figures"')
+    if document.get("version") != 1 or isinstance(document["version"], bool):
+        raise MisfitError(f"version {short(document.get('version'))}")
     for name in ("device", "machine", "models"):
         if not document.get(name):
-            return f"no {name!r}"
-    for number, model in enumerate(document["models"]):
-        at = f"models[{number}]"
-        if not isinstance(model.get("sha256"), str) or not isinstance(model.get("count"), int):
-            return f"{at} has no sha256, or no count of predictions"
-        times = model.get("prediction_ms")
-        if not isinstance(times, dict) or not times or set(times) - set(QUANTILES):
-            return f"{at}.prediction_ms: {times!r}"
-        ordered = [times[name] for name in QUANTILES if name in times]
-        if not all(isinstance(ms, int | float) and ms > 0 for ms in ordered):
-            return f"{at}.prediction_ms: {times!r}"
-        if ordered != sorted(ordered):
-            return f"{at}.prediction_ms does not ascend: {times!r}"
-    return None
+            raise MisfitError(f"no {name!r}")
+    for name in ("device", "machine", "system", "tool"):
+        if not isinstance(document.get(name), str | None):
+            raise MisfitError(f"{name} is {short(document[name])}, not a text")
+    for number, model in enumerate(as_list(document["models"], "models")):
+        _check_model(as_object(model, f"models[{number}]"), f"models[{number}]")
+
+
+def _check_model(model: Mapping[str, Any], at: str) -> None:
+    if not isinstance(model.get("sha256"), str) or not is_count(model.get("count")):
+        raise MisfitError(f"{at} has no sha256, or no count of predictions")
+    if not model["count"]:
+        raise MisfitError(f"{at}.count is 0")
+    times = as_object(model.get("prediction_ms"), f"{at}.prediction_ms")
+    if not times or set(times) - set(QUANTILES):
+        raise MisfitError(f"{at}.prediction_ms: {short(times)}")
+    ordered = [
+        as_number(times[name], f"{at}.prediction_ms.{name}") for name in QUANTILES if name in times
+    ]
+    if min(ordered) <= 0:
+        raise MisfitError(f"{at}.prediction_ms: {short(times)}")
+    if ordered != sorted(ordered):
+        raise MisfitError(f"{at}.prediction_ms does not ascend: {short(times)}")
+    as_time(model.get("load_ms", 0.0), f"{at}.load_ms", least=0)
+    if not isinstance(model.get("compute_units"), str | None):
+        raise MisfitError(f"{at}.compute_units is {short(model['compute_units'])}, not a text")
+    operations = as_object(model.get("operations") or {}, f"{at}.operations")
+    if not all(is_count(count) for count in operations.values()):
+        raise MisfitError(f"{at}.operations: {short(operations)}")
 
 
 def _fault(path: Path, got: str) -> Fault:

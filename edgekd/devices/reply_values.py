@@ -30,7 +30,7 @@ def read_json(path: Path, most_bytes: int = REPLY_BYTES) -> Any:
     """
     try:
         if not path.is_file():
-            raise MisfitError(f"there is no {path.name}")
+            raise MisfitError(f"there is no file {path.name}")
         size = path.stat().st_size
         if size > most_bytes:
             raise MisfitError(f"{path.name} has {size} bytes, more than {most_bytes}")

@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 from edgekd.devices.on_device import ON_DEVICE
-from edgekd.devices.transport.openssh import FULL, Connection, connected, fault
+from edgekd.devices.transport.openssh import FULL, Connection, connected, fault, host_args
 from edgekd.devices.transport.reconnect import retry
 from edgekd.devices.transport.url import parse_options
 from edgekd.devices.vendor_tools import trtexec
@@ -65,6 +65,11 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     retry(attempt)
     if "trtexec" in options:
         trtexec.conclude(url, folder, job)
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that names no host; see `Device`."""
+    host_args(url)
 
 
 def _providers(url: str, names: str) -> list[str]:

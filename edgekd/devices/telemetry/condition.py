@@ -6,7 +6,7 @@ cannot be parsed is reported as unread, never guessed. This file compares readin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -88,8 +88,9 @@ def read(raw: Mapping[str, Any]) -> Reading:
         try:
             for name, value in _PARSERS[source](text).items():
                 table = isinstance(value, dict)
+                _check_finite(value.values() if table else [value])
                 values[name] = {**values.get(name, {}), **value} if table else value
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             unread.append(f"{source}: {error}")
     return Reading(
         at_s=raw["at_s"],
@@ -98,6 +99,13 @@ def read(raw: Mapping[str, Any]) -> Reading:
         unread=tuple(text[:300] for text in unread),
         **values,
     )
+
+
+def _check_finite(values: Iterable[Any]) -> None:
+    """Raise a ValueError for a number of hundreds of digits, which is infinite."""
+    for value in values:
+        if isinstance(value, int | float) and not abs(value) < 2**63:
+            raise ValueError(f"a value of {value!r}"[:80])
 
 
 def _files(text: str) -> dict[str, Any]:

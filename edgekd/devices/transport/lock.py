@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from edgekd.devices.transport.url import split_url
 from edgekd.errors import Fault, UnreachableError
 from edgekd.system.process import pause
 
@@ -25,7 +25,9 @@ POLL_S = 0.2
 
 def device_key(url: str) -> str:
     """The key of a device, the same for all its URLs: its host or serial, without the user."""
-    parts = urlsplit(url)
+    if url.startswith("imported://"):  # The rest is a path, not an address.
+        return "imported-" + re.sub(r"[^A-Za-z0-9.-]", "_", url.removeprefix("imported://"))[-100:]
+    parts = split_url(url)
     host = parts.netloc.rpartition("@")[2].lower() if parts.scheme == "ssh" else parts.netloc
     return re.sub(r"[^A-Za-z0-9.-]", "_", f"{parts.scheme or 'local'}-{host}".rstrip("-"))
 

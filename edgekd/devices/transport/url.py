@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from edgekd.errors import Fault, RecipeError, listed, nearest
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a device's URL.
+
+    Raises:
+        RecipeError: it is not a URL.
+    """
+    try:
+        if not url.isprintable():
+            raise ValueError("it has control characters")
+        return urlsplit(url)
+    except ValueError as error:
+        raise RecipeError(
+            Fault(
+                what="The device's URL is not valid.",
+                at=f"device = {url!r}",
+                got=str(error),
+                expected="scheme://address, an IPv6 address in brackets: ssh://pi@[fe80::1]:22",
+                fix="correct the address; special characters are written as %XX",
+            )
+        ) from error
 
 
 def parse_options(url: str, known: Mapping[str, str]) -> dict[str, str]:
@@ -18,7 +40,7 @@ def parse_options(url: str, known: Mapping[str, str]) -> dict[str, str]:
         RecipeError: an option is unknown or has no value.
     """
     options = {}
-    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+    for name, value in parse_qsl(split_url(url).query, keep_blank_values=True):
         if name not in known or not value:
             close = nearest(name, list(known))
             raise RecipeError(
@@ -40,10 +62,13 @@ def parse_options(url: str, known: Mapping[str, str]) -> dict[str, str]:
 
 def drives_gpu(url: str) -> bool:
     """Whether the URL asks the device to compute on its GPU."""
-    return not {"trtexec", "providers"}.isdisjoint(dict(parse_qsl(urlsplit(url).query)))
+    if url.startswith("imported://"):
+        return False
+    return not {"trtexec", "providers"}.isdisjoint(dict(parse_qsl(split_url(url).query)))
 
 
 def gives_outputs(url: str) -> bool:
     """Whether the device at `url` returns an artifact's outputs, not only its latency."""
-    parts = urlsplit(url)
-    return parts.scheme != "imported" and "benchmark_model" not in dict(parse_qsl(parts.query))
+    if url.startswith("imported://"):  # The rest is a path, not an address.
+        return False
+    return "benchmark_model" not in dict(parse_qsl(split_url(url).query))

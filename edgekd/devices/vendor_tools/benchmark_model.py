@@ -87,11 +87,13 @@ def parse_benchmark_model(text: str) -> Benchmark:
 def _summary(line: str) -> BenchmarkModelSummary:
     values = {name: float(text) for name, text in _FIELD.findall(line)}
     if "(all same)" in line:
+        if not {"curr", "count"} <= values.keys():
+            raise ValueError(f"benchmark_model printed no value: {line.strip()}")
         value = values["curr"]
         return BenchmarkModelSummary(
             int(values["count"]), value, value, value, value, 0.0, value, value, value
         )
-    missing = [name for name in ("min", "max", "avg", "std") if name not in values]
+    missing = [name for name in ("count", "min", "max", "avg", "std") if name not in values]
     if missing:
         raise ValueError(f"benchmark_model printed no {missing[0]}: {line.strip()}")
     return BenchmarkModelSummary(

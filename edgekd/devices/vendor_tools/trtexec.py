@@ -22,12 +22,18 @@ from typing import Any
 
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.on_device.agent import VERSION
+from edgekd.devices.reply_values import MisfitError, as_list, as_object, read_json
 from edgekd.devices.telemetry.jetson import parse_tegrastats
 from edgekd.errors import Fault, RefusedError, UnreachableError
 from edgekd.system.packages import need
 
 RESULTS = r"done\.json|(log|times|out|power)-[A-Za-z0-9_.-]+"
 WARM_UP_MS = 500
+UNREADABLE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+    MemoryError,
+)  # fmt: skip
+"""Errors of reading a tool's output that has other contents."""
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VIN")
 """Rails that power a whole module, by board. Source: NVIDIA Jetson Linux Developer Guide, the
 rails of each module's power monitor."""
@@ -239,24 +245,26 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
     Raises:
         UnreachableError: there are no results.
     """
-    results_file = folder / "done.json"
-    if not results_file.exists():
+    try:
+        done = as_object(read_json(folder / "done.json"), "done.json")
+        all_codes = as_object(done.get("codes"), "codes")
+    except MisfitError as error:
         raise UnreachableError(
             Fault(
                 what=f"The device {url} returned no results.",
                 at=url,
-                got="no done.json",
+                got=str(error),
                 expected="the output of trtexec",
                 fix="run trtexec there by hand",
             )
-        )
-    done = json.loads(results_file.read_text())
+        ) from error
     plan = json.loads((folder / "trtexec.json").read_text())
     results = {}
     for entry in job["artifacts"]:
-        name, codes = entry["name"], done["codes"][entry["name"]]
-        log = (folder / f"log-{name}-{len(codes) - 1}.txt").read_text(errors="replace")
+        name, codes, log = entry["name"], [None], ""
         try:
+            codes = as_list(all_codes.get(entry["name"]), "codes") or [None]
+            log = (folder / f"log-{name}-{len(codes) - 1}.txt").read_text(errors="replace")
             summary = parse_trtexec((folder / f"log-{name}-0.txt").read_text(errors="replace"))
             if codes[-1] != 0:
                 raise ValueError(log[-300:].strip())
@@ -266,7 +274,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
                 else _outputs(folder, name, summary, len(codes), plan["kinds"][name])
             )
             results[name]["inputs"] = plan["inputs"][name]
-        except (OSError, ValueError, KeyError) as error:
+        except (*UNREADABLE, OSError) as error:
             detail = f"trtexec, exit status {codes[-1]}: {' '.join(str(error).split())}"[:500]
             built = "Engine built" in log or "Starting inference" in log
             outcome = "run-failed" if built else "load-failed"
@@ -275,7 +283,7 @@ def conclude(url: str, folder: Path, job: Mapping[str, Any]) -> None:
         "version": VERSION,
         "results": results,
         "peak_memory_bytes": None,
-        "device": done["device"],
+        "device": done.get("device"),
     }
     (folder / "report.json").write_text(json.dumps(report))
 
