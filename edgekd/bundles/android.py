@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from pathlib import Path
 
 from edgekd.bundles.android_test import write_golden_test
@@ -23,6 +22,7 @@ from edgekd.bundles.quoting import quoted_java, xml_text
 from edgekd.errors import ConversionError, Fault
 from edgekd.system.files import write_text
 from edgekd.system.process import run_process
+from edgekd.system.scratch import scratch_folder
 
 FORMATS: tuple[str, ...] = ("litert", "onnx")
 MIN_SDK = 21
@@ -87,8 +87,8 @@ def _within(model: Model, path: str) -> str:
 def _archive(
     bundle: Path, manifest: Manifest, model: Model, package: str, classes: dict[str, bytes]
 ) -> dict[str, bytes | Path]:
-    with tempfile.TemporaryDirectory() as scratch:
-        jar = Path(scratch) / "classes.jar"
+    with scratch_folder() as scratch:
+        jar = scratch / "classes.jar"
         write_zip(jar, classes)
         contents: dict[str, bytes | Path] = {"classes.jar": jar.read_bytes()}
     folder = f"{snake(manifest.name)}/{model.target}"
@@ -109,8 +109,8 @@ def _archive(
 
 def _compiled(name: str, source: str) -> dict[str, bytes]:
     """The class files of `source`, by their path."""
-    with tempfile.TemporaryDirectory(prefix="edgekd-javac-") as scratch:
-        written, classes = Path(scratch) / "source" / name, Path(scratch) / "classes"
+    with scratch_folder("javac") as scratch:
+        written, classes = scratch / "source" / name, scratch / "classes"
         write_text(written, source)
         classes.mkdir()
         # --release selects what Android runs; -g:none and -proc:none make the class repeatable.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats import find_format, format_names
 from edgekd.recipe.bundle import Android, group_fault
 from edgekd.system.files import written_atomically
+from edgekd.system.scratch import scratch_folder
 
 
 def find(path: Path) -> Path:
@@ -77,8 +77,8 @@ def opened(path: Path) -> Iterator[Path]:
     if not path.is_file():
         yield find(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edgekd-bundle-") as scratch:
-        yield find(unpack(path, Path(scratch)))
+    with scratch_folder("bundle") as scratch:
+        yield find(unpack(path, scratch))
 
 
 def pack(path: Path, kind: str, out: Path | None = None, group: str | None = None) -> Path:

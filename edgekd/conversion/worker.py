@@ -19,6 +19,7 @@ from edgekd.network.load import load_module
 from edgekd.network.network import Network
 from edgekd.network.sample_files import read_samples
 from edgekd.system.files import write_json
+from edgekd.system.lifetime import end_with_parent
 
 
 def main(path: Path) -> None:
@@ -26,6 +27,7 @@ def main(path: Path) -> None:
     networks: dict[str, Any] = {}
     with suppress(OSError):  # If memory runs out, the system kills this process and not the run.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    end_with_parent()
     faulthandler.enable()
     for job in json.loads(path.read_text(encoding="utf-8")):
         # A thread of its own ends this process, also while a converter's C++ code hangs.

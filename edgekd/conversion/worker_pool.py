@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,9 +26,11 @@ from edgekd.formats.capture import exported
 from edgekd.formats.options import ExportOptions
 from edgekd.network.network import Network
 from edgekd.system.files import write_json
+from edgekd.system.lifetime import end, sweep
 from edgekd.system.machine import available_bytes, core_count, resident_bytes
-from edgekd.system.output import crash_place, last_lines, output_to
+from edgekd.system.output import crash_place, last_lines, log_text, output_to
 from edgekd.system.process import started
+from edgekd.system.scratch import scratch_folder
 
 RESULT = "result.json"
 PROCESS_BYTES = 2 * 2**30
@@ -38,6 +39,8 @@ COPIES = 10
 """Copies of the weights that a converter holds at once."""
 RESERVE_BYTES = 2**29
 """Memory that is left to the system: the largest worker is ended before it is used up."""
+LOG_BYTES = 2**28
+"""A worker that prints more is ended, so that it does not fill the disk."""
 PAUSE_S = 0.02
 
 
@@ -63,8 +66,7 @@ def convert_each(
             and free memory allow.
         timeout_s: time limit of each conversion in a worker, seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekd-export-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("export") as folder:
         # A worker gets an exported program, and dynamic shapes may need another export path.
         here = {name for name, job in wanted.items() if processes == 0 or job.network.dynamic}
         for name in here:
@@ -167,11 +169,15 @@ def _work_off(
                 write_json(todo, jobs[format])
                 argv = [sys.executable, "-m", "edgekd.conversion.worker", str(todo)]
                 log = folder / f"{format}.log"
-                env = {"OMP_NUM_THREADS": threads}
+                # What a library of a converter leaves behind is removed with the folder.
+                env = {"OMP_NUM_THREADS": threads, "TMPDIR": str(folder)}
                 running[format] = stack.enter_context(started(argv, log, env=env))
             starved |= _end_largest(running)
+            talkative = _end_talkative(running, jobs, folder)
             for format, process in list(running.items()):
                 code = process.poll()  # Polled before the results are read: none comes after it.
+                if code is not None:
+                    sweep(process)
                 while jobs[format] and (_folder(jobs[format][0]) / RESULT).exists():
                     yield _result(jobs[format].pop(0))
                 if code is None:
@@ -181,7 +187,8 @@ def _work_off(
                 if held and running:
                     processes = 1
                 elif jobs[format]:
-                    yield _died(jobs[format].pop(0), code, folder / f"{format}.log", held)
+                    reason = _reason(held, format in talkative)
+                    yield _died(jobs[format].pop(0), code, folder / f"{format}.log", reason)
                 if jobs[format]:
                     waiting.append(format)
             time.sleep(PAUSE_S)
@@ -195,9 +202,28 @@ def _end_largest(running: Mapping[str, Popen[bytes]]) -> dict[str, int]:
     largest = max(held, key=lambda format: held[format], default=None)
     if largest is None or not held[largest]:
         return {}
-    running[largest].kill()
-    running[largest].wait()
+    end(running[largest])
     return {largest: held[largest]}
+
+
+def _end_talkative(
+    running: Mapping[str, Popen[bytes]], jobs: dict[str, list[dict[str, object]]], folder: Path
+) -> set[str]:
+    """The formats whose workers were ended because they print without end."""
+    talkative = set()
+    for format, process in running.items():
+        logs = [folder / f"{format}.log", *(_folder(job) / LOG for job in jobs[format][:1])]
+        if sum(log.stat().st_size for log in logs if log.exists()) > LOG_BYTES:
+            end(process)
+            talkative.add(format)
+    return talkative
+
+
+def _reason(held_bytes: int, talkative: bool) -> str:
+    """Why this process ended a worker; empty if it did not."""
+    if held_bytes:
+        return f"it held {held_bytes / 2**30:.1f} GiB, and the machine's memory ran out"
+    return f"it printed more than {LOG_BYTES / 2**20:.0f} MiB" if talkative else ""
 
 
 def _folder(job: dict[str, object]) -> Path:
@@ -214,21 +240,25 @@ def _result(job: dict[str, object]) -> tuple[str, Path | EdgekdError]:
     return str(job["name"]), _folder(job)
 
 
-def _died(job: dict[str, object], code: int, log: Path, held_bytes: int) -> tuple[str, EdgekdError]:
-    """The name of `job` and the error of a worker that ended before it wrote the result."""
+def _died(job: dict[str, object], code: int, log: Path, reason: str) -> tuple[str, EdgekdError]:
+    """The name of `job` and the error of a worker that ended before it wrote the result.
+
+    Args:
+        reason: why this process ended it; empty if it did not.
+    """
     logs = [path for path in (_folder(job) / LOG, log) if path.exists()]
     printed = next(filter(None, map(last_lines, logs)), "")
     location = next(filter(None, map(crash_place, logs)), "")
     # faulthandler prints it before the stacks of the threads.
-    timed_out = any("Timeout (" in path.read_text(errors="replace") for path in logs)
+    timed_out = any("Timeout (" in log_text(path) for path in logs)
     if timed_out:
         got = f"still running after {job['timeout_s']:g} s"
     elif code < 0:
         got = f"its process was killed by {signal.Signals(-code).name}"
     else:
         got = f"its process ended with code {code}"
-    if held_bytes:
-        got = f"it held {held_bytes / 2**30:.1f} GiB, and the machine's memory ran out"
+    if reason:
+        got = reason
     elif code == -9:
         got += ", as the system does if memory runs out"
     return str(job["name"]), ConversionError(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers,
 from edgekd.devices import find_device
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.on_device.agent import VERSION
+from edgekd.devices.report import Report as Report
+from edgekd.devices.report import read_report
 from edgekd.errors import (
     ConversionError,
     DisagreementError,
@@ -25,6 +26,7 @@ from edgekd.errors import (
 from edgekd.evidence.outcome import Outcome, Verdict
 from edgekd.formats.capabilities import agent_runtime
 from edgekd.system.files import path_digest
+from edgekd.system.scratch import scratch_folder
 from edgekd.system.store import copy_tree
 
 AGENT = ON_DEVICE / "agent.py"
@@ -62,24 +64,6 @@ class Job:
     timeout_s: float = 1800.0
 
 
-@dataclass(frozen=True)
-class Report:
-    """The agent's report: `results` and `outputs` by artifact, and facts about the device.
-
-    Attributes:
-        readings: of the device's sensors before, during and after a measurement.
-        start_ns: time from the start of the agent's process to its first line; None if the system
-            does not report it.
-    """
-
-    results: Mapping[str, Mapping[str, Any]]
-    outputs: Mapping[str, Mapping[str, Any]]
-    device: Mapping[str, Any]
-    peak_memory_bytes: int | None
-    readings: Sequence[Mapping[str, Any]] = ()
-    start_ns: int | None = None
-
-
 def run_job(url: str, job: Job) -> Report:
     """Run `job` on the device at `url`.
 
@@ -89,25 +73,17 @@ def run_job(url: str, job: Job) -> Report:
         ConversionError: the runtime crashed the agent's process.
     """
     device = find_device(url)
-    with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("job") as scratch:
+        folder = scratch
         _write_job(job, folder)
         device.run_agent(url, folder, timeout_s=job.timeout_s)
-        report = json.loads((folder / "report.json").read_text())
-        if report.get("version") != VERSION:
-            raise UnreachableError(_another_version(url, report.get("version")))
-        outputs = {
-            name: as_values(_arrays(folder / f"outputs-{name}.npz"), job.quantization.get(name, {}))
-            for name in job.artifacts
-        }
-    return Report(
-        report["results"],
-        outputs,
-        report["device"],
-        report["peak_memory_bytes"],
-        report.get("readings", ()),
-        report.get("start_ns"),
-    )
+        timed = bool(job.options.get("runs"))
+        report = read_report(url, folder, job.action, job.artifacts, timed=timed)
+    outputs = {
+        name: as_values(arrays, job.quantization.get(name, {}))
+        for name, arrays in report.outputs.items()
+    }
+    return replace(report, outputs=outputs)
 
 
 def _write_job(job: Job, folder: Path) -> None:
@@ -162,16 +138,6 @@ def _write_artifact(job: Job, name: str, path: Path, folder: Path) -> dict[str, 
     return entry
 
 
-def _another_version(url: str, version: object) -> Fault:
-    return Fault(
-        what="The device returned a report of another version of the agent.",
-        at=f"device {url}",
-        got=f"version {version}",
-        expected=f"version {VERSION}, that of the agent that was sent there",
-        fix="let the device's connection run the agent.py that is in the job's folder",
-    )
-
-
 def failure_in(result: Mapping[str, Any]) -> Verdict | None:
     """The failure in the agent's result for an artifact, or None."""
     failure = result["failure"]
@@ -194,12 +160,3 @@ def failure_error(verdict: Verdict, artifact: Artifact) -> EdgekdError:
     if wrong:
         return DisagreementError(fault)
     return UnreachableError(fault) if unavailable else ConversionError(fault)
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}

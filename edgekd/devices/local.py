@@ -12,7 +12,11 @@ from edgekd.system.process import run_process
 def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     """Run the job in `folder`; see `Device`."""
     done = run_process(
-        [sys.executable, str(folder / "agent.py"), str(folder)], timeout_s=timeout_s, cwd=folder
+        [sys.executable, str(folder / "agent.py"), str(folder)],
+        timeout_s=timeout_s,
+        cwd=folder,
+        # What a runtime leaves behind is removed with the folder.
+        env={"TMPDIR": str(folder)},
     )
     if not (folder / "report.json").exists():
         ended = (

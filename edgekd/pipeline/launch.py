@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from edgekd.errors import ERRORS, Fault, InternalError, RecipeError
 from edgekd.pipeline.plan import Plan
 from edgekd.recipe.schema import Recipe
 from edgekd.system.process import follow_process
+from edgekd.system.scratch import lasting_folder, scratch_folder
 from edgekd.system.store import Run
 from edgekd.training.distributed import launched
 
@@ -58,8 +58,12 @@ def check_processes(recipe: Recipe) -> None:
 
 def helper_run(out: Path, recipe: Recipe) -> Run:
     """The run of a process other than the first: it shares the store and reports no progress."""
-    folder = Path(tempfile.mkdtemp(prefix="edgekd-"))
-    return Run(folder=folder, store=out / recipe.name / "store", seed=recipe.seed, reused=[])
+    return Run(
+        folder=lasting_folder("training"),
+        store=out / recipe.name / "store",
+        seed=recipe.seed,
+        reused=[],
+    )
 
 
 def train_in_processes(
@@ -92,9 +96,9 @@ def train_in_processes(
         else:
             stopped.append(message)
 
-    done = follow_process(
-        [*launcher, *count, "-m", "edgekd.pipeline.training_worker", json.dumps(job)], on_line
-    )
+    argv = [*launcher, *count, "-m", "edgekd.pipeline.training_worker", json.dumps(job)]
+    with scratch_folder("training") as scratch:
+        done = follow_process(argv, on_line, env={"TMPDIR": str(scratch)})
     if stopped:
         raise ERRORS[stopped[0]["exit_code"]](*(Fault(**fault) for fault in stopped[0]["faults"]))
     if done.code != 0:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from edgekd.conversion.lint import lint
 from edgekd.evidence.candidate import Candidate
@@ -14,6 +12,7 @@ from edgekd.pipeline.plan import Plan
 from edgekd.pipeline.run import initial_state
 from edgekd.pipeline.stages import export, fold, quantize
 from edgekd.system.progress import Progress, no_progress
+from edgekd.system.scratch import scratch_folder
 from edgekd.system.store import open_run
 
 
@@ -26,8 +25,8 @@ def preview(plan: Plan, progress: Progress = no_progress) -> tuple[Candidate, ..
     Raises:
         RecipeError: the data or the networks cannot be loaded, or are not valid.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekd-check-") as scratch:
-        run = open_run(Path(scratch), plan.recipe.name, plan.recipe.seed, progress)
+    with scratch_folder("check") as scratch:
+        run = open_run(scratch, plan.recipe.name, plan.recipe.seed, progress)
         state = initial_state(plan, run)
         candidates = tuple(
             candidate

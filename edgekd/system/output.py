@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from edgekd.system.excerpt import excerpt_of
+
 
 @contextlib.contextmanager
 def output_to(log: Path) -> Iterator[None]:
@@ -49,26 +51,51 @@ def _loggers_to(file: TextIO) -> Iterator[None]:
     to a file descriptor, so redirecting the descriptors has no effect on it.
     """
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    streams = {
-        handler: handler.stream
+    handlers = {
+        handler
         for logger in loggers
         if isinstance(logger, logging.Logger)
         for handler in logger.handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
     }
-    for handler in streams:
+    if logging.lastResort is not None:
+        handlers.add(logging.lastResort)
+    with contextlib.ExitStack() as stack:
+        for handler in handlers:
+            if isinstance(handler, logging.StreamHandler) and _is_standard(handler):
+                stack.enter_context(_stream_set(handler, file))
+        yield
+
+
+def _is_standard(handler: logging.StreamHandler[TextIO]) -> bool:
+    """Whether `handler` writes to stdout or stderr; False if it does not say."""
+    with contextlib.suppress(Exception):
+        return handler.stream is not None and handler.stream in (sys.stdout, sys.stderr)
+    return False
+
+
+@contextlib.contextmanager
+def _stream_set(handler: logging.StreamHandler[TextIO], file: TextIO) -> Iterator[None]:
+    """While open, `handler` writes to `file`, unless its stream cannot be set.
+
+    `logging.lastResort`, and dill's handler, which is of the same class, look up `sys.stderr` for
+    each record, so that they follow it.
+    """
+    stream = handler.stream
+    # A library's handler may raise anything, and its output is not worth a failure.
+    with contextlib.suppress(Exception):
         handler.setStream(file)
     try:
         yield
     finally:
-        for handler, stream in streams.items():
+        with contextlib.suppress(Exception):
             handler.setStream(stream)
 
 
 def _flush() -> None:
     """Flush the buffers of Python and C, so that earlier output goes to its own destination."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)
 
@@ -79,18 +106,27 @@ _CRASH = re.compile(r"^(?:Fatal Python error: |Timeout \()", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 
+def log_text(log: Path) -> str:
+    """The beginning and the end of `log`, see `Excerpt`; empty if there is none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        return excerpt_of(file).decode(errors="replace")
+
+
 def last_lines(log: Path, count: int = 3) -> str:
     """The last `count` non-empty lines of `log`, for a message; those before faulthandler's report
     if there was a crash."""
-    if not log.exists():
-        return ""
-    text = _CRASH.split(log.read_text(errors="replace"))[0]
+    text = _CRASH.split(log_text(log))[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(line[:200] for line in lines[-count:])
 
 
 def crash_place(log: Path) -> str:
     """The Python frame of the crash that faulthandler reported in `log`; empty without a crash."""
-    crash = _CRASH.search(text := log.read_text(errors="replace")) if log.exists() else None
-    frame = _FRAME.search(text, crash.end()) if crash else None
+    crash = _CRASH.search(text := log_text(log))
+    if crash is None:
+        return ""
+    # The stacks of other threads come before that of the thread that crashed.
+    frame = _FRAME.search(text, max(crash.end(), text.rfind("\nCurrent thread ")))
     return f"{frame[3]}, {frame[1]}:{frame[2]}" if frame else ""

@@ -11,7 +11,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -33,6 +32,7 @@ from edgekd.devices.emulation.userland import (
 from edgekd.errors import Fault, MissingPackageError, UnreachableError
 from edgekd.system.files import written_atomically
 from edgekd.system.process import Completed, run_process
+from edgekd.system.scratch import scratch_folder
 
 DOWNLOAD_S = 1800
 
@@ -210,9 +210,9 @@ def _make_sys(folder: Path, core: str) -> None:
 
 def _unpack(folder: Path, names: Sequence[str], apt: Apt) -> None:
     """Download packages and unpack them into `folder`."""
-    with tempfile.TemporaryDirectory(prefix="edgekd-apt-") as scratch:
-        apt("apt-get", "-q", "download", *names, cwd=Path(scratch))
-        for package in sorted(Path(scratch).glob("*.deb")):
+    with scratch_folder("apt") as scratch:
+        apt("apt-get", "-q", "download", *names, cwd=scratch)
+        for package in sorted(scratch.glob("*.deb")):
             done = run_process(["dpkg-deb", "-x", str(package), str(folder)], timeout_s=300)
             if done.code != 0:
                 raise UnreachableError(_not_downloaded(package.name, done))
@@ -221,8 +221,8 @@ def _unpack(folder: Path, names: Sequence[str], apt: Apt) -> None:
 @contextmanager
 def _apt(sources: Path | None, architecture: str) -> Iterator[Apt]:
     """Apt with its own lists for `architecture`, so that the system's stay unchanged."""
-    with tempfile.TemporaryDirectory(prefix="edgekd-apt-") as scratch:
-        state = Path(scratch)
+    with scratch_folder("apt") as scratch:
+        state = scratch
         for name in ("state/lists/partial", "cache/archives/partial"):
             (state / name).mkdir(parents=True)
         options = {

@@ -46,10 +46,31 @@ def damaged_file(folder):
     return None
 
 
+def end_with_supervisor():
+    """Have the kernel end this process with its parent, on Linux; called in the child."""
+    if PRCTL is not None:
+        PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+try:
+    import ctypes
+
+    PRCTL = ctypes.CDLL(None).prctl
+except (ImportError, OSError, AttributeError, TypeError):
+    PRCTL = None
+
+
 def supervise(folder, limit_s, held, argv):
     """The exit status of the program, or the reason why it was ended."""
     try:
-        child = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True)
+        # No thread runs yet, so that a function may run between fork and exec.
+        child = subprocess.Popen(
+            argv,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=end_with_supervisor,
+        )
     except OSError as error:
         sys.stderr.write("%s: %s\n" % (argv[0], error.strerror))
         return NO_PROGRAM

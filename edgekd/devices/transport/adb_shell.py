@@ -15,11 +15,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edgekd.devices.telemetry import phone
 from edgekd.devices.transport.reconnect import ConnectionLostError
+from edgekd.devices.transport.url import split_url
 from edgekd.errors import Fault, RecipeError, UnreachableError
+from edgekd.system.lifetime import OWNERS
 from edgekd.system.process import Completed, run_process
 
 SERIAL = re.compile(r"\w[\w.:\[\]%-]*")
@@ -55,7 +56,8 @@ class Shell:
     def adb(self, *args: str, timeout_s: float = ANSWER_S) -> Completed:
         """The finished process of `adb` with `args`."""
         serial = ["-s", self.serial] if self.serial else []
-        return run_process([self.program, *serial, *args], timeout_s=timeout_s)
+        # adb may start its server here, which others use too and which stays.
+        return run_process([self.program, *serial, *args], timeout_s=timeout_s, env={OWNERS: ""})
 
     def run(self, command: str, *, timeout_s: float = ANSWER_S) -> Completed:
         """The finished `command` on the phone; its stderr holds both output streams.
@@ -104,7 +106,7 @@ def opened_folder(url: str, leftovers: list[str]) -> Iterator[tuple[Shell, str]]
         ConnectionLostError: the phone has not come back.
     """
     if leftovers:
-        lost = Shell(_program(url), url, urlsplit(url).netloc or None)
+        lost = Shell(_program(url), url, serial_of(url))
         lost.adb("wait-for-device", timeout_s=BACK_S)
     try:
         shell = find_shell(url)
@@ -154,17 +156,25 @@ def find_shell(url: str) -> Shell:
     Raises:
         UnreachableError: there is no adb or no such phone, or it refuses access.
     """
-    serial = urlsplit(url).netloc
-    if serial and not SERIAL.fullmatch(serial):
-        raise UnreachableError(
-            fault_of(url, f"the serial {serial!r}", "one that `adb devices` lists")
-        )
-    shell = Shell(_program(url), url, serial or None)
+    shell = Shell(_program(url), url, serial_of(url))
     state = shell.adb("get-state")
     if state.code != 0 or state.stdout.strip() != b"device":
         got = error_text(state) if state.code is not None else "no answer in time"
         raise UnreachableError(fault_of(url, got, "a phone in the state `device`"))
     return shell
+
+
+def serial_of(url: str) -> str | None:
+    """The phone's serial in `url`; None for the only phone.
+
+    Raises:
+        RecipeError: no phone has such a serial.
+    """
+    serial = split_url(url).netloc
+    if serial and not SERIAL.fullmatch(serial):
+        expected = "one that `adb devices` lists"
+        raise RecipeError(fault_of(url, f"the serial {serial!r}", expected))
+    return serial or None
 
 
 def prepare(shell: Shell, options: Mapping[str, str], job: Mapping[str, object]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from edgekd.devices.vendor_tools.benchmark_model import (
 )
 from edgekd.errors import ConversionError, Fault, RefusedError, UnreachableError
 from edgekd.system.process import Completed
+from edgekd.system.scratch import scratch_folder
 
 MIB = 2**20
 
@@ -176,15 +176,28 @@ def _facts(shell: Shell, pinning: Sequence[str]) -> dict[str, Any]:
 def _summary(shell: Shell, remote: str, done: Completed, timeout_s: float) -> Benchmark:
     """The summary that it printed, or the unrounded one of its result file if it wrote one."""
     try:
-        printed = parse_benchmark_model(done.stderr)  # `Shell.run` puts both streams there.
-        with tempfile.TemporaryDirectory(prefix="edgekd-job-") as scratch:
-            file = Path(scratch) / "result.pb"
+        printed = _plausible(parse_benchmark_model(done.stderr))  # Both streams are there.
+        with scratch_folder("job") as scratch:
+            file = scratch / "result.pb"
             shell.adb("pull", f"{remote}/result.pb", str(file), timeout_s=timeout_s)
-            return _merged(printed, parse_result_file(file.read_bytes())) if file.exists() else (
-                printed
-            )  # fmt: skip
-    except ValueError as error:
+            if not file.is_file():
+                return printed
+            return _plausible(_merged(printed, parse_result_file(file.read_bytes())))
+    except (ValueError, ArithmeticError, OSError) as error:
         raise ConversionError(unfinished(shell.url, "benchmark_model", done, timeout_s)) from error
+
+
+def _plausible(run: Benchmark) -> Benchmark:
+    """`run`, if its latencies are finite.
+
+    Raises:
+        ValueError: a number is not finite or beyond 64 bits.
+    """
+    numbers = [run.init_us, run.first_us, run.peak_memory_mb, *vars(run.steady).values()]
+    for number in numbers:
+        if number is not None and not abs(number) < 2**40:
+            raise ValueError(f"benchmark_model reported {number}")
+    return run
 
 
 def _merged(printed: Benchmark, filed: Benchmark) -> Benchmark:

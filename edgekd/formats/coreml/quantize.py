@@ -5,7 +5,6 @@ Source: https://apple.github.io/coremltools/docs-guides/source/opt-overview.html
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from edgekd.formats.coreml.mil.program import Named
 from edgekd.formats.options import ExportOptions
 from edgekd.network.architecture import LARGE, SMALL
 from edgekd.system.packages import need
+from edgekd.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -87,9 +87,9 @@ def compressed(
 ) -> Any:
     """The model after one of coremltools' compressions, which take models read from disk."""
     optimize = need("coremltools.optimize.coreml", extra=EXTRA)
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         return compress(
-            _reread(ct, model, Path(scratch)),
+            _reread(ct, model, scratch),
             config=optimize.OptimizationConfig(
                 global_config=config, op_name_configs=dict(excluded or {})
             ),
@@ -114,9 +114,9 @@ def _with_activations(
     private: Any = need("coremltools.optimize.coreml._post_training_quantization", extra=EXTRA)
     config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric")
     linear = method.endswith("linear")
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = _reread(ct, model, Path(scratch))
-        path = Path(scratch) / "plain.mlpackage"
+    with scratch_folder() as scratch:
+        plain = _reread(ct, model, scratch)
+        path = scratch / "plain.mlpackage"
         ranges = measured_ranges(path, calibration)
         settings = optimize.OptimizationConfig(
             global_config=None if linear else config,

@@ -5,7 +5,6 @@ Source: https://github.com/google-ai-edge/litert-torch
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from edgekd.formats.litert import quantize as litert_quantize
 from edgekd.formats.litert.quantize import METHODS
 from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
+from edgekd.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -42,8 +42,8 @@ def convert(
     if scheme == "fp32":
         edge_model.export(str(path))
         return SCHEMES[scheme] + note
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.tflite"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.tflite"
         edge_model.export(str(plain))
         if scheme == "fp16":
             _store_fp16(plain, path)
@@ -56,8 +56,8 @@ def convert(
 def layers(network: Network) -> list[str]:
     """The operators with weights in the file of `network`, in order, by the names that
     `excluded_operators` takes."""
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.tflite"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.tflite"
         _edge_model(network)[0].export(str(plain))
         return litert_quantize.layers(plain)
 

@@ -7,7 +7,6 @@ Source: https://github.com/Tencent/ncnn/wiki, https://github.com/pnnx/pnnx
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgekd.formats.ncnn.param import INPUT, IS_INTEGER, NcnnLayer, read_param, 
 from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
 from edgekd.system.process import run_process
+from edgekd.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -78,8 +78,8 @@ def convert(
 
 
 def _write(program: str, script: Any, network: Network, path: Path, *, half: bool) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as scratch:
+        folder = scratch
         script.save(str(folder / "network.pt"))
         shapes = ",".join(
             f"[{','.join(map(str, network.example[name].shape))}]"

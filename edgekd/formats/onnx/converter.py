@@ -5,7 +5,6 @@ Source: https://pytorch.org/docs/stable/onnx_export.html
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgekd.formats.onnx.integer_io import retype
 from edgekd.formats.onnx.quantize import LINEAR, METHODS, prepare, quantize
 from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
+from edgekd.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -39,8 +39,8 @@ def convert(
     """Writes `network` to `path`; see `Format`. Excluded operators are names of nodes."""
     onnx = need("onnx", extra=EXTRA)
     scheme = options.scheme
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.onnx"
         note = write_plain(network, plain, options.opset)
         if scheme == "fp32":
             onnx.save(onnx.load(plain), path)
@@ -187,8 +187,8 @@ def layers(network: Network) -> list[str]:
     """The operators with weights in the file of `network`, in order, by the names that
     `excluded_operators` takes."""
     onnx = need("onnx", extra=EXTRA)
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.onnx"
         write_plain(network, plain)
         model = onnx.load(prepare(plain))
     kinds = (*LINEAR, "ConvTranspose")

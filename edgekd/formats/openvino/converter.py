@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgekd.formats.openvino import integer_io
 from edgekd.formats.openvino.quantize import METHODS, method_in_onnx, quantize
 from edgekd.formats.options import ExportOptions
 from edgekd.system.packages import need
+from edgekd.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from edgekd.data import Inputs
@@ -73,8 +73,8 @@ def _convert(
     method = options.method or next(iter(METHODS.get(scheme, {})), None)
     integers = options.io != "float32"
     description = SCHEMES[scheme]
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.onnx"
         note = write_plain(network, plain)
         _decompose_mish(plain)
         in_onnx = method_in_onnx(method) if method else None
@@ -163,8 +163,8 @@ def layers(network: Network) -> list[str]:
     """The operations with weights in the file of `network`, in order, by the names that
     `excluded_operators` takes."""
     ov = need("openvino", extra=EXTRA)
-    with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
+    with scratch_folder() as scratch:
+        plain = scratch / "plain.onnx"
         write_plain(network, plain)
         _decompose_mish(plain)
         model = ov.convert_model(str(plain))

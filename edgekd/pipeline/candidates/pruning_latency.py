@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from edgekd.pipeline.candidates.state import DeploymentTarget, PipelineState
 from edgekd.recipe.benchmark import Protocol
 from edgekd.recipe.schema import Recipe
 from edgekd.system.packages import tool_versions
+from edgekd.system.scratch import scratch_folder
 from edgekd.system.store import Run
 
 TRIAL = Protocol(
@@ -104,14 +103,14 @@ def relative_latency(
         return
     target, whole = deployment.target, state.student
     inputs = state.samples("validation").take(torch.arange(1))[0]
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         artifacts: dict[str, Artifact] = {}
 
         def exported(name: str, module: nn.Module) -> Artifact:
             example = {key: value[:1] for key, value in whole.example.items()}
             network = whole.like(module.eval(), example)
             options = ExportOptions(scheme=_timed_scheme(deployment))
-            return convert(network, target.format, (), Path(scratch) / name, options)
+            return convert(network, target.format, (), scratch / name, options)
 
         def share(module: nn.Module) -> float:
             if "whole" not in artifacts:
