@@ -23,11 +23,11 @@ import edgekd
 
 
 def images(count=120):
-    dice = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
 
     def split(n):
-        labels = torch.randint(0, 3, (n,), generator=dice)
-        raw = torch.randint(0, 160, (n, 3, 12, 12), generator=dice).float()
+        labels = torch.randint(0, 3, (n,), generator=generator)
+        raw = torch.randint(0, 160, (n, 3, 12, 12), generator=generator).float()
         raw[torch.arange(n), labels] += 80
         return TensorDataset((raw / 255 - 0.5) / 0.25, labels)
 
@@ -107,7 +107,7 @@ def test_files_take_camera_images_and_give_probabilities(
         np.testing.assert_allclose(np.fromfile(path, "<f4").reshape(8, 3).sum(1), 1, atol=0.02)
 
 
-def test_preprocessing_that_is_not_the_datas_is_told_before_any_training(
+def test_preprocessing_that_is_not_the_datas_is_reported_before_any_training(
     images: Project, edgekd_cli: Any
 ) -> None:
     document = recipe("uint8")
@@ -144,8 +144,8 @@ def test_litert_takes_images_channels_last_and_its_bundle_says_so(
     for name, shape in wanted.items():
         entry = models[name].inputs[0]
         assert entry.shape[1:] == shape[1:]
-        told = "height width channels" if shape is last else "channels height width"
-        assert entry.layout == f"batch {told}"
+        axes = "height width channels" if shape is last else "channels height width"
+        assert entry.layout == f"batch {axes}"
     golden = {name: models[name].golden.inputs["photo"] for name in wanted}
     arrays = {
         name: np.fromfile(place / path, "<f4").reshape(-1, *wanted[name][1:])

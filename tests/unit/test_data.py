@@ -46,7 +46,7 @@ def test_unlabelled_items_are_inputs_alone() -> None:
     assert torch.equal(inputs["x"], X[1:2])
 
 
-def test_inputs_of_other_names_are_told() -> None:
+def test_inputs_of_other_names_are_reported() -> None:
     with pytest.raises(RecipeError, match="inputs differ from the network's"):
         Samples(Items(), ("image",)).take(torch.tensor([0]))
 

@@ -119,10 +119,10 @@ WRONG: dict[str, tuple[list[dict[str, Tensor]], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_samples_on_which_nothing_can_be_measured_are_an_error(name: str) -> None:
-    samples, told = WRONG[name]
+    samples, message = WRONG[name]
     faults = unusable(samples, NETWORK.signature.inputs, at="calib")
     assert len(faults) == 1
-    assert re.search(told, str(faults[0])), faults[0]
+    assert re.search(message, str(faults[0])), faults[0]
     assert_five_parts(str(faults[0]))
 
 
@@ -150,7 +150,7 @@ def test_a_forgotten_normalisation_is_an_error(factor: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "told"),
+    ("samples", "message"),
     [
         (NORMAL[:9], "only 9 calibration samples"),
         (torch.cat([NORMAL[:60], NORMAL[:5]]), "5 of 65 calibration samples are duplicates"),
@@ -159,8 +159,8 @@ def test_a_forgotten_normalisation_is_an_error(factor: float) -> None:
         (torch.zeros(64, 2), "input input is 0 in all calibration samples"),
     ],
 )
-def test_what_is_doubtful_is_told(samples: Tensor, told: str) -> None:
-    assert told in "\n".join(doubts(of(samples), {"input": NORMAL}))
+def test_what_is_doubtful_is_reported(samples: Tensor, message: str) -> None:
+    assert message in "\n".join(doubts(of(samples), {"input": NORMAL}))
 
 
 def test_token_ids_beyond_the_training_split_are_doubtful_not_off_scale() -> None:
@@ -183,7 +183,7 @@ def test_samples_are_single_and_named() -> None:
     assert torch.equal(torch.cat([sample["input"] for sample in found]), x[:4])
 
 
-def test_too_few_and_broken_samples_are_told() -> None:
+def test_too_few_and_broken_samples_are_reported() -> None:
     x = torch.randn(10, 2)
     x[3, 1] = float("inf")
     samples = Samples(TensorDataset(x, torch.zeros(10)), ("input",))
@@ -194,7 +194,7 @@ def test_too_few_and_broken_samples_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('source = "test"', "train, validation or unlabeled"),
         ('souce = "train"', "did you mean 'source'?"),
@@ -204,11 +204,11 @@ def test_too_few_and_broken_samples_are_told() -> None:
         ('source = "unlabeled"\nselection = "highest-loss"', "which have the labels"),
     ],
 )
-def test_a_wrong_set_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_set_is_reported(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(RecipeError) as caught:
         load_calibration("mine.toml", tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 class Twice(nn.Module):
@@ -226,8 +226,8 @@ def test_features_are_the_input_of_the_last_layer_that_runs() -> None:
     network = as_network(Twice().train(), torch.randn(1, 2, 5))
     x = torch.randn(600, 2, 5)
     samples = Samples(TensorDataset(x, torch.zeros(600)), ("x",))
-    features, told = features_of(network, samples)
-    assert told == "the input of layer head"
+    features, description = features_of(network, samples)
+    assert description == "the input of layer head"
     with torch.no_grad():
         expected = torch.relu(network.module.body(x)).mean(2)  # type: ignore[operator]
     assert torch.allclose(features, expected, atol=1e-6)
@@ -237,6 +237,6 @@ def test_features_are_the_input_of_the_last_layer_that_runs() -> None:
 def test_features_of_a_network_without_layers_are_its_output() -> None:
     network = as_network(nn.ReLU(), torch.randn(1, 4))
     samples = Samples(TensorDataset(torch.randn(7, 4), torch.zeros(7)), ("input",))
-    features, told = features_of(network, samples)
-    assert told == "output output"
+    features, description = features_of(network, samples)
+    assert description == "output output"
     assert features.shape == (7, 4)

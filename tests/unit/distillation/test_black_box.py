@@ -94,7 +94,7 @@ def test_batches_are_filled_and_cut(
 
 
 @pytest.mark.converter
-def test_a_teacher_of_other_inputs_is_told_with_both(tmp_path: Path) -> None:
+def test_a_teacher_of_other_inputs_is_reported_with_both(tmp_path: Path) -> None:
     teacher = load_black_box(onnx_file(tmp_path / "teacher.onnx", 1).name, base=tmp_path)
     assert isinstance(teacher, BlackBox)
     for wrong in (torch.zeros(2, 6, 6, 1), torch.zeros(2, 1, 6, 6, dtype=torch.int64)):
@@ -106,13 +106,13 @@ def test_a_teacher_of_other_inputs_is_told_with_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.converter
-def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_reported(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"not a model")
     with pytest.raises(RecipeError, match="file cannot be loaded"):
         load_black_box("teacher.onnx", base=tmp_path)
 
 
-def test_a_file_that_is_missing_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_is_reported_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").touch()
     with pytest.raises(RecipeError, match=r"did you mean 'teacher.onnx'"):
         load_black_box("teachr.onnx", base=tmp_path)
@@ -165,7 +165,7 @@ def test_a_table_teaches_as_its_teacher_does(tmp_path: Path) -> None:
         ({"train": torch.zeros(40, 3), "test": torch.zeros(7, 3)}, "7 rows"),
     ],
 )
-def test_a_table_that_does_not_fit_is_told(
+def test_a_table_that_does_not_fit_is_reported(
     tables: dict[str, Tensor], told: str, tmp_path: Path
 ) -> None:
     save_file(tables, tmp_path / "out.safetensors")
@@ -179,7 +179,7 @@ def test_a_table_that_does_not_fit_is_told(
         check()
 
 
-def test_a_table_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_table_that_is_none_is_reported(tmp_path: Path) -> None:
     (tmp_path / "out.safetensors").write_bytes(b"garbage!")
     with pytest.raises(RecipeError, match="not a table of outputs"):
         load_black_box("outputs:out.safetensors", base=tmp_path)
@@ -202,7 +202,9 @@ def test_only_outputs_of_a_file_can_be_compared(tmp_path: Path) -> None:
     config = SOFT.model_copy(
         update={"losses": Distill.model_validate({"epochs": 1, "losses": [hint]}).losses}
     )
-    with pytest.raises(RecipeError, match="Only the output of a teacher that is a file is known") as caught:
+    with pytest.raises(
+        RecipeError, match="Only the output of a teacher that is a file is known"
+    ) as caught:
         edgekd.distill(teacher, _student(), images(), config)
     assert caught.value.faults[0].at == "distill.losses[0].teacher_layer"
 

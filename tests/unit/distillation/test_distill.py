@@ -98,7 +98,7 @@ def test_of_equal_shapes_there_is_no_projector_and_the_value_is_that_of_the_tens
 
 
 @pytest.mark.parametrize("key", ["student_layer", "teacher_layer"])
-def test_a_layer_that_does_not_exist_is_told_with_the_nearest(key: str) -> None:
+def test_a_layer_that_does_not_exist_is_reported_with_the_nearest(key: str) -> None:
     with pytest.raises(RecipeError, match=r"no output or layer 'blok2'") as caught:
         edgekd.distill(network(8), network(4), images(), config({**HINT, key: "blok2"}))
     fault = caught.value.faults[0]
@@ -118,7 +118,7 @@ def test_without_a_projector_features_of_another_shape_are_refused() -> None:
     assert "(4, 8, 6, 6)" in caught.value.faults[0].got
 
 
-def test_every_fault_of_the_losses_is_told_at_once() -> None:
+def test_every_fault_of_the_losses_is_reported_at_once() -> None:
     losses = [{**HINT, "student_layer": "a"}, {**HINT, "teacher_layer": "b"}]
     with pytest.raises(RecipeError) as caught:
         edgekd.distill(network(8), network(4), images(), config(*losses))
@@ -179,7 +179,7 @@ def test_teachers_of_different_classes_are_refused() -> None:
         edgekd.distill([(network(8), 1.0), (other, 1.0)], network(4), images(), config(SOFT))
 
 
-def test_labels_that_are_no_classes_are_told_before_any_work() -> None:
+def test_labels_that_are_no_classes_are_reported_before_any_work() -> None:
     x = torch.randn(8, 1, 6, 6)
     dataset = TensorDataset(x, torch.tensor([0, 1, 2, 7, 0, 1, 9, 0]))
     with pytest.raises(RecipeError, match="2 labels are not classes") as caught:

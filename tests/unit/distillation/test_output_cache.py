@@ -1,4 +1,4 @@
-"""The cache of a teacher's outputs: what it keeps, how it goes on, and what it tells."""
+"""The cache of a teacher's outputs: what it stores, how it continues and what it reports."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_half_precision_outputs_come_back_in_full(format: Any) -> None:
 
 
 @pytest.mark.parametrize(("format", "value"), [("fp16", 70_000.0), ("int8", -3.0e38)])
-def test_a_value_too_large_for_the_format_is_told_and_never_infinite(
+def test_a_value_too_large_for_the_format_is_reported_and_never_infinite(
     format: Any, value: float
 ) -> None:
     z = logits(300, 10)
@@ -339,7 +339,7 @@ def test_an_output_that_is_not_finite_names_its_samples(format: Any, tmp_path: P
         all_of(cache(z, tmp_path, format=format), view=2)
 
 
-def test_outputs_that_change_their_shape_are_told() -> None:
+def test_outputs_that_change_their_shape_are_reported() -> None:
     def compute(view: int, ids: Tensor) -> Tensor:  # noqa: ARG001
         return torch.zeros(len(ids), 3 if int(ids[0]) == 0 else 4)
 
@@ -378,10 +378,10 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
         cache(logits(3, 3), share=(1, 2))
 
 
-def test_how_far_it_is_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int, int]] = []
-    all_of(cache(logits(1000, 10), tmp_path, progress=lambda *words: told.append(words)), view=2)
-    assert told == [(2, done, 1000) for done in (192, 384, 576, 768, 960, 1000)]
+def test_progress_is_reported(tmp_path: Path) -> None:
+    calls: list[tuple[int, int, int]] = []
+    all_of(cache(logits(1000, 10), tmp_path, progress=lambda *args: calls.append(args)), view=2)
+    assert calls == [(2, done, 1000) for done in (192, 384, 576, 768, 960, 1000)]
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ from edgekd.losses import (
     relational_distance,
 )
 
-DICE = torch.Generator()
+GENERATOR = torch.Generator()
 
 
 @pytest.fixture(autouse=True)
 def _same_numbers_in_any_order() -> Iterator[None]:
     """Each test draws the same numbers; tensors this small take longest on several threads."""
-    DICE.manual_seed(1)
+    GENERATOR.manual_seed(1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def _same_numbers_in_any_order() -> Iterator[None]:
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=DICE, dtype=torch.float64).to(dtype)
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64).to(dtype)
 
 
 def gradient(function: Callable[[Tensor], Tensor], of: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def test_what_a_loss_of_features_does_see(name: str, map_: Callable[[Tensor], Te
 @pytest.mark.parametrize("name", sorted(RELATES_SAMPLES))
 def test_the_order_of_the_batch_does_not_matter_if_it_is_that_of_both(name: str) -> None:
     s, t = normal(8, 5), normal(8, 5)
-    order = torch.randperm(8, generator=DICE)
+    order = torch.randperm(8, generator=GENERATOR)
     expected = float(LOSSES[name](s, t))
     assert float(LOSSES[name](s[order], t[order])) == pytest.approx(expected, rel=1e-12)
     assert float(LOSSES[name](s[order], t)) != pytest.approx(expected, rel=1e-6)

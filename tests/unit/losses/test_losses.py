@@ -26,7 +26,7 @@ from edgekd.losses import (
 )
 from edgekd.tasks import accuracy, balanced_accuracy, cross_entropy
 
-DICE = torch.Generator()
+GENERATOR = torch.Generator()
 OPTIONS: dict[str, dict[str, Any]] = {
     "soft_target": {"temperature": 4.0},
     "decoupled": {"temperature": 2.0, "alpha": 1.0, "beta": 8.0},
@@ -41,7 +41,7 @@ MAPS = ("attention_transfer", "hierarchical_context", "masked_generative")
 @pytest.fixture(autouse=True)
 def _same_numbers_in_any_order() -> Iterator[None]:
     """Each test draws the same numbers; tensors this small take longest on several threads."""
-    DICE.manual_seed(0)
+    GENERATOR.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -49,7 +49,7 @@ def _same_numbers_in_any_order() -> Iterator[None]:
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=DICE, dtype=torch.float64).to(dtype)
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64).to(dtype)
 
 
 def shape_of(name: str, batch: int = 8) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Free sizes: what is declared, how examples come to other sizes, and what words mean."""
+"""Dynamic dimensions: their declaration, examples of other sizes, and the command line syntax."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_other_sizes_are_within_and_differ(least: int, most: int, now: int) -> N
         DynamicDim("tokens", 1, 32, {"ids": 1, "mask": 0}),
     ],
 )
-def test_what_is_no_size_of_the_inputs_is_told(free: DynamicDim) -> None:
+def test_what_is_no_size_of_the_inputs_is_reported(free: DynamicDim) -> None:
     with pytest.raises(RecipeError) as raised:
         load_network(Counted(), example=EXAMPLE, dynamic=(free,))
     assert_five_parts(str(raised.value))

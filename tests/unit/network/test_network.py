@@ -44,7 +44,7 @@ def test_inputs_are_named_after_forward_s_arguments() -> None:
     assert network.signature.inputs[0].shape == (1, 4)
 
 
-def test_an_example_that_does_not_fit_is_told_with_its_shape() -> None:
+def test_an_example_that_does_not_fit_is_reported_with_its_shape() -> None:
     with pytest.raises(RecipeError, match="does not accept its example") as caught:
         load_network(nn.Linear(4, 2), example=torch.zeros(1, 5))
     assert "(1, 5)" in str(caught.value)
@@ -138,7 +138,7 @@ def test_plain_torch_weights_are_read_without_unpickling(project: Project) -> No
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("models.py:studnt", "did you mean 'student'?"),
         ("model.py:student", "did you mean 'models.py'?"),
@@ -146,28 +146,28 @@ def test_plain_torch_weights_are_read_without_unpickling(project: Project) -> No
         ("no_such_package:f", "cannot be imported"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_told(
-    project: Project, reference: str, told: str
+def test_a_reference_that_leads_nowhere_is_reported(
+    project: Project, reference: str, message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(reference, base=project.folder, at="student.load")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert_five_parts(str(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("models.py:not_a_module", "did not return a torch module"),
         ("models.py:failing", "no such file: weights.bin"),
     ],
 )
-def test_a_callable_that_fails_is_told(project: Project, reference: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_a_callable_that_fails_is_reported(project: Project, reference: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         load_module(reference, base=project.folder)
 
 
-def test_weights_of_another_network_are_told(project: Project) -> None:
+def test_weights_of_another_network_are_reported(project: Project) -> None:
     save_file({"weight": torch.zeros(1)}, project.folder / "w.safetensors")
     with pytest.raises(RecipeError, match="do not fit the network"):
         load_module("models.py:student", weights="w.safetensors", base=project.folder)

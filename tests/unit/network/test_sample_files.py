@@ -24,7 +24,7 @@ def test_shapes_are_read_by_name_or_in_order() -> None:
 
 
 @pytest.mark.parametrize("word", ["image=1x3x", "1,3", "x=2:int9", "image"])
-def test_a_word_that_is_no_shape_is_told(word: str) -> None:
+def test_a_word_that_is_no_shape_is_reported(word: str) -> None:
     with pytest.raises(RecipeError, match="is not the shape of an input"):
         parse_example([word])
 
@@ -38,7 +38,7 @@ def test_samples_are_read_from_both_kinds_of_file(tmp_path: Path) -> None:
         assert torch.equal(torch.cat([sample["x"] for sample in found]), x)
 
 
-def test_samples_of_other_inputs_are_told(tmp_path: Path) -> None:
+def test_samples_of_other_inputs_are_reported(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2, 1), "more": torch.zeros(2, 1)}, tmp_path / "s.safetensors")
     assert [list(each) for each in read_samples(tmp_path / "s.safetensors", ["x"])] == [["x"]] * 2
     with pytest.raises(RecipeError, match="lack inputs of the network") as caught:
@@ -47,7 +47,7 @@ def test_samples_of_other_inputs_are_told(tmp_path: Path) -> None:
     assert "s.safetensors, ids" in str(caught.value)
 
 
-def test_files_without_samples_are_told(tmp_path: Path) -> None:
+def test_files_without_samples_are_reported(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2, 1), "y": torch.zeros(3, 1)}, tmp_path / "uneven.safetensors")
     save_file({"x": torch.zeros(0, 1)}, tmp_path / "empty.safetensors")
     (tmp_path / "text.npz").write_text("hello")
@@ -57,14 +57,14 @@ def test_files_without_samples_are_told(tmp_path: Path) -> None:
             read_samples(tmp_path / name)
 
 
-def test_a_budget_is_read_and_its_faults_told() -> None:
+def test_a_budget_is_read_and_its_faults_are_reported() -> None:
     budget = parse_budget(["latency_p90_ms=5", "size_bytes=1000"])
     assert (budget.latency_p90_ms, budget.size_bytes) == (5.0, 1000)
-    for word, told in (
+    for word, message in (
         ("latency_p90=5", "did you mean 'latency_p90_ms'?"),
         ("size_bytes=many", "--budget size_bytes=5"),
         ("size_bytes=-1", "a positive number"),
     ):
         with pytest.raises(RecipeError) as caught:
             parse_budget([word])
-        assert told in str(caught.value)
+        assert message in str(caught.value)

@@ -32,12 +32,12 @@ class Case:
     perfect: Tensor
 
 
-def _dice() -> torch.Generator:
+def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
 def _cases() -> list[Case]:
-    generator = _dice()
+    generator = _generator()
     classes = torch.arange(40) % 6
     tokens = torch.randint(0, 6, (40, 7), generator=generator)
     tokens[:, 5:] = IGNORED
@@ -110,7 +110,7 @@ def test_ignored_places_change_nothing(case: Case) -> None:
     task = TASKS[case.task]
     ignored = case.targets == IGNORED
     axis = task.classes_axis or 0
-    noise = 9 * torch.randn(case.outputs.shape, generator=_dice()) * ignored.unsqueeze(axis)
+    noise = 9 * torch.randn(case.outputs.shape, generator=_generator()) * ignored.unsqueeze(axis)
     moved = case.outputs + noise
     assert torch.equal(task.loss(case.outputs, case.targets), task.loss(moved, case.targets))
     for metric in task.metrics.values():
@@ -120,7 +120,7 @@ def test_ignored_places_change_nothing(case: Case) -> None:
     assert task.agreement(case.outputs, moved, case.targets) == 1
     loss = Loss(method="soft_target", temperature=2.0)  # type: ignore[call-arg]
     (term,) = plan_terms([loss], task)
-    teacher = torch.randn(case.outputs.shape, generator=_dice())
+    teacher = torch.randn(case.outputs.shape, generator=_generator())
     known = term.compared([case.outputs, teacher], case.targets)
     assert torch.equal(known, term.compared([moved, teacher], case.targets))
     assert not torch.equal(known, term.compared([moved, teacher], None))
@@ -137,7 +137,7 @@ def test_a_loss_of_logits_compares_places_one_by_one(case: Case, method: str) ->
         "decoupled": {"alpha": 1.0, "beta": 2.0, "temperature": 2.0},
     }
     (term,) = plan_terms([Loss(method=method, **options.get(method, {}))], task)
-    teacher = torch.randn(case.outputs.shape, generator=_dice())
+    teacher = torch.randn(case.outputs.shape, generator=_generator())
     seen = {"student_logits": case.outputs, "teacher_logits": teacher, "labels": case.targets}
     batch = Batch(0, torch.arange(40), {}, case.targets, 40, 40)
     found = term.value({term.key("student_logits"): case.outputs}, {"": teacher}, batch)
@@ -189,39 +189,41 @@ def test_targets_of_one_number_are_not_compared_each_with_each() -> None:
     assert float(TASKS["regression"].loss(targets[:, None], targets)) == 0
 
 
-def test_targets_that_do_not_vary_are_told_or_not() -> None:
+def test_targets_that_do_not_vary_are_reported_or_not() -> None:
     r2 = TASKS["regression"].metrics["r2"]
     assert r2(torch.ones(4, 1), torch.ones(4)) == 1
     assert r2(torch.zeros(4, 1), torch.ones(4)) == 0
 
 
 def test_the_nearest_of_many_is_found_in_parts() -> None:
-    features = torch.randn(1100, 4, generator=_dice())
+    features = torch.randn(1100, 4, generator=_generator())
     cosines = F.cosine_similarity(features[:, None].double(), features[None].double(), dim=2)
     cosines.fill_diagonal_(-2)
     assert torch.equal(nearest(features), cosines.argmax(1))
 
 
 def test_widths_of_embeddings_may_differ_and_lengths_do_not_count() -> None:
-    features = torch.randn(50, 4, generator=_dice())
-    wider = torch.cat([features, torch.zeros(50, 3)], dim=1) * torch.rand(50, 1, generator=_dice())
+    features = torch.randn(50, 4, generator=_generator())
+    wider = torch.cat([features, torch.zeros(50, 3)], dim=1) * torch.rand(
+        50, 1, generator=_generator()
+    )
     assert TASKS["embedding"].agreement(features, wider, None) == 1
 
 
 def test_a_linear_probe_tells_what_a_line_can_tell() -> None:
-    generator = _dice()
+    generator = _generator()
     labels = torch.randint(0, 2, (400,), generator=generator)
-    told = torch.randn(400, 8, generator=generator)
-    told[:, 0] += 6.0 * labels - 3.0
+    separable = torch.randn(400, 8, generator=generator)
+    separable[:, 0] += 6.0 * labels - 3.0
     probe = TASKS["embedding"].metrics["linear_probe"]
-    assert probe(told, labels) > 0.95
+    assert probe(separable, labels) > 0.95
     assert probe(torch.randn(400, 8, generator=generator), labels) < 0.65
 
 
 WRONG = {
     "classes under none": ("classification", (None, 6), torch.tensor([1, -1])),
     "classes over all": ("classification", (None, 6), torch.tensor([1, 6])),
-    "one-hot whole numbers": ("classification", (None, 6), torch.eye(6, dtype=torch.int64)),
+    "one-hot integers": ("classification", (None, 6), torch.eye(6, dtype=torch.int64)),
     "probabilities of fewer": ("classification", (None, 6), torch.rand(3, 5)),
     "one class for all tokens": ("token-classification", (None, 7, 6), torch.zeros(4).long()),
     "fewer tokens": ("token-classification", (None, 7, 6), torch.zeros(4, 6).long()),
@@ -230,7 +232,7 @@ WRONG = {
     "smaller maps": ("segmentation", (None, 6, 8, 8), torch.zeros(4, 4, 4).long()),
     "maps of real numbers": ("segmentation", (None, 6, 8, 8), torch.zeros(4, 8, 8)),
     "no maps": ("segmentation", (None, 6), torch.zeros(4).long()),
-    "whole numbers": ("regression", (None, 1), torch.zeros(4).long()),
+    "integers": ("regression", (None, 1), torch.zeros(4).long()),
     "too many numbers": ("regression", (None, 1), torch.zeros(4, 2)),
     "one number of two": ("regression", (None, 2), torch.zeros(4)),
     "vectors of another length": ("embedding", (None, 8), torch.zeros(4, 7)),
@@ -240,7 +242,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_labels_are_told_in_five_parts(name: str) -> None:
+def test_wrong_labels_are_reported_in_five_parts(name: str) -> None:
     task, shape, labels = WRONG[name]
     fault = TASKS[task].label_fault(shape, labels)
     assert fault is not None
@@ -267,7 +269,7 @@ def test_a_slice_is_numbers_or_truth_values() -> None:
 @pytest.mark.parametrize(
     "given", [[5], [-1], [], [True, False], [0.5], [[1]], "night"], ids=lambda given: repr(given)
 )
-def test_a_slice_that_is_none_is_told(given: object) -> None:
+def test_a_slice_that_is_none_is_reported(given: object) -> None:
     test = torch.utils.data.TensorDataset(torch.zeros(5, 1), torch.zeros(5).long())
     with pytest.raises(RecipeError, match="The slice 'odd'") as caught:
         Data(test, test, test, slices={"odd": given}).slice_ids()

@@ -28,7 +28,7 @@ def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "empty"])
-def test_a_harmed_checkpoint_is_told_and_the_earlier_one_is_usable(
+def test_a_harmed_checkpoint_is_reported_and_the_earlier_one_is_usable(
     tmp_path: Path, harm: str
 ) -> None:
     path = tmp_path / "checkpoint.pt"
@@ -66,7 +66,7 @@ print("earlier:", len(load_checkpoint(path)["weights"]))
 """
 
 
-def test_a_full_disk_is_told_and_leaves_the_earlier_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_earlier_one(tmp_path: Path) -> None:
     """A limit on the size of files fails the write as a full disk does, in the same call."""
     path = tmp_path / "checkpoint.pt"
     done = subprocess.run(

@@ -86,7 +86,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     assert records == again
 
 
-def test_a_broken_checkpoint_is_told(project: Project, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_reported(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"half a checkpoint")
     with pytest.raises(RecipeError, match="checkpoint of an interrupted training") as caught:
@@ -112,7 +112,7 @@ def test_each_term_is_recorded_and_the_loss_is_their_sum(project: Project) -> No
         assert record["loss"] == pytest.approx(parts, rel=1e-5)
 
 
-def test_labels_out_of_range_are_told_with_their_samples() -> None:
+def test_labels_out_of_range_are_reported_with_their_samples() -> None:
     if torch.cuda.is_available():
         pytest.skip("on an accelerator labels are looked at before training, not by the loss")
     dataset = TensorDataset(torch.randn(64, 8), torch.full((64,), 7))
