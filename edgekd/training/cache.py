@@ -1,4 +1,4 @@
-"""Trained networks on disk: trained once, looked up after."""
+"""Trains a network once; later runs load its weights from the store."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def trained_once(
     """`network` with the weights that `work_on` trains, or that an earlier run trained.
 
     Args:
-        work_on: given a folder for its checkpoint, returns the trained network and its history.
-        together: whether all processes train it; otherwise the first does, and the others wait.
+        work_on: trains the network with its checkpoint in a folder; returns it and its history.
+        together: whether all processes train it; otherwise the first does while the others wait.
     """
     from safetensors.torch import load_file, save_file
 
     def make(folder: Path) -> None:
         trained, records = work_on(folder)
-        # Shared tensors are written once each: safetensors refuses aliases.
+        # Shared tensors are copied, since safetensors refuses aliases.
         state = {
             name: value.detach().clone(memory_format=torch.contiguous_format)
             for name, value in trained.module.state_dict().items()
