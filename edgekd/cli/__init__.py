@@ -23,6 +23,7 @@ from edgekd.cli.timing import benchmark
 from edgekd.cli.usage import usage_fault
 from edgekd.errors import EdgekdError, Fault, InternalError, RecipeError, printable
 from edgekd.system.disk_errors import disk_errors_explained
+from edgekd.system.signals import signals_interrupt
 from edgekd.system.version import VERSION
 
 COMMANDS = (
@@ -105,6 +106,12 @@ def _help(
 
 def main() -> None:
     """The program `edgekd`; it always ends with `sys.exit`."""
+    with signals_interrupt() as received:
+        _main(received)
+
+
+def _main(signals: Sequence[int]) -> None:
+    """The program; `signals` are those that interrupted it, besides Ctrl-C's."""
     from typer._click.exceptions import NoArgsIsHelpError, UsageError  # typer's copy of click
 
     printed.clear()
@@ -125,7 +132,7 @@ def main() -> None:
         _fail(usage_fault(error, sys.argv[1:]))
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("\nstopped; run the same command again to continue\n")
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + signals[0] if signals else INTERRUPTED)  # As shells report it.
     except Exception as error:  # noqa: BLE001  a bug is reported like every other error
         verbose.append(True)
         _fail(_bug(error))
