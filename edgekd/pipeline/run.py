@@ -39,7 +39,7 @@ from edgekd.recipe.schema import Recipe, Student, TeacherTable
 from edgekd.recipe.training import MoreTeacher
 from edgekd.report import read_run
 from edgekd.report.junit import cases, junit, summary
-from edgekd.system.disk_errors import disk_errors_explained
+from edgekd.system.disk_errors import disk_errors_explained, disk_errors_name
 from edgekd.system.environment import environment
 from edgekd.system.files import digest, write_json, write_text
 from edgekd.system.import_string import call_user, resolve, sources_digest
@@ -80,7 +80,7 @@ def run(
     plan = check(path, settings, base)
     check_processes(plan.recipe)
     join()
-    with disk_errors_explained():
+    with disk_errors_explained(), disk_errors_name(Path(out)):
         if world()[0]:
             return _take_part(plan, Path(out), until)
         opened = open_run(
