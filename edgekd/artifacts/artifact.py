@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts.card import card_signature, read_card
+from edgekd.artifacts.external_data import check_external_data
 from edgekd.artifacts.quantization_params import QuantizationParams
 from edgekd.artifacts.signature import Signature
 from edgekd.errors import Fault, RecipeError, listed
@@ -142,12 +143,15 @@ def load_artifact(path: Path | str) -> Artifact:
     A file without a card gets its format from its suffix.
 
     Raises:
-        RecipeError: there is no such file, the card is broken, the suffix is unknown, or the file's
-            digest is not the card's.
+        RecipeError: there is no such file, the card is broken, the suffix is unknown, the file's
+            digest is not the card's, or an ONNX file has weights outside its folder.
     """
     path = Path(path)
     if not path.exists():
         raise RecipeError(_fault(path, "it does not exist", "check the path"))
+    for file in [path] if path.suffix == ".onnx" else sorted(path.glob("*.onnx")):
+        if file.is_file():
+            check_external_data(file)
     card_path = (path if path.is_dir() and path.suffix not in SUFFIXES else path.parent) / CARD
     card = read_card(card_path) if card_path.exists() else None
     if card and ((path.is_dir() and path.suffix not in SUFFIXES) or path.name == card["path"]):

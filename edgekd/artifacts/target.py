@@ -167,21 +167,29 @@ _TYPES: dict[str, tuple[type, str]] = {
 }
 
 
+_ALLOWED = {
+    "accelerator": ("cpu", "gpu", "npu"),
+    "connection": ("local", "ssh", "adb", "none"),
+}
+_COUNTS = {"threads": 1024, "channel_multiple": 1024, "opset": 1000}
+"""The largest value of each integer."""
+
+
 def _parse(path: Path, document: dict[str, Any]) -> Target:
     # By hand, not by pydantic: `edgekd targets` answers before pydantic is imported.
     faults = [*_shape_faults(path, document)]
     for scheme in document.get("schemes", []) if not faults else []:
-        if scheme not in SCHEMES:
+        if not isinstance(scheme, str):
+            faults.append(_wrong(path, "schemes", document["schemes"], _TYPES["schemes"][1]))
+        elif scheme not in SCHEMES:
             faults.append(_unknown(path, f"schemes: {scheme}", scheme, list(SCHEMES)))
     for name, fact in document.get("facts", {}).items() if not faults else []:
-        if not isinstance(fact, dict) or not (
-            {"value", "source"} <= fact.keys() <= {"value", "source", "date"}
-        ):
+        if not _is_fact(fact):
             faults.append(
                 Fault(
                     what=f"The fact {name!r} of a target has no source.",
                     at=f"{path}:facts.{name}",
-                    got=repr(fact),
+                    got=repr(fact)[:200],
                     expected="{ value = ..., source = ... }, and a date where it is known",
                     fix=f"write where {name} is documented, or remove the fact",
                 )
@@ -193,21 +201,32 @@ def _parse(path: Path, document: dict[str, Any]) -> Target:
     return Target(name=path.stem, schemes=schemes, facts=facts, **document)
 
 
+def _is_fact(fact: Any) -> bool:
+    """Whether `fact` is { value, source } with an optional date, each of its type."""
+    return (
+        isinstance(fact, dict)
+        and {"value", "source"} <= fact.keys() <= {"value", "source", "date"}
+        and isinstance(fact["value"], str | bool | int | float | list)
+        and isinstance(fact["source"], str)
+        and isinstance(fact.get("date"), str | None)
+    )
+
+
 def _shape_faults(path: Path, document: dict[str, Any]) -> list[Fault]:
     faults = []
     for key, value in document.items():
         if key not in _TYPES:
             faults.append(_unknown(path, key, key, list(_TYPES)))
-        elif not isinstance(value, _TYPES[key][0]):
-            faults.append(
-                Fault(
-                    what=f"{key!r} of a target has the wrong type.",
-                    at=f"{path}:{key}",
-                    got=repr(value),
-                    expected=_TYPES[key][1],
-                    fix=f"correct {key} in {path}",
-                )
-            )
+        elif type(value) is not _TYPES[key][0]:  # A boolean is an integer to isinstance.
+            faults.append(_wrong(path, key, value, _TYPES[key][1]))
+        elif key in _ALLOWED and value not in _ALLOWED[key]:
+            faults.append(_wrong(path, key, value, listed(_ALLOWED[key])))
+        elif key in _COUNTS and not 0 < value <= _COUNTS[key]:
+            faults.append(_wrong(path, key, value, f"an integer from 1 to {_COUNTS[key]}"))
+        elif (
+            key == "refuses" and not all(isinstance(reason, str) for reason in value.values())
+        ) or (key == "schemes" and not value):
+            faults.append(_wrong(path, key, value, _TYPES[key][1]))
     required = {entry.name for entry in fields(Target)[1:4]}
     for key in sorted(required - document.keys()):
         faults.append(
@@ -220,6 +239,17 @@ def _shape_faults(path: Path, document: dict[str, Any]) -> list[Fault]:
             )
         )
     return faults
+
+
+def _wrong(path: Path, key: str, value: object, expected: str) -> Fault:
+    wrong_type = type(value) is not _TYPES[key][0]
+    return Fault(
+        what=f"{key!r} of a target has the wrong {'type' if wrong_type else 'value'}.",
+        at=f"{path}:{key}",
+        got=repr(value)[:200],
+        expected=expected,
+        fix=f"correct {key} in {path}",
+    )
 
 
 def _unknown(path: Path, at: str, got: str, known: list[str]) -> Fault:

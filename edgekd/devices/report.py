@@ -6,8 +6,6 @@ that artifact's result a failure with the outcome `run-failed`; the other artifa
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ from typing import Any
 
 from edgekd.devices.on_device.agent import VERSION
 from edgekd.devices.reply_values import (
-    ENTRIES,
     TEXT_CHARS,
     MisfitError,
     as_list,
@@ -31,6 +28,7 @@ from edgekd.devices.reply_values import (
 )
 from edgekd.errors import Fault, UnreachableError, listed, printable
 from edgekd.evidence.outcome import Outcome
+from edgekd.system.npz import read_npz
 
 ARRAYS_BYTES = 2**31
 """The most that compressed outputs may take in memory. Stored ones are as large as their file."""
@@ -299,53 +297,17 @@ def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
 
 def _outputs(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """The arrays that the artifact returned, by name."""
+    if not path.is_file():
+        raise MisfitError(f"there is no {path.name}")
     try:
-        arrays = _arrays(path)
-    except MisfitError:
-        raise
+        arrays = read_npz(path, ARRAYS_BYTES)
     except Exception as error:
         # zipfile and numpy raise errors of a dozen types for a damaged file.
         raise MisfitError(f"{path.name} cannot be read: {type(error).__name__}: {error}") from error
+    for name, array in arrays.items():
+        if not array.ndim:
+            raise MisfitError(f"the output {name!r} is a single number, not samples first")
     missing = [name for name in names if name not in arrays]
     if missing or not arrays:
         raise MisfitError(f"{path.name} lacks the output {missing[0] if missing else ''!r}")
-    return arrays
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    """The arrays in an .npz file. Their sizes are compared with those of the file before they are
-    allocated, and pickled ones are refused."""
-    import numpy as np
-
-    if not path.is_file():
-        raise MisfitError(f"there is no {path.name}")
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        total = sum(member.file_size for member in members)
-        if total > max(ARRAYS_BYTES, path.stat().st_size) or len(members) > ENTRIES:
-            raise MisfitError(f"{path.name} claims {total} bytes in {len(members)} arrays")
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read_header = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, fortran, dtype = read_header(file)
-                if dtype.kind not in "biuf" or dtype.itemsize > 8 or not shape:
-                    raise MisfitError(f"the output {name!r} is {dtype} {shape}, not an array of "
-                                      "numbers, samples first")  # fmt: skip
-                size = math.prod(shape) * dtype.itemsize
-                if min(shape) < 0 or size > member.file_size:
-                    raise MisfitError(f"the output {name!r} claims {size} bytes of "
-                                      f"{member.file_size}")  # fmt: skip
-                data = file.read()
-                if len(data) != size:
-                    raise MisfitError(f"the output {name!r} has {len(data)} bytes, not {size}")
-                array = np.frombuffer(data, dtype=dtype)
-                array = array.reshape(shape, order="F" if fortran else "C")
-                arrays[name] = np.ascontiguousarray(array.astype(dtype.newbyteorder("=")))
     return arrays

@@ -310,7 +310,7 @@ def _load_table(path: Path, reference: str, at: str) -> OutputsTable:
         if "train" not in tables or wrong or unknown:
             shown = ", ".join(f"{name} {tuple(table.shape)}" for name, table in tables.items())
             raise ValueError(f"it has {shown or 'nothing'}")
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RecipeError(
             Fault(
                 what="This file is not a table of outputs.",

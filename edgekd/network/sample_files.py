@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgekd.data import Inputs, single
 from edgekd.errors import Fault, RecipeError, listed
+from edgekd.system.npz import read_npz
 
 
 def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]:
@@ -24,7 +25,7 @@ def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]
     """
     try:
         tensors = _read(path)
-        counts = {name: len(tensor) for name, tensor in tensors.items()}
+        counts = {name: _count(tensor) for name, tensor in tensors.items()}
         if not counts or not min(counts.values()):
             raise ValueError("it has no samples")
         if len(set(counts.values())) > 1:
@@ -53,12 +54,15 @@ def read_samples(path: Path, names: Sequence[str] | None = None) -> list[Inputs]
     return single({name: tensors[name] for name in names or tensors})
 
 
+def _count(tensor: Tensor) -> int:
+    if not tensor.ndim:
+        raise ValueError("a tensor is a single number, not samples first")
+    return len(tensor)
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
-        import numpy as np
-
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in file.files}
+        return {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
     from safetensors.torch import load_file
 
     return load_file(path)
