@@ -137,10 +137,9 @@ def _checked_entries(archive: zipfile.ZipFile, packed: int, out: Path) -> list[z
             raise ValueError(f"{entry.filename} is not a regular file")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{entry.filename} is compressed by method {entry.compress_type}")
-        # On some systems names that differ in case only are one file.
-        if entry.filename.lower() in seen:
+        if entry.filename in seen:
             raise ValueError(f"{entry.filename} occurs twice")
-        seen.add(entry.filename.lower())
+        seen.add(entry.filename)
     return entries
 
 

@@ -27,7 +27,8 @@ def written(
     parent: Path, formats: tuple[str, ...] = ("litert", "onnx", "coreml"), **changed: Any
 ) -> tuple[Path, Manifest]:
     """Write a bundle below `parent`; returns its folder and its manifest."""
-    bundle = parent / "key-spotter-1.2.3"
+    name, version = changed.get("name", "key-spotter"), changed.get("version", "1.2.3")
+    bundle = parent / f"{name}-{version}"
     models = [model(bundle, format) for format in formats]
     fields: dict[str, Any] = {
         "schema_version": 1,
@@ -54,16 +55,28 @@ def written(
     return bundle, folder.finish(bundle, manifest)
 
 
-def model(bundle: Path, format: str, **changed: Any) -> Model:
-    """Write a model of `format`, with golden vectors, into the folder `bundle`."""
-    target = f"phone-{format}"
+def model(
+    bundle: Path,
+    format: str,
+    target: str = "",
+    file: str = "",
+    tensors: tuple[str, ...] = ("image", "scores"),
+    **changed: Any,
+) -> Model:
+    """Write a model of `format`, with golden vectors, into the folder `bundle`.
+
+    Args:
+        file: the name of its file, in place of the usual one.
+        tensors: the names of its input and of its output.
+    """
+    target = target or f"phone-{format}"
     home = bundle / "models" / target
-    path = home / FILES[format]
+    entry, inner = (file or FILES[format].partition("/")[0]), FILES[format].partition("/")[2]
+    path = home / entry / inner
     path.parent.mkdir(parents=True)
     path.write_bytes(f"a model of {format}".encode() * 50)
-    inputs = {"image": torch.arange(2 * 6, dtype=torch.float32).reshape(2, 1, 2, 3)}
-    outputs = {"scores": torch.linspace(-1, 1, 8).reshape(2, 4)}
-    outputs["scores"] = outputs["scores"].round().to(torch.int8)
+    inputs = {tensors[0]: torch.arange(2 * 6, dtype=torch.float32).reshape(2, 1, 2, 3)}
+    outputs = {tensors[1]: torch.linspace(-1, 1, 8).reshape(2, 4).round().to(torch.int8)}
     files = {f"models/{target}/{name}": file for name, file in files_under(home).items()}
     fields: dict[str, Any] = {
         "target": target,
@@ -71,14 +84,14 @@ def model(bundle: Path, format: str, **changed: Any) -> Model:
         "scheme": "fp32",
         "machine": "aarch64",
         "accelerator": "cpu",
-        "entry": f"models/{target}/{FILES[format].partition('/')[0]}",
+        "entry": f"models/{target}/{entry}",
         "files": [folder.described(name, file) for name, file in files.items()],
         "size_bytes": path.stat().st_size,
         "exported_sha256": "2" * 64,
-        "inputs": [Tensor(name="image", shape=[1, 1, 2, 3], dtype="float32")],
+        "inputs": [Tensor(name=tensors[0], shape=[1, 1, 2, 3], dtype="float32")],
         "outputs": [
             Tensor(
-                name="scores",
+                name=tensors[1],
                 shape=[1, 4],
                 dtype="int8",
                 quantization=Quantization(scale=0.5, zero_point=-3),
