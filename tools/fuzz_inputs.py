@@ -12,6 +12,7 @@ anything else is a finding, printed with its traceback and the input that leads 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--only", choices=READERS, action="append")
     args = parser.parse_args()
     names = args.only or list(READERS)
+    logging.disable(logging.CRITICAL)  # torch logs the damage of each archive.
     share = -(-args.examples // len(names))
     total: Counter[str] = Counter()
     findings = 0

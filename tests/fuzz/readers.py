@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -33,6 +34,7 @@ from edgekd.network.dynamic_shapes import parse_dynamic
 from edgekd.network.load import load_module
 from edgekd.network.sample_files import read_samples
 from edgekd.recipe.load import load_recipe
+from edgekd.recipe.table import Known
 from edgekd.report.run_data import read_run
 from edgekd.system.files import path_digest
 from tests.fuzz.strategies import NAMES, broken, json_files, texts, toml_files
@@ -63,10 +65,16 @@ def _write(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def _recipe(data: bytes, folder: Path) -> object:
+@functools.cache
+def _known(folder: Path) -> Known:
+    """The names that a recipe in `folder` may use; looking them up takes longer than reading."""
     from edgekd.pipeline.extensions import known_names
 
-    return load_recipe(_write(folder, "recipe.toml", data), known_names(folder))
+    return known_names(folder)
+
+
+def _recipe(data: bytes, folder: Path) -> object:
+    return load_recipe(_write(folder, "recipe.toml", data), _known(folder))
 
 
 def _full_recipe() -> dict[str, Any]:
@@ -86,14 +94,12 @@ def _full_recipe() -> dict[str, Any]:
 
 
 def _setting(text: str, folder: Path) -> object:
-    from edgekd.pipeline.extensions import known_names
-
     path = folder / "recipe.toml"
     if not path.exists():
         import tomli_w
 
         path.write_text(tomli_w.dumps(tiny_recipe()), encoding="utf-8")
-    return load_recipe(path, known_names(folder), [text])
+    return load_recipe(path, _known(folder), [text])
 
 
 def _target_document() -> dict[str, Any]:

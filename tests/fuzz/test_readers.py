@@ -13,7 +13,7 @@ import pytest
 from tests.fuzz.check import fuzz
 from tests.fuzz.readers import READERS
 
-EXAMPLES = int(os.environ.get("EDGEKD_FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("EDGEKD_FUZZ_EXAMPLES", "30"))
 
 
 @pytest.mark.parametrize("name", READERS)
