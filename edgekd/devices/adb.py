@@ -18,6 +18,7 @@ import shutil
 from pathlib import Path
 
 from edgekd.devices.on_device import ON_DEVICE
+from edgekd.devices.reply_values import MisfitError, as_object, read_json
 from edgekd.devices.transport.adb_shell import (
     NO_PROGRAM,
     NOT_INTACT,
@@ -27,6 +28,7 @@ from edgekd.devices.transport.adb_shell import (
     fault_of,
     opened_folder,
     prepare,
+    serial_of,
     sha256_of,
     start,
     unfinished,
@@ -72,6 +74,11 @@ def run_agent(url: str, folder: Path, *, timeout_s: float) -> None:
     retry(attempt)
 
 
+def check_url(url: str) -> None:
+    """Refuse a URL whose serial adb cannot know; see `Device`."""
+    serial_of(url)
+
+
 def _check(url: str, done: Completed, program: str, timeout_s: float) -> None:
     """Raise the error that the exit status of the job stands for, if it failed."""
     if done.code == 0:
@@ -91,9 +98,11 @@ def _pull(shell: Shell, remote: str, folder: Path, timeout_s: float) -> None:
     for name in ["made.json", *wanted]:
         pulled = shell.adb("pull", f"{remote}/{name}", str(folder / name), timeout_s=timeout_s)
         shell.must("adb pull", pulled)
-    digests = json.loads((folder / "made.json").read_text())
-    for name in wanted:
-        if digests.get(name) != sha256_of(folder / name):
-            raise UnreachableError(
-                fault_of(shell.url, f"{name} differs here", "the file as it was on the phone")
-            )
+    expected = "the file as it was on the phone"
+    try:
+        digests = as_object(read_json(folder / "made.json"), "made.json")
+        changed = [name for name in wanted if digests.get(name) != sha256_of(folder / name)]
+    except (MisfitError, OSError) as error:
+        raise UnreachableError(fault_of(shell.url, str(error), expected)) from error
+    if changed:
+        raise UnreachableError(fault_of(shell.url, f"{changed[0]} differs here", expected))

@@ -139,7 +139,7 @@ def test_a_missing_phone_and_an_invalid_serial_are_reported(plug: Plug, job: Job
     with pytest.raises(UnreachableError, match="device 'NOSUCH' not found") as stop:
         run_job("adb://NOSUCH", job)
     assert_five_parts(str(stop.value))
-    with pytest.raises(UnreachableError, match="the serial '-a'"):
+    with pytest.raises(edgekd.errors.RecipeError, match="the serial '-a'"):
         run_job("adb://-a", job)
 
 
