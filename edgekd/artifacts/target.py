@@ -242,9 +242,9 @@ def _shape_faults(path: Path, document: dict[str, Any]) -> list[Fault]:
 
 
 def _wrong(path: Path, key: str, value: object, expected: str) -> Fault:
-    wrong_type = type(value) is not _TYPES[key][0]
+    wrong = "type" if type(value) is not _TYPES[key][0] or key == "refuses" else "value"
     return Fault(
-        what=f"{key!r} of a target has the wrong {'type' if wrong_type else 'value'}.",
+        what=f"{key!r} of a target has the wrong {wrong}.",
         at=f"{path}:{key}",
         got=repr(value)[:200],
         expected=expected,

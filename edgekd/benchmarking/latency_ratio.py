@@ -25,7 +25,9 @@ def latency_ratio(
     Davison, Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (nested).
     """
     if baseline is None or any(
-        "blocks_ns" not in report.results.get(baseline, {}) for report in reports
+        "blocks_ns" not in report.results.get(artifact, {})
+        for report in reports
+        for artifact in (name, baseline)
     ):
         return None
     processes = [
