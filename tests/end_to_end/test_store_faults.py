@@ -14,8 +14,16 @@ from typing import Any
 
 import pytest
 
+from edgekd.formats import FORMATS
 from edgekd.system.process import Completed
 from tests.support.project import Project, assert_five_parts
+from tests.support.skips import need_modules
+
+
+@pytest.fixture(autouse=True)
+def onnx() -> None:
+    need_modules(*FORMATS["onnx"].PACKAGES)
+
 
 REPRODUCIBLE = ("weights.safetensors", "model.onnx", "decisions.npz", "agreement.json")
 """The results of a run that are the same bytes each time."""
@@ -214,6 +222,7 @@ def test_an_out_that_cannot_be_written_ends_with_exit_code_2(
 def test_a_report_never_replaces_a_folder(
     project: Project, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need_modules("vl_convert")
     monkeypatch.chdir(project.folder)
     _abort_the_renderer(project.folder / "first", monkeypatch)
     result = edgekd_cli("run", project.recipe)
@@ -270,6 +279,7 @@ DRAWING: dict[str, Callable[..., Completed]] = {
 def test_drawing_the_report_cannot_fail_a_run(
     project: Project, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need_modules("vl_convert")
     monkeypatch.chdir(project.folder)
     for failing in DRAWING.values():
         monkeypatch.setattr("edgekd.pipeline.run.run_process", failing)
