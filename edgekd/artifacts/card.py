@@ -73,10 +73,10 @@ class _Quantization(_Entry):
 class _Lineage(_Entry):
     """The keys of the lineage that commands read; there are more."""
 
-    channels_last: list[str] | None = None
-    quantization: dict[str, _Quantization] | None = None
+    channels_last: list[str] = Field(default_factory=list)
+    quantization: dict[str, _Quantization] = Field(default_factory=dict)
     example_shapes: dict[str, Shape] | None = None
-    operators: dict[str, Count] | None = None
+    operators: dict[str, Count] = Field(default_factory=dict)
     transposes: Count | None = None
     quantized_weights_frac: float | None = None
     weights_in_float: list[str] | None = None
