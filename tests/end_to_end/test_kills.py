@@ -27,6 +27,7 @@ CHILDREN = {
     "train": "edgekd.pipeline.training_worker",
 }
 """What runs in each stage, on its command line."""
+STAGES = [(stage, stage) for stage in CHILDREN]
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,7 @@ def started_run(
         process.communicate()
 
 
-def both(name: str) -> tuple[str, str]:
-    return name, name
-
-
-@pytest.mark.parametrize(("stage", "started_run"), map(both, CHILDREN), indirect=["started_run"])
+@pytest.mark.parametrize(("stage", "started_run"), STAGES, indirect=["started_run"])
 def test_nothing_of_a_killed_run_is_left(stage: str, started_run: StartedRun) -> None:
     started_run.wait_for(CHILDREN[stage])
     started_run.process.kill()
