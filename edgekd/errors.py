@@ -130,8 +130,8 @@ ERRORS: dict[int, type[EdgekdError]] = {
 
 
 def listed(names: Iterable[str]) -> str:
-    """`names` as a phrase: "a, b or c"."""
-    known = list(names)
+    """`names` as a phrase: "a, b or c"; "nothing" without names."""
+    known = list(names) or ["nothing"]
     return known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
 
 

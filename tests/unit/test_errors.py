@@ -44,3 +44,15 @@ def test_the_nearest_name_is_suggested_and_distant_names_are_not() -> None:
     assert nearest("epoch", ["epochs", "losses"]) == "epochs"
     assert nearest("zzz", ["epochs", "losses"]) is None
     assert listed(["a", "b", "c"]) == "a, b or c"
+
+
+def test_a_phrase_of_no_names_is_nothing() -> None:
+    assert [listed([]), listed(["a"]), listed(["a", "b"])] == ["nothing", "a", "a or b"]
+
+
+def test_control_characters_of_a_message_are_printed_as_text() -> None:
+    fault = Fault("x", at="a\x1b[2J", got="b\x9b\x07\r", expected="c\ud800", fix="d\n\te")
+    assert "a\\x1b[2J" in str(fault)
+    assert "b\\x9b\\x07\\r" in str(fault)
+    assert "c\\ud800" in str(fault)
+    assert "d\n\te" in str(fault)
