@@ -64,7 +64,7 @@ def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
         return
     if kind == "entry":
         fields = dict(_fields(message))
-        if fields.get(1) == b"location":
+        if bytes(fields.get(1, b"")) == b"location":
             yield bytes(fields.get(2, b"")).decode(errors="replace")
         return
     for number, value in _fields(message):

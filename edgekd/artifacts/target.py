@@ -149,7 +149,7 @@ def load_target(reference: str, base: Path | None = None) -> Target:
     return _parse(path, read_toml(path))
 
 
-_TYPES: dict[str, tuple[type, str]] = {
+_TYPES: dict[str, tuple[Any, str]] = {
     "format": (str, "a string"),
     "schemes": (list, "a list of schemes"),
     "machine": (str, "a string"),
