@@ -9,6 +9,7 @@ Each stage alone:
 What they take:
     load_network, load_recipe, load_target, load_artifact, losses
     Data, Network, Target, Task, Artifact, Signature, TensorSpec
+    TrainingOptions, CalibrationOptions
 
 What they return:
     RunResult, PrunedNetwork, Agreement, Measurement, Outcome; they raise EdgekdError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from edgekd.evidence.outcome import Outcome as Outcome
     from edgekd.network.load import load_network as load_network
     from edgekd.network.network import Network as Network
+    from edgekd.pipeline.calibrate import CalibrationOptions as CalibrationOptions
     from edgekd.pipeline.calibrate import calibrate as calibrate
     from edgekd.pipeline.plan import check as check
     from edgekd.pipeline.result import RunResult as RunResult
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from edgekd.pruning.prune import prune as prune
     from edgekd.recipe.load import load_recipe as load_recipe
     from edgekd.tasks.task import Task as Task
+    from edgekd.training.options import TrainingOptions as TrainingOptions
     from edgekd.verification.layer_sensitivity import layer_sensitivity as layer_sensitivity
     from edgekd.verification.verify import verify as verify
 
@@ -62,6 +65,7 @@ _disable_telemetry()  # Before any of these libraries is imported.
 _MODULES = {
     "Agreement": "evidence.agreement",
     "Artifact": "artifacts.artifact",
+    "CalibrationOptions": "pipeline.calibrate",
     "Data": "data",
     "EdgekdError": "errors",
     "Measurement": "evidence.measurement",
@@ -73,6 +77,7 @@ _MODULES = {
     "Target": "artifacts.target",
     "Task": "tasks.task",
     "TensorSpec": "artifacts.signature",
+    "TrainingOptions": "training.options",
     "benchmark": "benchmarking.benchmark",
     "calibrate": "pipeline.calibrate",
     "check": "pipeline.plan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from edgekd.errors import Fault, RecipeError
 from edgekd.network.activations import Observed, observe
 from edgekd.network.network import Network, renamed
 from edgekd.recipe.training import Distill
+from edgekd.system.deprecation import with_deprecated
 from edgekd.system.notebook_progress import default_progress
 from edgekd.tasks import TASKS, Task
 from edgekd.tasks.evaluate import check_labels, score
@@ -46,6 +48,7 @@ def distill(
     metric: str = "accuracy",
     seed: int = 0,
     options: TrainingOptions | None = None,
+    **deprecated: Any,
 ) -> Network:
     """A copy of `student` trained with `teacher`, after the last epoch.
 
@@ -58,12 +61,18 @@ def distill(
             student's own tensors.
         metric: the task's metric that is recorded on the validation split after each epoch.
         options: progress callbacks, and the paths of the checkpoint and the teacher's outputs.
+        deprecated: fields of `TrainingOptions`, with a warning; pass `options` instead.
 
     Raises:
         RecipeError: a loss does not accept the tensors it compares, or is not finite.
     """
     join()
-    options = options or TrainingOptions()
+    options = with_deprecated(
+        options or TrainingOptions(),
+        deprecated,
+        function="edgekd.distill",
+        renamed={"tell": "progress", "say": "log"},
+    )
     teachers = _teacher_list(teacher)
     module = copy.deepcopy(student.module)
     names = tuple(student.signature.input_names)

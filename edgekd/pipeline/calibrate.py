@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgekd.pipeline.plan import check
 from edgekd.pipeline.run import initial_state, run_stages
 from edgekd.pipeline.stages import fold
 from edgekd.recipe.schema import Recipe
+from edgekd.system.deprecation import with_deprecated
 from edgekd.system.files import path_digest, write_text
 from edgekd.system.notebook_progress import default_progress
 from edgekd.system.progress import Progress
@@ -94,7 +94,12 @@ def calibrate(
         RecipeError: the recipe or an option is wrong, the set exists already, or the samples are
             unusable for calibration.
     """
-    options = _with_deprecated(options or CalibrationOptions(), deprecated)
+    options = with_deprecated(
+        options or CalibrationOptions(),
+        deprecated,
+        function="edgekd.calibrate",
+        renamed={"replace_it": "overwrite"},
+    )
     options = replace(options, selection=current_name(options.selection))
     path = Path(recipe)
     # The recipe may name the very set that is being made.
@@ -130,20 +135,6 @@ def calibrate(
     write_text(card, tomli_w.dumps({**document, "sha256": path_digest(frozen)}))
     calibration = load_calibration(str(card.resolve()), path.parent)
     return CalibrationResult(card, frozen, calibration, tuple(doubts))
-
-
-def _with_deprecated(options: CalibrationOptions, fields: dict[str, Any]) -> CalibrationOptions:
-    if not fields:
-        return options
-    warnings.warn(
-        "edgekd.calibrate takes its options as edgekd.pipeline.calibrate.CalibrationOptions",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    if "replace_it" in fields:
-        fields = {**fields, "overwrite": fields["replace_it"]}
-        del fields["replace_it"]
-    return replace(options, **fields)
 
 
 def _last_stage(recipe: Recipe, selection: str) -> str | None:
