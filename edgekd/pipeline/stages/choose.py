@@ -63,13 +63,17 @@ def qat_not_paying(candidate: Candidate, passed: Sequence[Candidate]) -> str | N
     others = [
         other for other in passed if (other.network, other.scheme) == ("student", candidate.scheme)
     ]
-    best = max(others, key=_validated, default=None)
-    if best is None or _validated(candidate) > _validated(best):
+    best = max(others, key=_merit, default=None)
+    if best is None or _merit(candidate) > _merit(best):
         return None
     return (
         f"{candidate.name} does not pay on {candidate.target}: its validation metric is "
         f"{_validated(candidate):.4f} after QAT, that of {best.name} is {_validated(best):.4f}"
     )
+
+
+def _merit(candidate: Candidate) -> float:
+    return candidate.agreement.validation_merit if candidate.agreement else 0.0
 
 
 def _validated(candidate: Candidate) -> float:

@@ -100,7 +100,8 @@ def _student_passes(state: PipelineState) -> bool:
     against, ours = state.teacher_score, state.student_score
     if against is None or ours is None:
         return True
-    return ours.metric >= against.metric - state.recipe.accept.max_drop
+    accept = state.recipe.accept
+    return state.task.metrics[accept.metric].drop(ours.metric, against.metric) <= accept.max_drop
 
 
 def other_methods(
@@ -188,9 +189,9 @@ FALLBACKS: tuple[Fallback, ...] = (other_methods, sensitive_layers, qat)
 
 
 def _fidelity(candidate: Candidate) -> tuple[float, float]:
-    """The validation metric, then the SQNR: the test split chooses nothing."""
+    """The merit on the validation split, then the SQNR: the test split chooses nothing."""
     assert candidate.agreement is not None
-    return candidate.agreement.validation_metric or 0.0, candidate.agreement.sqnr_db
+    return candidate.agreement.validation_merit, candidate.agreement.sqnr_db
 
 
 def _again(

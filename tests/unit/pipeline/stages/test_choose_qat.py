@@ -43,3 +43,15 @@ def test_a_qat_candidate_is_compared_with_the_float32_student() -> None:
     assert qat(0.9).name == "qat-int8"
     assert qat(0.9).in_float == "fp32"
     assert replace(post_training(0.9), network="unpruned").in_float == "unpruned-fp32"
+
+
+def as_error(candidate: Candidate) -> Candidate:
+    """`candidate`, its metric an error: smaller is better."""
+    assert candidate.agreement is not None
+    return replace(candidate, agreement=replace(candidate.agreement, smaller_is_better=True))
+
+
+@pytest.mark.parametrize(("validation", "ships"), [(0.05, True), (0.1, False), (0.2, False)])
+def test_qat_pays_off_if_its_validation_error_is_lower(validation: float, ships: bool) -> None:
+    rows = [as_error(row("fp32")), as_error(post_training(0.1)), as_error(qat(validation))]
+    assert (choose(rows, "latency")[0].candidate == "qat-int8") == ships
