@@ -296,7 +296,7 @@ FAULTS: dict[str, InjectedFault] = {
     "disk link to itself": InjectedFault(
         _out("loop", lambda path: path.symlink_to("loop")), (2,), "loop"),
     "disk folder named latest": InjectedFault(_latest, (2,), "latest"),
-    "disk full after 64 KiB": InjectedFault(_limited("-f 64"), (2,), "limited"),
+    "disk limit of 64 KiB a file": InjectedFault(_limited("-f 64"), (*BAD, 2), "too large"),
     "few file handles": InjectedFault(_limited("-n 64"), (0, 2, 5, 9)),
     "recipe 5,000 brackets": InjectedFault(_check("x = " + "[" * 5000), (2,), "recipe.toml"),
     "recipe 5,000 digits": InjectedFault(_check("x = " + "9" * 5000), (2,), "recipe.toml"),
