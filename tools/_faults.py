@@ -253,8 +253,11 @@ FAULTS: dict[str, InjectedFault] = {
         for mode in ("outputs-missing", "outputs-truncated", "outputs-empty", "outputs-shape",
                      "outputs-nan", "outputs-objects", "outputs-text")
     },
-    "target beside a bad device: not-json": InjectedFault(_row("not-json"), GOOD),
-    "target beside a bad device: raises": InjectedFault(_row("raises-os-error"), GOOD),
+    # The run fails because of the board, but the other target ships.
+    "target beside a bad device: not-json": InjectedFault(
+        _row("not-json"), BAD, "bundle for the app build"),
+    "target beside a bad device: raises": InjectedFault(
+        _row("raises-os-error"), (*GOOD, *BAD), "bundle for the app build"),
     **{
         f"converter {mode}": InjectedFault(_convert(mode), (5,), limit_s=40.0)
         for mode in (
