@@ -13,7 +13,7 @@ from torch import Tensor
 from edgekd.artifacts.target import Budget
 from edgekd.errors import Fault, RecipeError, listed, nearest
 
-SHAPE = re.compile(r"^(?:(?P<name>\w+)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
+SHAPE = re.compile(r"^(?:(?P<name>\w+)=)?(?P<shape>\d{1,9}(?:x\d{1,9})*)(?::(?P<dtype>\w+))?$")
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "bool")
 
 
@@ -41,9 +41,19 @@ def parse_example(args: Sequence[str]) -> dict[str, Tensor] | tuple[Tensor, ...]
                     fix="write it like --example image=1x3x32x32",
                 )
             )
-        tensor = torch.zeros(
-            [int(size) for size in match["shape"].split("x")], dtype=getattr(torch, dtype)
-        )
+        try:
+            shape = [int(size) for size in match["shape"].split("x")]
+            tensor = torch.zeros(shape, dtype=getattr(torch, dtype))
+        except (RuntimeError, MemoryError) as error:
+            raise RecipeError(
+                Fault(
+                    what="The example of an input does not fit into memory.",
+                    at="--example",
+                    got=repr(text),
+                    expected="an input of a size that the network takes",
+                    fix="write it like --example image=1x3x32x32",
+                )
+            ) from error
         ordered.append(tensor)
         if match["name"]:
             named[match["name"]] = tensor

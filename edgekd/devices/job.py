@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekd.artifacts.artifact import Artifact, parts
 from edgekd.artifacts.quantization_params import QuantizationParams, as_numbers, as_values
-from edgekd.devices import find_device
+from edgekd.devices import DEVICES, Device, find_device
 from edgekd.devices.on_device import ON_DEVICE
 from edgekd.devices.on_device.agent import VERSION
 from edgekd.devices.report import Report as Report
@@ -76,7 +76,7 @@ def run_job(url: str, job: Job) -> Report:
     with scratch_folder("job") as scratch:
         folder = scratch
         _write_job(job, folder)
-        device.run_agent(url, folder, timeout_s=job.timeout_s)
+        _run_agent(device, url, folder, job.timeout_s)
         timed = bool(job.options.get("runs"))
         report = read_report(url, folder, job.action, job.artifacts, timed=timed)
     outputs = {
@@ -84,6 +84,27 @@ def run_job(url: str, job: Job) -> Report:
         for name, arrays in report.outputs.items()
     }
     return replace(report, outputs=outputs)
+
+
+def _run_agent(device: Device, url: str, folder: Path, timeout_s: float) -> None:
+    """Let the connection run the agent; what a connection of a package raises is its own fault."""
+    try:
+        device.run_agent(url, folder, timeout_s=timeout_s)
+    except EdgekdError:
+        raise
+    except Exception as error:
+        kind = url.partition("://")[0]
+        if kind in DEVICES:
+            raise
+        raise UnreachableError(
+            Fault(
+                what=f"The device connection {kind!r} of an installed package failed.",
+                at=f"device {url}",
+                got=f"{type(error).__name__}: {error}",
+                expected="an agent that ran, or an edgekd.errors.UnreachableError",
+                fix='report it to the package that the connection is from, or use device = "local"',
+            )
+        ) from error
 
 
 def _write_job(job: Job, folder: Path) -> None:

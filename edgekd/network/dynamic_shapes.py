@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -107,6 +108,10 @@ def fits(shape: Sequence[int], spec: TensorSpec, *, but_batch: bool = False) -> 
     )
 
 
+SIZE = re.compile(r"[0-9]{1,9}")
+"""A size or an axis on the command line."""
+
+
 def parse_dynamic(args: Sequence[str]) -> tuple[DynamicDim, ...]:
     """The dynamic dimensions that `args` describe, each like "tokens=8..64@ids:1,mask:1".
 
@@ -120,7 +125,7 @@ def parse_dynamic(args: Sequence[str]) -> tuple[DynamicDim, ...]:
         least, _, most = limits.partition("..")
         pairs = [axis.rpartition(":") for axis in axes.split(",") if axis]
         numbers = [least, most, *(axis for _, _, axis in pairs)]
-        if not name or not pairs or not all(number.isdigit() for number in numbers):
+        if not name or not pairs or not all(SIZE.fullmatch(number) for number in numbers):
             raise RecipeError(
                 Fault(
                     what=f"{arg!r} does not describe a dynamic dimension.",

@@ -61,7 +61,7 @@ class Prune(Table):
     pattern: Annotated[
         str,
         Field(
-            pattern=r"^[1-9]\d*:[1-9]\d*$",
+            pattern=r"^[1-9][0-9]{0,8}:[1-9][0-9]{0,8}$",
             description="Pattern of n-m: n of every m consecutive weights are kept.",
         ),
     ] = "2:4"

@@ -48,7 +48,7 @@ def read_run(folder: Path) -> RunData:
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         for row in result["rows"]:
             row["candidate"]  # Runs of edgekd before 0.1 have other keys.
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(
             Fault(
                 what=f"{folder} is not the folder of a finished run.",

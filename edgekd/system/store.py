@@ -229,7 +229,7 @@ def open_run(out: Path, name: str, seed: int, progress: Progress) -> Run:
         OSError: `out` cannot be written.
     """
     home = out / name
-    make_folders(home)
+    _make_home(home)
     _check_latest(home)
     folder = _new_folder(home, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S"))
     log = folder / "log.txt"
@@ -248,6 +248,21 @@ def open_run(out: Path, name: str, seed: int, progress: Progress) -> Run:
         )
     write_json(run.store / MAKER, {"version": VERSION, "package": package_digest()})
     return run
+
+
+def _make_home(home: Path) -> None:
+    try:
+        make_folders(home)
+    except FileNotFoundError as error:  # Its parent cannot hold folders, like /proc.
+        raise RecipeError(
+            Fault(
+                what="The folder of the runs cannot be made.",
+                at=str(home),
+                got=f"{type(error).__name__}: {error.strerror}",
+                expected="a path in which folders can be made",
+                fix="choose another path with --out",
+            )
+        ) from error
 
 
 def other_maker(store: Path) -> str | None:

@@ -160,3 +160,29 @@ def test_an_error_names_what_another_package_adds(
     assert_five_parts(result.err)
     for part in parts:
         assert part in result.err
+
+
+def test_a_connection_that_fails_ends_its_own_target_and_the_others_go_on(
+    project: Project, edgekd_cli: Any
+) -> None:
+    need_modules("onnxruntime")
+    broken = (
+        DEVICE + '\n\ndef run_agent(url, folder, *, timeout_s):\n    raise KeyError("no power")\n'
+    )
+    Path(project.folder / "site" / "acme_box.py").write_text(broken)
+    document = tiny_recipe()
+    # A profile of one's own: a target may appear once, and both are to run here.
+    profile = Path("targets/x86-cpu-onnx.toml").read_text(encoding="utf-8")
+    (project.folder / "other.toml").write_text(profile)
+    document["targets"] = [
+        {"name": "x86-cpu-onnx"},
+        {"name": str(project.folder / "other.toml"), "device": "box://attic", "required": False},
+    ]
+    result = edgekd_cli("run", project.write(document), "--out", project.folder / "runs", "--json")
+    assert result.code == 0, result.err
+    rows = {row["target"]: row for row in result.json["rows"]}
+    good, bad = rows["x86-cpu-onnx"], rows["other"]
+    assert good["outcome"] == "passed"
+    assert bad["outcome"] == "unavailable"
+    assert "The device connection 'box' of an installed package failed" in bad["detail"]
+    assert "no power" in bad["detail"]

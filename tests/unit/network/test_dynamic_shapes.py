@@ -95,3 +95,11 @@ def test_shapes_fit_where_what_is_fixed_is_equal() -> None:
     assert not fits((2, 99), spec)
     assert fits((2, 99), spec, but_batch=True)
     assert not fits((1, 9, 9), spec)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "²", "1_0"])
+def test_a_size_that_is_no_plain_number_is_refused(number: str) -> None:
+    for text in (f"tokens=4..{number}@ids:1", f"tokens=4..8@ids:{number}"):
+        with pytest.raises(RecipeError) as caught:
+            parse_dynamic([text])
+        assert_five_parts(str(caught.value))

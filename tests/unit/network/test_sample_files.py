@@ -23,10 +23,15 @@ def test_shapes_are_read_by_name_or_in_order() -> None:
     assert parse_example([]) is None
 
 
-@pytest.mark.parametrize("word", ["image=1x3x", "1,3", "x=2:int9", "image"])
+@pytest.mark.parametrize("word", ["image=1x3x", "1,3", "x=2:int9", "image", "x=" + "9" * 5000])
 def test_a_word_that_is_no_shape_is_reported(word: str) -> None:
     with pytest.raises(RecipeError, match="is not the shape of an input"):
         parse_example([word])
+
+
+def test_an_example_beyond_memory_is_reported() -> None:
+    with pytest.raises(RecipeError, match="does not fit into memory"):
+        parse_example(["x=" + "x".join(["999999999"] * 4)])
 
 
 def test_samples_are_read_from_both_kinds_of_file(tmp_path: Path) -> None:
