@@ -23,7 +23,7 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tenso
 
 
 def _real_div(x: Tensor, y: Tensor) -> Tensor:
-    """Of whole numbers, the quotient without its fraction."""
+    """Quotient; of integers, truncated toward zero."""
     if x.is_floating_point() or y.is_floating_point():
         return x / y
     return torch.div(x, y, rounding_mode="trunc")

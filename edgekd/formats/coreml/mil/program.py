@@ -263,7 +263,7 @@ def _found(value: Any, seen: Mapping[str, Any]) -> Any:
 
 
 def _widened(value: Any) -> Any:
-    """Half precision and whole numbers in the types that torch computes in."""
+    """A value of float16 or of an integer type, in a type that torch computes in."""
     if isinstance(value, Tensor):
         if value.dtype is torch.float16:
             return value.float()
