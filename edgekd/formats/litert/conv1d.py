@@ -213,6 +213,10 @@ class Unsqueezed(nn.Module):
         return torch.utils._pytree.tree_unflatten(outputs, self.inner._out_spec)
 
 
+# The converter writes this name into every file, several times.
+Unsqueezed.__module__ = "edgekd"
+
+
 def has_signals(program: Any) -> bool:
     """Whether the exported `program` has 1-D convolutions."""
     return any(node.target in STARTS for node in program.graph.nodes)
