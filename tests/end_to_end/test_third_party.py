@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,10 @@ def test_an_error_names_what_another_package_adds(
 
 
 def test_a_connection_that_fails_ends_its_own_target_and_the_others_go_on(
-    project: Project, edgekd_cli: Any
+    project: Project, edgekd_cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_modules("onnxruntime")
+    monkeypatch.delitem(sys.modules, "acme_box", raising=False)  # Of an earlier test.
     broken = (
         DEVICE + '\n\ndef run_agent(url, folder, *, timeout_s):\n    raise KeyError("no power")\n'
     )
